@@ -1,0 +1,71 @@
+/**
+ * Every code an {@link OverlayError} can carry, with the sentence the manual prints for it.
+ *
+ * @remarks `docs/errors.md` lists the same codes; a test compares the two in both directions.
+ */
+export const ERROR_CODES = {
+  ERR_IP_SYNTAX: 'A text is not an IP address, prefix or MAC address.',
+  ERR_FLAG: 'A command line flag is unknown or has a value it cannot take.',
+  ERR_NETWORK_CONFIG: 'The network configuration under <prefix>/config is not valid.',
+  ERR_BACKEND_UNKNOWN: 'Backend.Type names a backend that does not exist.',
+  ERR_BACKEND_OPTION: 'A key inside Backend has a value that its backend cannot take.',
+} as const satisfies Record<string, string>;
+
+/** One of the codes in {@link ERROR_CODES}; callers match on it, never on the message. */
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** What an {@link OverlayError} carries besides its message. */
+export interface OverlayErrorOptions {
+  /** The error below this one; its text is already part of the message where that helps. */
+  readonly cause?: unknown;
+  /** Values for the log line, under the fixed keys of {@link LogFields}. */
+  readonly context?: Readonly<Record<string, unknown>>;
+  /** What the operator can do about it, as an imperative sentence without a full stop. */
+  readonly hint?: string;
+  /** Whether the same call can succeed later without anybody changing anything. Default false. */
+  readonly isRetryable?: boolean;
+}
+
+/**
+ * The one error class of the project.
+ *
+ * @remarks The message reads *cannot do what to which object: cause*; the hint says what to do about it and is
+ * appended, after a semicolon, wherever the error is shown.
+ */
+export class OverlayError extends Error {
+  readonly code: ErrorCode;
+  readonly context: Readonly<Record<string, unknown>>;
+  readonly hint: string | undefined;
+  readonly isRetryable: boolean;
+
+  constructor(code: ErrorCode, message: string, options: OverlayErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'OverlayError';
+    this.code = code;
+    this.context = options.context ?? {};
+    this.hint = options.hint;
+    this.isRetryable = options.isRetryable ?? false;
+  }
+
+  /** The message followed by the hint: what a person is shown. */
+  override toString(): string {
+    return describeError(this);
+  }
+}
+
+/**
+ * The text that explains any thrown value to a person.
+ *
+ * @returns message and, where there is one, the hint, without a stack.
+ */
+export function describeError(error: unknown): string {
+  if (error instanceof OverlayError) {
+    return error.hint === undefined ? error.message : `${error.message}; ${error.hint}`;
+  }
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** True when the value is an {@link OverlayError}, with that code if one is given. */
+export function isOverlayError(error: unknown, code?: ErrorCode): error is OverlayError {
+  return error instanceof OverlayError && (code === undefined || error.code === code);
+}

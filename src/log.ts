@@ -1,0 +1,122 @@
+import { Writable } from 'node:stream';
+import { pino } from 'pino';
+import { OverlayError, describeError } from './errors.js';
+
+/**
+ * The keys a log line may carry besides its message. A line is `message + fixed keys`, so that one query finds
+ * everything about a peer or a device whatever part of the daemon wrote it.
+ */
+export interface LogFields {
+  readonly subnet?: string | undefined;
+  readonly ipv6Subnet?: string | undefined;
+  readonly peer?: string | undefined;
+  readonly publicIp?: string | undefined;
+  readonly dev?: string | undefined;
+  readonly ifindex?: number | undefined;
+  readonly address?: string | undefined;
+  readonly route?: string | undefined;
+  readonly mtu?: number | undefined;
+  readonly port?: number | undefined;
+  readonly vni?: number | undefined;
+  readonly vtepMac?: string | undefined;
+  readonly backend?: string | undefined;
+  readonly key?: string | undefined;
+  readonly endpoint?: string | undefined;
+  readonly revision?: string | undefined;
+  readonly etcdLeaseId?: string | undefined;
+  readonly code?: string | undefined;
+  readonly errno?: string | undefined;
+  readonly attempt?: number | undefined;
+  readonly delayMs?: number | undefined;
+  readonly count?: number | undefined;
+  readonly kind?: string | undefined;
+  readonly file?: string | undefined;
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+  readonly detail?: string | undefined;
+  readonly hint?: string | undefined;
+  /** Any thrown value; becomes `detail`, `code` and `hint`. */
+  readonly error?: unknown;
+}
+
+/**
+ * Where the daemon tells what it does: `error` = someone must act, `warn` = degraded and self-healing,
+ * `info` = a state change, once, `debug` = decisions. Messages are lower-case events without values.
+ */
+export interface Logger {
+  error(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  debug(message: string, fields?: LogFields): void;
+}
+
+/** `text` is for people and the journal, `json` for collectors. */
+export type LogFormat = 'text' | 'json';
+
+/** Severities in rising order of detail. */
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+
+/**
+ * A logger on standard error.
+ *
+ * @param options.format - `text`: `HH:MM:SS.mmm LEVEL message key=value …`, in local time as flannel does; `json`: pino's lines.
+ * @param options.level - the least severe level that is still written.
+ * @param options.destination - for tests; default standard error, written synchronously so that a crash loses nothing.
+ */
+export function createLogger(options: {
+  readonly format: LogFormat;
+  readonly level: LogLevel;
+  readonly destination?: NodeJS.WritableStream;
+}): Logger {
+  const sink = options.destination ?? pino.destination({ dest: 2, sync: true });
+  const stream = options.format === 'json' ? sink : textStream(sink);
+  const base = pino({ level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+  const write =
+    (level: LogLevel) =>
+    (message: string, fields?: LogFields): void => {
+      base[level](fields === undefined ? {} : flatten(fields), message);
+    };
+  return { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
+}
+
+/** A logger that drops everything; for tests and one-shot tools. */
+export const silentLogger: Logger = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} };
+
+function flatten(fields: LogFields): Record<string, unknown> {
+  const { error, ...rest } = fields;
+  if (error === undefined) return rest;
+  if (!(error instanceof OverlayError)) return { ...rest, detail: rest.detail ?? describeError(error) };
+  const { hint, code, context, message } = error;
+  return { ...context, ...rest, detail: rest.detail ?? message, code, ...(hint === undefined ? {} : { hint }) };
+}
+
+const LEVEL_NAMES: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' };
+
+function textStream(sink: { write(text: string): unknown }): Writable {
+  return new Writable({
+    decodeStrings: false,
+    write(line: string | Buffer, _encoding, done) {
+      sink.write(formatTextLine(String(line)));
+      done();
+    },
+  });
+}
+
+/**
+ * One pino line as text for people.
+ *
+ * @internal
+ */
+export function formatTextLine(json: string): string {
+  const { level, time, msg, ...fields } = JSON.parse(json) as Record<string, unknown>;
+  const at = new Date(String(time));
+  const pad = (value: number, width = 2): string => String(value).padStart(width, '0');
+  const clock = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
+  const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${quoteIfNeeded(value)}`);
+  return `${clock} ${LEVEL_NAMES[Number(level)] ?? String(level)} ${String(msg)}${pairs.join('')}\n`;
+}
+
+function quoteIfNeeded(value: unknown): string {
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  return /^[^\s"=]+$/.test(text) ? text : JSON.stringify(text);
+}

@@ -1,0 +1,160 @@
+import type { Family, IpAddress } from '../ip/address.js';
+import type { MacAddress } from '../ip/mac.js';
+import type { Prefix } from '../ip/prefix.js';
+
+/**
+ * Number that marks our routes in the kernel (`rtm_protocol`), so that after a restart we know them from everybody
+ * else's. Not assigned in iproute2's `rt_protos` nor in `uapi/linux/rtnetlink.h`.
+ */
+export const ROUTE_PROTOCOL = 173;
+
+/** What every kind of link has. */
+interface LinkCommon {
+  readonly name: string;
+  /** Bytes of the largest IP packet. */
+  readonly mtu: number;
+}
+
+/**
+ * A TUN device. It is made by the tunnel that holds its descriptor; the reconciler only sets what is here and waits
+ * while it is not there yet.
+ */
+export interface TunLink extends LinkCommon {
+  readonly kind: 'tun';
+  readonly txQueueLength: number;
+}
+
+/** A VXLAN device with unicast forwarding entries only (flannel's form: no group, no L2/L3 miss). */
+export interface VxlanLink extends LinkCommon {
+  readonly kind: 'vxlan';
+  readonly mac: MacAddress;
+  /** 24 bits. */
+  readonly vni: number;
+  /** Interface index of the underlay device. */
+  readonly underlayIndex: number;
+  /** Outer source address. */
+  readonly local: IpAddress;
+  /** Outer UDP destination port; 0 leaves the choice to the kernel (8472). */
+  readonly port: number;
+  readonly learning: boolean;
+  readonly gbp: boolean;
+}
+
+/** An IPIP device without a fixed remote. */
+export interface IpipLink extends LinkCommon {
+  readonly kind: 'ipip';
+  readonly local: IpAddress;
+}
+
+/** A network device that must exist, be up and look like this. Identity: `name`. */
+export type LinkSpec = TunLink | VxlanLink | IpipLink;
+
+/** An address on a device of ours. Identity: device and prefix. Other addresses of that family on it are removed, link-local IPv6 excepted. */
+export interface AddressSpec {
+  readonly device: string;
+  readonly address: IpAddress;
+  /** Prefix length on the device; 32 or 128 for everything flannel makes. */
+  readonly length: number;
+}
+
+/**
+ * A route in the main table. Identity: destination and, for IPv6, metric. Routes on devices of ours and routes with
+ * our {@link ROUTE_PROTOCOL} that are not desired are removed.
+ */
+export interface RouteSpec {
+  readonly destination: Prefix;
+  readonly type: 'unicast' | 'blackhole';
+  /** Output device by name; undefined for a blackhole. */
+  readonly device: string | undefined;
+  readonly gateway: IpAddress | undefined;
+  /** The gateway is taken as reachable on the device although no address there says so (`RTNH_F_ONLINK`). */
+  readonly isOnlink: boolean;
+  readonly scope: 'global' | 'link';
+}
+
+/** A permanent ARP/ND entry on a device of ours. Identity: device and address. */
+export interface NeighSpec {
+  readonly device: string;
+  readonly address: IpAddress;
+  readonly mac: MacAddress;
+}
+
+/** A permanent forwarding entry of a VXLAN device of ours (`bridge fdb … self`). Identity: device and MAC. */
+export interface FdbSpec {
+  readonly device: string;
+  readonly mac: MacAddress;
+  /** VTEP that the MAC is behind. */
+  readonly destination: IpAddress;
+}
+
+/** A file under `/proc/sys`. */
+export interface SysctlSpec {
+  /** Path below `/proc/sys`, with slashes: `net/ipv6/conf/flannel.1/accept_ra`. */
+  readonly path: string;
+  readonly value: string;
+}
+
+/** How strictly the sender of a datagram is checked (`Backend.VerifySource`). */
+export type VerifySource = 'off' | 'outer' | 'strict';
+
+/** Where datagrams for a subnet go. */
+export interface TunnelPeer {
+  readonly subnet: Prefix;
+  /** Outer IPv4 destination. */
+  readonly publicIp: IpAddress;
+}
+
+/** A userspace tunnel: TUN device, UDP socket and forwarding table. Identity: `device`. */
+export interface TunnelSpec {
+  readonly device: string;
+  /** Address the UDP socket is bound to; outer source of everything sent. */
+  readonly bindAddress: IpAddress;
+  /** 1…65535, the same at every peer. */
+  readonly port: number;
+  /** Bytes of the largest inner packet. */
+  readonly mtu: number;
+  readonly verifySource: VerifySource;
+  /** Source address of the ICMP errors the tunnel sends. */
+  readonly icmpSource: IpAddress;
+  readonly peers: readonly TunnelPeer[];
+}
+
+/** Everything that must exist on this host for the overlay to work. Pure data; order does not matter. */
+export interface DesiredState {
+  readonly links: readonly LinkSpec[];
+  readonly addresses: readonly AddressSpec[];
+  readonly routes: readonly RouteSpec[];
+  readonly neighbours: readonly NeighSpec[];
+  readonly fdb: readonly FdbSpec[];
+  readonly tunnels: readonly TunnelSpec[];
+  readonly sysctls: readonly SysctlSpec[];
+}
+
+/** The state of a host that carries nothing: what clean-up reconciles to. */
+export const EMPTY_STATE: DesiredState = {
+  links: [],
+  addresses: [],
+  routes: [],
+  neighbours: [],
+  fdb: [],
+  tunnels: [],
+  sysctls: [],
+};
+
+/** All parts of several states together. */
+export function mergeStates(states: readonly DesiredState[]): DesiredState {
+  return {
+    links: states.flatMap((state) => state.links),
+    addresses: states.flatMap((state) => state.addresses),
+    routes: states.flatMap((state) => state.routes),
+    neighbours: states.flatMap((state) => state.neighbours),
+    fdb: states.flatMap((state) => state.fdb),
+    tunnels: states.flatMap((state) => state.tunnels),
+    sysctls: states.flatMap((state) => state.sysctls),
+  };
+}
+
+/** Name of the family as iproute2 and the kernel's sysctl tree write it. */
+export function familyName(family: Family): 'ipv4' | 'ipv6' {
+  return family === 4 ? 'ipv4' : 'ipv6';
+}
