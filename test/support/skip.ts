@@ -1,0 +1,17 @@
+import type { Context, Suite, Test } from 'mocha';
+
+/**
+ * Skips the running test, or every test of the suite when called from a `before` hook, for a stated reason.
+ *
+ * @remarks The reason is listed at the end of the run. A skip without one counts as a failure where all tests are
+ * expected to run, so tests call this and not `this.skip()`.
+ * @param context - `this` of the test or hook.
+ * @param reason - what is missing, such as `no IPIP module in this kernel`.
+ */
+export function skipBecause(context: Context, reason: string): never {
+  const running = context.test as (Test & { skipReason?: string }) | undefined;
+  const target: ((Test | Suite) & { skipReason?: string }) | undefined =
+    running?.type === 'hook' ? running.parent : running;
+  if (target !== undefined) target.skipReason = reason;
+  return context.skip();
+}
