@@ -1,9 +1,12 @@
+import type { NetworkConfig } from '../config/network-config.js';
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import type { Lease, LeaseAttributes } from '../lease/lease.js';
-import type { NetworkConfig } from '../config/network-config.js';
+import type { JsonValue, Lease, LeaseAttributes } from '../lease/lease.js';
 import type { DesiredState } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
+
+/** The keys of `Backend` in lower case; empty for a backend that only some peers use. */
+export type BackendOptions = Readonly<Record<string, JsonValue>>;
 
 /** What a backend may know of the host besides leases; everything that would otherwise be I/O. */
 export interface HostFacts {
@@ -16,14 +19,15 @@ export interface HostFacts {
   readonly isOnLink: (address: IpAddress) => boolean;
 }
 
-/** Input of {@link Backend.desired}. */
+/** Input of {@link Backend.base} and {@link Backend.peer}. */
 export interface BackendContext {
   readonly network: NetworkConfig;
+  readonly options: BackendOptions;
   readonly host: HostFacts;
   readonly own: Lease;
-  /** Leases of the other hosts that name this backend. */
+  /** Leases of all other hosts, whatever backend they name. */
   readonly peers: readonly Lease[];
-  /** Whether the network configuration names this backend; if not, only some peers are reached by it. */
+  /** Whether the network configuration names this backend; if not, it only serves the peers that still (or already) do. */
   readonly isOwn: boolean;
 }
 
@@ -35,29 +39,40 @@ export interface SkippedPeer {
   readonly hint: string;
 }
 
-/** What {@link Backend.desired} returns. */
-export interface BackendState {
-  readonly state: DesiredState;
-  readonly skipped: readonly SkippedPeer[];
+/** What one peer adds to the state of the host. */
+export interface PeerState {
+  readonly state: Partial<DesiredState>;
+  readonly skipped?: SkippedPeer;
 }
 
-/** A strategy that carries packets between hosts. Pure: no I/O, no clock, no chance. */
+/** What the own lease says about the backend in use. */
+export type LeaseData = Pick<LeaseAttributes, 'backendType' | 'backendData' | 'backendV6Data'>;
+
+/**
+ * A strategy that carries packets between hosts.
+ *
+ * @remarks Pure: no I/O, no clock, no chance. The host's state is `base` plus `peer` for each lease that names this
+ * backend; the two are apart so that one changed peer among thousands costs one call.
+ */
 export interface Backend {
   /** `Backend.Type` in lower case. */
   readonly type: string;
   /**
-   * Checks the keys inside `Backend` that this backend reads.
+   * Checks the keys inside `Backend` that this backend reads, and that the host can run it.
    *
-   * @throws {@link OverlayError} `ERR_BACKEND_OPTION`
+   * @throws {@link OverlayError} `ERR_BACKEND_OPTION`, `ERR_BACKEND_HOST`
    */
-  checkOptions(network: NetworkConfig): void;
+  check(network: NetworkConfig, options: BackendOptions, underlay: Underlay): void;
   /** MTU for containers, as written to subnet.env. */
-  mtu(network: NetworkConfig, underlay: Underlay): number;
-  /** What the own lease says about this backend. */
-  leaseData(
-    network: NetworkConfig,
-    host: HostFacts,
-  ): Pick<LeaseAttributes, 'backendType' | 'backendData' | 'backendV6Data'>;
-  /** What the kernel must look like for these peers. */
-  desired(context: BackendContext): BackendState;
+  mtu(network: NetworkConfig, options: BackendOptions, underlay: Underlay): number;
+  /** Whether {@link HostFacts.isOnLink} decides how, or whether, a peer is reached. */
+  asksOnLink(options: BackendOptions): boolean;
+  leaseData(network: NetworkConfig, options: BackendOptions, host: HostFacts): LeaseData;
+  /** Devices and whatever else does not belong to one peer. */
+  base(context: BackendContext): Partial<DesiredState>;
+  /** Routes, neighbours and forwarding entries towards one peer whose lease names this backend. */
+  peer(context: BackendContext, lease: Lease): PeerState;
 }
+
+/** Lease data of the backends that publish nothing, as flannel's udp backend writes it. */
+export const NO_LEASE_DATA: LeaseData = { backendType: '', backendData: undefined, backendV6Data: undefined };

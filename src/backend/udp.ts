@@ -1,0 +1,84 @@
+import { OverlayError } from '../errors.js';
+import { Prefix } from '../ip/prefix.js';
+import type { DesiredState, RouteSpec, VerifySource } from '../reconcile/desired.js';
+import { readBackendOptions } from '../config/backend-options.js';
+import { type Backend, type BackendContext, type BackendOptions, NO_LEASE_DATA } from './backend.js';
+import type { Lease } from '../lease/lease.js';
+
+/** Outer IPv4 header (20) and UDP header (8). */
+const ENCAP_OVERHEAD = 28;
+
+/** Packets the TUN queues before it drops; half of them are the kernel's default of 500, too few for one burst of super-packets. */
+const TX_QUEUE_LENGTH = 1000;
+
+interface UdpOptions {
+  readonly port: number;
+  readonly verifySource: VerifySource;
+}
+
+function readOptions(options: BackendOptions): UdpOptions {
+  return readBackendOptions('udp', options, {
+    port: { key: 'Port', kind: 'int', min: 1, max: 65535, default: 8285 },
+    verifySource: { key: 'VerifySource', kind: 'choice', choices: ['off', 'outer', 'strict'], default: 'outer' },
+  });
+}
+
+/**
+ * Userspace tunnel: TUN device, one bare IPv4 packet per UDP datagram.
+ *
+ * @remarks The TUN takes the whole overlay network, so that a packet for a subnet without a lease is answered by the
+ * tunnel (network unreachable), as flannel does. Where udp only serves some peers, each of them has its own route.
+ * The forwarding table always holds every lease: a peer that has not yet seen our new backend still sends here, and
+ * the source check has to know it.
+ * @see flannel `pkg/backend/udp/udp_network_amd64.go`
+ */
+export const udpBackend: Backend = {
+  type: 'udp',
+
+  check(network, options, underlay) {
+    readOptions(options);
+    if (network.ipv4 === undefined || underlay.address === undefined) {
+      throw new OverlayError('ERR_BACKEND_HOST', 'cannot run backend udp: it carries IPv4 over IPv4 only', {
+        hint: 'enable IPv4 or choose vxlan',
+      });
+    }
+  },
+
+  mtu: (_network, _options, underlay) => underlay.mtu - ENCAP_OVERHEAD,
+  asksOnLink: () => false,
+  leaseData: () => NO_LEASE_DATA,
+
+  base(context): Partial<DesiredState> {
+    const { network, host, own, peers, isOwn } = context;
+    const { address, mtu: underlayMtu } = host.underlay;
+    if (network.ipv4 === undefined || address === undefined) return {};
+    const { port, verifySource } = readOptions(context.options);
+    const mtu = underlayMtu - ENCAP_OVERHEAD;
+    const device = host.tunDevice;
+    return {
+      links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
+      addresses: [{ device, address: own.subnet.address, length: 32 }],
+      routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
+      tunnels: [
+        {
+          device,
+          bindAddress: address,
+          port,
+          mtu,
+          verifySource,
+          icmpSource: own.subnet.address,
+          peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+        },
+      ],
+    };
+  },
+
+  peer({ network, host, isOwn }: BackendContext, lease: Lease) {
+    if (network.ipv4 === undefined || isOwn) return { state: {} };
+    return { state: { routes: [tunRoute(host.tunDevice, lease.subnet)] } };
+  },
+};
+
+function tunRoute(device: string, destination: Prefix): RouteSpec {
+  return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'global' };
+}

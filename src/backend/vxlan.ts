@@ -1,0 +1,204 @@
+import { readBackendOptions } from '../config/backend-options.js';
+import { OverlayError } from '../errors.js';
+import type { Family } from '../ip/address.js';
+import { type MacAddress, parseMac } from '../ip/mac.js';
+import type { JsonValue, Lease } from '../lease/lease.js';
+import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
+import type { Underlay } from '../underlay/underlay.js';
+import type { Backend, BackendOptions, PeerState } from './backend.js';
+import { type OwnSide, type PeerSide, ownSides, peerSides } from './families.js';
+
+/** Outer IP (20 or 40), UDP (8), VXLAN (8) and inner Ethernet (14) headers. flannel subtracts 50 for both, which is too little over IPv6. */
+const ENCAP_OVERHEAD: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
+
+/** IPv4's smallest MTU that every host must accept whole is 68 (RFC 791); IPv6's is 1280 (RFC 8200 5). */
+const SMALLEST_MTU: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
+
+interface VxlanOptions {
+  readonly vni: number;
+  readonly port: number;
+  readonly mtu: number;
+  readonly gbp: boolean;
+  readonly learning: boolean;
+  readonly directRouting: boolean;
+}
+
+function readOptions(options: BackendOptions): VxlanOptions {
+  return readBackendOptions('vxlan', options, {
+    vni: { key: 'VNI', kind: 'int', min: 1, max: 0xffffff, default: 1 },
+    port: { key: 'Port', kind: 'int', min: 0, max: 65535, default: 0 },
+    mtu: { key: 'MTU', kind: 'int', min: 0, max: 65535, default: 0 },
+    gbp: { key: 'GBP', kind: 'bool', default: false },
+    learning: { key: 'Learning', kind: 'bool', default: false },
+    directRouting: { key: 'DirectRouting', kind: 'bool', default: false },
+  });
+}
+
+/** Name of the VXLAN device, as flannel names it. */
+function deviceName(family: Family, vni: number): string {
+  return family === 4 ? `flannel.${vni}` : `flannel-v6.${vni}`;
+}
+
+function deviceMtu(family: Family, options: VxlanOptions, underlay: Underlay): number {
+  return (options.mtu === 0 ? underlay.mtu : options.mtu) - ENCAP_OVERHEAD[family];
+}
+
+/**
+ * Kernel VXLAN: per peer one route, one neighbour and one forwarding entry, all permanent.
+ *
+ * @remarks A peer's subnet is routed *onlink* via its network address, which the neighbour entry maps to the peer's
+ * VTEP MAC, which the forwarding entry maps to its public address: three look-ups, no ARP, no flooding.
+ * @see flannel `pkg/backend/vxlan/vxlan_network.go` (since 0.9)
+ */
+export const vxlanBackend: Backend = {
+  type: 'vxlan',
+
+  check(network, raw, underlay) {
+    const options = readOptions(raw);
+    const families: Family[] = [];
+    if (network.ipv4 !== undefined) families.push(4);
+    if (network.ipv6 !== undefined) families.push(6);
+    for (const family of families) {
+      if ((family === 4 ? underlay.address : underlay.addressV6) === undefined) {
+        throw new OverlayError(
+          'ERR_BACKEND_HOST',
+          `cannot run backend vxlan for IPv${family}: ${underlay.device} has no IPv${family} address`,
+          { hint: `give ${underlay.device} one, or choose another interface with --iface` },
+        );
+      }
+      const mtu = deviceMtu(family, options, underlay);
+      if (mtu < SMALLEST_MTU[family]) {
+        throw new OverlayError(
+          'ERR_BACKEND_OPTION',
+          `cannot run backend vxlan: ${mtu} bytes are left for IPv${family} packets`,
+          { hint: `Backend.MTU must be at least ${SMALLEST_MTU[family] + ENCAP_OVERHEAD[family]}` },
+        );
+      }
+    }
+  },
+
+  mtu(network, raw, underlay) {
+    return deviceMtu(network.ipv6 === undefined ? 4 : 6, readOptions(raw), underlay);
+  },
+
+  asksOnLink: (raw) => readOptions(raw).directRouting,
+
+  leaseData(network, raw, host) {
+    const { vni } = readOptions(raw);
+    const data = (family: Family): JsonValue => ({ VNI: vni, VtepMAC: host.vtepMac(deviceName(family, vni)) });
+    return {
+      backendType: 'vxlan',
+      backendData: network.ipv4 === undefined ? undefined : data(4),
+      backendV6Data: network.ipv6 === undefined ? undefined : data(6),
+    };
+  },
+
+  base(context): Partial<DesiredState> {
+    const options = readOptions(context.options);
+    // The outer source is the address on the device. flannel 0.27.4 and later take the announced one, which behind NAT
+    // is not on the device, and then nothing is sent.
+    const sides = ownSides(context);
+    const device = (side: OwnSide): string => deviceName(side.family, options.vni);
+    return {
+      links: sides.map((side): LinkSpec => ({
+        kind: 'vxlan',
+        name: device(side),
+        mtu: deviceMtu(side.family, options, context.host.underlay),
+        mac: context.host.vtepMac(device(side)),
+        vni: options.vni,
+        underlayIndex: context.host.underlay.ifindex,
+        local: side.local,
+        port: options.port,
+        learning: options.learning,
+        gbp: options.gbp,
+      })),
+      addresses: sides.map((side) => ({
+        device: device(side),
+        address: side.subnet.address,
+        length: side.family === 4 ? 32 : 128,
+      })),
+      // flannel 0.9 and later: a router advertisement must not give the VTEP addresses or routes.
+      sysctls: sides.map((side) => ({ path: `net/ipv6/conf/${device(side)}/accept_ra`, value: '0' })),
+    };
+  },
+
+  peer(context, lease): PeerState {
+    const options = readOptions(context.options);
+    const states: Partial<DesiredState>[] = [];
+    for (const side of peerSides(context, lease)) {
+      const { publicIp } = side;
+      if (publicIp === undefined) {
+        return skip(
+          lease,
+          'its lease has no PublicIPv6',
+          'start the peer with --public-ipv6 or give it an IPv6 address',
+        );
+      }
+      if (options.directRouting && context.host.isOnLink(publicIp)) {
+        states.push(directRoute(side, publicIp, context.host.underlay.device));
+        continue;
+      }
+      const mac = vtepMacOf(side.data);
+      if (mac === undefined) {
+        const key = side.family === 4 ? 'BackendData' : 'BackendV6Data';
+        return skip(
+          lease,
+          `its lease has no valid VtepMAC in ${key}`,
+          'restart the daemon on the peer, it will publish it',
+        );
+      }
+      const device = deviceName(side.family, options.vni);
+      states.push({
+        neighbours: [{ device, address: side.subnet.address, mac }],
+        fdb: [{ device, mac, destination: publicIp }],
+        routes: [
+          {
+            destination: side.subnet,
+            type: 'unicast',
+            device,
+            gateway: side.subnet.address,
+            isOnlink: true,
+            scope: 'global',
+          },
+        ],
+      });
+    }
+    return {
+      state: {
+        neighbours: states.flatMap((state) => state.neighbours ?? []),
+        fdb: states.flatMap((state) => state.fdb ?? []),
+        routes: states.flatMap((state) => state.routes ?? []),
+      },
+    };
+  },
+};
+
+function directRoute(
+  side: PeerSide,
+  publicIp: NonNullable<PeerSide['publicIp']>,
+  device: string,
+): Partial<DesiredState> {
+  return {
+    routes: [
+      { destination: side.subnet, type: 'unicast', device, gateway: publicIp, isOnlink: false, scope: 'global' },
+    ],
+  };
+}
+
+/** The six-byte unicast VtepMAC inside a lease's backend data; keys match in any case, as in Go. */
+function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return undefined;
+  const entry = Object.entries(data).find(([key]) => key.toLowerCase() === 'vtepmac');
+  if (typeof entry?.[1] !== 'string') return undefined;
+  try {
+    const mac = parseMac(entry[1]);
+    const isMulticast = (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
+    return isMulticast || mac === '00:00:00:00:00:00' ? undefined : mac;
+  } catch {
+    return undefined; // not a MAC: the caller says so, with the peer's name
+  }
+}
+
+function skip(lease: Lease, reason: string, hint: string): PeerState {
+  return { state: {}, skipped: { lease, reason, hint } };
+}
