@@ -10,6 +10,12 @@ export const ERROR_CODES = {
   ERR_BACKEND_UNKNOWN: 'Backend.Type names a backend that does not exist.',
   ERR_BACKEND_HOST: 'The backend cannot run on this host: it lacks an address or a kernel feature.',
   ERR_BACKEND_OPTION: 'A key inside Backend has a value that its backend cannot take.',
+  ERR_NOT_PRIVILEGED: 'The kernel refused an operation that needs root or CAP_NET_ADMIN.',
+  ERR_ADDON_MISSING: 'The native packet path is not built for this host, or cannot be loaded.',
+  ERR_NO_TUN_DEVICE: 'The kernel offers no /dev/net/tun.',
+  ERR_PORT_IN_USE: 'Another socket owns the UDP port of the overlay.',
+  ERR_DEVICE_TAKEN: 'The name of the TUN device is in use by another process or another kind of device.',
+  ERR_TUNNEL: 'The tunnel between TUN device and UDP socket could not be opened or used.',
 } as const satisfies Record<string, string>;
 
 /** One of the codes in {@link ERROR_CODES}; callers match on it, never on the message. */
