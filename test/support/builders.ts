@@ -1,0 +1,93 @@
+import type { BackendContext, HostFacts } from '../../src/backend/backend.js';
+import type { NetworkConfig } from '../../src/config/network-config.js';
+import { IpAddress } from '../../src/ip/address.js';
+import { asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
+import { Prefix } from '../../src/ip/prefix.js';
+import type { JsonValue, Lease, LeaseAttributes } from '../../src/lease/lease.js';
+import type { Underlay } from '../../src/underlay/underlay.js';
+
+export const ip = (text: string): IpAddress => IpAddress.parse(text);
+export const net = (text: string): Prefix => Prefix.parse(text);
+
+/** A lease of 10.5.`n`.0/24 at 192.0.2.`n`, in dual-stack networks also fd00:10:5:`n`::/64 at 2001:db8::`n`. */
+export function lease(
+  n: number,
+  options: {
+    type?: string;
+    data?: JsonValue;
+    dataV6?: JsonValue;
+    isDualStack?: boolean;
+    attributes?: Partial<LeaseAttributes>;
+  } = {},
+): Lease {
+  const { type = '', data, dataV6, isDualStack = false } = options;
+  return {
+    subnet: net(`10.5.${n}.0/24`),
+    ipv6Subnet: isDualStack ? net(`fd00:10:5:${n.toString(16)}::/64`) : undefined,
+    attributes: {
+      publicIp: ip(`192.0.2.${n}`),
+      publicIpv6: isDualStack ? ip(`2001:db8::${n.toString(16)}`) : undefined,
+      backendType: type,
+      backendData: data,
+      backendV6Data: dataV6,
+      ...options.attributes,
+    },
+    revision: '1',
+    isReservation: false,
+  };
+}
+
+/** The network 10.5.0.0/16 (and fd00:10:5::/48) with that backend. */
+export function network(
+  backendType = 'udp',
+  backendOptions: Readonly<Record<string, JsonValue>> = {},
+  isDualStack = false,
+): NetworkConfig {
+  return {
+    ipv4: { network: net('10.5.0.0/16'), subnetLen: 24, min: ip('10.5.1.0'), max: ip('10.5.255.0') },
+    ipv6: isDualStack
+      ? { network: net('fd00:10:5::/48'), subnetLen: 64, min: ip('fd00:10:5:1::'), max: ip('fd00:10:5:ffff::') }
+      : undefined,
+    useNftables: false,
+    backendType,
+    backendOptions,
+  };
+}
+
+/** eth0 with 192.0.2.1 and 2001:db8::1, MTU 1500. */
+export function underlay(changes: Partial<Underlay> = {}): Underlay {
+  return {
+    device: 'eth0',
+    ifindex: 2,
+    mtu: 1500,
+    address: ip('192.0.2.1'),
+    addressV6: ip('2001:db8::1'),
+    publicIp: ip('192.0.2.1'),
+    publicIpv6: ip('2001:db8::1'),
+    ...changes,
+  };
+}
+
+/** A host whose VTEP MACs end in the length of the device's name, with every peer on the link. */
+export function hostFacts(changes: Partial<HostFacts> = {}): HostFacts {
+  return {
+    underlay: underlay(),
+    tunDevice: 'flannel0',
+    vtepMac: (device) => asLocallyAdministered(macFromBytes(Uint8Array.of(2, 0, 0, 0, 0, device.length))),
+    isOnLink: () => true,
+    ...changes,
+  };
+}
+
+/** Input of a backend for the host with lease 1. */
+export function backendContext(changes: Partial<BackendContext> = {}): BackendContext {
+  return {
+    network: network(),
+    options: changes.network?.backendOptions ?? {},
+    host: hostFacts(),
+    own: lease(1),
+    peers: [lease(2), lease(3)],
+    isOwn: true,
+    ...changes,
+  };
+}

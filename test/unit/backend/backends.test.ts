@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict';
+import type { Backend } from '../../../src/backend/backend.js';
+import { backendFor, findBackend } from '../../../src/backend/registry.js';
+import { isOverlayError } from '../../../src/errors.js';
+import type { JsonValue } from '../../../src/lease/lease.js';
+import { backendContext, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
+
+const backend = (type: string): Backend => backendFor(type);
+const vtep = (mac: string): JsonValue => ({ VNI: 1, VtepMAC: mac });
+const text = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+
+describe('backend registry', () => {
+  it('knows the backends that exist and refuses others with the list', () => {
+    assert.equal(findBackend('gre'), undefined);
+    assert.throws(
+      () => backendFor('gre'),
+      (error) => isOverlayError(error, 'ERR_BACKEND_UNKNOWN') && /udp, vxlan, host-gw/.test(error.toString()),
+    );
+  });
+
+  const mtus: [string, Record<string, JsonValue>, boolean, number][] = [
+    ['udp', {}, false, 1472],
+    ['vxlan', {}, false, 1450],
+    ['vxlan', { mtu: 9000 }, false, 8950],
+    ['vxlan', {}, true, 1430],
+    ['host-gw', {}, false, 1500],
+    ['ipip', {}, false, 1480],
+    ['alloc', {}, false, 1500],
+  ];
+  for (const [type, options, isDualStack, expected] of mtus) {
+    it(`gives containers ${expected} bytes with ${type} ${JSON.stringify(options)}${isDualStack ? ' dual stack' : ''}`, () => {
+      assert.equal(backend(type).mtu(network(type, options, isDualStack), options, underlay()), expected);
+    });
+  }
+});
+
+describe('udp backend', () => {
+  it('asks for the TUN, its /32, the route of the whole network and a tunnel that knows every lease', () => {
+    const state = backend('udp').base(backendContext({ peers: [lease(2), lease(3, { type: 'vxlan' })] }));
+    assert.deepEqual(text(state), {
+      links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 1000 }],
+      addresses: [{ device: 'flannel0', address: '10.5.1.0', length: 32 }],
+      routes: [{ destination: '10.5.0.0/16', type: 'unicast', device: 'flannel0', isOnlink: false, scope: 'global' }],
+      tunnels: [
+        {
+          device: 'flannel0',
+          bindAddress: '192.0.2.1',
+          port: 8285,
+          mtu: 1472,
+          verifySource: 'outer',
+          icmpSource: '10.5.1.0',
+          peers: [
+            { subnet: '10.5.2.0/24', publicIp: '192.0.2.2' },
+            { subnet: '10.5.3.0/24', publicIp: '192.0.2.3' },
+          ],
+        },
+      ],
+    });
+  });
+
+  it('routes only its peers where another backend is the configured one', () => {
+    const context = backendContext({ isOwn: false });
+    assert.deepEqual(backend('udp').base(context).routes, []);
+    assert.deepEqual(
+      backend('udp')
+        .peer(context, lease(2))
+        .state.routes?.map((route) => route.destination.toString()),
+      ['10.5.2.0/24'],
+    );
+  });
+
+  it('publishes nothing about itself, as flannel', () => {
+    assert.deepEqual(backend('udp').leaseData(network(), {}, hostFacts()), {
+      backendType: '',
+      backendData: undefined,
+      backendV6Data: undefined,
+    });
+  });
+
+  for (const options of [{ port: 0 }, { port: 65536 }, { port: '8285' }, { port: 1.5 }, { verifysource: 'loose' }]) {
+    it(`refuses ${JSON.stringify(options)} and says what would be right`, () => {
+      assert.throws(
+        () => backend('udp').check(network(), options, underlay()),
+        (error) => isOverlayError(error, 'ERR_BACKEND_OPTION') && error.hint !== undefined,
+      );
+    });
+  }
+});
+
+describe('vxlan backend', () => {
+  const context = backendContext({ network: network('vxlan') });
+
+  it('asks for the device with the attributes of flannel', () => {
+    assert.deepEqual(text(backend('vxlan').base(context)), {
+      links: [
+        {
+          kind: 'vxlan',
+          name: 'flannel.1',
+          mtu: 1450,
+          mac: '02:00:00:00:00:09',
+          vni: 1,
+          underlayIndex: 2,
+          local: '192.0.2.1',
+          port: 0,
+          learning: false,
+          gbp: false,
+        },
+      ],
+      addresses: [{ device: 'flannel.1', address: '10.5.1.0', length: 32 }],
+      sysctls: [{ path: 'net/ipv6/conf/flannel.1/accept_ra', value: '0' }],
+    });
+  });
+
+  it('reaches a peer by neighbour, forwarding entry and onlink route', () => {
+    const peer = lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:22') });
+    assert.deepEqual(text(backend('vxlan').peer(context, peer).state), {
+      neighbours: [{ device: 'flannel.1', address: '10.5.2.0', mac: '02:00:00:00:00:22' }],
+      fdb: [{ device: 'flannel.1', mac: '02:00:00:00:00:22', destination: '192.0.2.2' }],
+      routes: [
+        {
+          destination: '10.5.2.0/24',
+          type: 'unicast',
+          device: 'flannel.1',
+          gateway: '10.5.2.0',
+          isOnlink: true,
+          scope: 'global',
+        },
+      ],
+    });
+  });
+
+  for (const data of [
+    undefined,
+    null,
+    'text',
+    {},
+    vtep('02:00'),
+    vtep('00:00:00:00:00:00'),
+    vtep('01:00:5e:00:00:01'),
+  ]) {
+    it(`skips a peer whose data is ${JSON.stringify(data)}`, () => {
+      const result = backend('vxlan').peer(
+        context,
+        lease(2, { type: 'vxlan', ...(data === undefined ? {} : { data }) }),
+      );
+      assert.match(result.skipped?.reason ?? '', /VtepMAC/);
+      assert.deepEqual(result.state, {});
+    });
+  }
+
+  it('routes a peer on the link directly with DirectRouting, and through the device otherwise', () => {
+    const peer = lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:22') });
+    const options = { directrouting: true };
+    const direct = backend('vxlan').peer({ ...context, options }, peer).state;
+    assert.deepEqual(text(direct.routes), [
+      {
+        destination: '10.5.2.0/24',
+        type: 'unicast',
+        device: 'eth0',
+        gateway: '192.0.2.2',
+        isOnlink: false,
+        scope: 'global',
+      },
+    ]);
+    assert.deepEqual(direct.fdb, []);
+    const far = { ...context, options, host: hostFacts({ isOnLink: () => false }) };
+    assert.equal(backend('vxlan').peer(far, peer).state.routes?.[0]?.device, 'flannel.1');
+  });
+
+  it('adds a second device and second entries for IPv6, 20 bytes smaller', () => {
+    const dual = backendContext({
+      network: network('vxlan', {}, true),
+      own: lease(1, { isDualStack: true }),
+    });
+    const base = backend('vxlan').base(dual);
+    assert.deepEqual(
+      base.links?.map((link) => [link.name, link.mtu]),
+      [
+        ['flannel.1', 1450],
+        ['flannel-v6.1', 1430],
+      ],
+    );
+    assert.deepEqual(text(base.addresses?.[1]), { device: 'flannel-v6.1', address: 'fd00:10:5:1::', length: 128 });
+    const peer = lease(2, {
+      type: 'vxlan',
+      isDualStack: true,
+      data: vtep('02:00:00:00:00:22'),
+      dataV6: vtep('02:00:00:00:00:66'),
+    });
+    const state = backend('vxlan').peer(dual, peer).state;
+    assert.deepEqual(text(state.fdb?.[1]), {
+      device: 'flannel-v6.1',
+      mac: '02:00:00:00:00:66',
+      destination: '2001:db8::2',
+    });
+    assert.equal(state.routes?.[1]?.destination.toString(), 'fd00:10:5:2::/64');
+  });
+
+  it('takes the IPv4 half of a dual-stack peer in an IPv4 network', () => {
+    const peer = lease(2, { type: 'vxlan', isDualStack: true, data: vtep('02:00:00:00:00:22') });
+    assert.equal(backend('vxlan').peer(context, peer).state.routes?.length, 1);
+  });
+
+  it('publishes VNI and VTEP MAC', () => {
+    assert.equal(
+      JSON.stringify(backend('vxlan').leaseData(network('vxlan', { vni: 7 }), { vni: 7 }, hostFacts()).backendData),
+      '{"VNI":7,"VtepMAC":"02:00:00:00:00:09"}',
+    );
+  });
+
+  it('refuses an underlay that leaves too few bytes', () => {
+    assert.throws(
+      () => backend('vxlan').check(network('vxlan'), { mtu: 100 }, underlay()),
+      (error) => isOverlayError(error, 'ERR_BACKEND_OPTION') && /at least 118/.test(error.hint ?? ''),
+    );
+  });
+});
+
+describe('host-gw backend', () => {
+  const context = backendContext({ network: network('host-gw') });
+
+  it('routes a peer via its address on the underlay device', () => {
+    assert.deepEqual(text(backend('host-gw').peer(context, lease(2, { type: 'host-gw' })).state.routes), [
+      {
+        destination: '10.5.2.0/24',
+        type: 'unicast',
+        device: 'eth0',
+        gateway: '192.0.2.2',
+        isOnlink: false,
+        scope: 'global',
+      },
+    ]);
+  });
+
+  it('skips a peer behind a router and says which backend would reach it', () => {
+    const far = { ...context, host: hostFacts({ isOnLink: () => false }) };
+    const { state, skipped } = backend('host-gw').peer(far, lease(2, { type: 'host-gw' }));
+    assert.deepEqual(state.routes, []);
+    assert.match(skipped?.hint ?? '', /vxlan/);
+  });
+
+  it('refuses an announced address that is not on the device', () => {
+    assert.throws(
+      () => backend('host-gw').check(network('host-gw'), {}, underlay({ publicIp: ip('203.0.113.9') })),
+      (error) => isOverlayError(error, 'ERR_BACKEND_HOST'),
+    );
+  });
+});
+
+describe('ipip backend', () => {
+  it('routes onlink via the peer through one device', () => {
+    const context = backendContext({ network: network('ipip') });
+    assert.equal(backend('ipip').base(context).links?.[0]?.name, 'flannel.ipip');
+    const [route] = backend('ipip').peer(context, lease(2, { type: 'ipip' })).state.routes ?? [];
+    assert.deepEqual([route?.device, route?.isOnlink, route?.gateway?.toString()], ['flannel.ipip', true, '192.0.2.2']);
+  });
+
+  it('keeps the onlink flag on direct routes, as flannel', () => {
+    const context = backendContext({ network: network('ipip'), options: { directrouting: true } });
+    const [route] = backend('ipip').peer(context, lease(2, { type: 'ipip' })).state.routes ?? [];
+    assert.deepEqual([route?.device, route?.isOnlink], ['eth0', true]);
+  });
+});
