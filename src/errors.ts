@@ -16,6 +16,16 @@ export const ERROR_CODES = {
   ERR_PORT_IN_USE: 'Another socket owns the UDP port of the overlay.',
   ERR_DEVICE_TAKEN: 'The name of the TUN device is in use by another process or another kind of device.',
   ERR_TUNNEL: 'The tunnel between TUN device and UDP socket could not be opened or used.',
+  ERR_LEASE_KEY: 'A key under <prefix>/subnets does not name a subnet.',
+  ERR_LEASE_VALUE: 'The value of a lease key is not what a host publishes about itself.',
+  ERR_OUT_OF_SUBNETS: 'Every subnet of the configured range belongs to some host.',
+  ERR_PEER_CACHE: 'The file with the last known peers cannot be used.',
+  ERR_STORE_CLOSED: 'The store was closed while or before it was asked.',
+  ERR_ETCD_ENDPOINT: 'The list of etcd endpoints has an entry that is not an address.',
+  ERR_ETCD_UNAVAILABLE: 'No etcd endpoint answered in time.',
+  ERR_ETCD_AUTH: 'etcd does not accept the user, the password or what the user wants to do.',
+  ERR_ETCD_REQUEST: 'etcd answered a request with an error of its own.',
+  ERR_TLS_FILE: 'A certificate or key file for etcd cannot be used.',
 } as const satisfies Record<string, string>;
 
 /** One of the codes in {@link ERROR_CODES}; callers match on it, never on the message. */
