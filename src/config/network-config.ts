@@ -1,6 +1,8 @@
-import type { IpAddress } from '../ip/address.js';
-import type { Prefix } from '../ip/prefix.js';
+import { OverlayError, describeError } from '../errors.js';
+import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
 import type { JsonValue } from '../lease/lease.js';
+import { type JsonNode, readJson } from './json-reader.js';
 
 /** Where subnets of one family come from; the values after defaults and checks of compatibility reference 2.4 and 2.5. */
 export interface SubnetRange {
@@ -21,4 +23,316 @@ export interface NetworkConfig {
   readonly backendType: string;
   /** The keys of `Backend` in lower case, for case-insensitive look-up by the backend; `type` included. */
   readonly backendOptions: Readonly<Record<string, JsonValue>>;
+}
+
+/**
+ * Reads the cluster's configuration with the rules of Go's JSON decoder, then checks and completes it as flannel does.
+ *
+ * @remarks Key names match in any case, also inside `Backend`; unknown keys are ignored; of duplicates the last one
+ * wins; a `null` leaves a boolean or a length as it was. Refused although flannel accepts it: `EnableIPv4` false
+ * (flannel's IPv6-only leases in etcd all get the key `0.0.0.0-0&…`), `SubnetMin` above `SubnetMax` (no subnet could
+ * ever be allocated) and an IPv4 `IPv6Network`.
+ * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`, `ERR_BACKEND_UNKNOWN` when `Backend` names no type,
+ * `ERR_BACKEND_OPTION` when a number inside `Backend` is not written as an integer.
+ * @see flannel `pkg/subnet/config.go`
+ */
+export function parseNetworkConfig(text: string): NetworkConfig {
+  const fields = readTopLevel(text);
+  const raw = {
+    enableIpv4: fields.read('EnableIPv4', boolean) ?? true,
+    enableIpv6: fields.read('EnableIPv6', boolean) ?? false,
+    useNftables: fields.read('EnableNFTables', boolean) ?? false,
+    ipv4: {
+      network: fields.read('Network', network(4)),
+      subnetLen: fields.read('SubnetLen', unsignedInteger) ?? 0,
+      min: fields.read('SubnetMin', address),
+      max: fields.read('SubnetMax', address),
+    },
+    ipv6: {
+      network: fields.read('IPv6Network', network(6)),
+      subnetLen: fields.read('IPv6SubnetLen', unsignedInteger) ?? 0,
+      min: fields.read('IPv6SubnetMin', nullable(address)),
+      max: fields.read('IPv6SubnetMax', nullable(address)),
+    },
+  };
+  const backend = readBackend(fields);
+  if (!raw.enableIpv4) {
+    throw raw.enableIpv6
+      ? problem('EnableIPv4 is false, and a network of IPv6 alone has no form in etcd', 'leave EnableIPv4 out')
+      : problem('EnableIPv4 and EnableIPv6 are both false', 'leave EnableIPv4 out');
+  }
+  return {
+    ipv4: completeRange(raw.ipv4, V4_RULES),
+    ipv6: raw.enableIpv6 ? completeRange(raw.ipv6, V6_RULES) : undefined,
+    useNftables: raw.useNftables,
+    ...backend,
+  };
+}
+
+/**
+ * Keys of a configuration that nobody reads, as written and with `Backend.` before those inside it; for a warning,
+ * since most of them are slips of the pen.
+ *
+ * @throws {@link OverlayError} as {@link parseNetworkConfig} does.
+ */
+export function unknownConfigKeys(text: string): readonly string[] {
+  const { backendType, backendOptions } = parseNetworkConfig(text);
+  const known = BACKEND_KEYS[backendType];
+  const inBackend = known === undefined ? [] : Object.keys(backendOptions).filter((key) => !isOneOf(key, known));
+  return [
+    ...readTopLevel(text).names.filter((key) => !isOneOf(key, CONFIG_KEYS)),
+    ...inBackend.filter((key) => key !== 'type').map((key) => `Backend.${key}`),
+  ];
+}
+
+const CONFIG_KEYS: readonly string[] = [
+  ...['EnableIPv4', 'EnableIPv6', 'EnableNFTables', 'Backend'],
+  ...['Network', 'SubnetLen', 'SubnetMin', 'SubnetMax'],
+  ...['IPv6Network', 'IPv6SubnetLen', 'IPv6SubnetMin', 'IPv6SubnetMax'],
+];
+
+/** Keys inside Backend of the types we have; `VerifySource` is ours, the others are flannel's. */
+const BACKEND_KEYS: Readonly<Record<string, readonly string[]>> = {
+  alloc: [],
+  'host-gw': [],
+  ipip: ['DirectRouting'],
+  udp: ['Port', 'VerifySource'],
+  vxlan: ['VNI', 'Port', 'MTU', 'GBP', 'Learning', 'DirectRouting'],
+};
+
+function isOneOf(key: string, keys: readonly string[]): boolean {
+  return keys.some((known) => known.toLowerCase() === key.toLowerCase());
+}
+
+/** Turns a node into a value; `previous` is what an earlier key of the same name gave. */
+type Decoder<T> = (node: JsonNode, name: string, previous: T | undefined) => T | undefined;
+
+/** The keys of an object, found as Go finds them. */
+class Fields {
+  constructor(private readonly entries: readonly (readonly [string, JsonNode])[]) {}
+
+  get names(): readonly string[] {
+    return this.entries.map(([name]) => name);
+  }
+
+  /** The value of the last key of that name in any case; earlier ones must be well-typed nevertheless. */
+  read<T>(name: string, decode: Decoder<T>): T | undefined {
+    let value: T | undefined;
+    for (const [key, node] of this.entries) {
+      if (key.toLowerCase() === name.toLowerCase()) value = decode(node, name, value);
+    }
+    return value;
+  }
+}
+
+function readTopLevel(text: string): Fields {
+  let node: JsonNode;
+  try {
+    node = readJson(text);
+  } catch (cause) {
+    throw problem(`it is not JSON: ${describeError(cause)}`, undefined, cause);
+  }
+  if (node.kind === 'null') return new Fields([]);
+  if (node.kind !== 'object') throw problem(`it is ${describe(node)}`, 'write an object, {"Network": "10.5.0.0/16"}');
+  return new Fields(node.entries);
+}
+
+function boolean(node: JsonNode, name: string, previous: boolean | undefined): boolean | undefined {
+  if (node.kind === 'null') return previous;
+  if (node.kind !== 'boolean') throw problem(`${name} is ${describe(node)}`, 'write true or false without quotes');
+  return node.value;
+}
+
+function unsignedInteger(node: JsonNode, name: string, previous: number | undefined): number | undefined {
+  if (node.kind === 'null') return previous;
+  if (node.kind !== 'number' || !/^\d+$/.test(node.literal)) {
+    throw problem(`${name} is ${describe(node)}`, 'write a whole number without quotes, such as 24');
+  }
+  return Number(node.literal);
+}
+
+function network(family: Family): Decoder<Prefix> {
+  const example = family === 4 ? '10.5.0.0/16' : 'fd00:10:5::/48';
+  return (node, name) => {
+    const prefix = node.kind === 'string' ? Prefix.tryParse(node.value) : undefined;
+    if (prefix === undefined) throw problem(`${name} is ${describe(node)}`, `write a network such as "${example}"`);
+    // An IPv4 text under IPv6Network is left to completeRange: flannel refuses to decode only the opposite.
+    if (family === 4 && prefix.family === 6) {
+      throw problem(`${name} is ${describe(node)}`, `write an IPv4 network here, and the IPv6 one as IPv6Network`);
+    }
+    return prefix;
+  };
+}
+
+function address(node: JsonNode, name: string): IpAddress {
+  const value = node.kind === 'string' ? IpAddress.tryParse(node.value) : undefined;
+  if (value === undefined) throw problem(`${name} is ${describe(node)}`, 'write an address or leave it out');
+  return value;
+}
+
+function nullable<T>(decode: Decoder<T>): Decoder<T> {
+  return (node, name, previous) => (node.kind === 'null' ? undefined : decode(node, name, previous));
+}
+
+/**
+ * The keys of Backend that are integers in flannel, for all backends. They are checked here because the difference
+ * between `1` and `1.0` ends with the JSON text.
+ */
+const INTEGER_OPTIONS = ['Port', 'VNI', 'MTU', 'ListenPort', 'ListenPortV6', 'PersistentKeepaliveInterval'];
+
+function readBackend(fields: Fields): Pick<NetworkConfig, 'backendType' | 'backendOptions'> {
+  const node = fields.read('Backend', (found) => found);
+  if (node === undefined) return { backendType: 'udp', backendOptions: {} };
+  if (node.kind !== 'object' && node.kind !== 'null') {
+    throw problem(`Backend is ${describe(node)}`, 'write an object such as {"Type": "vxlan"}');
+  }
+  const entries = node.kind === 'null' ? [] : node.entries;
+  const type = new Fields(entries).read<string>('Type', (found, _name, previous) => {
+    if (found.kind === 'null') return previous;
+    if (found.kind === 'string') return found.value.toLowerCase();
+    throw problem(`Backend.Type is ${describe(found)}`, 'write the name of a backend in quotes, such as "vxlan"');
+  });
+  if (type === undefined || type === '') {
+    throw new OverlayError('ERR_BACKEND_UNKNOWN', 'cannot choose a backend: Backend has no Type', {
+      hint: 'add "Type", such as "vxlan", or leave Backend out to get udp',
+    });
+  }
+  for (const [key, value] of entries) {
+    if (value.kind === 'number' && isOneOf(key, INTEGER_OPTIONS) && !/^-?\d+$/.test(value.literal)) {
+      throw new OverlayError(
+        'ERR_BACKEND_OPTION',
+        `cannot use Backend.${key} ${value.literal}: it is not written as a whole number`,
+        { hint: 'write it without fraction and exponent' },
+      );
+    }
+  }
+  const options = Object.fromEntries(entries.map(([key, value]) => [key.toLowerCase(), toJsonValue(value)]));
+  return { backendType: type, backendOptions: { ...options, type } };
+}
+
+interface RawRange {
+  readonly network: Prefix | undefined;
+  /** 0 = choose. */
+  readonly subnetLen: number;
+  readonly min: IpAddress | undefined;
+  readonly max: IpAddress | undefined;
+}
+
+/** What differs between the families. A subnet needs four addresses, and a network four subnets: hence the 2s. */
+interface RangeRules {
+  readonly family: Family;
+  /** Prefixed to the names of keys. */
+  readonly keyPrefix: '' | 'IPv6';
+  /** Length that is chosen if it leaves four subnets. */
+  readonly preferredLen: number;
+}
+
+const V4_RULES: RangeRules = { family: 4, keyPrefix: '', preferredLen: 24 };
+const V6_RULES: RangeRules = { family: 6, keyPrefix: 'IPv6', preferredLen: 64 };
+
+function completeRange(raw: RawRange, { family, keyPrefix, preferredLen }: RangeRules): SubnetRange {
+  const name = (key: string): string => `${keyPrefix}${key}`;
+  const net = raw.network;
+  if (net === undefined || (net.address.isUnspecified && net.length === 0)) {
+    const example = family === 4 ? '10.5.0.0/16' : 'fd00:10:5::/48';
+    throw problem(`${name('Network')} is missing`, `add "${name('Network')}": "${example}" or another free network`);
+  }
+  if (net.family !== family) {
+    throw problem(`${name('Network')} ${net.toString()} is not an IPv${family} network`, `write it as IPv${family}`);
+  }
+  const subnetLen = chooseSubnetLen(raw.subnetLen, net, preferredLen, name);
+  const size = 1n << BigInt(ADDRESS_BITS[family] - subnetLen);
+  // The first subnet is left out: its network address would be the address of the whole overlay.
+  const min = isGiven(raw.min) ? raw.min : net.address.add(size);
+  const max = isGiven(raw.max) ? raw.max : net.address.add(net.size - size);
+  const bounds = [
+    [name('SubnetMin'), min],
+    [name('SubnetMax'), max],
+  ] as const;
+  for (const [key, bound] of bounds) {
+    if (net.contains(bound)) continue;
+    const range = `${net.address.toString()}…${net.last.toString()}`;
+    throw problem(`${key} ${bound.toString()} is outside ${net.toString()}`, `use an address in ${range}`);
+  }
+  for (const [key, bound] of bounds) {
+    const aligned = Prefix.of(bound, subnetLen);
+    if (aligned.address.equals(bound)) continue;
+    throw problem(
+      `${key} ${bound.toString()} is not the start of a /${subnetLen} subnet`,
+      `use ${aligned.address.toString()} or another multiple`,
+    );
+  }
+  if (min.compare(max) > 0) {
+    throw problem(
+      `${name('SubnetMin')} ${min.toString()} is above ${name('SubnetMax')} ${max.toString()}`,
+      'exchange them, or leave both out',
+    );
+  }
+  return { network: net, subnetLen, min, max };
+}
+
+function chooseSubnetLen(given: number, net: Prefix, preferred: number, name: (key: string) => string): number {
+  const shortest = net.length + 2;
+  const longest = ADDRESS_BITS[net.family] - 2;
+  const remedy =
+    shortest > longest
+      ? `use a ${name('Network')} of /${longest - 2} or larger`
+      : `use ${shortest}…${longest} or leave it out`;
+  if (given > longest) {
+    throw problem(`${name('SubnetLen')} ${given} leaves fewer than four addresses in a subnet`, remedy);
+  }
+  if (given > 0 && given < shortest) {
+    throw problem(`${name('SubnetLen')} ${given} leaves fewer than four subnets in ${net.toString()}`, remedy);
+  }
+  if (shortest > longest) {
+    throw problem(`${name('Network')} ${net.toString()} is too small for four subnets of four addresses`, remedy);
+  }
+  if (given > 0) return given;
+  return Math.max(preferred, shortest);
+}
+
+/** In flannel the all-zero address is the same as an absent key. */
+function isGiven(bound: IpAddress | undefined): bound is IpAddress {
+  return bound !== undefined && !bound.isUnspecified;
+}
+
+function problem(reason: string, hint: string | undefined, cause?: unknown): OverlayError {
+  return new OverlayError('ERR_NETWORK_CONFIG', `cannot use the network configuration: ${reason}`, {
+    ...(hint === undefined ? {} : { hint }),
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/** Names what stands there, in as many words as an error message can bear. */
+function describe(node: JsonNode): string {
+  switch (node.kind) {
+    case 'null':
+      return 'null';
+    case 'boolean':
+      return String(node.value);
+    case 'string':
+      return JSON.stringify(node.value);
+    case 'number':
+      return node.literal;
+    case 'array':
+      return 'a list';
+    case 'object':
+      return 'an object';
+  }
+}
+
+function toJsonValue(node: JsonNode): JsonValue {
+  switch (node.kind) {
+    case 'null':
+      return null;
+    case 'boolean':
+    case 'string':
+      return node.value;
+    case 'number':
+      return Number(node.literal);
+    case 'array':
+      return node.items.map(toJsonValue);
+    case 'object':
+      return Object.fromEntries(node.entries.map(([key, value]) => [key, toJsonValue(value)]));
+  }
 }
