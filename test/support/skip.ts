@@ -1,4 +1,4 @@
-import type { Context, Suite, Test } from 'mocha';
+import type { Context } from 'mocha';
 
 /**
  * Skips the running test, or every test of the suite when called from a `before` hook, for a stated reason.
@@ -9,9 +9,8 @@ import type { Context, Suite, Test } from 'mocha';
  * @param reason - what is missing, such as `no IPIP module in this kernel`.
  */
 export function skipBecause(context: Context, reason: string): never {
-  const running = context.test as (Test & { skipReason?: string }) | undefined;
-  const target: ((Test | Suite) & { skipReason?: string }) | undefined =
-    running?.type === 'hook' ? running.parent : running;
-  if (target !== undefined) target.skipReason = reason;
+  const running = context.test as { type?: string; parent?: object } | undefined;
+  const target = running?.type === 'hook' ? running.parent : running;
+  if (target !== undefined) Object.assign(target, { skipReason: reason });
   return context.skip();
 }

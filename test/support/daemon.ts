@@ -1,0 +1,155 @@
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import http from 'node:http';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Netns } from './netns.js';
+import type { ExitStatus, Program } from './program.js';
+import { waitFor } from './wait.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+
+/** The compiled daemon. */
+export const DAEMON_FILE = path.join(root, 'dist/bin/tsflanneld.js');
+
+/** Where a daemon runs and what it is started with. */
+export interface DaemonOptions {
+  readonly netns: Netns;
+  /** Holds subnet.env, state, socket and log of this daemon. */
+  readonly directory: string;
+  readonly etcdEndpoints: string;
+  /** More flags; they come last, so they win. */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Program to run instead of ours: a stock flanneld, which does not know the flags of our own. */
+  readonly stock?: string;
+}
+
+/** Contents of a subnet.env. */
+export type SubnetEnv = Readonly<Record<string, string>>;
+
+/** One run after the other of a daemon on one host: a restart finds the files of the run before. */
+export class Daemon {
+  readonly subnetFile: string;
+  readonly stateDirectory: string;
+  readonly statusSocket: string;
+  readonly logFile: string;
+  #program: Program | undefined;
+
+  constructor(readonly options: DaemonOptions) {
+    mkdirSync(options.directory, { recursive: true });
+    this.subnetFile = path.join(options.directory, 'subnet.env');
+    this.stateDirectory = path.join(options.directory, 'state');
+    this.statusSocket = path.join(options.directory, 'status.sock');
+    this.logFile = path.join(options.directory, 'daemon.log');
+  }
+
+  /** The present or last run. */
+  get program(): Program {
+    if (this.#program === undefined) throw new Error('the daemon has not been started');
+    return this.#program;
+  }
+
+  get log(): string {
+    return this.program.output;
+  }
+
+  /**
+   * Starts the process; returns at once.
+   *
+   * @param args - more flags for this run only.
+   */
+  start(args: readonly string[] = []): Program {
+    const { options } = this;
+    const own = ['--state-dir', this.stateDirectory, '--status-socket', this.statusSocket];
+    const command = options.stock === undefined ? [process.execPath, DAEMON_FILE, ...own] : [options.stock];
+    this.#program = options.netns.start(
+      [
+        ...command,
+        ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${this.subnetFile}`],
+        ...(options.args ?? []),
+        ...args,
+      ],
+      { logFile: this.logFile, env: { ...options.env } },
+    );
+    return this.#program;
+  }
+
+  /**
+   * Starts it and waits until it has written subnet.env anew.
+   *
+   * @throws Error with its log when it ends before or the time is up.
+   */
+  async startAndWait(args: readonly string[] = [], timeoutMs = 20_000): Promise<SubnetEnv> {
+    const before = this.#subnetFileStamp();
+    const program = this.start(args);
+    await waitFor(
+      () => {
+        if (!program.isRunning) throw new Error(`it ended: ${program.output}`);
+        return this.#subnetFileStamp() !== before;
+      },
+      { what: this.subnetFile, timeoutMs, intervalMs: 10 },
+    ).catch((error: unknown) => {
+      throw new Error(`no subnet.env from ${program.argv.join(' ')}; its log:\n${program.output}`, { cause: error });
+    });
+    return this.subnetEnv();
+  }
+
+  /** What subnet.env says now. */
+  subnetEnv(): SubnetEnv {
+    const lines = readFileSync(this.subnetFile, 'utf8').split('\n');
+    return Object.fromEntries(
+      lines
+        .filter((line) => line.includes('='))
+        .map((line) => [line.split('=')[0] ?? '', line.split('=').slice(1).join('=')]),
+    );
+  }
+
+  /** Waits for a line in the log of this run. */
+  async waitForLog(pattern: RegExp, timeoutMs = 10_000, from = 0): Promise<RegExpMatchArray> {
+    return this.program.waitForLine(pattern, timeoutMs, from);
+  }
+
+  /** The daemon's own account of itself (`GET /status` on its Unix socket). */
+  async status(): Promise<Record<string, unknown>> {
+    const text = await this.get('/status');
+    return JSON.parse(text) as Record<string, unknown>;
+  }
+
+  /** The body of a page of its status server, such as `/metrics`. */
+  async get(page: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const request = http.get({ socketPath: this.statusSocket, path: page, timeout: 5000 }, (response) => {
+        let body = '';
+        response.setEncoding('utf8').on('data', (text: string) => (body += text));
+        response.on('end', () => {
+          if (response.statusCode === 200) resolve(body);
+          else reject(new Error(`GET ${page}: ${String(response.statusCode)} ${body}`));
+        });
+      });
+      request.on('timeout', () => request.destroy(new Error(`GET ${page}: no answer`)));
+      request.on('error', reject);
+    });
+  }
+
+  /** Ends it as an operator does and gives its exit status. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> {
+    return this.program.stop(signal);
+  }
+
+  /** Ends it without letting it do anything more. */
+  async kill(): Promise<ExitStatus> {
+    return this.program.kill();
+  }
+
+  /** Resident memory in bytes. */
+  residentBytes(): number {
+    const status = readFileSync(`/proc/${this.program.pid}/status`, 'utf8');
+    return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) * 1024;
+  }
+
+  /** A run that writes the same text again still makes a new file or a new time. */
+  #subnetFileStamp(): string {
+    const found = statSync(this.subnetFile, { bigint: true, throwIfNoEntry: false });
+    return found === undefined ? '' : `${found.ino}:${found.mtimeNs}`;
+  }
+}

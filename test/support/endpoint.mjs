@@ -1,0 +1,109 @@
+// The far and near ends of the rig's transfers. Plain Node, so that it starts in 40 ms inside any namespace.
+//
+//   tcp-receive ADDRESS                     prints {"port"}, takes one connection, prints {"bytes","sha256"}
+//   tcp-send ADDRESS PORT BYTES SEED        random data in odd write sizes, prints {"bytes","sha256","ms"}
+//   udp-echo ADDRESS                        prints {"port"}, sends every datagram back
+//   udp-exchange ADDRESS PORT SEED TIMEOUT  sizes as JSON on standard input; prints {"lost":[sizes],"altered":[sizes]}
+import { createCipheriv, createHash } from 'node:crypto';
+import dgram from 'node:dgram';
+import { once } from 'node:events';
+import net from 'node:net';
+
+const [command, address, port, ...rest] = process.argv.slice(2);
+const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+
+const commands = {
+  async 'tcp-receive'() {
+    const server = net.createServer().listen({ host: address, port: 0 });
+    await once(server, 'listening');
+    say({ port: server.address().port });
+    const [socket] = await once(server, 'connection');
+    server.close();
+    const hash = createHash('sha256');
+    let bytes = 0;
+    for await (const chunk of socket) {
+      hash.update(chunk);
+      bytes += chunk.length;
+    }
+    say({ bytes, sha256: hash.digest('hex') });
+  },
+
+  async 'tcp-send'() {
+    const [total, seed] = rest.map(Number);
+    const random = randomBytes(seed);
+    const sizes = randomSizes(seed);
+    const socket = net.connect({ host: address, port: Number(port), noDelay: true });
+    await once(socket, 'connect');
+    const start = performance.now();
+    const hash = createHash('sha256');
+    for (let left = total; left > 0;) {
+      const chunk = random(Math.min(left, sizes()));
+      left -= chunk.length;
+      hash.update(chunk);
+      if (!socket.write(chunk)) await once(socket, 'drain');
+    }
+    socket.end();
+    await once(socket, 'close');
+    say({ bytes: total, sha256: hash.digest('hex'), ms: performance.now() - start });
+  },
+
+  async 'udp-echo'() {
+    const socket = dgram.createSocket({ type: net.isIPv6(address) ? 'udp6' : 'udp4', recvBufferSize: 1 << 22 });
+    socket.on('message', (data, from) => socket.send(data, from.port, from.address));
+    socket.bind(0, address);
+    await once(socket, 'listening');
+    say({ port: socket.address().port });
+    process.stdin.resume().on('end', () => socket.close());
+  },
+
+  async 'udp-exchange'() {
+    const [seed, timeoutMs] = rest.map(Number);
+    let input = '';
+    for await (const chunk of process.stdin) input += chunk;
+    const random = randomBytes(seed);
+    const socket = dgram.createSocket({ type: net.isIPv6(address) ? 'udp6' : 'udp4', recvBufferSize: 1 << 22 });
+    socket.connect(Number(port), address);
+    await once(socket, 'connect');
+    const lost = [];
+    const altered = [];
+    // One at a time: the answer to a datagram is compared with what was sent, and each size has its own verdict.
+    for (const size of JSON.parse(input)) {
+      const sent = random(size);
+      const answer = await new Promise((resolve) => {
+        const timer = setTimeout(resolve, timeoutMs);
+        socket.once('message', (data) => {
+          clearTimeout(timer);
+          resolve(data);
+        });
+        socket.once('error', resolve);
+        socket.send(sent);
+      });
+      socket.removeAllListeners();
+      if (!Buffer.isBuffer(answer)) lost.push(size);
+      else if (!answer.equals(sent)) altered.push(size);
+    }
+    socket.close();
+    say({ lost, altered });
+  },
+};
+
+/** An endless stream of bytes that depends on the seed alone: AES-CTR's key stream. */
+function randomBytes(seed) {
+  const key = createHash('sha256').update(String(seed)).digest().subarray(0, 16);
+  const cipher = createCipheriv('aes-128-ctr', key, Buffer.alloc(16));
+  return (length) => cipher.update(Buffer.alloc(length));
+}
+
+/** Write sizes from 1 byte to 200 KB, most of them not a multiple of anything. */
+function randomSizes(seed) {
+  let state = seed >>> 0 || 1;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    const value = state >>> 0;
+    return 1 + (value % [7, 1500, 65_599, 200_003][(value >>> 28) & 3]);
+  };
+}
+
+await commands[command]();

@@ -1,0 +1,217 @@
+import { fileURLToPath } from 'node:url';
+import type { Netns } from './netns.js';
+import type { Program } from './program.js';
+
+const endpoint = (...args: readonly (string | number)[]): string[] => [
+  process.execPath,
+  fileURLToPath(new URL('endpoint.mjs', import.meta.url)),
+  ...args.map(String),
+];
+
+/** Outcome of a run of pings. */
+export interface PingResult {
+  readonly sent: number;
+  readonly received: number;
+  /** Round-trip times in the order of arrival. */
+  readonly timesMs: readonly number[];
+  /** Everything ping wrote, with ICMP errors it was told. */
+  readonly output: string;
+}
+
+/** What {@link ping} sends. */
+export interface PingOptions {
+  /** Default 3. */
+  readonly count?: number;
+  /** Default 10; below 2 ms only root may. */
+  readonly intervalMs?: number;
+  /** ICMP payload in bytes. */
+  readonly size?: number;
+  readonly ttl?: number;
+  readonly source?: string;
+  /** Sets DF and takes no notice of a known path MTU. */
+  readonly dontFragment?: boolean;
+  /** How long to wait for the last answers. Default 2. */
+  readonly waitSeconds?: number;
+}
+
+/** Sends pings and waits for the answers; loss is a result, not an error. */
+export async function ping(from: Netns, address: string, options: PingOptions = {}): Promise<PingResult> {
+  const { output } = await runPing(from, address, options).finished;
+  return parsePing(output);
+}
+
+/** Pings until told to stop, so that a test can see whether anything was lost meanwhile. */
+export function startPing(from: Netns, address: string, options: PingOptions = {}): { stop(): Promise<PingResult> } {
+  const { program } = runPing(from, address, { ...options, count: 0 });
+  return {
+    async stop() {
+      // SIGINT makes ping print its summary.
+      await program.stop('SIGINT');
+      return parsePing(program.output);
+    },
+  };
+}
+
+function runPing(from: Netns, address: string, options: PingOptions): { program: Program; finished: Promise<Program> } {
+  const { count = 3, intervalMs = 10, size, ttl, source, dontFragment, waitSeconds = 2 } = options;
+  const program = from.start(
+    [
+      ...['ping', '-n', '-i', String(intervalMs / 1000), '-W', String(waitSeconds)],
+      ...(count === 0 ? [] : ['-c', String(count)]),
+      ...(size === undefined ? [] : ['-s', String(size)]),
+      ...(ttl === undefined ? [] : ['-t', String(ttl)]),
+      ...(source === undefined ? [] : ['-I', source]),
+      ...(dontFragment === true ? ['-M', 'probe'] : []),
+      address,
+    ],
+    { env: { LC_ALL: 'C' } },
+  );
+  return { program, finished: program.exited.then(() => program) };
+}
+
+/**
+ * Reads what ping of iputils wrote.
+ *
+ * @internal
+ */
+export function parsePing(output: string): PingResult {
+  const summary = /(\d+) packets transmitted, (\d+) received/.exec(output);
+  if (summary === null) throw new Error(`ping gave no summary:\n${output}`);
+  const timesMs = [...output.matchAll(/^\d+ bytes from .* time=([\d.]+) ms/gm)].map((match) => Number(match[1]));
+  return { sent: Number(summary[1]), received: Number(summary[2]), timesMs, output };
+}
+
+/** What arrived of a {@link tcpTransfer}. */
+export interface TransferResult {
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly sha256: string;
+}
+
+/**
+ * Sends random data in odd write sizes over TCP and compares digests at both ends.
+ *
+ * @param address - an address of `to` as `from` reaches it.
+ * @throws Error if a byte is missing, additional or different.
+ */
+export async function tcpTransfer(
+  from: Netns,
+  to: Netns,
+  address: string,
+  options: { readonly bytes: number; readonly seed?: number; readonly timeoutMs?: number },
+): Promise<TransferResult> {
+  const { bytes, seed = 1, timeoutMs = 60_000 } = options;
+  const receiver = to.start(endpoint('tcp-receive', address));
+  try {
+    const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
+    const sender = from.start(endpoint('tcp-send', address, port, bytes, seed));
+    try {
+      const sent = JSON.parse((await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs))[0]) as TransferResult & {
+        ms: number;
+      };
+      const got = JSON.parse((await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs))[0]) as TransferResult;
+      if (got.bytes !== sent.bytes || got.sha256 !== sent.sha256) {
+        throw new Error(
+          `TCP data differ: sent ${sent.bytes} bytes ${sent.sha256}, got ${got.bytes} bytes ${got.sha256}`,
+        );
+      }
+      return { bytes: got.bytes, sha256: got.sha256, seconds: sent.ms / 1000 };
+    } finally {
+      await sender.kill();
+    }
+  } finally {
+    await receiver.kill();
+  }
+}
+
+/** Which of the datagrams of a {@link udpExchange} did not come back as they were sent. */
+export interface ExchangeResult {
+  readonly lost: readonly number[];
+  readonly altered: readonly number[];
+}
+
+/** Sends a datagram of each size to an echo at the other end, one after the other, and compares the answers. */
+export async function udpExchange(
+  from: Netns,
+  to: Netns,
+  address: string,
+  sizes: readonly number[],
+  options: { readonly seed?: number; readonly timeoutMs?: number } = {},
+): Promise<ExchangeResult> {
+  const { seed = 1, timeoutMs = 2000 } = options;
+  const echo = to.start(endpoint('udp-echo', address));
+  try {
+    const port = Number((await echo.waitForLine(/"port":(\d+)/))[1]);
+    const exchange = from.start(endpoint('udp-exchange', address, port, seed, timeoutMs));
+    exchange.write(JSON.stringify(sizes), { end: true });
+    const limitMs = 10_000 + sizes.length * timeoutMs;
+    return JSON.parse((await exchange.waitForLine(/^\{.*\}$/, limitMs))[0]) as ExchangeResult;
+  } finally {
+    await echo.kill();
+  }
+}
+
+/** What an iperf3 run measured. */
+export interface IperfResult {
+  /** As the receiver counted. */
+  readonly bitsPerSecond: number;
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly retransmits: number;
+}
+
+/** How {@link iperf} runs. */
+export interface IperfOptions {
+  /** Default 2. */
+  readonly seconds?: number;
+  /** Default 1. */
+  readonly streams?: number;
+  /** Data flow from the server to the client. */
+  readonly isReverse?: boolean;
+}
+
+/** A TCP throughput run with congestion control cubic, from client to server unless reversed. */
+export async function iperf(
+  client: Netns,
+  server: Netns,
+  address: string,
+  options: IperfOptions = {},
+): Promise<IperfResult> {
+  const { seconds = 2, streams = 1, isReverse = false } = options;
+  const listener = server.start(['iperf3', '-s', '-1', '-B', address, '--forceflush']);
+  try {
+    await listener.waitForLine(/Server listening/);
+    const { stdout } = await client.run(
+      [
+        ...['iperf3', '-c', address, '-C', 'cubic', '-J', '-t', String(seconds), '-P', String(streams)],
+        ...['--connect-timeout', '3000', ...(isReverse ? ['-R'] : [])],
+      ],
+      { timeoutMs: (seconds + 15) * 1000, mayFail: true },
+    );
+    return parseIperf(stdout);
+  } finally {
+    await listener.kill();
+  }
+}
+
+/**
+ * Reads the JSON of iperf3.
+ *
+ * @internal
+ * @throws Error with iperf3's own words when the run failed.
+ */
+export function parseIperf(json: string): IperfResult {
+  type Sum = { readonly bytes: number; readonly seconds: number; readonly bits_per_second: number };
+  type Sent = Sum & { readonly retransmits?: number };
+  const report = JSON.parse(json) as { error?: string; end?: { sum_sent?: Sent; sum_received?: Sum } };
+  const { sum_received: received, sum_sent: sent } = report.end ?? {};
+  if (report.error !== undefined || received === undefined || sent === undefined) {
+    throw new Error(`iperf3: ${report.error ?? 'no result'}`);
+  }
+  return {
+    bitsPerSecond: received.bits_per_second,
+    bytes: received.bytes,
+    seconds: received.seconds,
+    retransmits: sent.retransmits ?? 0,
+  };
+}

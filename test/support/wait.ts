@@ -1,0 +1,36 @@
+/** How long {@link waitFor} waits and how often it looks. */
+export interface WaitOptions {
+  /** What is waited for, as it reads after "waited 10 s for". */
+  readonly what: string;
+  /** Default 10 000. */
+  readonly timeoutMs?: number;
+  /** Default 20. */
+  readonly intervalMs?: number;
+}
+
+/**
+ * Waits until the probe gives something other than `undefined` or `false`, and gives that.
+ *
+ * @throws Error when the time is up; its cause is what the probe threw last, if it threw.
+ */
+export async function waitFor<T>(
+  probe: () => T | undefined | false | Promise<T | undefined | false>,
+  options: WaitOptions,
+): Promise<T> {
+  const { what, timeoutMs = 10_000, intervalMs = 20 } = options;
+  const start = performance.now();
+  let cause: unknown;
+  for (;;) {
+    try {
+      const value = await probe();
+      if (value !== undefined && value !== false) return value;
+      cause = undefined;
+    } catch (error) {
+      cause = error;
+    }
+    if (performance.now() - start > timeoutMs) {
+      throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}`, { cause });
+    }
+    await new Promise((resolve) => setTimeout(resolve, intervalMs));
+  }
+}
