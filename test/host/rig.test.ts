@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import { capture } from '../support/capture.js';
 import { netState } from '../support/net-state.js';
 import { Rig, type Container } from '../support/rig.js';
@@ -134,11 +135,14 @@ describe('Rig', () => {
   });
 });
 
-function makeRigElsewhere(): ReturnType<typeof spawn> & { stdout: NodeJS.ReadableStream } {
+function makeRigElsewhere(): ChildProcessByStdio<null, Readable, null> {
   const module = new URL('../support/rig.ts', import.meta.url).href;
-  const program = `const { Rig } = await import('${module}'); await Rig.create({ topology: 'pair' }); console.log('up'); setInterval(() => {}, 1e6);`;
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+  const program = `
+    const { Rig } = await import('${module}');
+    await Rig.create({ topology: 'pair' });
+    console.log('up');
+    setInterval(() => {}, 1e6);`;
+  return spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  return child as ReturnType<typeof makeRigElsewhere>;
 }
