@@ -14,7 +14,11 @@ export const ERROR_CODES = {
   ERR_ADDON_MISSING: 'The native packet path is not built for this host, or cannot be loaded.',
   ERR_NO_TUN_DEVICE: 'The kernel offers no /dev/net/tun.',
   ERR_PORT_IN_USE: 'Another socket owns the UDP port of the overlay.',
-  ERR_DEVICE_TAKEN: 'The name of the TUN device is in use by another process or another kind of device.',
+  ERR_DEVICE_TAKEN:
+    'The name of a device that the overlay needs is in use by another program or another kind of device.',
+  ERR_NETLINK: 'The kernel refused a change to, or a question about, devices, addresses, routes or neighbours.',
+  ERR_ROUTE_CONFLICT: 'A route of somebody else has the destination that the overlay needs.',
+  ERR_SYSCTL: 'A kernel parameter under /proc/sys cannot be read or set.',
   ERR_TUNNEL: 'The tunnel between TUN device and UDP socket could not be opened or used.',
   ERR_LEASE_KEY: 'A key under <prefix>/subnets does not name a subnet.',
   ERR_LEASE_VALUE: 'The value of a lease key is not what a host publishes about itself.',

@@ -1,0 +1,167 @@
+/**
+ * Numbers of the kernel's rtnetlink interface under their kernel names: `uapi/linux/netlink.h`, `rtnetlink.h`,
+ * `if_link.h`, `if_addr.h`, `neighbour.h` and `if_tunnel.h` of Linux 6.12. They never change once released.
+ */
+
+/** Message types and header flags. */
+export const NLMSG = {
+  NOOP: 1,
+  ERROR: 2,
+  DONE: 3,
+  OVERRUN: 4,
+  RTM_NEWLINK: 16,
+  RTM_DELLINK: 17,
+  RTM_GETLINK: 18,
+  RTM_SETLINK: 19,
+  RTM_NEWADDR: 20,
+  RTM_DELADDR: 21,
+  RTM_GETADDR: 22,
+  RTM_NEWROUTE: 24,
+  RTM_DELROUTE: 25,
+  RTM_GETROUTE: 26,
+  RTM_NEWNEIGH: 28,
+  RTM_DELNEIGH: 29,
+  RTM_GETNEIGH: 30,
+} as const;
+
+/** `nlmsg_flags`. Some bits mean different things for requests, dumps and acknowledgements. */
+export const NLM_F = {
+  REQUEST: 0x1,
+  MULTI: 0x2,
+  ACK: 0x4,
+  DUMP_INTR: 0x10,
+  DUMP: 0x300, // ROOT | MATCH
+  REPLACE: 0x100,
+  EXCL: 0x200,
+  CREATE: 0x400,
+  APPEND: 0x800,
+  CAPPED: 0x100, // of an acknowledgement: the request's payload is left out
+  ACK_TLVS: 0x200, // of an acknowledgement: attributes follow
+} as const;
+
+/** Attributes of an extended acknowledgement. */
+export const NLMSGERR_ATTR = { MSG: 1, OFFS: 2, MISS_TYPE: 5, MISS_NEST: 6 } as const;
+
+/** Attribute type bits that are not part of the number. */
+export const NLA_F_NESTED = 0x8000;
+/** Leaves the number of an attribute type. */
+export const NLA_TYPE_MASK = 0x3fff;
+
+/** Multicast groups (`enum rtnetlink_groups`). */
+export const RTNLGRP = {
+  LINK: 1,
+  NEIGH: 3,
+  IPV4_IFADDR: 5,
+  IPV4_ROUTE: 7,
+  IPV6_IFADDR: 9,
+  IPV6_ROUTE: 11,
+} as const;
+
+/** Address families as netlink numbers them. */
+export const AF = { UNSPEC: 0, INET: 2, BRIDGE: 7, INET6: 10 } as const;
+
+/** Interface flags. */
+export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, LOWER_UP: 0x10000 } as const;
+
+/** Link attributes. */
+export const IFLA = {
+  ADDRESS: 1,
+  IFNAME: 3,
+  MTU: 4,
+  LINK: 5,
+  MASTER: 10,
+  TXQLEN: 13,
+  OPERSTATE: 16,
+  LINKINFO: 18,
+  NET_NS_PID: 19,
+  IFALIAS: 20,
+  NET_NS_FD: 28,
+  EXT_MASK: 29,
+  MAX: 80,
+} as const;
+
+/** Inside `IFLA_LINKINFO`. */
+export const IFLA_INFO = { KIND: 1, DATA: 2, MAX: 5 } as const;
+
+/** Leaves counters out of link dumps (4.16). */
+export const RTEXT_FILTER_SKIP_STATS = 8;
+
+/** Inside `IFLA_INFO_DATA` of a vxlan link. */
+export const IFLA_VXLAN = {
+  ID: 1,
+  GROUP: 2,
+  LINK: 3,
+  LOCAL: 4,
+  TTL: 5,
+  TOS: 6,
+  LEARNING: 7,
+  PROXY: 11,
+  RSC: 12,
+  L2MISS: 13,
+  L3MISS: 14,
+  PORT: 15,
+  GROUP6: 16,
+  LOCAL6: 17,
+  GBP: 23,
+  COLLECT_METADATA: 25,
+  MAX: 40,
+} as const;
+
+/** Inside `IFLA_INFO_DATA` of an ipip link. */
+export const IFLA_IPTUN = { LINK: 1, LOCAL: 2, REMOTE: 3, TTL: 4, TOS: 5, PMTUDISC: 10, MAX: 24 } as const;
+
+/** Inside `IFLA_INFO_DATA` of the simple kinds. */
+export const IFLA_VLAN_ID = 1;
+export const IFLA_MACVLAN_MODE = 1;
+export const IFLA_IPVLAN_MODE = 1;
+export const VETH_INFO_PEER = 1;
+
+/** Address attributes. */
+export const IFA = { ADDRESS: 1, LOCAL: 2, LABEL: 3, FLAGS: 8, MAX: 12 } as const;
+
+/** Address flags. */
+export const IFA_F = { NODAD: 0x02, DADFAILED: 0x08, TENTATIVE: 0x40, PERMANENT: 0x80 } as const;
+
+/** Route attributes. */
+export const RTA = {
+  DST: 1,
+  OIF: 4,
+  GATEWAY: 5,
+  PRIORITY: 6,
+  PREFSRC: 7,
+  METRICS: 8,
+  MULTIPATH: 9,
+  TABLE: 15,
+  VIA: 18,
+  MAX: 32,
+} as const;
+
+/** The main routing table. */
+export const RT_TABLE_MAIN = 254;
+
+/** Next hop flags, also found in `rtm_flags`. */
+export const RTNH_F = { DEAD: 1, ONLINK: 4, LINKDOWN: 16 } as const;
+
+/** `rtm_flags`: the route is a copy that the kernel made for one destination. */
+export const RTM_F_CLONED = 0x200;
+
+/** Who made a route (`rtm_protocol`). */
+export const RTPROT = { UNSPEC: 0, REDIRECT: 1, KERNEL: 2, BOOT: 3, STATIC: 4, RA: 9 } as const;
+
+/** Neighbour attributes. */
+export const NDA = { DST: 1, LLADDR: 2, PORT: 6, VNI: 7, IFINDEX: 8, MASTER: 9, MAX: 16 } as const;
+
+/** Neighbour states. */
+export const NUD = {
+  INCOMPLETE: 0x01,
+  REACHABLE: 0x02,
+  STALE: 0x04,
+  DELAY: 0x08,
+  PROBE: 0x10,
+  FAILED: 0x20,
+  NOARP: 0x40,
+  PERMANENT: 0x80,
+} as const;
+
+/** Neighbour flags: the forwarding entry belongs to the device itself, not to its bridge. */
+export const NTF_SELF = 0x02;

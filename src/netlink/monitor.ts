@@ -1,0 +1,156 @@
+import { pollFd, type FdPoller } from '../sys/fd-poller.js';
+import * as libc from '../sys/libc.js';
+import { SYS } from '../sys/libc.js';
+import { type AddressInfo, readAddress } from './address.js';
+import { NLMSG, RTNLGRP } from './constants.js';
+import { type LinkInfo, readLink } from './link.js';
+import { MessageReader } from './message.js';
+import { type FdbInfo, type NeighInfo, isFdb, readFdb, readNeigh } from './neighbour.js';
+import { type RouteInfo, isClonedRoute, readRoute } from './route.js';
+import { openNetlink, receiveInto } from './socket.js';
+
+/** A change that the kernel reports, with the state after it, or before a deletion. */
+export type NetlinkEvent =
+  | { readonly type: 'link'; readonly isDeleted: boolean; readonly link: LinkInfo }
+  | { readonly type: 'address'; readonly isDeleted: boolean; readonly address: AddressInfo }
+  | { readonly type: 'route'; readonly isDeleted: boolean; readonly isReplacement: boolean; readonly route: RouteInfo }
+  | { readonly type: 'neighbour'; readonly isDeleted: boolean; readonly neighbour: NeighInfo }
+  | { readonly type: 'fdb'; readonly isDeleted: boolean; readonly entry: FdbInfo }
+  /** Events were lost (`ENOBUFS`): list everything again. */
+  | { readonly type: 'resync' };
+
+/** What changes can be subscribed to. */
+export type NetlinkTopic = 'link' | 'address' | 'route' | 'neighbour';
+
+const GROUPS: Readonly<Record<NetlinkTopic, readonly number[]>> = {
+  link: [RTNLGRP.LINK],
+  address: [RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR],
+  route: [RTNLGRP.IPV4_ROUTE, RTNLGRP.IPV6_ROUTE],
+  neighbour: [RTNLGRP.NEIGH],
+};
+
+/** `NLM_F_REPLACE` in a route event: it took the place of the first route with its destination, tos and metric. */
+const REPLACED = 0x100;
+
+/**
+ * Follows changes in the kernel.
+ *
+ * API: calls back for every change of the chosen topics, in the kernel's order; {@link drain} delivers at once what is
+ * waiting, so that the caller can act on the present. Forwarding entries belong to the topic `neighbour`.
+ * Threads: none; callbacks come from the event loop or from within {@link drain}.
+ * Limits: the receive buffer holds some ten thousand events; beyond that the kernel drops and `resync` is delivered.
+ * IPv4 routes that vanish with their device, or because it went down, are not reported by the kernel.
+ * Errors: a failing socket is closed, opened again, and answered with `resync`.
+ */
+export class NetlinkMonitor {
+  private readonly reader = new MessageReader(new Uint8Array(128 * 1024));
+  private fd = -1;
+  private poller: FdPoller | undefined;
+  private isClosed = false;
+
+  /** @throws {@link OverlayError} `ERR_NETLINK` */
+  constructor(
+    private readonly topics: readonly NetlinkTopic[],
+    private readonly onEvent: (event: NetlinkEvent) => void,
+  ) {
+    this.open();
+  }
+
+  /** Delivers every event that the kernel has queued, then returns. */
+  drain(): void {
+    this.receive(Number.POSITIVE_INFINITY);
+  }
+
+  /** No callback comes after it. Idempotent. */
+  close(): void {
+    this.isClosed = true;
+    this.release();
+  }
+
+  private open(): void {
+    this.fd = openNetlink(16 * 1024 * 1024);
+    for (const group of this.topics.flatMap((topic) => GROUPS[topic])) {
+      libc.setsockopt(
+        this.fd,
+        SYS.SOL_NETLINK,
+        SYS.NETLINK_ADD_MEMBERSHIP,
+        new Uint8Array(Int32Array.of(group).buffer),
+      );
+    }
+    // A bounded share per turn of the loop; the poller calls again while there is more.
+    this.poller = pollFd(this.fd, () => {
+      this.receive(256);
+    });
+  }
+
+  private release(): void {
+    this.poller?.close();
+    this.poller = undefined;
+    if (this.fd >= 0) libc.close(this.fd);
+    this.fd = -1;
+  }
+
+  /** A callback may close the monitor while more events wait in the buffer. */
+  private deliver(event: NetlinkEvent): void {
+    if (!this.isClosed) this.onEvent(event);
+  }
+
+  private receive(limit: number): void {
+    for (let count = 0; count < limit && !this.isClosed; count++) {
+      const length = receiveInto(this.fd, this.reader);
+      if (length < 0) {
+        const errno = libc.errnoName(length);
+        if (errno === 'EAGAIN') return;
+        if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') {
+          this.release();
+          this.open();
+        }
+        this.deliver({ type: 'resync' });
+        continue;
+      }
+      while (this.reader.next()) {
+        const event = decodeEvent(this.reader);
+        if (event !== undefined) this.deliver(event);
+      }
+    }
+  }
+}
+
+/**
+ * The change that a message reports.
+ *
+ * @returns undefined for messages that report none of what we follow.
+ * @internal
+ */
+export function decodeEvent(reader: MessageReader): NetlinkEvent | undefined {
+  switch (reader.type) {
+    case NLMSG.RTM_NEWLINK:
+    case NLMSG.RTM_DELLINK:
+      // A bridge reports its ports in messages of its own family; they lack most attributes and delete no device.
+      if (reader.u8(0) !== 0) return undefined;
+      return { type: 'link', isDeleted: reader.type === NLMSG.RTM_DELLINK, link: readLink(reader) };
+    case NLMSG.RTM_NEWADDR:
+    case NLMSG.RTM_DELADDR: {
+      const address = readAddress(reader);
+      return address && { type: 'address', isDeleted: reader.type === NLMSG.RTM_DELADDR, address };
+    }
+    case NLMSG.RTM_NEWROUTE:
+    case NLMSG.RTM_DELROUTE: {
+      const route = isClonedRoute(reader) ? undefined : readRoute(reader);
+      const isReplacement = (reader.flags & REPLACED) !== 0;
+      return route && { type: 'route', isDeleted: reader.type === NLMSG.RTM_DELROUTE, isReplacement, route };
+    }
+    case NLMSG.RTM_NEWNEIGH:
+    case NLMSG.RTM_DELNEIGH: {
+      const isDeleted = reader.type === NLMSG.RTM_DELNEIGH;
+      if (isFdb(reader)) {
+        const entry = readFdb(reader);
+        return entry && { type: 'fdb', isDeleted, entry };
+      }
+      const neighbour = readNeigh(reader);
+      return neighbour && { type: 'neighbour', isDeleted, neighbour };
+    }
+    default:
+      return undefined;
+  }
+}
