@@ -115,7 +115,8 @@ function isSatisfied(wanted, present) {
 }
 
 function buildAddon() {
-  const newestSource = newestChange('native', (name) => name === 'build' || name === 'prebuilds');
+  const sources = ['native/binding.gyp', ...filesBelow('native/addon'), ...filesBelow('native/core')];
+  const newestSource = Math.max(...sources.map((file) => statSync(path.join(root, file)).mtimeMs));
   const built = path.join(root, 'native/build/Release');
   const addons = existsSync(built) ? readdirSync(built).filter((name) => name.endsWith('.node')) : [];
   if (addons.some((name) => statSync(path.join(built, name)).mtimeMs >= newestSource)) return;
@@ -135,17 +136,12 @@ function buildTypeScript() {
   step('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
 }
 
-function newestChange(folder, isSkipped) {
-  return Math.max(0, ...filesBelow(folder, isSkipped).map((file) => statSync(path.join(root, file)).mtimeMs));
-}
-
 /** Paths of all files below a folder, relative to the root of the clone. */
-function filesBelow(folder, isSkipped = () => false) {
+function filesBelow(folder) {
   if (!existsSync(path.join(root, folder))) return [];
   return readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
-    if (isSkipped(entry.name)) return [];
     const name = path.join(folder, entry.name);
-    return entry.isDirectory() ? filesBelow(name, isSkipped) : [name];
+    return entry.isDirectory() ? filesBelow(name) : [name];
   });
 }
 

@@ -82,15 +82,15 @@ export class Daemon {
   async startAndWait(args: readonly string[] = [], timeoutMs = 20_000): Promise<SubnetEnv> {
     const before = this.#subnetFileStamp();
     const program = this.start(args);
-    await waitFor(
-      () => {
-        if (!program.isRunning) throw new Error(`it ended: ${program.output}`);
-        return this.#subnetFileStamp() !== before;
-      },
-      { what: this.subnetFile, timeoutMs, intervalMs: 10 },
-    ).catch((error: unknown) => {
-      throw new Error(`no subnet.env from ${program.argv.join(' ')}; its log:\n${program.output}`, { cause: error });
-    });
+    const isThere = await waitFor(() => !program.isRunning || this.#subnetFileStamp() !== before, {
+      what: this.subnetFile,
+      timeoutMs,
+      intervalMs: 10,
+    }).catch(() => false);
+    if (!isThere || !program.isRunning) {
+      const why = program.isRunning ? `wrote no subnet.env in ${timeoutMs / 1000} s` : 'ended';
+      throw new Error(`${program.argv.join(' ')} ${why}; its log:\n${program.output}`);
+    }
     return this.subnetEnv();
   }
 
