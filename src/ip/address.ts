@@ -10,7 +10,8 @@ const V4 = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,
 
 /** An immutable IPv4 or IPv6 address. */
 export class IpAddress {
-  private text: string | undefined;
+  /** Cached text; a true private field, so that two equal values are also deeply equal. */
+  #text: string | undefined;
 
   private constructor(
     readonly family: Family,
@@ -100,8 +101,8 @@ export class IpAddress {
 
   /** Dotted IPv4, or IPv6 in the canonical form of RFC 5952. */
   toString(): string {
-    this.text ??= this.family === 4 ? this.toBytes().join('.') : formatV6(this.value);
-    return this.text;
+    this.#text ??= this.family === 4 ? this.toBytes().join('.') : formatV6(this.value);
+    return this.#text;
   }
 
   toJSON(): string {

@@ -3,7 +3,8 @@ import { ADDRESS_BITS, type Family, IpAddress } from './address.js';
 
 /** An immutable network: an address whose host bits are zero, and the number of leading bits that count. */
 export class Prefix {
-  private text: string | undefined;
+  /** Cached text; a true private field, so that two equal values are also deeply equal. */
+  #text: string | undefined;
 
   private constructor(
     /** The network address. */
@@ -83,8 +84,8 @@ export class Prefix {
 
   /** `address/length`. */
   toString(): string {
-    this.text ??= `${this.address.toString()}/${this.length}`;
-    return this.text;
+    this.#text ??= `${this.address.toString()}/${this.length}`;
+    return this.#text;
   }
 
   toJSON(): string {

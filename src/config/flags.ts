@@ -1,0 +1,413 @@
+import { OverlayError, describeError } from '../errors.js';
+import { IpAddress } from '../ip/address.js';
+import type { LogLevel } from '../log.js';
+import {
+  type Flag,
+  type FlagGroup,
+  type FlagValue,
+  UnfitValue,
+  addressFlag,
+  choiceFlag,
+  intFlag,
+  listFlag,
+  optionalTextFlag,
+  repeatableFlag,
+  secretFlag,
+  switchFlag,
+  textFlag,
+} from './flag-values.js';
+import { parseGoBool, scanArguments } from './go-flags.js';
+import { compileRe2 } from './re2.js';
+
+/**
+ * Offloads that `--disable-offloads` can name.
+ *
+ * @remarks The same words as `OFFLOADS` of the data plane, which configuration must not import; a test compares them.
+ */
+export const OFFLOAD_NAMES = [
+  ...(['vnetHdr', 'tso', 'uso', 'udpSegment', 'udpGro', 'tcpMerge', 'udpMerge', 'batch'] as const),
+] as const;
+
+/** One of {@link OFFLOAD_NAMES}. */
+export type OffloadName = (typeof OFFLOAD_NAMES)[number];
+
+/** Highest valid port. */
+const MAX_PORT = 65535;
+
+/** A day in minutes, less one: the lease lives for 24 h, and flannel allows 1…1439 before its end. */
+const MAX_RENEW_MARGIN = 1439;
+
+/** Far more threads than one UDP port can feed. */
+const MAX_UDP_WORKERS = 64;
+
+/** Seconds in a day; a longer pause between two checks is no check. */
+const MAX_RESYNC_SECONDS = 86_400;
+
+/** Every flag of the daemon. The options that come out have these names in camel case. */
+export const FLAGS = {
+  'etcd-endpoints': listFlag<string>(['http://127.0.0.1:4001', 'http://127.0.0.1:2379'], checkEndpoint, {
+    group: 'store',
+    help: 'Where etcd listens, separated by commas: http://, https://, unix:// or unixs://.',
+  }),
+  'etcd-prefix': textFlag('/coreos.com/network', {
+    group: 'store',
+    placeholder: 'PREFIX',
+    help: 'Where the network lives in etcd: PREFIX/config and PREFIX/subnets.',
+  }),
+  'etcd-keyfile': optionalTextFlag({
+    group: 'store',
+    placeholder: 'FILE',
+    help: 'Private key of this client (PEM); needs --etcd-certfile.',
+  }),
+  'etcd-certfile': optionalTextFlag({
+    group: 'store',
+    placeholder: 'FILE',
+    help: 'Certificate of this client (PEM); needs --etcd-keyfile.',
+  }),
+  'etcd-cafile': optionalTextFlag({
+    group: 'store',
+    placeholder: 'FILE',
+    help: 'Certificates of those that may vouch for the servers (PEM).',
+  }),
+  'etcd-username': optionalTextFlag({
+    group: 'store',
+    placeholder: 'NAME',
+    help: 'User for etcd; needs --etcd-password.',
+  }),
+  'etcd-password': secretFlag({
+    group: 'store',
+    placeholder: 'SECRET',
+    help: 'Password for etcd. Better set through the environment: everybody on this host can read command lines.',
+  }),
+
+  iface: repeatableFlag({
+    group: 'underlay',
+    placeholder: 'NAME|ADDRESS',
+    help: 'Interface by name, or by an address on it. Can be repeated; the first that fits is taken.',
+  }),
+  'iface-regex': repeatableFlag(
+    {
+      group: 'underlay',
+      placeholder: 'PATTERN',
+      help: 'Interface whose address or else name matches. Can be repeated; tried in order after --iface.',
+    },
+    checkPattern,
+  ),
+  'iface-can-reach': addressFlag([4, 6], {
+    group: 'underlay',
+    help: 'Interface that packets to this address leave through; tried last. Without any of these three: the interface that carries --public-ip, else that of the default route.',
+  }),
+  'public-ip': addressFlag([4], {
+    group: 'underlay',
+    help: 'IPv4 address that other hosts send to, if it is not the one on the interface (NAT).',
+  }),
+  'public-ipv6': addressFlag([6], {
+    group: 'underlay',
+    help: 'IPv6 address that other hosts send to, if it is not the one on the interface.',
+  }),
+
+  'subnet-file': textFlag('/run/flannel/subnet.env', {
+    group: 'files',
+    placeholder: 'FILE',
+    help: 'Where subnet, MTU and masquerading are written for Docker and CNI.',
+  }),
+  'state-dir': textFlag('/run/flannel/tsflanneld', {
+    group: 'files',
+    placeholder: 'DIRECTORY',
+    help: 'Where the last known peers are kept, for a start without etcd. One per daemon.',
+  }),
+  'status-socket': textFlag('/run/flannel/tsflanneld.sock', {
+    group: 'files',
+    placeholder: 'FILE',
+    help: 'Unix socket that tsflannelctl asks. One per daemon.',
+  }),
+
+  'subnet-lease-renew-margin': intFlag(
+    60,
+    { min: 1, max: MAX_RENEW_MARGIN },
+    { group: 'lease', placeholder: 'MINUTES', help: 'How long before its end the lease is renewed at the latest.' },
+  ),
+
+  'ip-masq': switchFlag(false, { group: 'rules', help: 'Masquerade what leaves the overlay.' }),
+  'ip-masq-fully-random-disable': switchFlag(false, {
+    group: 'rules',
+    help: 'Do not choose the ports of masqueraded flows at random.',
+  }),
+  'iptables-forward-rules': switchFlag(true, { group: 'rules', help: 'Accept forwarded packets of the overlay.' }),
+  'iptables-resync': intFlag(
+    5,
+    { min: 1, max: MAX_RESYNC_SECONDS },
+    { group: 'rules', placeholder: 'SECONDS', help: 'Time between two checks of the rules and the blackhole route.' },
+  ),
+  'ip-blackhole-route': switchFlag(false, {
+    group: 'rules',
+    help: 'Keep a blackhole route for the own subnet, so that packets for absent containers do not loop.',
+  }),
+
+  datapath: choiceFlag(['auto', 'native', 'portable'], 'auto', {
+    group: 'datapath',
+    help: 'native: C++ threads; portable: plain Node, slow; auto: native where it is built.',
+  }),
+  'udp-workers': intFlag(
+    0,
+    { min: 0, max: MAX_UDP_WORKERS },
+    { group: 'datapath', help: 'Threads that carry packets; 0 chooses by the number of CPUs.' },
+  ),
+  'disable-offloads': listFlag<OffloadName>([], readOffload, {
+    group: 'datapath',
+    help: `Kernel features not to use: ${OFFLOAD_NAMES.join(', ')}, or all.`,
+  }),
+
+  'healthz-ip': textFlag('0.0.0.0', {
+    group: 'observe',
+    placeholder: 'ADDRESS',
+    help: 'Address for /healthz, /readyz, /metrics and /status.',
+  }),
+  'healthz-port': intFlag(
+    0,
+    { min: 0, max: MAX_PORT },
+    { group: 'observe', placeholder: 'PORT', help: 'Port for these; 0 = none.' },
+  ),
+  'log-format': choiceFlag(['text', 'json'], 'text', { group: 'observe', help: 'Lines for people or for collectors.' }),
+  v: intFlag(
+    0,
+    { min: 0, max: 100 },
+    { group: 'observe', placeholder: 'LEVEL', help: '1 and more also log decisions.' },
+  ),
+  version: switchFlag(false, { group: 'observe', help: 'Print the version and stop.' }),
+
+  'kube-subnet-mgr': switchFlag(false, {
+    group: 'unused',
+    help: 'Subnets from the Kubernetes API instead of etcd: not supported, refused if true.',
+  }),
+  'kube-api-url': optionalTextFlag({ group: 'unused', placeholder: 'URL', help: 'Address of the Kubernetes API.' }),
+  'kube-annotation-prefix': textFlag('flannel.alpha.coreos.com', {
+    group: 'unused',
+    help: 'Prefix of node annotations.',
+  }),
+  'kubeconfig-file': optionalTextFlag({ group: 'unused', placeholder: 'FILE', help: 'Access to the Kubernetes API.' }),
+  'net-config-path': textFlag('/etc/kube-flannel/net-conf.json', {
+    group: 'unused',
+    placeholder: 'FILE',
+    help: 'Network configuration for Kubernetes.',
+  }),
+  'set-node-network-unavailable': switchFlag(true, { group: 'unused', help: 'Condition of the Kubernetes node.' }),
+  vmodule: optionalTextFlag({ group: 'unused', help: 'Level of log by source file.' }),
+  log_backtrace_at: optionalTextFlag({ group: 'unused', help: 'Stack trace at a line of source.' }),
+} as const satisfies Readonly<Record<string, Flag<FlagValue>>>;
+
+/** Name of a flag without dashes. */
+export type FlagName = keyof typeof FLAGS;
+
+type CamelCase<Text extends string> = Text extends `${infer Head}${'-' | '_'}${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : Text;
+
+/** The values of all flags under their names in camel case, after command line, environment and defaults. */
+export type DaemonOptions = {
+  readonly [Name in FlagName as CamelCase<Name>]: (typeof FLAGS)[Name] extends Flag<infer T> ? T : never;
+};
+
+/** What the command line asks for. */
+export type CommandLine =
+  | { readonly kind: 'help' }
+  | { readonly kind: 'version' }
+  | {
+      readonly kind: 'run';
+      readonly options: DaemonOptions;
+      /** Settings that have no effect, as *what: why*; one log line each. */
+      readonly warnings: readonly string[];
+    };
+
+/** A flag's variable in the environment: `FLANNELD_ETCD_ENDPOINTS` for `etcd-endpoints`. */
+export function environmentName(flag: string): string {
+  return `FLANNELD_${flag.toUpperCase().replaceAll(/[-.]/g, '_')}`;
+}
+
+/**
+ * Reads command line and environment. The command line beats the environment, which beats the default; an empty
+ * variable counts as unset.
+ *
+ * @remarks Where flannel goes on with something else than was asked for, this is an error: unknown flags, left-over
+ * words, variables with an impossible value.
+ * @throws {@link OverlayError} `ERR_FLAG`; the process should end with 2.
+ */
+export function parseCommandLine(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): CommandLine {
+  const scanned = scanArguments(argv, (name) => (flagNamed(name).placeholder === undefined ? 'switch' : 'value'));
+  const values = new Map<string, FlagValue>();
+  for (const { name, value } of scanned.settings) setValue(values, name, value, `--${name}`);
+  if (scanned.isHelpWanted) return { kind: 'help' };
+  // Before the environment, so that FLANNELD_VERSION never stops the daemon.
+  if (values.get('version') === true) return { kind: 'version' };
+  refuseRest(scanned.rest, scanned.settings.at(-1)?.name);
+
+  const given = new Set(values.keys());
+  for (const name of Object.keys(FLAGS)) {
+    const text = environment[environmentName(name)];
+    if (given.has(name) || name === 'version' || text === undefined || text === '') continue;
+    setValue(values, name, text, environmentName(name));
+    given.add(name);
+  }
+  const all = Object.entries<Flag<FlagValue>>(FLAGS).map(([name, flag]) => {
+    return [camelCase(name), values.has(name) ? values.get(name) : flag.initial] as const;
+  });
+  // Every value came from the flag of that name.
+  const options = Object.fromEntries(all) as DaemonOptions;
+  refuseKubernetes(options);
+  return { kind: 'run', options, warnings: [...warningsFor(options, given), ...strangeVariables(environment)] };
+}
+
+/** The least severe level that `--v` asks for. */
+export function logLevelOf(options: Pick<DaemonOptions, 'v'>): LogLevel {
+  return options.v > 0 ? 'debug' : 'info';
+}
+
+/** All options by flag name as text, for a log line or a status page; secrets are masked. */
+export function describeOptions(options: DaemonOptions): Readonly<Record<FlagName, string>> {
+  const values = options as Readonly<Record<string, FlagValue>>;
+  const texts = Object.entries<Flag<FlagValue>>(FLAGS).map(([name, flag]) => {
+    const text = textOf(values[camelCase(name)]);
+    return [name, flag.isSecret && text !== '' ? '***' : text.replaceAll(/\/\/[^/@,]*@/g, '//***@')] as const;
+  });
+  return Object.fromEntries(texts) as Record<FlagName, string>;
+}
+
+/** Any flag's value as it would be written on the command line; empty for none. */
+export function textOf(value: FlagValue): string {
+  if (value === undefined) return '';
+  return typeof value === 'object' && !(value instanceof IpAddress) ? value.join(',') : String(value);
+}
+
+function camelCase(name: string): string {
+  return name.replaceAll(/[-_](\w)/g, (_, letter: string) => letter.toUpperCase());
+}
+
+function setValue(values: Map<string, FlagValue>, name: string, text: string, source: string): void {
+  const flag = flagNamed(name);
+  try {
+    values.set(name, flag.read(text, values.has(name) ? values.get(name) : flag.initial));
+  } catch (error) {
+    if (!(error instanceof UnfitValue)) throw error;
+    const shown = flag.isSecret ? 'its value' : `the value "${text}"`;
+    throw new OverlayError('ERR_FLAG', `cannot use ${shown} for ${source}: ${error.message}`, { hint: error.hint });
+  }
+}
+
+/** @throws {@link OverlayError} `ERR_FLAG`, with what to do instead where the name is known from elsewhere. */
+function flagNamed(name: string): Flag<FlagValue> {
+  if (Object.hasOwn(FLAGS, name)) return FLAGS[name as FlagName];
+  const replacement = REMOVED_FLAGS.get(name);
+  if (replacement !== undefined) {
+    throw new OverlayError('ERR_FLAG', `cannot use --${name}: flannel gave it up`, { hint: replacement });
+  }
+  const similar = Object.keys(FLAGS).find((known) => editDistance(known, name) <= 2 && known.length > 2);
+  throw new OverlayError('ERR_FLAG', `cannot use --${name}: there is no such flag`, {
+    hint: similar === undefined ? 'see --help' : `use --${similar} or see --help`,
+  });
+}
+
+const NO_CLIENT_MODE = 'remove it and let every host reach etcd with --etcd-endpoints';
+const ONE_DAEMON_PER_NETWORK =
+  'run one daemon per network, each with its own --etcd-prefix, --subnet-file, --state-dir and --status-socket';
+const ONLY_STDERR = 'remove it; the log always goes to standard error';
+
+/** Flags of flannel 0.1 … 0.22 that it no longer has, and what to do instead. */
+const REMOVED_FLAGS: ReadonlyMap<string, string> = new Map([
+  ['etcd-endpoint', 'use --etcd-endpoints'],
+  ...['listen', 'remote', 'remote-keyfile', 'remote-certfile', 'remote-cafile'].map(
+    (name) => [name, NO_CLIENT_MODE] as const,
+  ),
+  ...['networks', 'watch-networks', 'subnet-dir'].map((name) => [name, ONE_DAEMON_PER_NETWORK] as const),
+  ['use-multi-cluster-cidr', 'remove it; Kubernetes is not supported'],
+  ...['logtostderr', 'alsologtostderr', 'stderrthreshold', 'log_dir'].map((name) => [name, ONLY_STDERR] as const),
+]);
+
+function refuseRest(rest: readonly string[], lastFlag: string | undefined): void {
+  const [word] = rest;
+  if (word === undefined) return;
+  const isSwitchValue =
+    lastFlag !== undefined && flagNamed(lastFlag).placeholder === undefined && parseGoBool(word) !== undefined;
+  throw new OverlayError('ERR_FLAG', `cannot use the word "${word}": it belongs to no flag`, {
+    hint: isSwitchValue ? `write --${lastFlag}=${word}` : 'remove it; it and all flags behind it would be ignored',
+  });
+}
+
+function refuseKubernetes(options: DaemonOptions): void {
+  if (!options.kubeSubnetMgr) return;
+  throw new OverlayError('ERR_FLAG', 'cannot use --kube-subnet-mgr: only etcd is supported as the store', {
+    hint: 'leave it out and give --etcd-endpoints',
+  });
+}
+
+function warningsFor(options: DaemonOptions, given: ReadonlySet<string>): readonly string[] {
+  const kube = ['kube-api-url', 'kube-annotation-prefix', 'kubeconfig-file', 'net-config-path'];
+  const unused = [...kube, 'set-node-network-unavailable'].filter((name) => given.has(name));
+  const klog = ['vmodule', 'log_backtrace_at'].filter((name) => given.has(name));
+  const list = (names: readonly string[]): string => names.map((name) => `--${name}`).join(', ');
+  const rules: readonly (readonly [boolean, string])[] = [
+    [unused.length > 0, `${list(unused)}: without effect, as only etcd is supported`],
+    [klog.length > 0, `${list(klog)}: without effect; use --v=1 to see decisions`],
+    [
+      (options.etcdKeyfile === undefined) !== (options.etcdCertfile === undefined),
+      '--etcd-keyfile, --etcd-certfile: without effect, as one of the two is missing',
+    ],
+    [
+      (options.etcdUsername === undefined) !== (options.etcdPassword === undefined),
+      '--etcd-username, --etcd-password: without effect, as one of the two is missing',
+    ],
+  ];
+  return rules.filter(([applies]) => applies).map(([, text]) => text);
+}
+
+function strangeVariables(environment: Readonly<Record<string, string | undefined>>): readonly string[] {
+  const known = new Set(Object.keys(FLAGS).map(environmentName));
+  return Object.keys(environment)
+    .filter((name) => name.startsWith('FLANNELD_') && !known.has(name))
+    .map((name) => `${name}: without effect, as no flag has this variable`);
+}
+
+function checkEndpoint(text: string): string {
+  const scheme = /^([^:/]*):\/\//.exec(text)?.[1];
+  const isKnown = scheme === undefined || ['http', 'https', 'unix', 'unixs'].includes(scheme);
+  const isUrl = scheme?.startsWith('http') === true ? URL.canParse(text) : !/\s/.test(text);
+  if (isKnown && isUrl) return text;
+  throw new UnfitValue(`"${text}" is not an endpoint`, 'use the form http://192.0.2.1:2379');
+}
+
+function checkPattern(text: string): void {
+  try {
+    compileRe2(text);
+  } catch (error) {
+    throw new UnfitValue(describeError(error), 'use a regular expression');
+  }
+}
+
+function readOffload(text: string): readonly OffloadName[] {
+  if (text === 'all') return OFFLOAD_NAMES;
+  const name = OFFLOAD_NAMES.find((offload) => offload.toLowerCase() === text.toLowerCase());
+  if (name === undefined)
+    throw new UnfitValue(`there is no offload "${text}"`, `use ${OFFLOAD_NAMES.join(', ')} or all`);
+  return [name];
+}
+
+/** Levenshtein's distance: insertions, deletions and replacements from one text to the other. */
+function editDistance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
+  for (const [i, left] of from.split('').entries()) {
+    const next = [i + 1];
+    for (const [j, right] of to.split('').entries()) {
+      next.push(Math.min((next[j] ?? 0) + 1, (row[j + 1] ?? 0) + 1, (row[j] ?? 0) + (left === right ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}
+
+/** Flags of one heading of the help text, in the order of the table. @internal */
+export function flagsOf(group: FlagGroup): readonly (readonly [FlagName, Flag<FlagValue>])[] {
+  const entries = Object.entries<Flag<FlagValue>>(FLAGS) as [FlagName, Flag<FlagValue>][];
+  return entries.filter(([, flag]) => flag.group === group);
+}
