@@ -1,0 +1,520 @@
+import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
+import type { IWatchCreateRequest, IWatchResponse } from 'etcd3/lib/rpc.js';
+import type { Clock } from '../clock.js';
+import { OverlayError, describeError } from '../errors.js';
+import type { StoreHealth, Subscription } from '../lease/store.js';
+import type { Logger } from '../log.js';
+import type { EndpointList } from './endpoints.js';
+import { type Failure, authError, classifyFailure, requestError, unavailableError } from './errors.js';
+import { type TlsFiles, type TlsMaterial, loadTlsMaterial } from './tls.js';
+
+/** The gRPC services of etcd that are used. */
+export type EtcdService = 'KV' | 'Lease' | 'Watch' | 'Auth';
+
+/** What an {@link EtcdClient} is made of. */
+export interface EtcdClientOptions {
+  readonly endpoints: EndpointList;
+  readonly tlsFiles: TlsFiles;
+  readonly user: { readonly name: string; readonly password: string } | undefined;
+  /** For one request, all endpoints together. */
+  readonly callTimeoutMs: number;
+  /** Silence on a connection in use after which it is probed; etcd closes it if asked more often than every 5 s. */
+  readonly pingIntervalMs: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** A stream of changes that etcd has confirmed. */
+export interface OpenWatch {
+  /** Why it ended; never rejects. */
+  readonly ended: Promise<Failure>;
+  close(): void;
+}
+
+/** Kinds of refusal that a caller may expect and deal with. */
+type Expectable = 'gone' | 'exists' | 'compacted';
+
+type Attempt<T> = { readonly isOk: true; readonly value: T } | { readonly isOk: false; readonly failure: Failure };
+
+/** The part of a generated gRPC client that is used here. */
+interface Call {
+  cancel(): void;
+}
+interface Duplex<Request, Response> extends Call {
+  write(request: Request): void;
+  on(event: 'data', listener: (response: Response) => void): void;
+  on(event: 'error', listener: (error: Error & { code?: number; details?: string }) => void): void;
+  on(event: 'end', listener: () => void): void;
+}
+type UnaryMethod = (
+  request: unknown,
+  metadata: Metadata,
+  options: object,
+  callback: (error: { code?: number; details?: string } | null, response: unknown) => void,
+) => Call;
+type StreamMethod<Request, Response> = (metadata: Metadata, options: object) => Duplex<Request, Response>;
+interface Metadata {
+  set(key: string, value: string): void;
+}
+
+/** One complaint a minute is enough for a state that lasts. */
+const COMPLAIN_EVERY_MS = 60_000;
+
+/**
+ * The gRPC side of etcd: one request or stream at a time on whichever endpoint answers.
+ *
+ * @remarks
+ * *API.* {@link call} and {@link keepAlive} for requests, {@link openWatch} for streams.
+ *
+ * *Design.* The connection handling of the etcd3 package is used one endpoint at a time and without its retries, its
+ * circuit breakers, its log-in (which leaves connections open) and its watcher (which does not know compaction). The
+ * endpoint that answered last is asked first; one that fails is redialled on its next turn, and one that hangs is left
+ * by every stream at once.
+ *
+ * *Limits.* A request takes at most `callTimeoutMs`, shared evenly by the endpoints. Messages have no size limit, as
+ * a listing may have any size.
+ *
+ * *Errors.* `ERR_ETCD_UNAVAILABLE` after the last endpoint, `ERR_ETCD_AUTH`, `ERR_ETCD_REQUEST`, `ERR_STORE_CLOSED`.
+ *
+ * *Counters.* `roundTrips` and `errors`.
+ */
+export class EtcdClient {
+  readonly #options: EtcdClientOptions;
+  readonly #endpoints: readonly Endpoint[];
+  readonly #closing = new AbortController();
+  readonly #healthCallbacks = new Set<(health: StoreHealth) => void>();
+  readonly #errors = new Map<string, number>();
+  #tls: TlsMaterial | undefined;
+  #preferred = 0;
+  #login: Promise<Attempt<string | undefined>> | undefined;
+  #health: StoreHealth = { isConnected: false, endpoint: undefined, error: undefined };
+  #roundTrips = 0;
+  #failuresSinceAnswer = 0;
+  #complainedAtMs = Number.NEGATIVE_INFINITY;
+
+  /** @throws {@link OverlayError} `ERR_TLS_FILE` */
+  constructor(options: EtcdClientOptions) {
+    this.#options = options;
+    this.#tls = options.endpoints.isTls ? loadTlsMaterial(options.tlsFiles) : undefined;
+    this.#endpoints = options.endpoints.targets.map(
+      (target) => new Endpoint(target, () => this.#tls, options.pingIntervalMs, options.callTimeoutMs),
+    );
+  }
+
+  get health(): StoreHealth {
+    return this.#health;
+  }
+
+  get roundTrips(): number {
+    return this.#roundTrips;
+  }
+
+  get errors(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#errors);
+  }
+
+  get isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** Calls back on every transition between connected and not. */
+  onHealth(callback: (health: StoreHealth) => void): Subscription {
+    this.#healthCallbacks.add(callback);
+    return { close: () => this.#healthCallbacks.delete(callback) };
+  }
+
+  /** One request and its answer. */
+  async call<T>(service: EtcdService, method: string, request: unknown, signal?: AbortSignal): Promise<T> {
+    return (await this.#request(undefined, (endpoint, ms) =>
+      this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+    )) as T;
+  }
+
+  /** Like {@link call}, but undefined if etcd refuses in the way that is expected. */
+  async callUnless<T>(
+    expected: Expectable,
+    service: EtcdService,
+    method: string,
+    request: unknown,
+    signal?: AbortSignal,
+  ): Promise<T | undefined> {
+    return (await this.#request(expected, (endpoint, ms) =>
+      this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+    )) as T | undefined;
+  }
+
+  /** Keeps an etcd lease alive once. @returns the seconds it has now, 0 if there is no such lease. */
+  async keepAlive(id: string, signal?: AbortSignal): Promise<number> {
+    const answer = await this.#request(undefined, (endpoint, timeoutMs) =>
+      this.#keepAlive(endpoint, id, timeoutMs, signal),
+    );
+    return Number(answer);
+  }
+
+  /**
+   * Opens a stream of changes on some endpoint.
+   *
+   * @param onResponse - called for each response after the confirmation, except the one that ends the stream.
+   */
+  async openWatch(
+    request: IWatchCreateRequest,
+    onResponse: (response: IWatchResponse) => void,
+    signal: AbortSignal,
+  ): Promise<OpenWatch> {
+    return (await this.#request(undefined, (endpoint, timeoutMs) =>
+      this.#watch(endpoint, request, onResponse, timeoutMs, signal),
+    )) as OpenWatch;
+  }
+
+  /** Ends all calls, streams and connections. Idempotent. */
+  close(): void {
+    if (this.isClosed) return;
+    this.#closing.abort(closedError());
+    this.#healthCallbacks.clear();
+    for (const endpoint of this.#endpoints) endpoint.reset('the client was closed');
+  }
+
+  /** Asks the endpoints in turn, the preferred one first. */
+  async #request<T>(
+    expected: Expectable | undefined,
+    attempt: (endpoint: Endpoint, timeoutMs: number) => Promise<Attempt<T>>,
+  ): Promise<T | undefined> {
+    const timeoutMs = this.#options.callTimeoutMs / this.#endpoints.length;
+    const first = this.#preferred;
+    let detail = '';
+    for (let turn = 0; turn < this.#endpoints.length; turn++) {
+      const endpoint = this.#endpoints[(first + turn) % this.#endpoints.length];
+      if (endpoint === undefined) break;
+      this.#closing.signal.throwIfAborted();
+      let result = await attempt(endpoint, timeoutMs);
+      if (!result.isOk && result.failure.kind === 'token' && this.#options.user !== undefined) {
+        this.#login = undefined;
+        result = await attempt(endpoint, timeoutMs);
+      }
+      if (result.isOk) {
+        this.#noteAnswer(endpoint);
+        return result.value;
+      }
+      const { failure } = result;
+      if (failure.kind !== 'endpoint') {
+        this.#noteAnswer(endpoint);
+        if (failure.kind === expected) return undefined;
+        const error = failure.kind === 'final' ? failure.error : refusalError(failure);
+        this.#count(error);
+        throw error;
+      }
+      detail = failure.detail;
+      this.#leave(endpoint, detail);
+    }
+    const error = unavailableError('reach', detail, this.#options.endpoints.targets);
+    this.#noteLost(error);
+    throw error;
+  }
+
+  async #unary(
+    endpoint: Endpoint,
+    call: {
+      readonly service: EtcdService;
+      readonly method: string;
+      readonly request: unknown;
+      readonly timeoutMs: number;
+      readonly signal?: AbortSignal | undefined;
+      readonly isLogin?: boolean;
+    },
+  ): Promise<Attempt<unknown>> {
+    const opened = await this.#prepare(endpoint, call.service, call.timeoutMs, call.isLogin ?? false);
+    if (!opened.isOk) return opened;
+    const { stub, metadata } = opened.value;
+    return this.#settle(endpoint, call.timeoutMs, call.signal, (finish) => {
+      const method = (stub as unknown as Record<string, UnaryMethod>)[call.method];
+      if (method === undefined) throw new TypeError(`etcd has no method ${call.service}.${call.method}`);
+      return method.call(stub, call.request, metadata, {}, (error, response) => {
+        finish(error === null ? { isOk: true, value: response } : { isOk: false, failure: classifyFailure(error) });
+      });
+    });
+  }
+
+  async #keepAlive(
+    endpoint: Endpoint,
+    id: string,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Attempt<number>> {
+    const opened = await this.#prepare(endpoint, 'Lease', timeoutMs, false);
+    if (!opened.isOk) return opened;
+    const { stub, metadata } = opened.value;
+    return this.#settle(endpoint, timeoutMs, signal, (finish) => {
+      const { leaseKeepAlive } = stub as unknown as {
+        leaseKeepAlive: StreamMethod<{ ID: string }, { TTL: string }>;
+      };
+      const stream = leaseKeepAlive.call(stub, metadata, {});
+      stream.on('data', ({ TTL }) => {
+        finish({ isOk: true, value: Number(TTL) });
+        stream.cancel();
+      });
+      stream.on('error', (error) => finish({ isOk: false, failure: classifyFailure(error) }));
+      stream.on('end', () => finish({ isOk: false, failure: { kind: 'endpoint', detail: 'the stream ended early' } }));
+      stream.write({ ID: id });
+      return stream;
+    });
+  }
+
+  async #watch(
+    endpoint: Endpoint,
+    request: IWatchCreateRequest,
+    onResponse: (response: IWatchResponse) => void,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<Attempt<OpenWatch>> {
+    const opened = await this.#prepare(endpoint, 'Watch', timeoutMs, false);
+    if (!opened.isOk) return opened;
+    const { stub, metadata } = opened.value;
+    let end: (failure: Failure) => void = () => {};
+    const ended = new Promise<Failure>((resolve) => (end = resolve));
+    return this.#settle<OpenWatch>(endpoint, timeoutMs, signal, (finish) => {
+      const { watch } = stub as unknown as { watch: StreamMethod<object, IWatchResponse> };
+      const stream = watch.call(stub, metadata, {});
+      const stop = (failure: Failure): void => {
+        endpoint.streams.delete(abandon);
+        this.#closing.signal.removeEventListener('abort', close);
+        finish({ isOk: false, failure });
+        end(failure);
+        stream.cancel();
+      };
+      const abandon = (detail: string): void => stop({ kind: 'endpoint', detail });
+      const close = (): void => abandon('the stream was closed');
+      endpoint.streams.add(abandon);
+      this.#closing.signal.addEventListener('abort', close);
+      stream.on('data', (response) => {
+        if (response.canceled) {
+          stop(this.#classifyCancel(response));
+        } else if (response.created) {
+          finish({ isOk: true, value: { ended, close } });
+        } else {
+          onResponse(response);
+        }
+      });
+      stream.on('error', (error) => stop(classifyFailure(error)));
+      stream.on('end', () => abandon('etcd ended the stream'));
+      stream.write({ create_request: request });
+      return { cancel: close };
+    });
+  }
+
+  #classifyCancel(response: IWatchResponse): Failure {
+    if (BigInt(response.compact_revision) > 0n) return { kind: 'compacted', detail: response.cancel_reason };
+    const failure = classifyFailure({ code: 0, details: response.cancel_reason });
+    // etcd 3.4 calls an outdated token "permission denied" here; a fresh one shows which of the two it was.
+    const mayBeToken = failure.kind === 'final' && /permission denied/.test(response.cancel_reason);
+    return mayBeToken && this.#options.user !== undefined ? { kind: 'token', detail: response.cancel_reason } : failure;
+  }
+
+  /** A service's client and the metadata for one call: the token, and the wish for a member that has a leader. */
+  async #prepare(
+    endpoint: Endpoint,
+    service: EtcdService,
+    timeoutMs: number,
+    isLogin: boolean,
+  ): Promise<Attempt<{ readonly stub: object; readonly metadata: Metadata }>> {
+    const { stub, metadata } = await endpoint.open(service);
+    metadata.set('hasleader', 'true');
+    if (this.#options.user === undefined || isLogin) return { isOk: true, value: { stub, metadata } };
+    this.#login ??= this.#logIn(endpoint, timeoutMs);
+    const login = this.#login;
+    const token = await login;
+    if (!token.isOk) {
+      if (this.#login === login) this.#login = undefined;
+      return token;
+    }
+    if (token.value !== undefined) metadata.set('token', token.value);
+    return { isOk: true, value: { stub, metadata } };
+  }
+
+  async #logIn(endpoint: Endpoint, timeoutMs: number): Promise<Attempt<string | undefined>> {
+    const { name, password } = this.#options.user ?? { name: '', password: '' };
+    const request = { name, password };
+    const answer = await this.#unary(endpoint, {
+      service: 'Auth',
+      method: 'authenticate',
+      request,
+      timeoutMs,
+      isLogin: true,
+    });
+    if (answer.isOk) return { isOk: true, value: (answer.value as { token: string }).token };
+    if (answer.failure.kind === 'no-auth') {
+      this.#options.log.warn('etcd has no authentication, user and password are not used');
+      return { isOk: true, value: undefined };
+    }
+    if (answer.failure.kind !== 'token') return answer;
+    return {
+      isOk: false,
+      failure: { kind: 'final', error: authError(answer.failure.detail, 'check the auth store of etcd') },
+    };
+  }
+
+  /** Runs one call to its end: answer, time-out, or an aborted signal, whichever is first. */
+  #settle<T>(
+    endpoint: Endpoint,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    start: (finish: (result: Attempt<T>) => void) => Call,
+  ): Promise<Attempt<T>> {
+    const signals = signal === undefined ? [this.#closing.signal] : [signal, this.#closing.signal];
+    return new Promise((resolve, reject) => {
+      const aborted = signals.find((each) => each.aborted);
+      if (aborted !== undefined) {
+        reject(aborted.reason as Error);
+        return;
+      }
+      let isDone = false;
+      let cancel = (): void => {};
+      const done = (settle: () => void): void => {
+        if (isDone) return;
+        isDone = true;
+        cancelTimer();
+        for (const each of signals) each.removeEventListener('abort', onAbort);
+        settle();
+      };
+      const onAbort = (): void =>
+        done(() => {
+          reject(signals.find((each) => each.aborted)?.reason as Error);
+          cancel();
+        });
+      const cancelTimer = this.#options.clock.after(timeoutMs, () =>
+        done(() => {
+          resolve({
+            isOk: false,
+            failure: { kind: 'endpoint', detail: `${endpoint.target} did not answer in ${Math.round(timeoutMs)} ms` },
+          });
+          cancel();
+        }),
+      );
+      for (const each of signals) each.addEventListener('abort', onAbort);
+      try {
+        const call = start((result) => done(() => resolve(result)));
+        cancel = () => call.cancel();
+      } catch (error) {
+        // Another call has just closed this connection; grpc-js throws then instead of answering.
+        done(() => resolve({ isOk: false, failure: { kind: 'endpoint', detail: describeError(error) } }));
+      }
+    });
+  }
+
+  /** Turns away from an endpoint that failed. One that answered with an error of its own keeps its connection. */
+  #leave(endpoint: Endpoint, detail: string): void {
+    this.#bump('ERR_ETCD_UNAVAILABLE');
+    const index = this.#endpoints.indexOf(endpoint);
+    if (this.#preferred === index) this.#preferred = (index + 1) % this.#endpoints.length;
+    if (detail.startsWith('etcdserver:') || this.isClosed) return;
+    this.#reloadTls();
+    endpoint.reset(detail);
+  }
+
+  /** Certificates are replaced on disk while the daemon runs; a failed connection is the time to look. */
+  #reloadTls(): void {
+    if (this.#tls === undefined) return;
+    try {
+      this.#tls = loadTlsMaterial(this.#options.tlsFiles);
+    } catch (error) {
+      this.#bump('ERR_TLS_FILE');
+      this.#options.log.debug('certificate files are unreadable, the former ones are used', { error });
+    }
+  }
+
+  #noteAnswer(endpoint: Endpoint): void {
+    this.#roundTrips++;
+    this.#preferred = this.#endpoints.indexOf(endpoint);
+    const before = this.#health;
+    if (before.isConnected && before.endpoint === endpoint.target) return;
+    this.#health = { isConnected: true, endpoint: endpoint.target, error: undefined };
+    if (before.isConnected) {
+      this.#options.log.info('etcd endpoint changed', { from: before.endpoint, to: endpoint.target });
+      return;
+    }
+    const message = before.error === undefined ? 'etcd connected' : 'etcd is back';
+    const count = this.#failuresSinceAnswer === 0 ? undefined : this.#failuresSinceAnswer;
+    this.#options.log.info(message, { endpoint: endpoint.target, count });
+    this.#failuresSinceAnswer = 0;
+    this.#complainedAtMs = Number.NEGATIVE_INFINITY;
+    this.#announce();
+  }
+
+  #noteLost(error: OverlayError): void {
+    this.#failuresSinceAnswer++;
+    const before = this.#health;
+    const isTransition = before.isConnected || before.error === undefined;
+    this.#health = { isConnected: false, endpoint: undefined, error };
+    const now = this.#options.clock.monotonicMs();
+    if (now - this.#complainedAtMs >= COMPLAIN_EVERY_MS) {
+      this.#complainedAtMs = now;
+      this.#options.log.warn(isTransition ? 'etcd lost' : 'etcd still away', {
+        count: this.#failuresSinceAnswer,
+        error,
+      });
+    }
+    if (isTransition) this.#announce();
+  }
+
+  #announce(): void {
+    for (const callback of [...this.#healthCallbacks]) callback(this.#health);
+  }
+
+  #count(error: OverlayError): void {
+    this.#bump(error.code);
+  }
+
+  #bump(code: string): void {
+    this.#errors.set(code, (this.#errors.get(code) ?? 0) + 1);
+  }
+}
+
+/** Connections to one member, dialled when first used and after each reset. */
+class Endpoint {
+  /** Streams that run over it, each by the function that makes it end. */
+  readonly streams = new Set<(detail: string) => void>();
+  #pool: ConnectionPool | undefined;
+
+  constructor(
+    readonly target: string,
+    private readonly tls: () => TlsMaterial | undefined,
+    private readonly pingIntervalMs: number,
+    private readonly pingTimeoutMs: number,
+  ) {}
+
+  async open(service: EtcdService): Promise<{ readonly stub: object; readonly metadata: Metadata }> {
+    this.#pool ??= this.#dial();
+    return this.#pool.withConnection(service, ({ client, metadata }) => ({ stub: client, metadata }));
+  }
+
+  reset(detail: string): void {
+    for (const abandon of [...this.streams]) abandon(detail);
+    this.#pool?.close();
+    this.#pool = undefined;
+  }
+
+  #dial(): ConnectionPool {
+    const tls = this.tls();
+    return new ConnectionPool({
+      hosts: this.target,
+      ...(tls === undefined ? {} : { credentials: tls }),
+      grpcOptions: {
+        'grpc.max_receive_message_length': -1,
+        'grpc.keepalive_time_ms': this.pingIntervalMs,
+        'grpc.keepalive_timeout_ms': this.pingTimeoutMs,
+        'grpc.initial_reconnect_backoff_ms': 200,
+        'grpc.max_reconnect_backoff_ms': 5000,
+        'grpc.enable_http_proxy': 0,
+        'grpc.service_config_disable_resolution': 1,
+      },
+    });
+  }
+}
+
+function refusalError(failure: Exclude<Failure, { kind: 'final' }>): OverlayError {
+  if (failure.kind === 'token') return authError(failure.detail, 'check --etcd-username and the role of that user');
+  return requestError(failure.detail, false, undefined);
+}
+
+function closedError(): OverlayError {
+  return new OverlayError('ERR_STORE_CLOSED', 'cannot use etcd: the store was closed');
+}

@@ -1,0 +1,96 @@
+import { OverlayError } from '../errors.js';
+
+/**
+ * How a failed gRPC call is dealt with: `endpoint` try another one, `token` log in again, `compacted` list again,
+ * `gone` there is no such etcd lease, `exists` there is one already, `no-auth` the server knows no users, `final` pass the error on.
+ */
+export type Failure =
+  | { readonly kind: 'endpoint' | 'token' | 'compacted' | 'gone' | 'exists' | 'no-auth'; readonly detail: string }
+  | { readonly kind: 'final'; readonly error: OverlayError };
+
+/** gRPC status codes by number (grpc `doc/statuscodes.md`). */
+const CANCELLED = 1;
+const UNKNOWN = 2;
+const DEADLINE_EXCEEDED = 4;
+const PERMISSION_DENIED = 7;
+const INTERNAL = 13;
+const UNAVAILABLE = 14;
+const UNAUTHENTICATED = 16;
+
+/** etcd's own messages, which tell more than its status codes. See etcd `api/v3rpc/rpctypes/error.go`. */
+const BY_MESSAGE: readonly (readonly [RegExp, (detail: string) => Failure])[] = [
+  [/invalid auth token|revision of auth store is old/, (detail) => ({ kind: 'token', detail })],
+  [/authentication is not enabled/, (detail) => ({ kind: 'no-auth', detail })],
+  [/required revision has been compacted/, (detail) => ({ kind: 'compacted', detail })],
+  [/requested lease not found/, (detail) => ({ kind: 'gone', detail })],
+  [/lease already exists/, (detail) => ({ kind: 'exists', detail })],
+  [
+    /user name is empty/,
+    (detail) => authFailure(detail, 'set --etcd-username and --etcd-password: this etcd has authentication enabled'),
+  ],
+  [
+    /authentication failed|user name not found/,
+    (detail) => authFailure(detail, 'check --etcd-username and --etcd-password'),
+  ],
+  [
+    /permission denied/,
+    (detail) => authFailure(detail, "grant the user's role readwrite on the prefix of --etcd-prefix"),
+  ],
+  [
+    /database space exceeded/,
+    (detail) => ({
+      kind: 'final',
+      error: requestError(detail, true, 'compact and defragment etcd, then disarm its NOSPACE alarm'),
+    }),
+  ],
+];
+
+/** Sorts a failed call by etcd's message, else by its gRPC status. */
+export function classifyFailure(status: { readonly code?: unknown; readonly details?: unknown }): Failure {
+  const detail =
+    typeof status.details === 'string' && status.details !== '' ? status.details : `status ${String(status.code)}`;
+  const known = BY_MESSAGE.find(([pattern]) => pattern.test(detail));
+  if (known !== undefined) return known[1](detail);
+  switch (status.code) {
+    case CANCELLED:
+    case UNKNOWN:
+    case DEADLINE_EXCEEDED:
+    case INTERNAL:
+    case UNAVAILABLE:
+    case undefined:
+      return { kind: 'endpoint', detail };
+    case PERMISSION_DENIED:
+    case UNAUTHENTICATED:
+      return authFailure(detail, 'check --etcd-username, --etcd-password and the role of that user');
+    default:
+      return { kind: 'final', error: requestError(detail, /too many requests/.test(detail), undefined) };
+  }
+}
+
+/** The error for when no endpoint answered. */
+export function unavailableError(what: string, detail: string, endpoints: readonly string[]): OverlayError {
+  const isCertificate = /certificate|self[- ]signed|altnames|SSL|TLS|handshake/i.test(detail);
+  return new OverlayError('ERR_ETCD_UNAVAILABLE', `cannot ${what} etcd at ${endpoints.join(', ')}: ${detail}`, {
+    isRetryable: true,
+    hint: isCertificate
+      ? 'check --etcd-cafile, --etcd-certfile and --etcd-keyfile, and that the certificate names the endpoint'
+      : 'check that etcd runs and that --etcd-endpoints is right',
+  });
+}
+
+/** The error for etcd's refusal of a user, a password or a request by that user. */
+export function authError(detail: string, hint: string): OverlayError {
+  return new OverlayError('ERR_ETCD_AUTH', `cannot use etcd: ${detail}`, { hint });
+}
+
+/** The error for anything else that etcd answers. */
+export function requestError(detail: string, isRetryable: boolean, hint: string | undefined): OverlayError {
+  return new OverlayError('ERR_ETCD_REQUEST', `cannot complete a request to etcd: ${detail}`, {
+    isRetryable,
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+function authFailure(detail: string, hint: string): Failure {
+  return { kind: 'final', error: authError(detail, hint) };
+}

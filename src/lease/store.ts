@@ -1,0 +1,237 @@
+import type { OverlayError } from '../errors.js';
+import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
+
+declare const ttlIdBrand: unique symbol;
+
+/** The store's handle on the time that keys have left; keys that share one expire together (an etcd lease). */
+export type TtlId = string & { readonly [ttlIdBrand]: true };
+
+/** Place in the store's history, as decimal text; later is larger. */
+export type Revision = string;
+
+/** A lease as it lies in the store. */
+export interface LeaseRecord extends Lease {
+  /** The key below `<prefix>/subnets/`; differs from the canonical form if another program wrote it so. */
+  readonly key: string;
+  /** What keeps the key from expiring; undefined for a reservation. */
+  readonly ttlId: TtlId | undefined;
+}
+
+/** A key or value under `<prefix>/subnets/` that is not a lease. Never a reason to forget a peer. */
+export interface BadEntry {
+  readonly key: string;
+  readonly revision: Revision;
+  /** What is wrong with it. */
+  readonly error: OverlayError;
+  /** The subnets its key names, where only the value is bad: they are taken all the same. */
+  readonly subnets: LeaseSubnets | undefined;
+}
+
+/** Everything under `<prefix>/subnets/` at one revision, in byte order of the keys. */
+export interface LeaseSnapshot {
+  readonly revision: Revision;
+  readonly leases: readonly LeaseRecord[];
+  readonly bad: readonly BadEntry[];
+}
+
+/** One change of one key under `<prefix>/subnets/`. */
+export type LeaseEvent =
+  | { readonly kind: 'put'; readonly lease: LeaseRecord }
+  | { readonly kind: 'bad'; readonly entry: BadEntry }
+  | { readonly kind: 'delete'; readonly key: string; readonly revision: Revision };
+
+/** Told what changed. Calls never overlap; what it throws is logged and changes nothing. */
+export interface LeaseObserver {
+  /** All there is: at first, and whenever the store cannot tell what happened in between. */
+  onSnapshot(snapshot: LeaseSnapshot): void;
+  /** What happened since, in order, together where it happened together. */
+  onEvents(events: readonly LeaseEvent[]): void;
+}
+
+/** What lies under one lease key right now. */
+export interface LeaseObservation {
+  /** When it was so; a deletion counts at its own revision. */
+  readonly revision: Revision;
+  readonly lease: LeaseRecord | undefined;
+  /** Instead of a lease: a value that is none. */
+  readonly bad: BadEntry | undefined;
+}
+
+/** A text under a key with the revision that wrote it. */
+export interface TextEntry {
+  readonly text: string;
+  readonly revision: Revision;
+}
+
+/** A {@link TextEntry} below `<prefix>-ts/`. */
+export interface ValueEntry extends TextEntry {
+  /** Path below `<prefix>-ts/`, without a leading slash. */
+  readonly path: string;
+}
+
+/** Told what lies below a path of `<prefix>-ts/`: all of it at first and after a gap, then each change. */
+export interface ValueObserver {
+  onSnapshot(entries: readonly ValueEntry[]): void;
+  /** `entry` is undefined when the value is gone. */
+  onChange(path: string, entry: ValueEntry | undefined): void;
+}
+
+/** Something that is being followed; after `close()` returns, the observer is not called again. */
+export interface Subscription {
+  close(): void;
+}
+
+/** What {@link LeaseStore.createLease} needs to know. */
+export interface NewLease {
+  readonly subnets: LeaseSubnets;
+  readonly attributes: LeaseAttributes;
+  /** Undefined makes a reservation. */
+  readonly ttlSeconds: number | undefined;
+  /** An older lease of the same host that goes away in the same step. */
+  readonly replacing?: LeaseRecord | undefined;
+}
+
+/** `taken`: another host has the subnet, or `replacing` has changed; list again. */
+export type CreateResult =
+  | {
+      readonly outcome: 'created';
+      readonly lease: LeaseRecord;
+      /** All leases at the instant of creation, this one included: a subnet may overlap under a different key. */
+      readonly snapshot: LeaseSnapshot;
+    }
+  | { readonly outcome: 'taken' };
+
+/** `changed`: the key is no longer what the caller knew; here is what it is now. */
+export type UpdateResult =
+  | { readonly outcome: 'updated'; readonly lease: LeaseRecord }
+  | { readonly outcome: 'changed'; readonly now: LeaseObservation };
+
+/** Which lease {@link LeaseStore.unreserve} is about and what becomes of it. */
+export type Unreserve = 'delete' | { readonly ttlSeconds: number };
+
+/**
+ * `conflict`: the condition did not hold; here is what is there. With `absent` and without a TTL it may be the caller's
+ * own text, when the answer to an earlier try was lost.
+ */
+export type WriteResult =
+  | { readonly outcome: 'written'; readonly revision: Revision }
+  | { readonly outcome: 'conflict'; readonly current: TextEntry | undefined };
+
+/** Condition of a write: the revision that must be there, `absent` for none at all, `any` for no condition. */
+export type Expected = { readonly revision: Revision } | 'absent' | 'any';
+
+/** Whether the store answers. */
+export interface StoreHealth {
+  readonly isConnected: boolean;
+  /** Which endpoint answered last. */
+  readonly endpoint: string | undefined;
+  /** Why it is not connected. */
+  readonly error: OverlayError | undefined;
+}
+
+/** Numbers that only grow. */
+export interface StoreCounters {
+  /** Requests that were answered, and watches that were established. */
+  readonly roundTrips: number;
+  /** Failed attempts by error code. */
+  readonly errors: Readonly<Record<string, number>>;
+  /** Streams of changes that broke and were opened again. */
+  readonly watchRestarts: number;
+  /** Times the history in between was gone, so that everything was listed again. */
+  readonly compactions: number;
+}
+
+/**
+ * Where the cluster keeps its configuration and its leases.
+ *
+ * @remarks
+ * *API.* Every request takes a signal, ends within the store's own deadline, and rejects with an
+ * {@link OverlayError}: `ERR_ETCD_UNAVAILABLE` (worth trying again), `ERR_ETCD_AUTH` (not before somebody changed
+ * something), `ERR_STORE_CLOSED`. An aborted signal rejects with its reason. A request whose answer was lost may have
+ * taken effect; repeating the same request is always safe.
+ *
+ * *Following* (`follow…`) never ends by itself: a snapshot, then events from the next revision on, across lost
+ * connections, changes of endpoint and compaction. While the store is away nothing is reported, least of all an empty snapshot.
+ *
+ * *Conditions.* Updates of leases hold only if the key is still as it was at `lease.revision`, so nothing is
+ * resurrected and nothing is taken from another host.
+ */
+export interface LeaseStore {
+  /** The text under `<prefix>/config`, or undefined when there is none. */
+  readConfig(signal?: AbortSignal): Promise<TextEntry | undefined>;
+  /** Reports the configuration as it is and whenever it is written; undefined while there is none. */
+  followConfig(onEntry: (entry: TextEntry | undefined) => void): Subscription;
+  /** Writes the configuration if it is still the expected one. */
+  writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
+
+  /** All leases. */
+  listLeases(signal?: AbortSignal): Promise<LeaseSnapshot>;
+  /** Reports all leases and their changes. */
+  followLeases(observer: LeaseObserver): Subscription;
+  /** Reports one lease key as it is and whenever it changes. */
+  followLease(key: string, onObservation: (observation: LeaseObservation) => void): Subscription;
+  /** Creates a lease whose key must not exist, nor another key that names the same IPv4 subnet. */
+  createLease(lease: NewLease, signal?: AbortSignal): Promise<CreateResult>;
+  /**
+   * Takes over a key of one's own for another full TTL, with these attributes. A reservation stays without TTL. The
+   * former TTL handle is given up if it holds nothing else.
+   */
+  adoptLease(
+    lease: LeaseRecord,
+    attributes: LeaseAttributes,
+    ttlSeconds: number,
+    signal?: AbortSignal,
+  ): Promise<UpdateResult>;
+  /** Writes other attributes under one's own key and leaves its TTL alone. */
+  publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult>;
+  /** Deletes the key. */
+  deleteLease(lease: LeaseRecord, signal?: AbortSignal): Promise<'deleted' | 'changed'>;
+  /** Makes the key one that never expires; without a lease to convert, creates it. */
+  reserve(
+    subnets: LeaseSubnets,
+    attributes: LeaseAttributes,
+    existing: LeaseRecord | undefined,
+    signal?: AbortSignal,
+  ): Promise<UpdateResult>;
+  /** Ends a reservation: the key goes at once, or expires unless its host renews it. */
+  unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'>;
+
+  /** A new handle; keys written with it expire after that time unless {@link keepAlive} is called. */
+  grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId>;
+  /** Starts the time of a handle anew; undefined if there is no such handle any more, and so no key that had it. */
+  keepAlive(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
+  /** Seconds that a handle has left; undefined if it is gone. */
+  remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
+  /** Gives a handle up, unless keys still hang on it. */
+  releaseTtl(ttlId: TtlId, signal?: AbortSignal): Promise<'released' | 'in-use'>;
+
+  /** Everything below a path of `<prefix>-ts/`, in byte order. */
+  listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]>;
+  /** Reports what lies below a path of `<prefix>-ts/` and its changes. */
+  followValues(pathPrefix: string, observer: ValueObserver): Subscription;
+  /** Writes a text below `<prefix>-ts/`, for ever or as long as a handle lives. */
+  putValue(
+    path: string,
+    text: string,
+    options?: { readonly expected?: Expected; readonly ttlId?: TtlId | undefined; readonly signal?: AbortSignal },
+  ): Promise<WriteResult>;
+  /** Deletes a text below `<prefix>-ts/`; false if it was not there or not the expected one. */
+  deleteValue(
+    path: string,
+    options?: { readonly expected?: Expected; readonly signal?: AbortSignal },
+  ): Promise<boolean>;
+
+  /** How the store is doing as far as the last request or stream tells. */
+  readonly health: StoreHealth;
+  /** Calls back on every transition between connected and not. */
+  onHealth(callback: (health: StoreHealth) => void): Subscription;
+  /** The counters as they are now. */
+  counters(): StoreCounters;
+  /** Ends every request, stream and connection. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Whether a revision lies after another. */
+export function isAfter(a: Revision, b: Revision): boolean {
+  return BigInt(a) > BigInt(b);
+}
