@@ -23,6 +23,8 @@ export const ERROR_CODES = {
   ERR_LEASE_KEY: 'A key under <prefix>/subnets does not name a subnet.',
   ERR_LEASE_VALUE: 'The value of a lease key is not what a host publishes about itself.',
   ERR_OUT_OF_SUBNETS: 'Every subnet of the configured range belongs to some host.',
+  ERR_SUBNET_FILE: 'The file with subnet and MTU for Docker and CNI cannot be written or read.',
+  ERR_UNDERLAY: 'No network interface fits what the flags ask for.',
   ERR_PEER_CACHE: 'The file with the last known peers cannot be used.',
   ERR_STORE_CLOSED: 'The store was closed while or before it was asked.',
   ERR_ETCD_ENDPOINT: 'The list of etcd endpoints has an entry that is not an address.',
@@ -30,6 +32,7 @@ export const ERROR_CODES = {
   ERR_ETCD_AUTH: 'etcd does not accept the user, the password or what the user wants to do.',
   ERR_ETCD_REQUEST: 'etcd answered a request with an error of its own.',
   ERR_TLS_FILE: 'A certificate or key file for etcd cannot be used.',
+  ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 
 /** One of the codes in {@link ERROR_CODES}; callers match on it, never on the message. */

@@ -1,0 +1,148 @@
+import { Prefix } from '../ip/prefix.js';
+import { OverlayError } from '../errors.js';
+import { parseEnvFile } from './env-file.js';
+
+/** What `mk-docker-opts` is asked for. */
+export interface DockerOptsRequest {
+  /** `-f`: the file that flanneld wrote. */
+  readonly flannelEnvFile: string;
+  /** `-d`: the file for Docker's unit. */
+  readonly dockerEnvFile: string;
+  /** `-i`: one variable per option. */
+  readonly isIndividual: boolean;
+  /** `-c`: one variable with all options. */
+  readonly isCombined: boolean;
+  /** Without `-m`: whether `--ip-masq` is given. */
+  readonly hasMasquerade: boolean;
+  /** `-k`: name of the combined variable. */
+  readonly combinedKey: string;
+}
+
+/** Text for `-h`, `-?` and for everything that cannot be read. */
+export function dockerOptsUsage(program: string): string {
+  return `${program} [-f FLANNEL-ENV-FILE] [-d DOCKER-ENV-FILE] [-i] [-c] [-m] [-k COMBINED-KEY]
+
+Turns what flannel found out into options for the Docker daemon.
+  -f  file that flannel wrote [/run/flannel/subnet.env]
+  -d  file to write for Docker [/run/docker_opts.env]
+  -i  one variable per option, such as DOCKER_OPT_MTU
+  -c  one variable with all options; neither -i nor -c means both
+  -k  name of that variable [DOCKER_OPTS]
+  -m  leave out --ip-masq
+`;
+}
+
+/**
+ * Reads the command line as `getopts "f:d:icmk:?h"` of a shell does; words after the options are ignored.
+ *
+ * @returns undefined when the usage is to be shown.
+ */
+export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsRequest | undefined {
+  const texts = new Map([
+    ['f', '/run/flannel/subnet.env'],
+    ['d', '/run/docker_opts.env'],
+    ['k', 'DOCKER_OPTS'],
+  ]);
+  const switches = new Set<string>();
+  const words = [...argv];
+  for (
+    let word = words.shift();
+    word?.startsWith('-') === true && word !== '-' && word !== '--';
+    word = words.shift()
+  ) {
+    for (let at = 1; at < word.length; at++) {
+      const letter = word.charAt(at);
+      if ('icm'.includes(letter)) {
+        switches.add(letter);
+        continue;
+      }
+      const value = word.slice(at + 1) || words.shift();
+      if (!texts.has(letter) || value === undefined) return undefined;
+      texts.set(letter, value);
+      break;
+    }
+  }
+  const isBoth = !switches.has('i') && !switches.has('c');
+  return {
+    flannelEnvFile: texts.get('f') ?? '',
+    dockerEnvFile: texts.get('d') ?? '',
+    isIndividual: isBoth || switches.has('i'),
+    isCombined: isBoth || switches.has('c'),
+    hasMasquerade: !switches.has('m'),
+    combinedKey: texts.get('k') ?? '',
+  };
+}
+
+/**
+ * The text of Docker's environment file, byte for byte as flannel's script writes it, with its leading blank and the
+ * two blanks after a value that was there before.
+ *
+ * @param flannelEnv - text of subnet.env, empty if there is none.
+ * @param environment - of this process: `DOCKER_OPT_*` and a former combined value are taken over from it.
+ * @throws {@link OverlayError} `ERR_SUBNET_FILE` if FLANNEL_IPMASQ is neither true nor false.
+ * @see flannel `dist/mk-docker-opts.sh`
+ */
+export function formatDockerOpts(
+  request: Pick<DockerOptsRequest, 'isIndividual' | 'isCombined' | 'hasMasquerade' | 'combinedKey'>,
+  flannelEnv: string,
+  environment: Readonly<Record<string, string | undefined>>,
+): string {
+  // The script sources the file, so its lines go over what the environment says.
+  const variables = new Map([...Object.entries(environment), ...parseEnvFile(flannelEnv)]);
+  const options = new Map([...variables].filter(([name]) => name.startsWith('DOCKER_OPT_')));
+  const set = (name: string, option: string, value: string | undefined): void => {
+    if (value !== undefined && value !== '') options.set(`DOCKER_OPT_${name}`, `--${option}=${value}`);
+  };
+  set('BIP', 'bip', variables.get('FLANNEL_SUBNET'));
+  set('MTU', 'mtu', variables.get('FLANNEL_MTU'));
+  if (request.hasMasquerade) set('IPMASQ', 'ip-masq', negated(variables.get('FLANNEL_IPMASQ')));
+
+  const sorted = [...options].sort(([left], [right]) => (left < right ? -1 : 1));
+  const former = variables.get(request.combinedKey) ?? '';
+  const combined = [former === '' ? '' : `${former} `, ...sorted.map(([, option = '']) => ` ${option}`)].join('');
+  return [
+    ...(request.isIndividual ? sorted.map(([name, option = '']) => `${name}="${option}"\n`) : []),
+    ...(request.isCombined ? [`${request.combinedKey}="${combined}"\n`] : []),
+  ].join('');
+}
+
+/** Docker must masquerade exactly if flannel does not. */
+function negated(isMasquerading: string | undefined): string | undefined {
+  if (isMasquerading === undefined || isMasquerading === '') return undefined;
+  if (isMasquerading === 'true') return 'false';
+  if (isMasquerading === 'false') return 'true';
+  throw new OverlayError('ERR_SUBNET_FILE', `cannot use FLANNEL_IPMASQ "${isMasquerading}": it is no truth value`, {
+    hint: 'set it to true or false',
+  });
+}
+
+/**
+ * Whether the own subnet is routed through a gateway: then a route from elsewhere (such as a cloud's) takes the packets
+ * that Docker's bridge should get.
+ *
+ * @param subnet - FLANNEL_SUBNET, the bridge's address.
+ * @param routes - text of `/proc/net/route`, which is the main table of IPv4.
+ */
+export function isRoutedVia(subnet: string, routes: string): boolean {
+  const wanted = Prefix.tryParse(subnet);
+  if (wanted?.family !== 4) return false;
+  return routes.split('\n').some((line) => {
+    const [, destination = '', gateway = '', , , , , mask = ''] = line.split('\t');
+    return (
+      fromProc(destination) === wanted.address.value &&
+      fromProc(mask) === maskOf(wanted.length) &&
+      (fromProc(gateway) ?? 0n) !== 0n
+    );
+  });
+}
+
+function maskOf(length: number): bigint {
+  return BigInt.asUintN(32, -1n << BigInt(32 - length));
+}
+
+/** An address in `/proc/net/route`: the four bytes in network order, printed as one number of this machine. */
+function fromProc(hex: string): bigint | undefined {
+  if (!/^[0-9A-F]{8}$/.test(hex)) return undefined;
+  const bytes = new Uint8Array(Uint32Array.of(Number.parseInt(hex, 16)).buffer);
+  return bytes.reduce((value, byte) => (value << 8n) | BigInt(byte), 0n);
+}
