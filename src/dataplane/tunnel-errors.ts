@@ -1,4 +1,3 @@
-import os from 'node:os';
 import { OverlayError } from '../errors.js';
 
 /**
@@ -45,18 +44,6 @@ export function tunnelError(failure: TunnelFailure): OverlayError {
       return tunnelFailure(failure, `${failure.operation}: ${failure.errno}`);
   }
 }
-
-/** Name of an error number of the kernel, such as `EBADFD` for 77; `errno 9999` for one that has no name here. */
-export function errnoName(errno: number): string {
-  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
-}
-
-// EBADFD, which a TUN whose device was deleted answers with, is not among the names Node knows.
-const ERRNO_NAMES: ReadonlyMap<number, string> = new Map([
-  ...Object.entries(os.constants.errno).map(([name, value]): [number, string] => [value, name]),
-  [os.constants.errno.EAGAIN, 'EAGAIN'],
-  [77, 'EBADFD'],
-]);
 
 function openTunError(failure: TunnelFailure): OverlayError {
   const { errno } = failure;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describeError, type ErrorCode } from '../../../src/errors.js';
-import { errnoName, tunnelError, type TunnelFailure } from '../../../src/dataplane/tunnel-errors.js';
+import { tunnelError, type TunnelFailure } from '../../../src/dataplane/tunnel-errors.js';
 
 const place = { device: 'flannel0', bindAddress: '192.0.2.1', port: 8285 };
 const failure = (operation: string, errno: string): TunnelFailure => ({ ...place, operation, errno });
@@ -48,14 +48,5 @@ describe('tunnelError', () => {
   it('keeps the cause', () => {
     const cause = new Error('below');
     assert.equal(tunnelError({ ...failure('socket', 'EMFILE'), cause }).cause, cause);
-  });
-});
-
-describe('errnoName', () => {
-  it('names the errors of a tunnel, including the one of a deleted device', () => {
-    assert.equal(errnoName(98), 'EADDRINUSE');
-    assert.equal(errnoName(11), 'EAGAIN');
-    assert.equal(errnoName(77), 'EBADFD');
-    assert.equal(errnoName(99999), 'errno 99999');
   });
 });

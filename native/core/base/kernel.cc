@@ -1,0 +1,73 @@
+#include "kernel.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace tsflannel {
+namespace {
+
+template <typename T>
+T negative_errno(T result) {
+  return result < 0 ? static_cast<T>(-errno) : result;
+}
+
+class HostKernel final : public Kernel {
+ public:
+  ssize_t read(int fd, void* buffer, size_t size) override { return negative_errno(::read(fd, buffer, size)); }
+
+  ssize_t writev(int fd, const iovec* parts, int count) override { return negative_errno(::writev(fd, parts, count)); }
+
+  int recvmmsg(int fd, mmsghdr* messages, unsigned count) override {
+    return negative_errno(::recvmmsg(fd, messages, count, MSG_DONTWAIT, nullptr));
+  }
+
+  int sendmmsg(int fd, mmsghdr* messages, unsigned count) override {
+    return negative_errno(::sendmmsg(fd, messages, count, MSG_DONTWAIT));
+  }
+
+  int poll(pollfd* fds, unsigned count, int timeout_ms) override {
+    return negative_errno(::poll(fds, count, timeout_ms));
+  }
+
+  int open(const char* path, int flags) override { return negative_errno(::open(path, flags)); }
+
+  int ioctl(int fd, unsigned long request, void* argument) override {
+    return negative_errno(::ioctl(fd, request, argument));
+  }
+
+  int socket(int domain, int type, int protocol) override { return negative_errno(::socket(domain, type, protocol)); }
+
+  int bind(int fd, const sockaddr* address, socklen_t size) override {
+    return negative_errno(::bind(fd, address, size));
+  }
+
+  int connect(int fd, const sockaddr* address, socklen_t size) override {
+    return negative_errno(::connect(fd, address, size));
+  }
+
+  int setsockopt(int fd, int level, int name, int value) override {
+    return negative_errno(::setsockopt(fd, level, name, &value, sizeof value));
+  }
+
+  int getsockopt(int fd, int level, int name) override {
+    int value = 0;
+    socklen_t size = sizeof value;
+    return ::getsockopt(fd, level, name, &value, &size) < 0 ? -errno : value;
+  }
+
+  int getsockname(int fd, sockaddr* address, socklen_t* size) override {
+    return negative_errno(::getsockname(fd, address, size));
+  }
+};
+
+}  // namespace
+
+Kernel& host_kernel() {
+  static HostKernel kernel;
+  return kernel;
+}
+
+}  // namespace tsflannel

@@ -1,0 +1,43 @@
+// The system calls of the data plane behind one interface.
+#pragma once
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tsflannel {
+
+/// The system calls of the data plane, so that tests can count them and let any of them fail.
+///
+/// Every call gives what the system call gives, or -errno instead of -1 and errno. None blocks except poll().
+/// Threads: the implementation keeps no state, so one object serves all.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+
+  virtual ssize_t read(int fd, void* buffer, size_t size) = 0;
+  virtual ssize_t writev(int fd, const iovec* parts, int count) = 0;
+  /// Both always with MSG_DONTWAIT.
+  virtual int recvmmsg(int fd, mmsghdr* messages, unsigned count) = 0;
+  virtual int sendmmsg(int fd, mmsghdr* messages, unsigned count) = 0;
+  virtual int poll(pollfd* fds, unsigned count, int timeout_ms) = 0;
+
+  virtual int open(const char* path, int flags) = 0;
+  virtual int ioctl(int fd, unsigned long request, void* argument) = 0;
+  virtual int socket(int domain, int type, int protocol) = 0;
+  virtual int bind(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int connect(int fd, const sockaddr* address, socklen_t size) = 0;
+  virtual int setsockopt(int fd, int level, int name, int value) = 0;
+  /// @returns the option's value, which must not be negative, or -errno.
+  virtual int getsockopt(int fd, int level, int name) = 0;
+  virtual int getsockname(int fd, sockaddr* address, socklen_t* size) = 0;
+};
+
+/// The kernel of this host.
+Kernel& host_kernel();
+
+}  // namespace tsflannel

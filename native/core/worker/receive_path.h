@@ -1,0 +1,45 @@
+// From the peers to the TUN.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "../offload/coalescer.h"
+#include "../udp/receive_ring.h"
+#include "tun_writer.h"
+#include "worker_context.h"
+
+namespace tsflannel {
+
+/// One worker's receive direction; its thread only.
+///
+/// run() takes what the socket has, up to the length of a turn; cuts it into datagrams, checks each, joins consecutive
+/// segments and writes the result to the TUN before it receives again: nothing is held back for more to come.
+class ReceivePath {
+ public:
+  ReceivePath(WorkerContext& context, TunWriter& tun_writer);
+  ReceivePath(const ReceivePath&) = delete;
+  ReceivePath& operator=(const ReceivePath&) = delete;
+
+  /// One turn; false if there was nothing to do.
+  bool run();
+
+ private:
+  // Messages of one turn; bounds how long the other direction has to wait.
+  static constexpr size_t kMessagesPerTurn = 64;
+  // As many as the messages of one call hold when each brings 64 datagrams (UDP_GRO_CNT_MAX).
+  static constexpr size_t kPacketsPerBatch = ReceiveRing::kMessages * 64;
+
+  void accept(const ReceivedMessage& message);
+  [[nodiscard]] DropReason check(std::span<const uint8_t> packet, uint32_t outer_source) const;
+  void adopt_offloads();
+
+  WorkerContext& context_;
+  TunWriter& tun_writer_;
+  ReceiveRing ring_;
+  Coalescer coalescer_;
+  OffloadSet offloads_;
+};
+
+}  // namespace tsflannel

@@ -1,0 +1,100 @@
+#include "tun_writer.h"
+
+#include <array>
+#include <cerrno>
+
+#include "../offload/vnet_header.h"
+
+namespace tsflannel {
+namespace {
+
+// A TUN has an unlimited send buffer unless somebody set TUNSETSNDBUF, so this is all but unused; while it waits, the
+// other direction of the worker waits too.
+constexpr int kBlockedTries = 2;
+constexpr int kBlockedWaitMs = 1;
+
+DropReason reason_for(int code) {
+  return code == EAGAIN || code == ENOBUFS ? DropReason::kTunBlocked : DropReason::kTunError;
+}
+
+}  // namespace
+
+bool is_dead_descriptor(int code) {
+  return code == EBADF || code == EBADFD || code == ENODEV || code == ENXIO || code == ENOTSOCK;
+}
+
+void TunWriter::write(Coalescer& coalescer) {
+  coalescer.finish();
+  for (size_t index = 0; index < coalescer.size(); index++) {
+    const CoalescedItem item = coalescer.item(index);
+    const int result = write_parts(item.iovecs);
+    if (result == -EINVAL && item.merged()) {
+      // The first packet of the item begins after the vnet header; its protocol tells which kind of merging failed.
+      const auto* header = static_cast<const uint8_t*>(item.iovecs[1].iov_base);
+      const bool is_tcp = header[kIpv4Protocol] == kProtocolTcp;
+      context_.health.downgrade(is_tcp ? Offload::kTcpMerge : Offload::kUdpMerge, "writev", EINVAL);
+      write_originals(coalescer, index);
+      continue;
+    }
+    count(result, item.packets, item.inner_bytes);
+  }
+  coalescer.reset();
+}
+
+void TunWriter::write_originals(Coalescer& coalescer, size_t item) {
+  const size_t packets = coalescer.restore(item);
+  for (size_t nth = 0; nth < packets; nth++) {
+    const std::span<const iovec> parts = coalescer.original(item, nth);
+    const size_t bytes = parts[1].iov_len;
+    count(write_parts(parts), 1, bytes);
+  }
+}
+
+void TunWriter::answer(IcmpError error, const Ipv4View& offender, uint16_t next_hop_mtu) {
+  if (!may_send_icmp_error(error, offender)) return;
+  if (!icmp_limit_.take(monotonic_ns())) {
+    context_.counters.icmp_limited.add(1);
+    return;
+  }
+  std::array<uint8_t, kIcmpMaxError> packet;
+  const size_t length = build_icmp_error(packet, error, context_.state->icmp_source, offender, next_hop_mtu);
+  VnetHeader vnet;
+  const std::array<iovec, 2> parts = {iovec{&vnet, sizeof vnet}, iovec{packet.data(), length}};
+  const int result = write_parts(parts);
+  if (result < 0) {
+    context_.counters.drop(reason_for(-result));
+    return;
+  }
+  context_.counters.icmp_sent[static_cast<size_t>(error)].add(1);
+}
+
+int TunWriter::write_parts(std::span<const iovec> parts) {
+  if (!context_.has_vnet_header) parts = parts.subspan(1);
+  for (int tries = 0;; tries++) {
+    context_.counters.tun_writes.add(1);
+    const ssize_t written = context_.kernel.writev(context_.tun, parts.data(), static_cast<int>(parts.size()));
+    if (written >= 0) return 0;
+    const auto code = static_cast<int>(-written);
+    if (code == EINTR) continue;
+    if ((code == EAGAIN || code == ENOBUFS) && tries < kBlockedTries) {
+      pollfd writable{context_.tun, POLLOUT, 0};
+      (void)context_.kernel.poll(&writable, 1, kBlockedWaitMs);
+      continue;
+    }
+    if (is_dead_descriptor(code)) context_.fail("write to the TUN", code);
+    return -code;
+  }
+}
+
+void TunWriter::count(int result, size_t packets, size_t bytes) {
+  WorkerCounters& counters = context_.counters;
+  if (result < 0) {
+    counters.drop(reason_for(-result), packets);
+    return;
+  }
+  counters.rx_packets.add(packets);
+  counters.rx_bytes.add(bytes);
+  counters.packets_per_write.add(packets);
+}
+
+}  // namespace tsflannel

@@ -1,0 +1,92 @@
+// One thread between one queue of the TUN and one socket.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "../base/kernel.h"
+#include "../base/result.h"
+#include "../base/unique_fd.h"
+#include "../udp/udp_socket.h"
+#include "receive_path.h"
+#include "sender.h"
+#include "transmit_path.h"
+#include "tun_writer.h"
+#include "worker_context.h"
+
+namespace tsflannel {
+
+/// A thread that forwards in both directions.
+///
+/// API: create(), start(), wake() after the published state changed, stop().
+/// Threads: everything in here belongs to the worker's thread, except what says otherwise.
+/// Limits: a turn of one direction is bounded, so neither can hold off the other; it sleeps only when both are dry.
+/// Errors: none after start(); trouble is counted or told to TunnelHealth.
+/// Counters: WorkerCounters and PeerCounterTable, written here only.
+class Worker {
+ public:
+  struct Options {
+    unsigned index = 0;  ///< for the name of the thread
+    int tun = -1;        ///< both owned by the tunnel, which closes them after stop()
+    int socket = -1;
+    bool has_vnet_header = true;
+    Endpoint bind;  ///< own address, and the port of every peer
+  };
+
+  /// @param published the state to forward by; never null, changes at any time, stays alive until adopted_generation()
+  /// has moved on
+  [[nodiscard]] static Result<std::unique_ptr<Worker>> create(Kernel& kernel, TunnelHealth& health,
+                                                              const std::atomic<const ForwardingState*>& published,
+                                                              const Options& options);
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+  ~Worker() { stop(); }
+
+  // Control thread.
+  [[nodiscard]] Result<void> start();
+  /// Makes a sleeping worker look at the published state. Any thread.
+  void wake();
+  /// Ends the thread and waits for it; a few ms at most. Idempotent.
+  void stop();
+
+  // Any thread.
+  [[nodiscard]] uint64_t adopted_generation() const { return adopted_.load(std::memory_order_acquire); }
+  [[nodiscard]] const WorkerCounters& counters() const { return counters_; }
+  /// See PeerCounterTable for who may do what.
+  [[nodiscard]] PeerCounterTable& peer_counters() { return peer_counters_; }
+  /// CPU time of the thread in seconds. Control thread.
+  [[nodiscard]] double cpu_seconds() const;
+
+ private:
+  Worker(Kernel& kernel, TunnelHealth& health, const std::atomic<const ForwardingState*>& published,
+         const Options& options, UniqueFd wake_fd, PathMtuProbe path_mtu);
+
+  static void* thread_main(void* self);
+  void run();
+  void adopt_state();
+  void wait();
+
+  const std::atomic<const ForwardingState*>& published_;  // written by the control thread
+  const unsigned index_;                                  // immutable
+  UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
+  PathMtuProbe path_mtu_;                 // worker; gone after stop()
+  std::atomic<bool> is_stopping_{false};  // written by the control thread
+  std::atomic<uint64_t> adopted_{0};      // written by the worker
+  pthread_t thread_{};                    // control thread
+  bool is_running_ = false;               // control thread
+  double final_cpu_seconds_ = 0;          // control thread
+
+  WorkerCounters counters_;         // written by the worker, read by any thread
+  PeerCounterTable peer_counters_;  // see there
+  WorkerContext context_;           // worker from here on
+  TunWriter tun_writer_;
+  Sender sender_;
+  ReceivePath receive_path_;
+  TransmitPath transmit_path_;
+};
+
+}  // namespace tsflannel

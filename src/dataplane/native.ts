@@ -1,0 +1,279 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { OverlayError } from '../errors.js';
+import { IpAddress } from '../ip/address.js';
+import type { TunnelPeer, TunnelSpec, VerifySource } from '../reconcile/desired.js';
+import { errnoName } from '../sys/libc.js';
+import { tunnelError } from './tunnel-errors.js';
+import {
+  OFFLOADS,
+  type Offload,
+  type OffloadState,
+  type OpenTunnel,
+  type Tunnel,
+  type TunnelCounters,
+  type TunnelEvent,
+  type TunnelOptions,
+  type TunnelPeerCounters,
+} from './tunnel.js';
+
+/** Must be that of `native/addon/addon.cc`: the two change together. */
+const INTERFACE_VERSION = 1;
+
+/** What the addon calls the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`). */
+const VERIFY_SOURCE: Readonly<Record<VerifySource, number>> = { off: 0, outer: 1, strict: 2 };
+
+/** What can change while packets flow, as the addon takes it; addresses are numbers. */
+interface NativeState {
+  /** Prefix, its length and the public address of its holder, one after the other for each peer. */
+  readonly routes: Uint32Array;
+  readonly mtu: number;
+  readonly verifySource: number;
+  readonly icmpSource: number;
+}
+
+interface NativeOptions extends NativeState {
+  readonly device: string;
+  readonly bindAddress: number;
+  readonly port: number;
+  readonly workers: number;
+  /** Bit i: element i of {@link OFFLOADS}. */
+  readonly disabledOffloads: number;
+  readonly inheritedTun: readonly number[];
+  readonly inheritedSockets: readonly number[];
+}
+
+interface NativeEvent {
+  readonly type: 'downgrade' | 'failed';
+  readonly offload?: Offload;
+  readonly operation: string;
+  readonly errno: number;
+}
+
+/** Object of the addon; the constructor and `update` throw errors with the fields of {@link NativeFailure}. */
+interface NativeHandle {
+  update(state: NativeState): number;
+  generation(): number;
+  device(): string;
+  offloads(): OffloadState;
+  workers(): number;
+  counters(): TunnelCounters;
+  /** Public address, txPackets, txBytes, rxPackets, rxBytes, one after the other for each peer. */
+  peerCounters(): Float64Array;
+  tunDescriptors(): number[];
+  socketDescriptors(): number[];
+  close(): Promise<void>;
+}
+
+interface NativeFailure {
+  readonly operation: string;
+  readonly errno: number;
+  readonly detail: string;
+}
+
+interface Addon {
+  readonly interfaceVersion: number;
+  readonly Tunnel: new (options: NativeOptions, onEvent: (event: NativeEvent) => void) => NativeHandle;
+}
+
+const NATIVE_DIRECTORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
+
+/**
+ * Where the addon may be: a build on this host comes before a prebuilt one, since somebody asked for it.
+ *
+ * @internal
+ */
+export const ADDON_FILES: readonly string[] = [
+  path.join(NATIVE_DIRECTORY, 'build/Release/tsflannel.node'),
+  path.join(NATIVE_DIRECTORY, `prebuilds/${process.platform}-${process.arch}/tsflannel.node`),
+];
+
+let loaded: Addon | undefined;
+
+/** Whether {@link openNativeTunnel} has its addon on this host. */
+export function isNativeAvailable(): boolean {
+  try {
+    loaded ??= loadAddon(ADDON_FILES);
+    return true;
+  } catch {
+    // The reason is told by the one who goes on to open a native tunnel.
+    return false;
+  }
+}
+
+/**
+ * Opens a tunnel whose packets are forwarded by threads of the addon and never pass through JavaScript.
+ *
+ * @throws {@link OverlayError} `ERR_ADDON_MISSING`, `ERR_NOT_PRIVILEGED`, `ERR_NO_TUN_DEVICE`, `ERR_DEVICE_TAKEN`,
+ * `ERR_PORT_IN_USE`, `ERR_TUNNEL`
+ */
+// eslint-disable-next-line @typescript-eslint/require-await -- opening is quick, but the interface leaves room for more
+export const openNativeTunnel: OpenTunnel = async (options) => {
+  const addon = (loaded ??= loadAddon(ADDON_FILES));
+  const { spec } = options;
+  const nativeOptions: NativeOptions = {
+    ...nativeState(spec),
+    device: spec.device,
+    bindAddress: ipv4Number(spec.bindAddress, 'bind the UDP socket to'),
+    port: spec.port,
+    workers: options.workers,
+    disabledOffloads: options.disabledOffloads.reduce((bits, offload) => bits | (1 << OFFLOADS.indexOf(offload)), 0),
+    inheritedTun: options.inherited?.tun ?? [],
+    inheritedSockets: options.inherited?.socket ?? [],
+  };
+  const handle = refusedAs(spec, () => new addon.Tunnel(nativeOptions, toEvents(options)));
+  return new NativeTunnel(spec, handle);
+};
+
+/**
+ * The first of the files that exists and fits.
+ *
+ * @internal
+ * @throws {@link OverlayError} `ERR_ADDON_MISSING`
+ */
+export function loadAddon(files: readonly string[]): Addon {
+  const hint =
+    'build it with "npm run build:native" in the package (needs g++, make and python3), or use the portable tunnel';
+  const file = files.find((candidate) => existsSync(candidate));
+  if (file === undefined) {
+    throw new OverlayError('ERR_ADDON_MISSING', 'cannot load the native packet path: it has not been built', { hint });
+  }
+  let addon: Addon;
+  try {
+    addon = createRequire(import.meta.url)(file) as Addon;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new OverlayError('ERR_ADDON_MISSING', `cannot load the native packet path: ${reason}`, { cause, hint });
+  }
+  if (addon.interfaceVersion !== INTERFACE_VERSION) {
+    const versions = `it is of version ${String(addon.interfaceVersion)}, not ${INTERFACE_VERSION}`;
+    throw new OverlayError('ERR_ADDON_MISSING', `cannot use the native packet path in ${file}: ${versions}`, { hint });
+  }
+  return addon;
+}
+
+/**
+ * API, Errors: see {@link Tunnel}. Threads: everything here runs on the event loop; the workers belong to the addon and
+ * go on forwarding while the event loop is busy. Limits: a tunnel that nobody closes ends when it is garbage
+ * collected, and with its environment. Counters: read from the workers at each call, kept after closing.
+ */
+class NativeTunnel implements Tunnel {
+  readonly kind = 'native';
+  readonly device: string;
+  readonly workers: number;
+  private closing: Promise<void> | undefined;
+
+  constructor(
+    private spec: TunnelSpec,
+    private readonly handle: NativeHandle,
+  ) {
+    this.device = handle.device();
+    this.workers = handle.workers();
+  }
+
+  get offloads(): OffloadState {
+    return this.handle.offloads();
+  }
+
+  get generation(): number {
+    return this.handle.generation();
+  }
+
+  update(spec: TunnelSpec): boolean {
+    const { device, bindAddress, port } = this.spec;
+    if (spec.device !== device || !spec.bindAddress.equals(bindAddress) || spec.port !== port) return false;
+    const state = nativeState(spec);
+    refusedAs(spec, () => this.handle.update(state));
+    this.spec = spec;
+    return true;
+  }
+
+  counters(): TunnelCounters {
+    return this.handle.counters();
+  }
+
+  peerCounters(): ReadonlyMap<string, TunnelPeerCounters> {
+    const ROW = 5;
+    const rows = this.handle.peerCounters();
+    const peers = new Map<string, TunnelPeerCounters>();
+    for (let at = 0; at < rows.length; at += ROW) {
+      const [outer = 0, txPackets = 0, txBytes = 0, rxPackets = 0, rxBytes = 0] = rows.subarray(at, at + ROW);
+      const publicIp = IpAddress.fromValue(4, BigInt(outer)).toString();
+      peers.set(publicIp, { txPackets, txBytes, rxPackets, rxBytes });
+    }
+    return peers;
+  }
+
+  descriptors(): { readonly tun: readonly number[]; readonly socket: readonly number[] } {
+    if (this.closing !== undefined) return { tun: [], socket: [] };
+    return { tun: this.handle.tunDescriptors(), socket: this.handle.socketDescriptors() };
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.handle.close();
+    return this.closing;
+  }
+}
+
+function nativeState(spec: TunnelSpec): NativeState {
+  return {
+    routes: routesOf(spec.peers),
+    mtu: spec.mtu,
+    verifySource: VERIFY_SOURCE[spec.verifySource],
+    icmpSource: ipv4Number(spec.icmpSource, 'send ICMP errors from'),
+  };
+}
+
+function routesOf(peers: readonly TunnelPeer[]): Uint32Array {
+  const routes = new Uint32Array(peers.length * 3);
+  for (const [index, { subnet, publicIp }] of peers.entries()) {
+    const prefix = ipv4Number(subnet.address, 'forward packets to');
+    routes.set([prefix, subnet.length, ipv4Number(publicIp, 'reach a peer at')], index * 3);
+  }
+  return routes;
+}
+
+function ipv4Number(address: IpAddress, purpose: string): number {
+  if (address.family === 4) return Number(address.value);
+  throw new OverlayError(
+    'ERR_TUNNEL',
+    `cannot ${purpose} ${address.toString()}: the tunnel carries IPv4 over IPv4 only`,
+    {
+      hint: 'use backend vxlan for IPv6',
+    },
+  );
+}
+
+/** Must not refer to the tunnel: the addon holds on to it, and a tunnel that nobody holds has to be collectable. */
+function toEvents({ onEvent }: TunnelOptions): (event: NativeEvent) => void {
+  return ({ type, offload, operation, errno }) => {
+    const name = errnoName(errno);
+    const event: TunnelEvent =
+      type === 'downgrade' && offload !== undefined
+        ? { type: 'downgrade', offload, errno: name }
+        : { type: 'failed', operation, errno: name };
+    onEvent(event);
+  };
+}
+
+function refusedAs<T>(spec: TunnelSpec, call: () => T): T {
+  try {
+    return call();
+  } catch (cause) {
+    if (!isNativeFailure(cause)) throw cause;
+    throw tunnelError({
+      operation: cause.operation,
+      errno: errnoName(cause.errno),
+      device: spec.device,
+      bindAddress: spec.bindAddress.toString(),
+      port: spec.port,
+      cause,
+    });
+  }
+}
+
+function isNativeFailure(error: unknown): error is NativeFailure {
+  return error instanceof Error && 'operation' in error && 'errno' in error;
+}
