@@ -1,0 +1,415 @@
+import assert from 'node:assert/strict';
+import type { LeaseAttributes } from '../../src/lease/lease.js';
+import type { LeaseEvent, LeaseObservation, LeaseRecord, LeaseSnapshot, LeaseStore } from '../../src/lease/store.js';
+import { ip, net } from './builders.js';
+import { waitFor } from './wait.js';
+
+/** A store to test, and a way around it. */
+export interface StoreFixture {
+  readonly store: LeaseStore;
+  /** A second host's store on the same data. */
+  readonly other: LeaseStore;
+  /** Writes a key below `subnets/` as another program would, without TTL. */
+  poke(key: string, value: string): Promise<void>;
+}
+
+/** What a host without backend data publishes. */
+export function attributesOf(n: number, changes: Partial<LeaseAttributes> = {}): LeaseAttributes {
+  return {
+    publicIp: ip(`192.0.2.${n}`),
+    publicIpv6: undefined,
+    backendType: '',
+    backendData: undefined,
+    backendV6Data: undefined,
+    ...changes,
+  };
+}
+
+/** 10.5.`n`.0/24, with fd00:10:5:`v6`::/64 if given. */
+export function subnetsOf(
+  n: number,
+  v6?: number,
+): { subnet: ReturnType<typeof net>; ipv6Subnet: ReturnType<typeof net> | undefined } {
+  return {
+    subnet: net(`10.5.${n}.0/24`),
+    ipv6Subnet: v6 === undefined ? undefined : net(`fd00:10:5:${v6.toString(16)}::/64`),
+  };
+}
+
+/** Creates a lease and fails if it cannot be had. */
+export async function mustCreate(
+  store: LeaseStore,
+  n: number,
+  ttlSeconds: number | undefined = 600,
+): Promise<LeaseRecord> {
+  const result = await store.createLease({ subnets: subnetsOf(n), attributes: attributesOf(n), ttlSeconds });
+  assert.ok(result.outcome === 'created');
+  return result.lease;
+}
+
+/** What every {@link LeaseStore} does; each test begins with an empty store. */
+export function describeStoreContract(name: string, open: () => Promise<StoreFixture> | StoreFixture): void {
+  describe(`${name} as a LeaseStore`, () => {
+    let store: LeaseStore;
+    let other: LeaseStore;
+    let fixture: StoreFixture;
+
+    beforeEach(async () => {
+      fixture = await open();
+      ({ store, other } = fixture);
+    });
+
+    afterEach(async () => {
+      await store.close();
+      await other.close();
+    });
+
+    it('has no configuration at first, and gives what was written', async () => {
+      assert.equal(await store.readConfig(), undefined);
+      const first = await store.writeConfig('{"Network":"10.5.0.0/16"}', 'absent');
+      assert.ok(first.outcome === 'written');
+      assert.deepEqual(await other.readConfig(), { text: '{"Network":"10.5.0.0/16"}', revision: first.revision });
+    });
+
+    it('writes the configuration only if it is still the expected one', async () => {
+      const first = await store.writeConfig('one', 'absent');
+      assert.ok(first.outcome === 'written');
+      assert.equal((await other.writeConfig('two', 'absent')).outcome, 'conflict');
+      assert.equal((await other.writeConfig('two', { revision: first.revision })).outcome, 'written');
+      const late = await store.writeConfig('three', { revision: first.revision });
+      assert.ok(late.outcome === 'conflict');
+      assert.equal(late.current?.text, 'two');
+      assert.equal((await store.writeConfig('four', 'any')).outcome, 'written');
+    });
+
+    it('reports the configuration as it is and each time it is written', async () => {
+      const seen: (string | undefined)[] = [];
+      const subscription = store.followConfig((entry) => seen.push(entry?.text));
+      await waitFor(() => seen.length === 1, { what: 'the first report' });
+      await other.writeConfig('one', 'any');
+      await other.writeConfig('two', 'any');
+      await waitFor(() => seen.at(-1) === 'two', { what: 'the last report' });
+      subscription.close();
+      await other.writeConfig('three', 'any');
+      await store.readConfig();
+      assert.equal(seen[0], undefined);
+      assert.ok(!seen.includes('three'));
+    });
+
+    it('creates a lease with TTL and lists it', async () => {
+      const lease = await mustCreate(store, 7);
+      assert.equal(lease.key, '10.5.7.0-24');
+      assert.equal(lease.isReservation, false);
+      assert.ok(lease.ttlId !== undefined);
+      const left = await store.remainingTtl(lease.ttlId);
+      assert.ok(left !== undefined && left > 590 && left <= 600, `${left} s left`);
+      const { leases, revision } = await other.listLeases();
+      assert.deepEqual(leases, [lease]);
+      assert.equal(revision, lease.revision);
+    });
+
+    it('shows the other leases at the instant of creation', async () => {
+      const first = await mustCreate(store, 7);
+      const second = await other.createLease({ subnets: subnetsOf(8), attributes: attributesOf(8), ttlSeconds: 600 });
+      assert.ok(second.outcome === 'created');
+      assert.deepEqual(
+        second.snapshot.leases.map(({ key }) => key),
+        [first.key, second.lease.key],
+      );
+    });
+
+    for (const [title, mine, theirs] of [
+      ['the same key', subnetsOf(7), subnetsOf(7)],
+      ['a dual-stack key with the same IPv4 subnet', subnetsOf(7), subnetsOf(7, 1)],
+      ['an IPv4 key that a dual-stack one begins with', subnetsOf(7, 1), subnetsOf(7)],
+      ['a dual-stack key that differs in IPv6 only', subnetsOf(7, 1), subnetsOf(7, 2)],
+    ] as const) {
+      it(`refuses to create ${title}`, async () => {
+        const attributes = attributesOf(7);
+        const ttlSeconds = 600;
+        assert.equal((await store.createLease({ subnets: mine, attributes, ttlSeconds })).outcome, 'created');
+        const second = await other.createLease({ subnets: theirs, attributes: attributesOf(8), ttlSeconds });
+        assert.equal(second.outcome, 'taken');
+        assert.equal((await store.listLeases()).leases.length, 1);
+      });
+    }
+
+    it('replaces an own lease by another in one step', async () => {
+      const old = await mustCreate(store, 7);
+      const batches: (readonly LeaseEvent[])[] = [];
+      let snapshot: LeaseSnapshot | undefined;
+      other.followLeases({ onSnapshot: (all) => (snapshot = all), onEvents: (events) => batches.push(events) });
+      await waitFor(() => snapshot !== undefined, { what: 'the snapshot' });
+      const result = await store.createLease({
+        subnets: subnetsOf(7, 1),
+        attributes: attributesOf(7),
+        ttlSeconds: 600,
+        replacing: old,
+      });
+      assert.equal(result.outcome, 'created');
+      await waitFor(() => batches.length > 0, { what: 'the change' });
+      assert.deepEqual(batches[0]?.map(({ kind }) => kind).sort(), ['delete', 'put']);
+      assert.deepEqual(
+        (await store.listLeases()).leases.map(({ key }) => key),
+        ['10.5.7.0-24&fd00:10:5:1::-64'],
+      );
+      assert.ok(old.ttlId !== undefined);
+      assert.equal(await store.remainingTtl(old.ttlId), undefined);
+    });
+
+    it('does not replace a lease that has changed meanwhile', async () => {
+      const old = await mustCreate(store, 7);
+      await other.publishLease(old, attributesOf(9));
+      const subnets = subnetsOf(8);
+      const result = await store.createLease({ subnets, attributes: attributesOf(7), ttlSeconds: 600, replacing: old });
+      assert.equal(result.outcome, 'taken');
+      assert.deepEqual(
+        (await store.listLeases()).leases.map(({ key }) => key),
+        ['10.5.7.0-24'],
+      );
+    });
+
+    it('adopts a lease with a fresh TTL and gives the old one up', async () => {
+      const lease = await mustCreate(store, 7);
+      const result = await store.adoptLease(lease, attributesOf(7, { backendType: 'host-gw' }), 900);
+      assert.ok(result.outcome === 'updated' && result.lease.ttlId !== undefined && lease.ttlId !== undefined);
+      assert.notEqual(result.lease.ttlId, lease.ttlId);
+      assert.equal(result.lease.attributes.backendType, 'host-gw');
+      assert.equal(await store.remainingTtl(lease.ttlId), undefined);
+      const left = await store.remainingTtl(result.lease.ttlId);
+      assert.ok(left !== undefined && left > 600);
+      assert.deepEqual((await store.listLeases()).leases, [result.lease]);
+    });
+
+    it('keeps a TTL that another key still hangs on when a lease is adopted', async () => {
+      const lease = await mustCreate(store, 7);
+      await store.putValue('hosts/7', 'up', { ttlId: lease.ttlId });
+      await store.adoptLease(lease, attributesOf(7), 600);
+      assert.ok(lease.ttlId !== undefined);
+      assert.notEqual(await store.remainingTtl(lease.ttlId), undefined);
+      assert.equal((await store.listValues('hosts/')).length, 1);
+      assert.equal(await store.releaseTtl(lease.ttlId), 'in-use');
+    });
+
+    for (const [title, write] of [
+      ['adopt', (lease: LeaseRecord) => store.adoptLease(lease, attributesOf(7), 600)],
+      ['publish', (lease: LeaseRecord) => store.publishLease(lease, attributesOf(7))],
+      ['reserve', (lease: LeaseRecord) => store.reserve(lease, attributesOf(7), lease)],
+    ] as const) {
+      it(`does not ${title} over what another host wrote meanwhile`, async () => {
+        const lease = await mustCreate(store, 7);
+        const theirs = await other.publishLease(lease, attributesOf(9));
+        assert.ok(theirs.outcome === 'updated');
+        const result = await write(lease);
+        assert.ok(result.outcome === 'changed');
+        assert.deepEqual(result.now.lease, theirs.lease);
+      });
+
+      it(`does not bring a deleted key back to ${title} it`, async () => {
+        const lease = await mustCreate(store, 7);
+        assert.equal(await other.deleteLease(lease), 'deleted');
+        const result = await write(lease);
+        assert.ok(result.outcome === 'changed');
+        assert.equal(result.now.lease, undefined);
+        assert.deepEqual((await store.listLeases()).leases, []);
+      });
+    }
+
+    it('publishes attributes and leaves the TTL alone', async () => {
+      const lease = await mustCreate(store, 7);
+      const data = { VNI: 1, VtepMAC: '02:42:ac:11:00:09' };
+      const result = await store.publishLease(lease, attributesOf(7, { backendType: 'vxlan', backendData: data }));
+      assert.ok(result.outcome === 'updated');
+      assert.equal(result.lease.ttlId, lease.ttlId);
+      assert.deepEqual(result.lease.attributes.backendData, data);
+      assert.notEqual(result.lease.revision, lease.revision);
+    });
+
+    it('deletes a lease only as it was last seen', async () => {
+      const lease = await mustCreate(store, 7);
+      const changed = await other.publishLease(lease, attributesOf(9));
+      assert.equal(await store.deleteLease(lease), 'changed');
+      assert.ok(changed.outcome === 'updated');
+      assert.equal(await store.deleteLease(changed.lease), 'deleted');
+      assert.deepEqual((await store.listLeases()).leases, []);
+      assert.equal(await store.deleteLease(changed.lease), 'deleted', 'repeating it is safe');
+    });
+
+    it('makes a reservation, which nothing turns into a lease that expires', async () => {
+      const made = await store.reserve(subnetsOf(7), attributesOf(7), undefined);
+      assert.ok(made.outcome === 'updated');
+      assert.equal(made.lease.isReservation, true);
+      const adopted = await other.adoptLease(made.lease, attributesOf(7, { backendType: 'host-gw' }), 600);
+      assert.ok(adopted.outcome === 'updated');
+      const published = await other.publishLease(adopted.lease, attributesOf(7));
+      assert.ok(published.outcome === 'updated');
+      assert.equal(published.lease.isReservation, true);
+      assert.equal(published.lease.ttlId, undefined);
+    });
+
+    it('refuses a reservation of a subnet that another host has', async () => {
+      const lease = await mustCreate(store, 7);
+      const result = await other.reserve(subnetsOf(7), attributesOf(9), undefined);
+      assert.ok(result.outcome === 'changed');
+      assert.deepEqual(result.now.lease, lease);
+    });
+
+    it('turns a lease into a reservation and back', async () => {
+      const lease = await mustCreate(store, 7);
+      const reserved = await other.reserve(lease, lease.attributes, lease);
+      assert.ok(reserved.outcome === 'updated' && reserved.lease.isReservation);
+      assert.ok(lease.ttlId !== undefined);
+      assert.equal(await store.remainingTtl(lease.ttlId), undefined);
+      assert.equal(await other.unreserve(reserved.lease, { ttlSeconds: 300 }), 'done');
+      const [again] = (await store.listLeases()).leases;
+      assert.equal(again?.isReservation, false);
+      assert.deepEqual(again.attributes, lease.attributes);
+    });
+
+    it('ends a reservation at once if told so', async () => {
+      const made = await store.reserve(subnetsOf(7), attributesOf(7), undefined);
+      assert.ok(made.outcome === 'updated');
+      assert.equal(await store.unreserve(made.lease, 'delete'), 'done');
+      assert.deepEqual((await store.listLeases()).leases, []);
+    });
+
+    it('keeps a TTL alive as long as it exists', async () => {
+      const ttlId = await store.grantTtl(60);
+      assert.equal(await other.keepAlive(ttlId), 60);
+      assert.equal(await store.releaseTtl(ttlId), 'released');
+      assert.equal(await other.keepAlive(ttlId), undefined);
+      assert.equal(await other.remainingTtl(ttlId), undefined);
+      assert.equal(await store.releaseTtl(ttlId), 'released', 'repeating it is safe');
+    });
+
+    it('lists entries that are no leases apart from the leases', async () => {
+      const lease = await mustCreate(store, 7);
+      await fixture.poke('not-a-lease', '{}');
+      await fixture.poke('10.5.9.0-24', 'not json');
+      await fixture.poke('deeper/10.5.10.0-24', '{"PublicIP":"192.0.2.10"}');
+      const { leases, bad } = await store.listLeases();
+      assert.deepEqual(leases, [lease]);
+      assert.deepEqual(
+        bad.map(({ key, error, subnets }) => [key, error.code, subnets?.subnet.toString()]),
+        [
+          ['10.5.9.0-24', 'ERR_LEASE_VALUE', '10.5.9.0/24'],
+          ['deeper/10.5.10.0-24', 'ERR_LEASE_KEY', undefined],
+          ['not-a-lease', 'ERR_LEASE_KEY', undefined],
+        ],
+      );
+    });
+
+    it('reports a snapshot, then every change in order', async () => {
+      const first = await mustCreate(store, 1);
+      const snapshots: LeaseSnapshot[] = [];
+      const events: LeaseEvent[] = [];
+      store.followLeases({
+        onSnapshot: (snapshot) => snapshots.push(snapshot),
+        onEvents: (batch) => events.push(...batch),
+      });
+      await waitFor(() => snapshots.length > 0, { what: 'the snapshot' });
+      const second = await mustCreate(other, 2);
+      await fixture.poke('10.5.3.0-24', 'bad');
+      const changed = await other.publishLease(second, attributesOf(4));
+      await other.deleteLease(first);
+      await waitFor(() => events.length >= 4, { what: 'four events' });
+      assert.deepEqual(
+        snapshots.map(({ leases }) => leases),
+        [[first]],
+      );
+      assert.ok(changed.outcome === 'updated');
+      assert.deepEqual(
+        events.map((event) => [
+          event.kind,
+          event.kind === 'put' ? event.lease.key : 'key' in event ? event.key : event.entry.key,
+        ]),
+        [
+          ['put', second.key],
+          ['bad', '10.5.3.0-24'],
+          ['put', second.key],
+          ['delete', first.key],
+        ],
+      );
+      assert.ok(events[2]?.kind === 'put');
+      assert.deepEqual(events[2].lease, changed.lease);
+    });
+
+    it('reports one lease key and not those that begin like it', async () => {
+      const seen: LeaseObservation[] = [];
+      store.followLease('10.5.7.0-24', (observation) => seen.push(observation));
+      await waitFor(() => seen.length === 1, { what: 'the first observation' });
+      await fixture.poke('10.5.7.0-24&fd00:10:5:7::-64', '{"PublicIP":"192.0.2.9"}');
+      await fixture.poke('10.5.7.0-24', '{"PublicIP":"192.0.2.7"}');
+      await fixture.poke('10.5.7.0-24', 'bad');
+      await waitFor(() => seen.length === 3, { what: 'two changes' });
+      assert.equal(seen[0]?.lease, undefined);
+      assert.equal(seen[1]?.lease?.attributes.publicIp.toString(), '192.0.2.7');
+      assert.equal(seen[2]?.bad?.error.code, 'ERR_LEASE_VALUE');
+      assert.equal(seen[2].lease, undefined);
+    });
+
+    it('says nothing more once a subscription is closed', async () => {
+      let calls = 0;
+      const subscription = store.followLeases({ onSnapshot: () => calls++, onEvents: () => calls++ });
+      await waitFor(() => calls === 1, { what: 'the snapshot' });
+      subscription.close();
+      await mustCreate(other, 1);
+      await mustCreate(store, 2);
+      assert.equal(calls, 1);
+    });
+
+    it('keeps values apart from leases, with conditions and TTL', async () => {
+      const ttlId = await store.grantTtl(60);
+      const first = await store.putValue('hosts/a', 'one', { expected: 'absent', ttlId });
+      assert.ok(first.outcome === 'written');
+      assert.equal((await other.putValue('hosts/a', 'two', { expected: 'absent' })).outcome, 'conflict');
+      assert.equal((await other.putValue('hosts/b', 'three')).outcome, 'written');
+      await other.putValue('networks/n', 'four');
+      assert.deepEqual(
+        (await store.listValues('hosts/')).map(({ path, text }) => [path, text]),
+        [
+          ['hosts/a', 'one'],
+          ['hosts/b', 'three'],
+        ],
+      );
+      assert.equal(await store.deleteValue('hosts/b', { expected: { revision: first.revision } }), false);
+      assert.equal(await store.deleteValue('hosts/b'), true);
+      assert.equal(await store.deleteValue('hosts/b'), false);
+      assert.deepEqual((await store.listLeases()).leases, []);
+    });
+
+    it('reports values and their changes', async () => {
+      await other.putValue('hosts/a', 'one');
+      const seen: string[] = [];
+      store.followValues('hosts/', {
+        onSnapshot: (entries) => seen.push(`all ${entries.map(({ text }) => text).join()}`),
+        onChange: (path, entry) => seen.push(`${path} ${entry?.text ?? 'gone'}`),
+      });
+      await waitFor(() => seen.length === 1, { what: 'the snapshot' });
+      await other.putValue('hosts/b', 'two');
+      await other.putValue('elsewhere', 'three');
+      await other.deleteValue('hosts/a');
+      await waitFor(() => seen.length === 3, { what: 'two changes' });
+      assert.deepEqual(seen, ['all one', 'hosts/b two', 'hosts/a gone']);
+    });
+
+    it('refuses requests once it is closed, and can be closed twice', async () => {
+      await store.listLeases();
+      await store.close();
+      await store.close();
+      await assert.rejects(store.listLeases(), { code: 'ERR_STORE_CLOSED' });
+    });
+
+    it('rejects with the reason of a signal that was aborted', async () => {
+      const reason = new Error('enough');
+      await assert.rejects(store.listLeases(AbortSignal.abort(reason)), reason);
+    });
+
+    it('counts round trips', async () => {
+      const before = store.counters().roundTrips;
+      await store.listLeases();
+      assert.ok(store.counters().roundTrips > before);
+      assert.equal(store.health.isConnected, true);
+    });
+  });
+}
