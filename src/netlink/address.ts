@@ -23,6 +23,8 @@ export interface NewAddress {
   readonly index: number;
   readonly address: IpAddress;
   readonly length: number;
+  /** The other end; default the same address. */
+  readonly peer?: IpAddress;
   /** Use it at once, without duplicate address detection (IPv6). */
   readonly noDad?: boolean;
 }
@@ -36,7 +38,7 @@ export function writeAddressList(writer: MessageWriter, index: number): void {
 }
 
 /** Body of an `RTM_NEWADDR` or `RTM_DELADDR` request. */
-export function writeAddress(writer: MessageWriter, { index, address, length, noDad }: NewAddress): void {
+export function writeAddress(writer: MessageWriter, { index, address, length, peer, noDad }: NewAddress): void {
   writer
     .u8(address.family === 4 ? AF.INET : AF.INET6)
     .u8(length)
@@ -44,7 +46,7 @@ export function writeAddress(writer: MessageWriter, { index, address, length, no
     .u8(0)
     .u32(index)
     .attributeAddress(IFA.LOCAL, address)
-    .attributeAddress(IFA.ADDRESS, address);
+    .attributeAddress(IFA.ADDRESS, peer ?? address);
 }
 
 const table = new AttributeTable(IFA.MAX);

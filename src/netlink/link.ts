@@ -82,13 +82,12 @@ export interface LinkInfo {
 const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8, source: 16 } as const;
 const IPVLAN_MODES = { l2: 0, l3: 1, l3s: 2 } as const;
 
-/** What every new device can be given. What is absent is left to the kernel. */
+/** What every new device can be given; an alias only afterwards (`rtnl_create_link()` ignores it). What is absent is left to the kernel. */
 interface NewLinkCommon {
   readonly name: string;
   readonly mtu?: number;
   readonly mac?: MacAddress;
   readonly txQueueLength?: number;
-  readonly alias?: string;
   readonly isUp?: boolean;
   readonly masterIndex?: number;
 }
@@ -116,7 +115,8 @@ export type NewLink =
       readonly pmtuDiscovery?: boolean;
     })
   | (NewLinkCommon & { readonly kind: 'bridge' | 'dummy' })
-  | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: NewLinkCommon })
+  /** The peer starts down: the kernel opens no end before both are there. */
+  | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: Omit<NewLinkCommon, 'isUp'> })
   | (NewLinkCommon & { readonly kind: 'vlan'; readonly lowerIndex: number; readonly id: number })
   | (NewLinkCommon & {
       readonly kind: 'macvlan';
@@ -205,7 +205,7 @@ export function writeLinkChange(writer: MessageWriter, index: number, change: Li
   });
 }
 
-function writeCommon(writer: MessageWriter, link: Partial<NewLinkCommon>): void {
+function writeCommon(writer: MessageWriter, link: Partial<NewLinkCommon> & { readonly alias?: string }): void {
   if (link.name !== undefined) writer.attributeText(IFLA.IFNAME, link.name);
   if (link.mtu !== undefined) writer.attributeU32(IFLA.MTU, link.mtu);
   if (link.mac !== undefined) writer.attributeMac(IFLA.ADDRESS, link.mac);
@@ -239,7 +239,7 @@ function writeData(writer: MessageWriter, link: NewLink): void {
       break;
     case 'veth':
       writer.nested(VETH_INFO_PEER, () => {
-        writeHeader(writer, 0, link.peer.isUp);
+        writeHeader(writer, 0, undefined);
         writeCommon(writer, link.peer);
       });
       break;

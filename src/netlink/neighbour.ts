@@ -44,6 +44,10 @@ export interface NewFdb {
   readonly mac: MacAddress;
   /** Without it deletion takes all destinations of the MAC. */
   readonly destination?: IpAddress;
+  /** UDP port, VNI and underlay device, where they differ from the device's own. */
+  readonly port?: number;
+  readonly vni?: number;
+  readonly viaIndex?: number;
 }
 
 /** `sizeof(struct ndmsg)`: family, padding (3), index, state u16, flags u8, type u8. */
@@ -82,10 +86,13 @@ export function writeNeigh(writer: MessageWriter, { index, address, mac }: NewNe
 }
 
 /** Body of an `RTM_NEWNEIGH` or `RTM_DELNEIGH` request for a forwarding entry. */
-export function writeFdb(writer: MessageWriter, { index, mac, destination }: NewFdb): void {
+export function writeFdb(writer: MessageWriter, { index, mac, destination, port, vni, viaIndex }: NewFdb): void {
   writeHeader(writer, AF.BRIDGE, index, NUD.PERMANENT, NTF_SELF);
   writer.attributeMac(NDA.LLADDR, mac);
   if (destination !== undefined) writer.attributeAddress(NDA.DST, destination);
+  if (port !== undefined) writer.attributeU16be(NDA.PORT, port);
+  if (vni !== undefined) writer.attributeU32(NDA.VNI, vni);
+  if (viaIndex !== undefined) writer.attributeU32(NDA.IFINDEX, viaIndex);
 }
 
 const table = new AttributeTable(NDA.MAX);

@@ -158,7 +158,7 @@ export class NetlinkSocket {
   ): Promise<boolean> {
     const sequence = this.send(type, NLM_F.REQUEST | NLM_F.DUMP, what, fill);
     let isConsistent = true;
-    let turnEnds = performance.now() + TURN_MS;
+    let turnEnds = this.clock.monotonicMs() + TURN_MS;
     for (;;) {
       const isReceived = this.receive(what);
       while (isReceived && this.reader.next()) {
@@ -176,9 +176,9 @@ export class NetlinkSocket {
           isRetryable: true,
         });
       }
-      if (isReceived && performance.now() < turnEnds) continue;
+      if (isReceived && this.clock.monotonicMs() < turnEnds) continue;
       await nextTurn();
-      turnEnds = performance.now() + TURN_MS;
+      turnEnds = this.clock.monotonicMs() + TURN_MS;
     }
   }
 

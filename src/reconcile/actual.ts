@@ -1,0 +1,397 @@
+import type { Family, IpAddress } from '../ip/address.js';
+import type { AddressInfo } from '../netlink/address.js';
+import { RT_TABLE_MAIN } from '../netlink/constants.js';
+import type { LinkDetails, LinkInfo } from '../netlink/link.js';
+import type { NetlinkEvent } from '../netlink/monitor.js';
+import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
+import type { RouteInfo } from '../netlink/route.js';
+import { ROUTE_PROTOCOL, type RouteSpec } from './desired.js';
+import type { DesiredIndex } from './desired-index.js';
+import { type ObjectKey, objectKey } from './object-key.js';
+import type { Operation } from './operation.js';
+import { type Ownership, hopIndexes } from './ownership.js';
+
+/**
+ * What the kernel looks like, as far as it can matter: every device's name and state; addresses, neighbours and
+ * forwarding entries of our devices; routes of the main table that are ours or lie where ours lie.
+ *
+ * @remarks Filled from a dump, then kept by change events ({@link apply}) and by what we do ourselves ({@link record}).
+ * Whatever an event does not tell for certain makes the state doubtful, and a dump is due.
+ */
+export class ActualState {
+  readonly links = new Map<string, LinkInfo>();
+  readonly addresses = new Map<ObjectKey, AddressInfo>();
+  /** Permanent ones only. */
+  readonly neighbours = new Map<ObjectKey, NeighInfo>();
+  /** Permanent ones of unicast MACs only; all destinations of each. */
+  readonly fdb = new Map<ObjectKey, readonly FdbInfo[]>();
+  /** All with the same destination, in the kernel's order: the first of those with equal tos and metric is used. */
+  readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
+  /** Texts of the parameters that exist. */
+  readonly sysctls = new Map<ObjectKey, string>();
+  private readonly byIndex = new Map<number, LinkInfo>();
+  private readonly ours = new Map<number, string>();
+
+  /** @param defaultVxlanPort - UDP port of VXLAN devices that were made without one. */
+  constructor(
+    private readonly desired: DesiredIndex,
+    private readonly ownership: Ownership,
+    readonly defaultVxlanPort: number,
+  ) {}
+
+  /** Indexes and names of our devices. */
+  get ourDevices(): ReadonlyMap<number, string> {
+    return this.ours;
+  }
+
+  readonly linkOf = (index: number): LinkInfo | undefined => this.byIndex.get(index);
+
+  isOurRoute(route: RouteInfo): boolean {
+    return this.ownership.isOurRoute(route, this.linkOf);
+  }
+
+  putLink(link: LinkInfo): void {
+    this.removeLink(link.index);
+    const namesake = this.links.get(link.name);
+    if (namesake !== undefined) this.removeLink(namesake.index);
+    this.links.set(link.name, link);
+    this.byIndex.set(link.index, link);
+    if (this.ownership.isOurDevice(link)) this.ours.set(link.index, link.name);
+  }
+
+  removeLink(index: number): void {
+    const link = this.byIndex.get(index);
+    if (link === undefined) return;
+    this.byIndex.delete(index);
+    this.ours.delete(index);
+    if (this.links.get(link.name)?.index === index) this.links.delete(link.name);
+  }
+
+  /** Forgets everything on a device, as the kernel does when it is deleted. */
+  forgetObjectsOf(index: number): void {
+    for (const objects of [this.addresses, this.neighbours]) {
+      for (const [key, { index: at }] of objects) if (at === index) objects.delete(key);
+    }
+    for (const [key, entries] of this.fdb) if (entries[0]?.index === index) this.fdb.delete(key);
+    for (const [key, routes] of this.routes) {
+      const rest = routes.filter((route) => !hopIndexes(route).includes(index));
+      if (rest.length !== routes.length) this.setRoutes(key, rest);
+    }
+  }
+
+  /** Forgets the ARP and ND entries of a device, as the kernel does when its MAC changes. */
+  forgetNeighboursOf(index: number): void {
+    for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
+  }
+
+  putAddress(info: AddressInfo): void {
+    const key = this.addressKey(info);
+    if (key !== undefined) this.addresses.set(key, info);
+  }
+
+  putNeighbour(info: NeighInfo): void {
+    const device = this.ours.get(info.index);
+    if (device !== undefined && info.isPermanent) {
+      this.neighbours.set(objectKey.neighbour(device, info.address), info);
+    }
+  }
+
+  putFdb(info: FdbInfo): void {
+    const device = this.ours.get(info.index);
+    if (device === undefined || !isUnicastSelf(info) || !info.isPermanent) return;
+    const key = objectKey.fdb(device, info.mac);
+    this.fdb.set(key, [...(this.fdb.get(key) ?? []), info]);
+  }
+
+  /** Adds a route behind those with the same destination, as dumps list them. */
+  putRoute(route: RouteInfo): void {
+    const key = this.relevantRouteKey(route);
+    if (key !== undefined) this.routes.set(key, [...(this.routes.get(key) ?? []), route]);
+  }
+
+  /**
+   * Takes over a change that the kernel reports.
+   *
+   * @param touched - gets the keys of what is now different from what was known.
+   * @returns whether the state is doubtful now, and only a dump tells.
+   */
+  apply(event: NetlinkEvent, touched: Set<ObjectKey>): boolean {
+    switch (event.type) {
+      case 'resync':
+        return true;
+      case 'link':
+        return this.applyLink(event.link, event.isDeleted, touched);
+      case 'address':
+        return this.applyAddress(event.address, event.isDeleted, touched);
+      case 'neighbour':
+        this.applyNeighbour(event.neighbour, event.isDeleted, touched);
+        return false;
+      case 'fdb':
+        return this.applyFdb(event.entry, event.isDeleted, touched);
+      case 'route':
+        return this.applyRoute(event, touched);
+    }
+  }
+
+  /** Takes over an operation of ours that succeeded, except those on devices, after which the device is read again. */
+  record(operation: Operation): void {
+    const index = operation.device === undefined ? 0 : (this.links.get(operation.device)?.index ?? 0);
+    const { key } = operation;
+    switch (operation.kind) {
+      case 'link':
+        break;
+      case 'sysctl':
+        this.sysctls.set(key, operation.value);
+        break;
+      case 'address': {
+        const { address, length, peer } = operation;
+        if (operation.verb === 'del') this.addresses.delete(key);
+        else {
+          const isTentative = false;
+          this.addresses.set(key, { index, address, length, peer, scope: 0, isPermanent: true, isTentative });
+        }
+        break;
+      }
+      case 'neighbour':
+        if (operation.verb === 'del') this.neighbours.delete(key);
+        else this.neighbours.set(key, { index, address: operation.address, mac: operation.mac, isPermanent: true });
+        break;
+      case 'fdb':
+        this.recordFdb(operation, index);
+        break;
+      case 'route':
+        if (operation.verb === 'del') {
+          const { route } = operation;
+          this.setRoutes(
+            key,
+            (this.routes.get(key) ?? []).filter((other) => !isSameRouteInfo(other, route)),
+          );
+        } else {
+          this.insertRoute(key, madeRoute(operation.route, index), operation.verb === 'replace');
+        }
+        break;
+    }
+  }
+
+  private recordFdb(operation: Operation & { readonly kind: 'fdb' }, index: number): void {
+    const { key } = operation;
+    const known = this.fdb.get(key) ?? [];
+    if (operation.verb === 'replace') {
+      const { mac, destination } = operation;
+      const plain = { port: undefined, vni: undefined, viaIndex: undefined, isPermanent: true, masterIndex: 0 };
+      const entry: FdbInfo = { index, mac, destination, ...plain, isSelf: true };
+      // The kernel rewrites the first destination and leaves the others (vxlan_fdb_replace()).
+      this.fdb.set(key, [entry, ...known.slice(1)]);
+      return;
+    }
+    const { destination } = operation;
+    const rest = destination === undefined ? [] : known.filter((other) => !isSameFdb(other, destination));
+    if (rest.length === 0) this.fdb.delete(key);
+    else this.fdb.set(key, rest);
+  }
+
+  private applyLink(link: LinkInfo, isDeleted: boolean, touched: Set<ObjectKey>): boolean {
+    const before = this.byIndex.get(link.index);
+    const wasOurs = this.ours.has(link.index);
+    const matters = wasOurs || this.desired.refersTo(link.name) || (before && this.desired.refersTo(before.name));
+    if (isDeleted) {
+      this.removeLink(link.index);
+      if (matters !== true || before === undefined) return false;
+      touched.add(objectKey.link(before.name));
+      return true;
+    }
+    this.putLink(link);
+    const isOurs = this.ours.has(link.index);
+    if (matters !== true && !isOurs) return false;
+    if (before !== undefined && isSameLinkInfo(before, link)) return false;
+    touched.add(objectKey.link(link.name));
+    // Going down, a new MAC and a new name take objects along, for which the kernel sends no events.
+    return before?.name !== link.name || before.isUp !== link.isUp || before.mac !== link.mac || wasOurs !== isOurs;
+  }
+
+  private applyAddress(info: AddressInfo, isDeleted: boolean, touched: Set<ObjectKey>): boolean {
+    const key = this.addressKey(info);
+    const name = this.byIndex.get(info.index)?.name;
+    // With the last IPv4 address of a device go its routes, and with any the routes that use it as source, unreported.
+    if (key === undefined) return isDeleted && name !== undefined && this.desired.refersTo(name);
+    if (isDeleted) {
+      if (!this.addresses.delete(key)) return false;
+      touched.add(key);
+      return true;
+    }
+    if (!this.addresses.has(key)) touched.add(key);
+    this.addresses.set(key, info);
+    return false;
+  }
+
+  private applyNeighbour(info: NeighInfo, isDeleted: boolean, touched: Set<ObjectKey>): void {
+    const device = this.ours.get(info.index);
+    if (device === undefined) return;
+    const key = objectKey.neighbour(device, info.address);
+    const before = this.neighbours.get(key);
+    if (isDeleted || !info.isPermanent) {
+      if (this.neighbours.delete(key)) touched.add(key);
+    } else if (before?.mac !== info.mac) {
+      this.neighbours.set(key, info);
+      touched.add(key);
+    }
+  }
+
+  private applyFdb(info: FdbInfo, isDeleted: boolean, touched: Set<ObjectKey>): boolean {
+    const device = this.ours.get(info.index);
+    if (device === undefined || !isUnicastSelf(info)) return false;
+    const key = objectKey.fdb(device, info.mac);
+    const known = this.fdb.get(key) ?? [];
+    const rest = known.filter((entry) => !isSameFdb(entry, info));
+    const isKnown = rest.length !== known.length;
+    if (!isDeleted && info.isPermanent) {
+      if (isKnown) return false;
+      touched.add(key);
+      this.fdb.set(key, [...known, info]);
+      return known.length > 0; // beside the others, or in place of one of them
+    }
+    if (!isKnown) return false;
+    touched.add(key);
+    if (rest.length === 0) this.fdb.delete(key);
+    else this.fdb.set(key, rest);
+    return false;
+  }
+
+  private applyRoute(event: NetlinkEvent & { readonly type: 'route' }, touched: Set<ObjectKey>): boolean {
+    const { route, isDeleted, isReplacement } = event;
+    const key = this.relevantRouteKey(route);
+    if (key === undefined) return false;
+    const known = this.routes.get(key) ?? [];
+    const slot = known.filter((other) => isSameSlot(other, route));
+    // The members of an IPv6 multipath route come and go one by one or all at once.
+    if (route.multipath.length > 0 || slot.some((other) => other.multipath.length > 0)) return true;
+    const rest = known.filter((other) => !isSameRouteInfo(other, route));
+    const isKnown = rest.length !== known.length;
+    if (isDeleted) {
+      if (!isKnown) return false;
+      this.setRoutes(key, rest);
+      touched.add(key);
+      return false;
+    }
+    if (isKnown) return false;
+    touched.add(key);
+    this.insertRoute(key, route, isReplacement);
+    return slot.length > (isReplacement ? 1 : 0); // its place among several with equal tos and metric is not known
+  }
+
+  /** Puts a route before the others of its tos and metric, or in place of the first of them. */
+  private insertRoute(key: ObjectKey, route: RouteInfo, isReplacement: boolean): void {
+    const known = this.routes.get(key) ?? [];
+    const at = known.findIndex((other) => isSameSlot(other, route));
+    if (at < 0) this.routes.set(key, [...known, route]);
+    else this.routes.set(key, known.toSpliced(at, isReplacement ? 1 : 0, route));
+  }
+
+  private setRoutes(key: ObjectKey, routes: readonly RouteInfo[]): void {
+    if (routes.length === 0) this.routes.delete(key);
+    else this.routes.set(key, routes);
+  }
+
+  private addressKey({ index, address, length, peer }: AddressInfo): ObjectKey | undefined {
+    const device = this.ours.get(index);
+    if (device === undefined) return undefined;
+    const key = objectKey.address(device, address, length);
+    return peer === undefined ? key : `${key} peer ${peer.toString()}`;
+  }
+
+  /** Key of a route that is ours or lies where ours lie or may come to lie. */
+  private relevantRouteKey(route: RouteInfo): ObjectKey | undefined {
+    if (route.table !== RT_TABLE_MAIN) return undefined;
+    const key = objectKey.route(route.destination);
+    const isRelevant =
+      route.protocol === ROUTE_PROTOCOL ||
+      hopIndexes(route).some((index) => this.ours.has(index)) ||
+      this.desired.routes.has(key) ||
+      this.ownership.isInScope(route.destination);
+    return isRelevant ? key : undefined;
+  }
+}
+
+/** The metric that a route without one gets (`IP6_RT_PRIO_USER` for IPv6). */
+export function defaultMetric(family: Family): number {
+  return family === 4 ? 0 : 1024;
+}
+
+/** What the kernel will say about a route that we make. */
+function madeRoute(spec: RouteSpec, index: number): RouteInfo {
+  const { destination, type, gateway, isOnlink } = spec;
+  return {
+    destination,
+    type,
+    table: RT_TABLE_MAIN,
+    protocol: ROUTE_PROTOCOL,
+    scope: destination.family === 4 ? spec.scope : 'global',
+    tos: 0,
+    metric: defaultMetric(destination.family),
+    prefsrc: undefined,
+    index,
+    gateway,
+    isOnlink,
+    multipath: [],
+  };
+}
+
+/** Whether two values are the same or both absent. */
+export function isSame(a: IpAddress | undefined, b: IpAddress | undefined): boolean {
+  return a === b || (a?.equals(b) ?? false);
+}
+
+function isUnicastSelf({ isSelf, mac }: FdbInfo): boolean {
+  const isMulticast = (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
+  return isSelf && !isMulticast && mac !== '00:00:00:00:00:00';
+}
+
+function isSameFdb(a: FdbInfo, b: FdbInfo): boolean {
+  return isSame(a.destination, b.destination) && a.port === b.port && a.vni === b.vni && a.viaIndex === b.viaIndex;
+}
+
+/** Routes to one destination compete by tos and metric; among equal ones only the first is used. */
+function isSameSlot(a: RouteInfo, b: RouteInfo): boolean {
+  return a.tos === b.tos && a.metric === b.metric;
+}
+
+function isSameRouteInfo(a: RouteInfo, b: RouteInfo): boolean {
+  return (
+    isSameSlot(a, b) &&
+    a.type === b.type &&
+    a.protocol === b.protocol &&
+    a.multipath.length === b.multipath.length &&
+    (a.type !== 'unicast' || // IPv6 shows the loopback device for routes without one
+      (a.index === b.index && a.scope === b.scope && a.isOnlink === b.isOnlink && isSame(a.gateway, b.gateway))) &&
+    isSame(a.prefsrc, b.prefsrc)
+  );
+}
+
+function isSameLinkInfo(a: LinkInfo, b: LinkInfo): boolean {
+  return (
+    a.name === b.name &&
+    a.kind === b.kind &&
+    a.isUp === b.isUp &&
+    a.mtu === b.mtu &&
+    a.mac === b.mac &&
+    a.txQueueLength === b.txQueueLength &&
+    a.alias === b.alias &&
+    isSameDetails(a.details, b.details)
+  );
+}
+
+function isSameDetails(a: LinkDetails | undefined, b: LinkDetails | undefined): boolean {
+  if (a?.kind === 'vxlan' && b?.kind === 'vxlan') {
+    return (
+      a.vni === b.vni &&
+      a.underlayIndex === b.underlayIndex &&
+      a.port === b.port &&
+      a.learning === b.learning &&
+      a.gbp === b.gbp &&
+      isSame(a.local, b.local) &&
+      isSame(a.group, b.group)
+    );
+  }
+  if (a?.kind === 'ipip' && b?.kind === 'ipip') return isSame(a.local, b.local) && isSame(a.remote, b.remote);
+  return a?.kind === b?.kind;
+}

@@ -1,0 +1,83 @@
+import type { Prefix } from '../ip/prefix.js';
+import { RTPROT } from '../netlink/constants.js';
+import type { LinkInfo } from '../netlink/link.js';
+import type { RouteInfo } from '../netlink/route.js';
+import { ROUTE_PROTOCOL } from './desired.js';
+import type { DesiredIndex } from './desired-index.js';
+import { objectKey } from './object-key.js';
+
+/** What tells this daemon's objects from those of others, other daemons of the same kind included. */
+export interface OwnershipRules {
+  /** Names this daemon among those on the host, the same after every restart; at most 200 bytes. */
+  readonly instance: string;
+  /** Overlay networks of this daemon, those it had before included: routes outside are never touched for their protocol number. */
+  readonly scope: readonly Prefix[];
+  /** Devices of a flanneld that was replaced, which nobody else will remove. */
+  readonly staleDevices: readonly string[];
+}
+
+/** Begins the alias of every device that a daemon of this kind has made or taken over; the instance follows. */
+export const ALIAS_PREFIX = 'tsflannel:';
+
+/** Kinds that flannel makes; nothing else is ever taken over or deleted by name. */
+const FLANNEL_KINDS: ReadonlySet<string> = new Set(['vxlan', 'ipip', 'tun']);
+
+/** Routes that come and go with addresses, router advertisements and ICMP, not by anybody's decision. */
+const AUTOMATIC: ReadonlySet<number> = new Set([RTPROT.REDIRECT, RTPROT.KERNEL, RTPROT.RA]);
+
+/**
+ * Decides what is ours.
+ *
+ * @remarks The mark is the device's alias (`IFLA_IFALIAS`): the kernel keeps it as long as the device, `ip link` shows
+ * it, and nothing else depends on it. A device is ours if it bears our mark, or if we desire a device of that name and
+ * kind and it bears no other daemon's mark (so that flannel's are taken over, and marked then), or if it is listed as
+ * stale. What lies on a device of ours is ours. Routes have no room for a name: on devices of others, and without any,
+ * they are ours if they bear our protocol number and lead into our networks.
+ */
+export class Ownership {
+  /** Alias of our devices. */
+  readonly mark: string;
+
+  constructor(
+    readonly rules: OwnershipRules,
+    private readonly desired: DesiredIndex,
+  ) {
+    this.mark = `${ALIAS_PREFIX}${rules.instance}`;
+  }
+
+  isOurDevice(link: LinkInfo): boolean {
+    if (link.alias === this.mark) return true;
+    if (this.isOthersDevice(link)) return false;
+    const spec = this.desired.links.get(objectKey.link(link.name));
+    return spec === undefined
+      ? this.rules.staleDevices.includes(link.name) && FLANNEL_KINDS.has(link.kind)
+      : spec.kind === link.kind;
+  }
+
+  /** Whether another daemon of this kind has marked the device. */
+  isOthersDevice(link: LinkInfo): boolean {
+    return link.alias.startsWith(ALIAS_PREFIX) && link.alias !== this.mark;
+  }
+
+  /** Whether the destination lies in a network of ours. */
+  isInScope(destination: Prefix): boolean {
+    return this.rules.scope.some((network) => network.covers(destination));
+  }
+
+  /**
+   * @param linkOf - finds a device by its index.
+   */
+  isOurRoute(route: RouteInfo, linkOf: (index: number) => LinkInfo | undefined): boolean {
+    if (AUTOMATIC.has(route.protocol)) return false;
+    const links = hopIndexes(route).map(linkOf);
+    if (links.some((link) => link !== undefined && this.isOthersDevice(link))) return false;
+    if (links.length > 0 && links.every((link) => link !== undefined && this.isOurDevice(link))) return true;
+    return route.protocol === ROUTE_PROTOCOL && this.isInScope(route.destination);
+  }
+}
+
+/** Indexes of the devices that a route leads through; none for a blackhole. */
+export function hopIndexes(route: RouteInfo): number[] {
+  if (route.multipath.length > 0) return route.multipath.map((hop) => hop.index);
+  return route.index === 0 ? [] : [route.index];
+}

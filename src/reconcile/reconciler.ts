@@ -1,0 +1,681 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type Clock, backoffMs } from '../clock.js';
+import type { Tunnel, TunnelEvent } from '../dataplane/tunnel.js';
+import { OverlayError } from '../errors.js';
+import type { Prefix } from '../ip/prefix.js';
+import type { Logger } from '../log.js';
+import type { NetlinkEvent } from '../netlink/monitor.js';
+import { netlinkErrno } from '../netlink/socket.js';
+import { ActualState } from './actual.js';
+import type { DesiredState } from './desired.js';
+import { DesiredIndex } from './desired-index.js';
+import { type Plan, diff } from './diff.js';
+import { type Failure, Failures } from './failures.js';
+import type { Kernel, KernelSubscription } from './kernel.js';
+import { type ObjectKey, type ObjectKind, kindOf, objectKey } from './object-key.js';
+import { type ChangeCounts, type Operation, failureKey } from './operation.js';
+import { Ownership } from './ownership.js';
+import { type Deed, RunReport, zeroChanges, zeroPerKind } from './report.js';
+import { type TunnelSettings, TunnelSet } from './tunnels.js';
+
+/** Time from the first event of a burst to the run that looks at all of it. */
+const EVENT_DELAY_MS = 20;
+
+/** Full comparison as a safety net against lost events and what has no events, such as kernel parameters. */
+const FULL_INTERVAL_MS = 30_000;
+
+/** At most so often is everything listed again because of changes that others make. */
+const MIN_DUMP_INTERVAL_MS = 200;
+
+/** Time that applying a plan may hold the event loop before others get a turn. */
+const TURN_MS = 8;
+
+/** Events that may wait while everything is listed; beyond that it is listed once more. */
+const MAX_PENDING_EVENTS = 100_000;
+
+/** What is fixed for the life of a {@link Reconciler}. */
+export interface ReconcilerOptions {
+  /** Stays the caller's to close. */
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Names this daemon among those on the host; at most 200 bytes. */
+  readonly instance: string;
+  readonly tunnels: TunnelSettings;
+  /** Called when {@link ReconcilerStatus} changes. */
+  readonly onStatus?: (status: ReconcilerStatus) => void;
+}
+
+/** What belongs to a desired state besides its objects. */
+export interface DesiredOptions {
+  /** Overlay networks; those of earlier calls count as well. */
+  readonly scope?: readonly Prefix[];
+  /** Devices of a replaced flanneld to delete. */
+  readonly staleDevices?: readonly string[];
+}
+
+/** Whether the kernel is as desired. */
+export interface ReconcilerStatus {
+  readonly isConverged: boolean;
+  /** Objects that somebody else's are in the way of. */
+  readonly conflicts: readonly OverlayError[];
+  /** Objects that could not be made and are tried again. */
+  readonly failures: readonly { readonly key: ObjectKey; readonly error: unknown; readonly attempt: number }[];
+  /** How many objects wait for a device. */
+  readonly blocked: number;
+}
+
+/** Running totals, for metrics. */
+export interface ReconcilerStatistics extends ReconcilerStatus {
+  readonly runs: number;
+  /** Runs that listed everything. */
+  readonly dumps: number;
+  /** Times the kernel dropped events. */
+  readonly lostEvents: number;
+  /** Changes by kind and verb, reverted ones included. */
+  readonly changes: ChangeCounts;
+  /** Reverted changes of others by kind of object. */
+  readonly drift: Readonly<Record<ObjectKind, number>>;
+  /** Failed changes by kind, retries included. */
+  readonly failed: Readonly<Record<ObjectKind, number>>;
+  /** Duration of the last run. */
+  readonly lastRunMs: number;
+}
+
+/**
+ * Makes the kernel look as desired, and keeps it so.
+ *
+ * API: {@link setDesired} says how it should look; everything else follows. Nothing is touched before the first call.
+ * To clean up, desire `EMPTY_STATE` and await {@link whenConverged}.
+ * Threads: none. One run at a time; it gives others a turn every few milliseconds.
+ * Limits: a run looks only at what changed, except every 30 s, after lost events, and when a device changed.
+ * Errors: never thrown; what fails is tried again with growing delays, each object by itself, and shows in the status.
+ * Counters: {@link ReconcilerStatistics}.
+ *
+ * ```
+ *  setDesired ──▶ desired ─┐                       ┌─▶ operations ─▶ kernel ─┐
+ *                          ├─▶ diff (touched keys) ┤                         │ recorded
+ *  events, dumps ▶ actual ─┘                       └─▶ conflicts, blocked    │
+ *                     ▲──────────────────────────────────────────────────────┘
+ * ```
+ */
+export class Reconciler {
+  private readonly desired = new DesiredIndex();
+  private readonly failures: Failures;
+  private readonly tunnelSet: TunnelSet;
+  private readonly tunnelIndexes = new Map<string, number>();
+  private readonly changes = zeroChanges();
+  private readonly drift = zeroPerKind();
+  private readonly failed = zeroPerKind();
+  private ownership: Ownership;
+  private actual: ActualState;
+  private subscription: KernelSubscription | undefined;
+
+  private next: { readonly state: DesiredState; readonly options: DesiredOptions } | undefined;
+  /** Objects to look at in the next run. */
+  private readonly dirty = new Set<ObjectKey>();
+  /** Objects whose desired state changed and is not reached yet: what is done to them is no drift. */
+  private readonly wanted = new Set<ObjectKey>();
+  private needsDump: 'no' | 'soon' | 'now' = 'now';
+  /** Events that arrive while everything is being listed; undefined otherwise. */
+  private pending: NetlinkEvent[] | undefined;
+  /** Since the scope last changed everything was as desired once: from then on deviations come from others. */
+  private isSettled = false;
+  private conflicts = new Map<ObjectKey, OverlayError>();
+  private blocked = new Set<ObjectKey>();
+
+  private timer: { readonly atMs: number; readonly cancel: () => void } | undefined;
+  private running: Promise<void> | undefined;
+  private isClosed = false;
+  private runs = 0;
+  private dumps = 0;
+  private failedRuns = 0;
+  private lostEvents = 0;
+  private lastDumpMs = Number.NEGATIVE_INFINITY;
+  private lastRunMs = 0;
+  private lastStatus: string | undefined;
+  /** As found after the last run; what came up since then is for the next one. */
+  private wasConverged = false;
+  private readonly waiters = new Set<Waiter>();
+
+  constructor(private readonly options: ReconcilerOptions) {
+    const { clock, instance, tunnels } = options;
+    this.failures = new Failures(clock);
+    this.tunnelSet = new TunnelSet(tunnels, clock, (device, event) => {
+      this.onTunnelEvent(device, event);
+    });
+    this.ownership = new Ownership({ instance, scope: [], staleDevices: [] }, this.desired);
+    this.actual = new ActualState(this.desired, this.ownership, 0);
+  }
+
+  /** Says how the kernel should look from now on. A run follows at once; several calls before it count as one. */
+  setDesired(state: DesiredState, options: DesiredOptions = {}): void {
+    if (this.isClosed) return;
+    this.next = { state, options };
+    this.schedule(0);
+  }
+
+  get status(): ReconcilerStatus {
+    return {
+      isConverged: this.wasConverged,
+      conflicts: [...this.conflicts.values()],
+      failures: Array.from(this.failures.values(), ({ key, error, attempt }) => ({ key, error, attempt })),
+      blocked: this.blocked.size,
+    };
+  }
+
+  get statistics(): ReconcilerStatistics {
+    const { runs, dumps, lostEvents, lastRunMs } = this;
+    const [changes, drift, failed] = structuredClone([this.changes, this.drift, this.failed] as const);
+    return { ...this.status, runs, dumps, lostEvents, lastRunMs, changes, drift, failed };
+  }
+
+  /** The open tunnels. */
+  get tunnels(): readonly Tunnel[] {
+    return this.tunnelSet.tunnels;
+  }
+
+  /** Resolves as soon as everything is as desired; rejects when the reconciler is closed or the signal aborted. */
+  async whenConverged(signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    if (this.isConverged) return;
+    await new Promise<void>((resolve, reject) => {
+      const end = (): void => {
+        this.waiters.delete(waiter);
+        signal?.removeEventListener('abort', onAbort);
+      };
+      const waiter: Waiter = {
+        resolve: () => {
+          end();
+          resolve();
+        },
+        reject: (error) => {
+          end();
+          reject(error);
+        },
+      };
+      const onAbort = (): void => {
+        waiter.reject(signal?.reason as Error);
+      };
+      this.waiters.add(waiter);
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  /** Ends the run under way and closes the tunnels; everything else in the kernel stays. Idempotent. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    this.timer?.cancel();
+    this.timer = undefined;
+    this.subscription?.close();
+    for (const waiter of [...this.waiters]) waiter.reject(new Error('the reconciler was closed'));
+    await this.running;
+    await this.tunnelSet.retire(() => false);
+  }
+
+  private get isConverged(): boolean {
+    return (
+      this.isSettled &&
+      this.running === undefined &&
+      this.next === undefined &&
+      this.needsDump === 'no' &&
+      this.dirty.size === 0 &&
+      this.failures.size === 0 &&
+      this.blocked.size === 0 &&
+      this.conflicts.size === 0
+    );
+  }
+
+  // When to run
+
+  /** Makes a run start after that time, or earlier if one is due earlier. */
+  private schedule(delayMs: number): void {
+    if (this.isClosed || (this.next === undefined && !this.hasStarted)) return;
+    const atMs = this.options.clock.monotonicMs() + delayMs;
+    if (this.timer !== undefined && this.timer.atMs <= atMs) return;
+    this.timer?.cancel();
+    const cancel = this.options.clock.after(delayMs, () => {
+      this.timer = undefined;
+      this.start();
+    });
+    this.timer = { atMs, cancel };
+  }
+
+  private get hasStarted(): boolean {
+    return this.subscription !== undefined;
+  }
+
+  private start(): void {
+    if (this.isClosed || this.running !== undefined) return; // a run that ends looks for what came up meanwhile
+    const startedMs = this.options.clock.monotonicMs();
+    this.running = this.run().then(() => {
+      this.running = undefined;
+      this.lastRunMs = this.options.clock.monotonicMs() - startedMs;
+      if (this.isClosed) return;
+      this.scheduleNext();
+      this.wasConverged = this.isConverged;
+      this.tellStatus();
+    });
+  }
+
+  private scheduleNext(): void {
+    const nowMs = this.options.clock.monotonicMs();
+    if (this.next !== undefined) this.schedule(0);
+    if (this.dirty.size > 0 || this.needsDump === 'now') this.schedule(this.runRetryMs ?? EVENT_DELAY_MS);
+    if (this.needsDump === 'soon') {
+      this.schedule(Math.max(EVENT_DELAY_MS, this.lastDumpMs + MIN_DUMP_INTERVAL_MS - nowMs));
+    }
+    const retryMs = this.failures.nextRetryMs();
+    if (retryMs !== undefined) this.schedule(Math.max(0, retryMs - nowMs));
+    this.schedule(Math.max(0, this.lastDumpMs + FULL_INTERVAL_MS - nowMs, this.runRetryMs ?? 0));
+  }
+
+  /** Delay after a run that could not read the kernel. */
+  private get runRetryMs(): number | undefined {
+    const { clock } = this.options;
+    return this.failedRuns === 0 ? undefined : backoffMs(this.failedRuns, 100, 10_000, () => clock.random());
+  }
+
+  private tellStatus(): void {
+    const { status } = this;
+    if (status.isConverged) for (const waiter of [...this.waiters]) waiter.resolve();
+    const failing = status.failures.map(({ key }) => key);
+    const text = JSON.stringify([status.isConverged, status.blocked, failing, [...this.conflicts.keys()]]);
+    if (text === this.lastStatus) return;
+    this.lastStatus = text;
+    this.options.onStatus?.(status);
+  }
+
+  // What happens meanwhile
+
+  private onEvent(event: NetlinkEvent): void {
+    if (event.type === 'resync') {
+      this.lostEvents++;
+      this.options.logger.debug('kernel dropped change events, listing everything', { count: this.lostEvents });
+    }
+    if (event.type === 'link' && event.isDeleted && this.tunnelIndexes.get(event.link.name) === event.link.index) {
+      this.onTunnelLost(event.link.name, 'ENODEV', 'device deleted');
+    }
+    if (this.pending === undefined) {
+      this.applyEvent(event);
+    } else if (this.pending.length < MAX_PENDING_EVENTS) {
+      this.pending.push(event);
+    } else {
+      this.needsDump = 'now';
+    }
+  }
+
+  private applyEvent(event: NetlinkEvent): void {
+    const sizeBefore = this.dirty.size;
+    if (this.actual.apply(event, this.dirty) && this.needsDump === 'no') this.needsDump = 'soon';
+    if (this.running !== undefined) return;
+    if (this.needsDump !== 'no') this.scheduleNext();
+    else if (this.dirty.size !== sizeBefore) this.schedule(EVENT_DELAY_MS);
+  }
+
+  private onTunnelEvent(device: string, event: TunnelEvent): void {
+    if (event.type === 'failed') {
+      this.onTunnelLost(device, event.errno, event.operation);
+      return;
+    }
+    const { offload, errno } = event;
+    this.options.logger.warn('offload of the tunnel switched off', { dev: device, kind: offload, errno });
+  }
+
+  private onTunnelLost(device: string, errno: string, operation: string): void {
+    const losses = this.tunnelSet.markLost(device);
+    if (losses === undefined) return;
+    this.tunnelIndexes.delete(device);
+    const error = new OverlayError(
+      'ERR_TUNNEL',
+      `cannot use the tunnel on ${device} any more: ${operation}: ${errno}`,
+      {
+        context: { dev: device, errno },
+        isRetryable: true,
+      },
+    );
+    this.options.logger.warn('tunnel lost, opening it again', { error });
+    const key = objectKey.tunnel(device);
+    this.failures.add(key, error, losses);
+    if (this.running === undefined) this.scheduleNext();
+  }
+
+  // One run
+
+  private async run(): Promise<void> {
+    const report = new RunReport();
+    this.runs++;
+    try {
+      this.begin();
+      this.adopt();
+      this.collectDue();
+      await this.openTunnels(report);
+      const isFull = await this.readActual();
+      const keys = isFull ? undefined : new Set(this.dirty);
+      this.dirty.clear();
+      const plan = this.plan(keys);
+      const done = await this.carryOut(plan, report);
+      await this.closeTunnels(report);
+      this.settle(plan, keys, done, report);
+      if (this.failedRuns > 0) this.options.logger.info('kernel state can be read again');
+      this.failedRuns = 0;
+    } catch (error) {
+      // Single changes fail in the plan; what ends here could not read the kernel, so everything has to be read anew.
+      if (this.failedRuns === 0) this.options.logger.warn('kernel state could not be read, trying again', { error });
+      this.needsDump = 'now';
+      this.failedRuns++;
+    } finally {
+      report.log(this.options.logger);
+    }
+  }
+
+  private begin(): void {
+    this.subscription ??= this.options.kernel.subscribe((event) => {
+      this.onEvent(event);
+    });
+    this.subscription.drain();
+  }
+
+  private adopt(): void {
+    if (this.next === undefined) return;
+    const { state, options } = this.next;
+    this.next = undefined;
+    const { rules } = this.ownership;
+    const known = new Set(rules.scope.map(String));
+    const scope = [...rules.scope, ...(options.scope ?? []).filter((network) => !known.has(network.toString()))];
+    const staleDevices = options.staleDevices ?? [];
+    if (scope.length > rules.scope.length || staleDevices.join() !== rules.staleDevices.join()) {
+      this.ownership = new Ownership({ ...rules, scope, staleDevices }, this.desired);
+      this.isSettled = false;
+      this.needsDump = 'now';
+    }
+    for (const key of this.desired.update(state)) {
+      this.dirty.add(key);
+      this.wanted.add(key);
+      const kind = kindOf(key);
+      const isUnknownRoute = kind === 'route' && !this.knowsRoutesAt(key);
+      // What is known of the kernel depends on which devices and destinations are desired.
+      if (kind === 'link' || isUnknownRoute) this.needsDump = 'now';
+    }
+  }
+
+  /** Routes outside the scope are not followed unless they are desired. */
+  private knowsRoutesAt(key: ObjectKey): boolean {
+    const spec = this.desired.routes.get(key);
+    return spec === undefined || this.ownership.isInScope(spec.destination);
+  }
+
+  /** Makes the run look at what failed and may be tried again. */
+  private collectDue(): void {
+    for (const { key } of this.failures.values()) {
+      if (!this.failures.isHeld(key)) this.dirty.add(objectOf(key));
+    }
+    const { clock } = this.options;
+    if (clock.monotonicMs() >= this.lastDumpMs + FULL_INTERVAL_MS) this.needsDump = 'now';
+  }
+
+  /** New tunnels come before everything else: their devices are what the rest lies on. */
+  private async openTunnels(report: RunReport): Promise<void> {
+    for (const [key, spec] of this.desired.tunnels.entries()) {
+      if (this.failures.isHeld(key)) continue;
+      try {
+        const change = await this.tunnelSet.ensure(spec);
+        const isRecovery = this.failures.clear(key);
+        if (change === 'none') continue;
+        const verb = change === 'opened' ? 'add' : change === 'replaced' ? 'replace' : 'set';
+        this.did(report, { key, verb, reason: 'altered', isDrift: this.isDrift(key, spec.device) });
+        if (isRecovery) report.addRecovery(key);
+        if (change === 'updated') continue;
+        this.refreshLink(spec.device);
+        this.tunnelIndexes.set(spec.device, this.actual.links.get(spec.device)?.index ?? 0);
+        this.needsDump = 'now';
+      } catch (error) {
+        this.didFail(report, key, error);
+      }
+    }
+  }
+
+  private async closeTunnels(report: RunReport): Promise<void> {
+    const closed = await this.tunnelSet.retire((device) => this.desired.tunnels.has(objectKey.tunnel(device)));
+    for (const device of closed) {
+      const key = objectKey.tunnel(device);
+      this.tunnelIndexes.delete(device);
+      this.did(report, { key, verb: 'del', reason: 'unexpected', isDrift: false });
+      this.refreshLink(device);
+      this.needsDump = 'now';
+    }
+  }
+
+  /**
+   * Lists everything if that is due, else only reads parameters if they are to be looked at.
+   *
+   * @returns whether the whole state has to be compared.
+   */
+  private async readActual(): Promise<boolean> {
+    const nextDumpMs = this.needsDump === 'soon' ? this.lastDumpMs + MIN_DUMP_INTERVAL_MS : 0;
+    if (this.needsDump !== 'no' && this.options.clock.monotonicMs() >= nextDumpMs) {
+      await this.dump();
+      return true;
+    }
+    const kinds = new Set(Array.from(this.dirty, kindOf));
+    if (kinds.has('sysctl') || kinds.has('link')) this.readSysctls(this.actual);
+    return kinds.has('link');
+  }
+
+  private async dump(): Promise<void> {
+    const { kernel, clock } = this.options;
+    // Events from before the lists are told by the lists as well; those that come meanwhile are applied on top.
+    this.pending = [];
+    this.subscription?.drain();
+    this.pending = [];
+    this.needsDump = 'no';
+    this.dumps++;
+    try {
+      const actual = new ActualState(this.desired, this.ownership, kernel.defaultVxlanPort());
+      for (const link of await kernel.listLinks()) actual.putLink(link);
+      for (const index of actual.ourDevices.keys()) {
+        for (const address of await kernel.listAddresses(index)) actual.putAddress(address);
+        for (const neighbour of await kernel.listNeighbours(4, index)) actual.putNeighbour(neighbour);
+        for (const neighbour of await kernel.listNeighbours(6, index)) actual.putNeighbour(neighbour);
+        if (actual.linkOf(index)?.kind !== 'vxlan') continue;
+        for (const entry of await kernel.listFdb(index)) actual.putFdb(entry);
+      }
+      for (const route of await kernel.listRoutes(4)) actual.putRoute(route);
+      for (const route of await kernel.listRoutes(6)) actual.putRoute(route);
+      this.readSysctls(actual);
+      this.actual = actual;
+    } finally {
+      this.lastDumpMs = clock.monotonicMs();
+      this.subscription?.drain();
+      const events = this.pending;
+      this.pending = undefined;
+      for (const event of events) this.applyEvent(event);
+    }
+    for (const device of this.tunnelSet.devices) {
+      if (!this.actual.links.has(device)) this.onTunnelLost(device, 'ENODEV', 'device missing');
+    }
+  }
+
+  private readSysctls(actual: ActualState): void {
+    for (const [key, { path }] of this.desired.sysctls.entries()) {
+      const text = this.options.kernel.readSysctl(path);
+      if (text === undefined) actual.sysctls.delete(key);
+      else actual.sysctls.set(key, text);
+    }
+  }
+
+  private plan(keys: ReadonlySet<ObjectKey> | undefined): Plan {
+    const { actual, desired, ownership } = this;
+    return diff({
+      actual,
+      desired,
+      ownership,
+      isHeld: this.failures.isHeld,
+      tunnelDevices: this.tunnelSet.devices,
+      ...(keys === undefined ? {} : { keys }),
+    });
+  }
+
+  /** @returns failure keys of the operations that succeeded, and of those that did not. */
+  private async carryOut(plan: Plan, report: RunReport): Promise<Outcome> {
+    const { clock } = this.options;
+    const outcome: Outcome = { succeeded: new Set(), failed: new Set(), blocked: new Set() };
+    const lostDevices = new Set<string>();
+    let turnEndsMs = clock.monotonicMs() + TURN_MS;
+    for (const operation of plan.operations) {
+      if (this.isClosed) break;
+      if (operation.device !== undefined && operation.verb !== 'del' && lostDevices.has(operation.device)) {
+        outcome.blocked.add(operation.key);
+        continue;
+      }
+      this.applyOne(operation, outcome, lostDevices, report);
+      if (clock.monotonicMs() < turnEndsMs) continue;
+      await nextTurn();
+      turnEndsMs = clock.monotonicMs() + TURN_MS;
+    }
+    return outcome;
+  }
+
+  private applyOne(operation: Operation, outcome: Outcome, lostDevices: Set<string>, report: RunReport): void {
+    const failure = failureKey(operation);
+    const { key, verb, reason, device } = operation;
+    try {
+      this.options.kernel.apply(operation, this.indexOf);
+      this.actual.record(operation);
+      outcome.succeeded.add(failure);
+      this.did(report, { key, verb, reason, isDrift: this.isDrift(key, device) });
+    } catch (error) {
+      const isUp = operation.kind === 'link' && operation.verb === 'set' && operation.aspect === 'up';
+      if (operation.kind === 'link' && (isUp || verb === 'add')) lostDevices.add(operation.device);
+      if (this.vanished(operation, error)) {
+        outcome.blocked.add(key);
+        this.needsDump = 'now';
+      } else {
+        outcome.failed.add(failure);
+        this.didFail(report, failure, error);
+        // Somebody was faster: only a new list tells what is there now.
+        if (netlinkErrno(error) === 'EEXIST' && this.needsDump === 'no') this.needsDump = 'soon';
+      }
+    }
+    // What a device takes along when it goes, comes or changes is only certain from a new list.
+    if (operation.kind === 'link') this.refreshLink(operation.device);
+    if (operation.kind === 'link' || (operation.kind === 'address' && verb === 'del')) this.needsDump = 'now';
+  }
+
+  /** Whether the operation failed because its device was deleted just now. */
+  private vanished(operation: Operation, error: unknown): boolean {
+    const { device } = operation;
+    if (device === undefined || operation.kind === 'link') return false;
+    if (netlinkErrno(error) === undefined || this.options.kernel.getLink(device) !== undefined) return false;
+    this.refreshLink(device);
+    return true;
+  }
+
+  private readonly indexOf = (device: string): number => {
+    const link = this.actual.links.get(device);
+    if (link !== undefined) return link.index;
+    throw new OverlayError('ERR_NETLINK', `cannot use device ${device}: it does not exist`, {
+      context: { dev: device, errno: 'ENODEV' },
+      isRetryable: true,
+    });
+  };
+
+  private refreshLink(device: string): void {
+    const before = this.actual.links.get(device);
+    const after = this.options.kernel.getLink(device);
+    if (before !== undefined && before.index !== after?.index) {
+      this.actual.forgetObjectsOf(before.index);
+      this.actual.removeLink(before.index);
+    }
+    if (after === undefined) return;
+    if (before?.index === after.index && before.mac !== after.mac) this.actual.forgetNeighboursOf(after.index);
+    this.actual.putLink(after);
+  }
+
+  /** Nobody wanted the object, or anything on its device, to change. */
+  private isDrift(key: ObjectKey, device: string | undefined): boolean {
+    if (!this.isSettled || this.wanted.has(key)) return false;
+    return device === undefined || !this.wanted.has(objectKey.link(device));
+  }
+
+  private did(report: RunReport, deed: Deed): void {
+    const kind = kindOf(deed.key);
+    this.changes[kind][deed.verb]++;
+    if (deed.isDrift) this.drift[kind]++;
+    report.add(deed);
+  }
+
+  private didFail(report: RunReport, key: ObjectKey, error: unknown): Failure {
+    this.failed[kindOf(key)]++;
+    const failure = this.failures.add(key, error);
+    if (failure.attempt === 1) report.addFailure(key, error);
+    return failure;
+  }
+
+  /** Takes stock after a run that looked at these keys, or at everything. */
+  private settle(plan: Plan, keys: ReadonlySet<ObjectKey> | undefined, done: Outcome, report: RunReport): void {
+    const wasLookedAt = (key: ObjectKey): boolean => keys === undefined || keys.has(objectOf(key));
+    for (const { key } of this.failures.values()) {
+      if (kindOf(key) === 'tunnel') {
+        if (!this.desired.tunnels.has(key)) this.failures.clear(key);
+      } else if (wasLookedAt(key) && !plan.held.has(key) && !done.failed.has(key)) {
+        this.failures.clear(key);
+        if (done.succeeded.has(key)) report.addRecovery(key);
+      }
+    }
+    const blocked = new Set([...plan.blocked, ...done.blocked]);
+    const conflicts = new Map(plan.conflicts);
+    for (const key of this.blocked) if (!wasLookedAt(key)) blocked.add(key);
+    for (const [key, error] of this.conflicts) if (!wasLookedAt(key)) conflicts.set(key, error);
+    this.tellConflicts(conflicts);
+    this.blocked = blocked;
+    this.conflicts = conflicts;
+    // Consequences of our own changes may show only in the list that follows; until then they are still ours.
+    if (this.needsDump === 'now') return;
+    if (keys === undefined) this.isSettled = true;
+    for (const key of this.wanted) {
+      const isPending = this.blocked.has(key) || this.conflicts.has(key) || this.hasFailed(key);
+      if (wasLookedAt(key) && !isPending) this.wanted.delete(key);
+    }
+  }
+
+  private hasFailed(key: ObjectKey): boolean {
+    if (kindOf(key) !== 'link') return this.failures.has(key);
+    for (const failure of this.failures.values()) if (objectOf(failure.key) === key) return true;
+    return false;
+  }
+
+  private tellConflicts(conflicts: ReadonlyMap<ObjectKey, OverlayError>): void {
+    const { logger } = this.options;
+    const appeared = [...conflicts].filter(([key, error]) => this.conflicts.get(key)?.message !== error.message);
+    for (const [, error] of appeared.slice(0, MAX_CONFLICT_LINES))
+      logger.error('object of somebody else is in the way', { error });
+    const rest = appeared.length - MAX_CONFLICT_LINES;
+    if (rest > 0) logger.error('more objects of others are in the way', { count: rest });
+    const resolved = [...this.conflicts.keys()].filter((key) => !conflicts.has(key));
+    if (resolved.length > 0) {
+      logger.info('objects of others are no longer in the way', { count: resolved.length, detail: resolved[0] });
+    }
+  }
+}
+
+interface Waiter {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Lines per run about conflicts; a whole foreign network would be thousands. */
+const MAX_CONFLICT_LINES = 5;
+
+/** Failure keys of a run. */
+interface Outcome {
+  readonly succeeded: Set<ObjectKey>;
+  readonly failed: Set<ObjectKey>;
+  readonly blocked: Set<ObjectKey>;
+}
+
+/** The object of a failure key: devices fail attribute by attribute. */
+function objectOf(key: ObjectKey): ObjectKey {
+  if (kindOf(key) !== 'link') return key;
+  return objectKey.link(key.split(' ')[1] ?? '');
+}
