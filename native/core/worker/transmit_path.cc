@@ -92,19 +92,23 @@ void TransmitPath::accept(std::span<uint8_t> frame) {
     tun_writer_.answer(IcmpError::kTimeExceeded, ip);
     return counters.drop(DropReason::kTtlExpired);
   }
+  // Before the TTL changes, so that the answer quotes the packet as it was sent.
+  if (vnet.gso_type == kGsoNone && ip.total_length > state.mtu) return reject_oversize(ip, 1);
+  (void)decrement_ttl(packet.data());
   if (segmenter_.begin(vnet, packet, ip) != SegmentStatus::kOk) return counters.drop(DropReason::kBadHeader);
   const size_t count = segmenter_.count();
-  if (segmenter_.segment_length() > state.mtu) {
-    if (ip.dont_fragment()) tun_writer_.answer(IcmpError::kFragmentationNeeded, ip, state.mtu);
-    return counters.drop(DropReason::kOversize, count);
-  }
-  (void)decrement_ttl(packet.data());
+  if (segmenter_.segment_length() > state.mtu) return reject_oversize(ip, count);
 
   counters.packets_per_read.add(count);
   to_ = {state.table->peer(peer).outer, state.counter_slots[peer]};
   next_segment_ = 0;
   segment_count_ = count;
   arena_used_ = round_up(arena_used_ + frame.size());
+}
+
+void TransmitPath::reject_oversize(const Ipv4View& ip, size_t packets) {
+  if (ip.dont_fragment()) tun_writer_.answer(IcmpError::kFragmentationNeeded, ip, context_.state->mtu);
+  context_.counters.drop(DropReason::kOversize, packets);
 }
 
 /// Puts the segments of the current packet into the batch; false if that has to wait for the socket.

@@ -43,6 +43,7 @@ class TransmitPath {
 
   bool make_room();
   void accept(std::span<uint8_t> frame);
+  void reject_oversize(const Ipv4View& ip, size_t packets);
   [[nodiscard]] bool queue_segments();
   [[nodiscard]] bool flush();
 
