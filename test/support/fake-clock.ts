@@ -82,5 +82,5 @@ export class FakeClock implements Clock {
 
 /** Lets every promise that can settle without time passing do so. */
 export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
 }

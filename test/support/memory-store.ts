@@ -198,7 +198,7 @@ export class MemoryStore implements LeaseStore {
   /** Runs before each request is carried out; may throw, or change what is there, as another host would. */
   before: (operation: string) => void | Promise<void> = () => {};
   /** Runs after each request was carried out; an error it throws stands for a lost answer. */
-  after: (operation: string) => void = () => {};
+  after: (operation: string) => void | Promise<void> = () => {};
   #roundTrips = 0;
   #failures = 0;
   #isClosed = false;
@@ -411,7 +411,7 @@ export class MemoryStore implements LeaseStore {
     const result = act();
     this.#roundTrips++;
     this.#setHealth({ isConnected: true, endpoint: 'memory', error: undefined });
-    this.after(operation);
+    await this.after(operation);
     return result;
   }
 

@@ -1,0 +1,237 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import type { NetworkConfig, SubnetRange } from '../../../src/config/network-config.js';
+import { IpAddress } from '../../../src/ip/address.js';
+import { Prefix } from '../../../src/ip/prefix.js';
+import { type PlanInput, doesFit, findOverlapping, listFree, planLease } from '../../../src/lease/allocator.js';
+import type { LeaseRecord, TtlId } from '../../../src/lease/store.js';
+import { formatSubnetKey } from '../../../src/lease/subnet-key.js';
+import { ip, lease, net, network } from '../../support/builders.js';
+
+const dualNetwork = network('udp', {}, true);
+
+function record(
+  n: number,
+  options: { isDualStack?: boolean; host?: number; isReservation?: boolean } = {},
+): LeaseRecord {
+  const { isDualStack = false, host = n, isReservation = false } = options;
+  const base = lease(n, { isDualStack, attributes: { publicIp: ip(`192.0.2.${host}`) } });
+  return { ...base, key: formatSubnetKey(base), ttlId: isReservation ? undefined : ('1' as TtlId), isReservation };
+}
+
+function plan(leases: readonly LeaseRecord[], changes: Partial<PlanInput> = {}): ReturnType<typeof planLease> {
+  return planLease({
+    network: network(),
+    publicIp: ip('192.0.2.100'),
+    snapshot: { revision: '9', leases, bad: [] },
+    previous: {},
+    random: () => 0,
+    ...changes,
+  });
+}
+
+describe('planLease', () => {
+  it('takes over the lease with the own public address', () => {
+    const own = record(7, { host: 100 });
+    assert.deepEqual(plan([record(1), own, record(8)]), { kind: 'adopt', lease: own });
+  });
+
+  it('prefers a reservation, then the previous subnet, then the first key', () => {
+    const [a, b, c] = [
+      record(3, { host: 100 }),
+      record(4, { host: 100 }),
+      record(5, { host: 100, isReservation: true }),
+    ];
+    assert.deepEqual(plan([a, b, c]), { kind: 'adopt', lease: c });
+    assert.deepEqual(plan([a, b], { previous: { subnet: b.subnet } }), { kind: 'adopt', lease: b });
+    assert.deepEqual(plan([a, b]), { kind: 'adopt', lease: a });
+  });
+
+  it('takes the previous subnet if it is free and fits', () => {
+    const previous = { subnet: net('10.5.9.0/24') };
+    assert.deepEqual(plan([record(1)], { previous }), {
+      kind: 'create',
+      subnets: { subnet: net('10.5.9.0/24'), ipv6Subnet: undefined },
+      source: 'previous',
+      replacing: undefined,
+    });
+  });
+
+  for (const [title, previous] of [
+    ['is taken', '10.5.1.0/24'],
+    ['has another length', '10.5.9.0/25'],
+    ['lies below SubnetMin', '10.5.0.0/24'],
+    ['lies in another network', '10.6.9.0/24'],
+  ] as const) {
+    it(`passes the previous subnet over if it ${title}`, () => {
+      const result = plan([record(1)], { previous: { subnet: net(previous) } });
+      assert.ok(result.kind === 'create');
+      assert.equal(result.source, 'free');
+      assert.equal(result.subnets.subnet.toString(), '10.5.2.0/24');
+    });
+  }
+
+  it('chooses among the first hundred free subnets by chance', () => {
+    const choose = (random: number): string => {
+      const result = plan([record(1), record(3)], { random: () => random });
+      assert.ok(result.kind === 'create');
+      return result.subnets.subnet.toString();
+    };
+    assert.equal(choose(0), '10.5.2.0/24');
+    assert.equal(choose(0.5), '10.5.53.0/24');
+    assert.equal(choose(0.999_999), '10.5.102.0/24');
+  });
+
+  it('counts a key with an unreadable value as taken', () => {
+    const subnets = { subnet: net('10.5.1.0/24'), ipv6Subnet: undefined };
+    const entry = { key: '10.5.1.0-24', revision: '1', error: new Error('x') as never, subnets };
+    const result = plan([], { snapshot: { revision: '9', leases: [], bad: [entry] } });
+    assert.ok(result.kind === 'create');
+    assert.equal(result.subnets.subnet.toString(), '10.5.2.0/24');
+  });
+
+  it('allocates both families in a dual-stack network', () => {
+    const result = plan([record(1, { isDualStack: true }), record(2)], { network: dualNetwork });
+    assert.ok(result.kind === 'create');
+    assert.equal(result.subnets.subnet.toString(), '10.5.3.0/24');
+    assert.equal(result.subnets.ipv6Subnet?.toString(), 'fd00:10:5:2::/64');
+  });
+
+  it('keeps the IPv4 subnet when the network becomes dual-stack', () => {
+    const own = record(7, { host: 100 });
+    assert.deepEqual(plan([own, record(8)], { network: dualNetwork }), {
+      kind: 'create',
+      subnets: { subnet: own.subnet, ipv6Subnet: net('fd00:10:5:1::/64') },
+      source: 'public-ip',
+      replacing: own,
+    });
+  });
+
+  it('keeps the IPv4 subnet when the network ceases to be dual-stack', () => {
+    const own = record(7, { host: 100, isDualStack: true });
+    const result = plan([own]);
+    assert.ok(result.kind === 'create');
+    assert.equal(result.subnets.subnet, own.subnet);
+    assert.equal(result.subnets.ipv6Subnet, undefined);
+    assert.equal(result.replacing, own);
+  });
+
+  it('takes another subnet, and the old key away, when the own one left the range', () => {
+    const own = record(200, { host: 100 });
+    const narrow: NetworkConfig = { ...network(), ipv4: { ...range('10.5.0.0/16', 24), max: ip('10.5.9.0') } };
+    const result = plan([own], { network: narrow });
+    assert.ok(result.kind === 'create');
+    assert.equal(result.subnets.subnet.toString(), '10.5.1.0/24');
+    assert.equal(result.replacing, own);
+  });
+
+  it('leaves a reservation that does not fit alone', () => {
+    const own = record(200, { host: 100, isReservation: true });
+    const narrow: NetworkConfig = { ...network(), ipv4: { ...range('10.5.0.0/16', 24), max: ip('10.5.9.0') } };
+    const result = plan([own], { network: narrow });
+    assert.ok(result.kind === 'create');
+    assert.equal(result.replacing, undefined);
+  });
+
+  it('does not match hosts without an address', () => {
+    const result = plan([record(1, { host: 0 })], { publicIp: ip('0.0.0.0') });
+    assert.equal(result.kind, 'create');
+  });
+
+  it('says what to do when there is no free subnet', () => {
+    const tiny: NetworkConfig = {
+      ...network(),
+      ipv4: { ...range('10.5.0.0/16', 24), min: ip('10.5.1.0'), max: ip('10.5.2.0') },
+    };
+    assert.throws(() => plan([record(1), record(2)], { network: tiny }), {
+      code: 'ERR_OUT_OF_SUBNETS',
+      message: /every \/24 from 10\.5\.1\.0 to 10\.5\.2\.0 is taken/,
+      isRetryable: true,
+    });
+  });
+
+  it('refuses an IPv6-only network', () => {
+    assert.throws(() => plan([], { network: { ...dualNetwork, ipv4: undefined } }), { code: 'ERR_NETWORK_CONFIG' });
+  });
+
+  it('gives a host the same answer twice, and never a subnet of another host', () => {
+    const hosts = fc.uniqueArray(fc.integer({ min: 1, max: 90 }), { maxLength: 40 });
+    fc.assert(
+      fc.property(
+        hosts,
+        fc.boolean(),
+        fc.boolean(),
+        fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+        (taken, wasDual, isDual, random) => {
+          const leases = taken.map((n) => record(n, { isDualStack: wasDual }));
+          const wanted = isDual ? dualNetwork : network();
+          const first = plan(leases, { network: wanted, random: () => random });
+          assert.ok(first.kind === 'create');
+          assert.ok(doesFit(wanted, first.subnets));
+          assert.deepEqual(findOverlapping(first.subnets, leases), []);
+          const own: LeaseRecord = {
+            ...record(1, { host: 100 }),
+            ...first.subnets,
+            key: formatSubnetKey(first.subnets),
+          };
+          assert.deepEqual(plan([...leases, own], { network: wanted }), { kind: 'adopt', lease: own });
+        },
+      ),
+    );
+  });
+});
+
+function range(text: string, subnetLen: number): SubnetRange {
+  const prefix = net(text);
+  const step = 1n << BigInt((prefix.family === 4 ? 32 : 128) - subnetLen);
+  return { network: prefix, subnetLen, min: prefix.address.add(step), max: prefix.last.add(1n - step) };
+}
+
+describe('listFree', () => {
+  it('is what trying every subnet in turn would find', () => {
+    const taken = fc.array(fc.tuple(fc.integer({ min: 0, max: 1023 }), fc.integer({ min: 18, max: 30 })), {
+      maxLength: 25,
+    });
+    fc.assert(
+      fc.property(taken, fc.integer({ min: 24, max: 28 }), (choices, subnetLen) => {
+        const within = range('10.5.0.0/22', subnetLen);
+        const others = choices.map(([offset, length]) => Prefix.of(ip('10.5.0.0').add(BigInt(offset)), length));
+        const expected: string[] = [];
+        const step = 1n << BigInt(32 - subnetLen);
+        for (let at = within.min.value; at <= within.max.value && expected.length < 100; at += step) {
+          const subnet = Prefix.of(IpAddress.fromValue(4, at), subnetLen);
+          if (!others.some((other) => other.overlaps(subnet))) expected.push(subnet.toString());
+        }
+        assert.deepEqual(listFree(within, others).map(String), expected);
+      }),
+    );
+  });
+
+  it('passes a wide taken range in one step', () => {
+    const free = listFree(range('fd00::/16', 64), [net('fd00::/17')]);
+    assert.equal(free.length, 100);
+    assert.equal(free[0]?.toString(), 'fd00:8000::/64');
+  });
+
+  it('ignores the other family', () => {
+    assert.equal(listFree(range('10.5.0.0/23', 24), [net('::/0')]).length, 1);
+  });
+});
+
+describe('doesFit', () => {
+  for (const [title, wanted, subnets, expected] of [
+    ['IPv4 in range', network(), ['10.5.1.0/24'], true],
+    ['the last subnet', network(), ['10.5.255.0/24'], true],
+    ['below the first', network(), ['10.5.0.0/24'], false],
+    ['of another length', network(), ['10.5.2.0/23'], false],
+    ['dual-stack in an IPv4 network', network(), ['10.5.1.0/24', 'fd00:10:5:1::/64'], false],
+    ['IPv4 in a dual-stack network', dualNetwork, ['10.5.1.0/24'], false],
+    ['dual-stack in range', dualNetwork, ['10.5.1.0/24', 'fd00:10:5:1::/64'], true],
+    ['dual-stack with IPv6 out of range', dualNetwork, ['10.5.1.0/24', 'fd00:10:6:1::/64'], false],
+  ] as const) {
+    it(`${expected ? 'accepts' : 'refuses'} ${title}`, () => {
+      const [v4 = '', v6] = subnets as readonly string[];
+      assert.equal(doesFit(wanted, { subnet: net(v4), ipv6Subnet: v6 === undefined ? undefined : net(v6) }), expected);
+    });
+  }
+});
