@@ -87,7 +87,7 @@ const TUN_IS_DEAD: ReadonlySet<string> = new Set(['EBADFD', 'EBADF', 'ENODEV', '
 
 /**
  * Opens a tunnel that runs on the event loop: a `dgram` socket, a TUN descriptor, one packet at a time. For hosts where the
- * addon cannot be built; about fifteen times slower than the native tunnel, and it stops while the event loop is busy.
+ * addon cannot be built; an order of magnitude slower than the native tunnel, and it stops while the event loop is busy.
  *
  * Behaves like the native tunnel in everything a peer, a container or an operator sees. Datagrams carry DF, as flannel's
  * do; if the path turns out to be narrower, packets that carry DF themselves are answered with "fragmentation needed",
