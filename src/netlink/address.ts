@@ -16,6 +16,10 @@ export interface AddressInfo {
   readonly isPermanent: boolean;
   /** Duplicate address detection has not finished, or has failed: the address cannot be used (IPv6). */
   readonly isTentative: boolean;
+  /** Its preferred life time is over: not meant for new connections. */
+  readonly isDeprecated: boolean;
+  /** An IPv6 privacy address (RFC 8981), or an IPv4 address beside an earlier one of the same network. */
+  readonly isSecondary: boolean;
 }
 
 /** An address to put on a device or take off it. */
@@ -73,5 +77,7 @@ export function readAddress(reader: MessageReader): AddressInfo | undefined {
     scope: reader.u8(3),
     isPermanent: (flags & IFA_F.PERMANENT) !== 0,
     isTentative: (flags & (IFA_F.TENTATIVE | IFA_F.DADFAILED)) !== 0,
+    isDeprecated: (flags & IFA_F.DEPRECATED) !== 0,
+    isSecondary: (flags & IFA_F.SECONDARY) !== 0,
   };
 }

@@ -120,7 +120,14 @@ export const VETH_INFO_PEER = 1;
 export const IFA = { ADDRESS: 1, LOCAL: 2, LABEL: 3, FLAGS: 8, MAX: 12 } as const;
 
 /** Address flags. */
-export const IFA_F = { NODAD: 0x02, DADFAILED: 0x08, TENTATIVE: 0x40, PERMANENT: 0x80 } as const;
+export const IFA_F = {
+  SECONDARY: 0x01,
+  NODAD: 0x02,
+  DADFAILED: 0x08,
+  DEPRECATED: 0x20,
+  TENTATIVE: 0x40,
+  PERMANENT: 0x80,
+} as const;
 
 /** Route attributes. */
 export const RTA = {

@@ -147,8 +147,8 @@ export class ActualState {
         const { address, length, peer } = operation;
         if (operation.verb === 'del') this.addresses.delete(key);
         else {
-          const isTentative = false;
-          this.addresses.set(key, { index, address, length, peer, scope: 0, isPermanent: true, isTentative });
+          const flags = { isPermanent: true, isTentative: false, isDeprecated: false, isSecondary: false };
+          this.addresses.set(key, { index, address, length, peer, scope: 0, ...flags });
         }
         break;
       }
