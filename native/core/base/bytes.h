@@ -58,6 +58,11 @@ namespace tsflannel {
   return swap_be32(load_raw32(data));
 }
 
+/// Writes what load_raw16() read.
+inline void store_raw16(uint8_t* data, uint16_t value) {
+  std::memcpy(data, &value, sizeof value);
+}
+
 /// Writes a number in network order.
 inline void store_be16(uint8_t* data, uint16_t value) {
   const uint16_t raw = swap_be16(value);

@@ -85,15 +85,15 @@ class Coalescer {
   /// number.
   size_t restore(size_t index);
 
-  /// The iovecs to write packet `nth` of item `index` alone: an empty vnet header and the packet; valid until the next
-  /// call of item() or original(). Call restore(index) first. Cheapest in ascending order of `nth`.
+  /// The two iovecs to write packet `nth` of item `index` alone: an empty vnet header and the packet; valid until the
+  /// next call of item() or original(). Call restore(index) first. Cheapest in ascending order of `nth`.
   [[nodiscard]] std::span<const iovec> original(size_t index, size_t nth);
 
   /// Forgets all packets.
   void reset();
 
  private:
-  static constexpr size_t kFlows = 16;
+  static constexpr size_t kFlows = 16;  // held open at once; 8 were enough for 4 streams both ways (measured)
   static constexpr uint16_t kNoPacket = 0xffff;
 
   struct Packet {
@@ -103,46 +103,63 @@ class Coalescer {
   };
 
   struct Item {
-    uint32_t bytes;  // of the merged IP packet
-    uint16_t first;  // index into packets_
+    uint32_t inner_bytes;  // sum of the lengths of its packets
+    uint16_t bytes;        // of the IP packet
+    uint16_t first;        // index into packets_
     uint16_t last;
     uint16_t count;
-    uint16_t header_length;  // IP and TCP/UDP header of its packets; 0 if the item cannot grow
+    uint16_t header_length;  // IP and TCP/UDP header of its packets; 0 if the packet is not one that merges
     uint16_t gso_size;       // payload of the first packet
-    uint8_t ip_protocol;
-    uint8_t last_tcp_flags;  // flags byte of the last packet
-    // First packet before finish().
+    bool patched;            // finish() changed the first packet; the values before are these:
+    uint8_t saved_tcp_flags;
     uint16_t saved_total_length;
     uint16_t saved_ip_checksum;
-    uint16_t saved_l4_checksum;
     uint16_t saved_udp_length;
-    uint8_t saved_tcp_flags;
-    bool patched;
+    uint16_t saved_l4_checksum;
+  };
+
+  struct FlowKey {
+    uint64_t addresses;
+    uint64_t ports;  // ports, and protocol above them
+    bool operator==(const FlowKey&) const = default;
   };
 
   struct Flow {
-    uint32_t item;           // index into items_
     uint32_t next_sequence;  // TCP
+    uint16_t item;           // index into items_
     uint16_t next_id;        // IP ID of the next packet
+    bool open;               // the item may grow
     bool first_verified;     // checksums of the item's first packet are known to be right
   };
 
-  bool append(size_t flow, std::span<uint8_t> packet);
-  void start(uint64_t addresses, uint32_t ports, uint8_t protocol, std::span<uint8_t> packet, size_t header_length);
-  uint32_t add_item(std::span<uint8_t> packet);
-  void add_alone(std::span<uint8_t> packet);
-  void close_flows_between(uint64_t addresses);
+  // A packet whose headers allow merging; the numbers that the decisions need.
+  struct Candidate {
+    uint8_t* data;
+    uint16_t length;
+    uint16_t header_length;
+    bool is_tcp;
+  };
+
+  [[nodiscard]] bool classify(std::span<uint8_t> packet, Candidate& candidate) const;
+  [[nodiscard]] bool append(Flow& flow, const Candidate& candidate);
+  void start(Flow& flow, const Candidate& candidate);
+  [[nodiscard]] Flow& claim_flow(const FlowKey& key);
+  [[nodiscard]] size_t find_flow(const FlowKey& key) const;
+  Item& add_item(std::span<uint8_t> packet);
+  uint16_t add_packet(std::span<uint8_t> packet);
+  void close_flows_of(std::span<const uint8_t> packet);
 
   CoalescerOptions options_;
-  std::vector<Packet> packets_;
-  std::vector<Item> items_;
+  std::vector<Packet> packets_;  // sized by the constructor
+  std::vector<Item> items_;      // sized by the constructor
   size_t packet_count_ = 0;
   size_t item_count_ = 0;
-  // Open flows: keys apart from the rest, so that a search reads as few cache lines as possible.
-  std::array<uint64_t, kFlows> flow_addresses_{};
-  std::array<uint64_t, kFlows> flow_ports_{};  // ports and protocol; 0 = free
+  // Flows seen in this batch. Keys lie apart from the rest, so that a search reads few cache lines.
+  std::array<FlowKey, kFlows> keys_{};
   std::array<Flow, kFlows> flows_{};
-  size_t next_victim_ = 0;
+  size_t flow_count_ = 0;
+  size_t last_flow_ = 0;    // where the last packet went
+  size_t next_victim_ = 0;  // replaced next when all are taken
   // Scratch of item() and original().
   VnetHeader vnet_{};
   std::vector<iovec> iovecs_;

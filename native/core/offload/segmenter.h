@@ -39,7 +39,7 @@ struct Segment {
 /// The payload is not copied: a segment is a header written into the caller's memory and a span of the super-packet, so
 /// packet and headers must stay until the segments are sent. Segments can be emitted in any order and again.
 ///
-/// The caller decrements the TTL (and rebuilds the IP checksum of nothing else) on the super-packet before emit().
+/// The caller decrements the TTL of the super-packet, once, before begin().
 class Segmenter {
  public:
   /// Checks `packet`, as read from the TUN behind `vnet`, and prepares for emit(). `vnet.header_length` is not used:
@@ -76,7 +76,7 @@ class Segmenter {
   SegmentStatus begin_udp(const VnetHeader& vnet, const Ipv4View& ip);
   SegmentStatus begin_single(const VnetHeader& vnet, const Ipv4View& ip);
   void plan(const Ipv4View& ip, size_t l4_header_length, uint16_t gso_size);
-  void write_header(size_t index, uint8_t* header, size_t payload_length) const;
+  void write_fields(size_t index, uint8_t* header, size_t payload_length) const;
 
   uint8_t* packet_ = nullptr;  // of the caller
   size_t packet_length_ = 0;   // IP total length

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../base/bytes.h"
+
 namespace tsflannel {
 
 /// Adds two sums with end-around carry.
@@ -42,6 +44,13 @@ namespace tsflannel {
 
 /// Same result as sum_bytes() without vector instructions; for CPUs that have none and for comparison in tests.
 [[nodiscard]] uint64_t sum_bytes_portable(const uint8_t* data, size_t length, uint64_t initial = 0);
+
+/// Sum of `words` 32-bit words, inline: for headers, where a call costs more than the work.
+[[nodiscard]] inline uint64_t sum_words(const uint8_t* data, size_t words) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < words; i++) sum += load_raw32(data + i * 4);
+  return swap_be64(sum);
+}
 
 /// Name of the code that sum_bytes() runs on this CPU: "avx2" or "portable".
 [[nodiscard]] const char* sum_bytes_implementation();

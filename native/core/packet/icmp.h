@@ -10,8 +10,10 @@
 // - No answer about a destination that is multicast, broadcast or zero, or to a source that is not a single host
 //   (RFC 1812 section 4.3.2.7): flannel answers.
 // - The quotation ends where the offender ends: flannel reads past a packet with less than 8 bytes of payload.
+// - An ICMP offender of a type that is no query is treated as an error: it may be one that this list does not know.
 // - Time exceeded (11/0) and fragmentation needed (3/4 with the next-hop MTU, RFC 1191) exist, with TTL 64. The option
-//   limit above does not apply to them, since a lost 3/4 makes a path MTU black hole.
+//   limit above does not apply to them, since a lost 3/4 makes a path MTU black hole; for the same reason, and because
+//   the wire format cannot fragment, 3/4 may be sent about a packet without DF (Linux lowers its path MTU either way).
 // - The caller limits the rate (rate_limit.h): flannel has no limit.
 #pragma once
 

@@ -15,12 +15,10 @@ class RateLimit {
 
   /// Takes a token at `now_ns` (CLOCK_MONOTONIC); false if there is none. A clock that steps back earns nothing.
   [[nodiscard]] bool take(uint64_t now_ns) {
-    // The bucket is kept as the time it was empty: as many ns ago as its tokens are worth.
-    const uint64_t earliest = now_ns > capacity_ns_ ? now_ns - capacity_ns_ : 0;
-    const uint64_t empty_at = !started_ || empty_at_ < earliest ? earliest : empty_at_;
-    started_ = true;
-    empty_at_ = empty_at;
-    if (now_ns < empty_at || now_ns - empty_at < ns_per_token_) return false;
+    // The bucket is kept as the time when it was last empty, all times shifted by what a full bucket is worth.
+    const uint64_t now = now_ns + capacity_ns_;
+    const uint64_t empty_at = empty_at_ > now_ns ? empty_at_ : now_ns;
+    if (now < empty_at || now - empty_at < ns_per_token_) return false;
     empty_at_ = empty_at + ns_per_token_;
     return true;
   }
@@ -31,7 +29,6 @@ class RateLimit {
   const uint64_t ns_per_token_;
   const uint64_t capacity_ns_;
   uint64_t empty_at_ = 0;
-  bool started_ = false;
 };
 
 }  // namespace tsflannel

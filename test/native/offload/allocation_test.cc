@@ -1,0 +1,107 @@
+// The packet path must not allocate: every operator new of this program is counted here.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "../../../native/core/offload/coalescer.h"
+#include "../../../native/core/offload/segmenter.h"
+#include "../../../native/core/packet/icmp.h"
+#include "../../../native/core/packet/rate_limit.h"
+#include "../../../native/core/peers/peer_table.h"
+#include "../support/packets.h"
+
+namespace {
+
+std::atomic<size_t> allocations{0};
+
+void* counted(size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  void* memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(size_t size) {
+  return counted(size);
+}
+void* operator new[](size_t size) {
+  return counted(size);
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, size_t) noexcept {
+  std::free(memory);
+}
+
+namespace tsflannel::testing {
+namespace {
+
+TEST("the allocation counter counts") {
+  const size_t before = allocations.load();
+  const Bytes bytes(100);
+  CHECK(allocations.load() > before && bytes.size() == 100);
+}
+
+TEST("segmenting, coalescing, looking up, and building ICMP errors allocate nothing") {
+  Bytes super = make_tcp({}, {.options = timestamps(1, 2)}, pattern(60000));
+  Bytes uso = make_udp({}, {}, pattern(60000));
+  std::vector<Bytes> batch;
+  for (uint32_t i = 0; i < 200; i++) {
+    batch.push_back(
+        make_tcp({}, {.source_port = static_cast<uint16_t>(i % 20), .sequence = i / 20 * 500}, pattern(500)));
+  }
+  std::vector<PeerEntry> entries;
+  for (uint32_t i = 0; i < 1000; i++) entries.push_back({i << 12, static_cast<uint8_t>(20 + i % 13), i});
+  const auto table = PeerTable::build(entries, std::vector<Peer>(1000), 1);
+  CHECK(table.ok());
+  Segmenter segmenter;
+  Coalescer coalescer(batch.size());
+  RateLimit limit(10, 10);
+  std::vector<uint8_t> headers(128 * 64);
+  std::vector<iovec> iovecs(128);
+  uint8_t icmp[kIcmpMaxError];
+
+  const size_t before = allocations.load();
+  size_t sink = 0;
+  for (int round = 0; round < 3; round++) {
+    for (Bytes* packet : {&super, &uso}) {
+      const bool tcp = packet == &super;
+      const VnetHeader vnet = {1, tcp ? kGsoTcpV4 : kGsoUdpL4, 0, 1400, 20, static_cast<uint16_t>(tcp ? 16 : 6)};
+      if (segmenter.begin(vnet, *packet) != SegmentStatus::kOk) std::abort();
+      sink += segmenter.emit(0, segmenter.count(), headers.data(), iovecs.data());
+    }
+    for (Bytes& packet : batch) {
+      if (!coalescer.add(packet)) std::abort();
+    }
+    coalescer.finish();
+    for (size_t i = 0; i < coalescer.size(); i++) {
+      sink += coalescer.item(i).iovecs.size();
+      const size_t packets = coalescer.restore(i);
+      for (size_t nth = 0; nth < packets; nth++) sink += coalescer.original(i, nth).size();
+    }
+    coalescer.reset();
+    for (uint32_t i = 0; i < 1000; i++) {
+      sink += table.value()->lookup(i << 12) + table.value()->find_outer(i);
+      sink += table.value()->is_source_allowed(i, i << 12) ? 1 : 0;
+    }
+    Ipv4View ip;
+    if (parse_ipv4(batch[0], ip) != DropReason::kNone || !may_send_icmp_error(IcmpError::kTimeExceeded, ip))
+      std::abort();
+    sink += build_icmp_error(icmp, IcmpError::kTimeExceeded, 1, ip);
+    sink += limit.take(1) ? 1 : 0;
+  }
+  CHECK_EQ(allocations.load() - before, 0U);
+  CHECK(sink != 0);
+}
+
+}  // namespace
+}  // namespace tsflannel::testing

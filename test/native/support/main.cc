@@ -1,0 +1,69 @@
+// Runs the registered tests, or those whose name contains the first argument.
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "harness.h"
+
+namespace tsflannel::testing {
+namespace {
+
+struct Test {
+  const char* file;
+  const char* name;
+  TestBody body;
+};
+
+std::vector<Test>& tests() {
+  static std::vector<Test> all;
+  return all;
+}
+
+int failures = 0;
+
+}  // namespace
+
+bool register_test(const char* file, const char* name, TestBody body) {
+  tests().push_back({file, name, body});
+  return true;
+}
+
+void report_failure(const char* file, int line, const std::string& what) {
+  constexpr int kShown = 10;
+  failures++;
+  if (failures <= kShown) std::cout << "    " << file << ":" << line << ": " << what << "\n";
+}
+
+bool passing() {
+  return failures == 0;
+}
+
+uint64_t seed() {
+  static const uint64_t value = [] {
+    const char* text = std::getenv("TSFLANNEL_SEED");
+    return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
+  }();
+  return value;
+}
+
+}  // namespace tsflannel::testing
+
+int main(int argc, char** argv) {
+  using namespace tsflannel::testing;
+  int passed = 0;
+  int failed = 0;
+  for (const Test& test : tests()) {
+    if (argc > 1 && std::strstr(test.name, argv[1]) == nullptr) continue;
+    failures = 0;
+    test.body();
+    if (failures == 0) {
+      passed++;
+      continue;
+    }
+    failed++;
+    std::cout << "not ok: " << test.name << " (" << test.file << ", " << failures << " failures, seed " << seed()
+              << ")\n";
+  }
+  std::cout << passed << " passed, " << failed << " failed" << std::endl;
+  return failed == 0 && passed > 0 ? 0 : 1;
+}
