@@ -1,0 +1,427 @@
+import { OverlayError } from '../../src/errors.js';
+import type { Family, IpAddress } from '../../src/ip/address.js';
+import { type MacAddress, parseMac } from '../../src/ip/mac.js';
+import { Prefix } from '../../src/ip/prefix.js';
+import type { AddressInfo } from '../../src/netlink/address.js';
+import type { LinkDetails, LinkInfo } from '../../src/netlink/link.js';
+import type { NetlinkEvent } from '../../src/netlink/monitor.js';
+import type { FdbInfo, NeighInfo } from '../../src/netlink/neighbour.js';
+import type { RouteInfo } from '../../src/netlink/route.js';
+import { ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
+import type { Kernel, KernelSubscription } from '../../src/reconcile/kernel.js';
+import type { Operation } from '../../src/reconcile/operation.js';
+
+/**
+ * A kernel in memory, as far as the reconciler sees one: what exists already cannot be added, what does not exist
+ * cannot be changed, devices take along what lies on them, and IPv4 routes vanish with them without an event.
+ *
+ * The reconciler acts through {@link apply}. Everything else that changes the state is somebody else's doing.
+ */
+export class FakeKernel implements Kernel {
+  readonly links = new Map<number, LinkInfo>();
+  readonly addresses = new Map<string, AddressInfo>();
+  readonly neighbours = new Map<string, NeighInfo>();
+  readonly fdb = new Map<string, FdbInfo[]>();
+  readonly routes = new Map<string, RouteInfo[]>();
+  readonly sysctls = new Map<string, string>();
+  /** Every operation that was carried out. */
+  readonly applied: Operation[] = [];
+  /** Gives the errno by which an operation is refused. */
+  refuse: (operation: Operation) => string | undefined = () => undefined;
+  dumps = 0;
+  /** Makes listing fail. */
+  isUnreadable = false;
+  private lastIndex = 0;
+  private queue: NetlinkEvent[] = [];
+  private listener: ((event: NetlinkEvent) => void) | undefined;
+
+  // What the reconciler uses
+
+  listLinks(): Promise<readonly LinkInfo[]> {
+    this.dumps++;
+    if (this.isUnreadable) {
+      const error = new OverlayError('ERR_NETLINK', 'cannot list devices: ENOMEM', { context: { errno: 'ENOMEM' } });
+      return Promise.reject(error);
+    }
+    return Promise.resolve([...this.links.values()]);
+  }
+
+  getLink(name: string): LinkInfo | undefined {
+    return [...this.links.values()].find((link) => link.name === name);
+  }
+
+  listAddresses(index: number): Promise<readonly AddressInfo[]> {
+    return Promise.resolve([...this.addresses.values()].filter((address) => address.index === index));
+  }
+
+  listRoutes(family: Family): Promise<readonly RouteInfo[]> {
+    const all = [...this.routes.values()].flat();
+    return Promise.resolve(all.filter((route) => route.destination.family === family));
+  }
+
+  listNeighbours(family: Family, index: number): Promise<readonly NeighInfo[]> {
+    const all = [...this.neighbours.values()];
+    return Promise.resolve(all.filter((one) => one.index === index && one.address.family === family));
+  }
+
+  listFdb(index: number): Promise<readonly FdbInfo[]> {
+    return Promise.resolve([...this.fdb.values()].flat().filter((entry) => entry.index === index));
+  }
+
+  readSysctl(path: string): string | undefined {
+    return this.sysctls.get(path);
+  }
+
+  defaultVxlanPort(): number {
+    return 8472;
+  }
+
+  subscribe(onEvent: (event: NetlinkEvent) => void): KernelSubscription {
+    this.listener = onEvent;
+    return {
+      drain: () => {
+        this.deliver();
+      },
+      close: () => {
+        this.listener = undefined;
+      },
+    };
+  }
+
+  close(): void {
+    this.listener = undefined;
+  }
+
+  apply(operation: Operation, indexOf: (device: string) => number): void {
+    const errno = this.refuse(operation);
+    if (errno !== undefined) throw refused(operation.key, errno);
+    switch (operation.kind) {
+      case 'link':
+        this.applyLink(operation, indexOf);
+        break;
+      case 'sysctl':
+        if (!this.sysctls.has(operation.path)) throw refused(operation.key, 'ENOENT');
+        this.sysctls.set(operation.path, operation.value);
+        break;
+      case 'address': {
+        const index = indexOf(operation.device);
+        if (operation.verb === 'replace') this.putAddress(index, operation.address, operation.length);
+        else this.delAddress(index, operation.address, operation.length, operation.peer);
+        break;
+      }
+      case 'neighbour': {
+        const index = indexOf(operation.device);
+        if (operation.verb === 'del') this.delNeighbour(index, operation.address);
+        else this.putNeighbour(index, operation.address, operation.mac ?? fail(operation.key, 'EINVAL'));
+        break;
+      }
+      case 'fdb':
+        if (operation.verb === 'replace') {
+          this.replaceFdb(indexOf(operation.device), operation.mac, operation.destination);
+        } else this.delFdb(indexOf(operation.device), operation.mac, operation.destination);
+        break;
+      case 'route':
+        if (operation.verb === 'del') this.delRoute(operation.route);
+        else this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
+        break;
+    }
+    this.applied.push(operation);
+  }
+
+  // What others do
+
+  /** Delivers the events that wait. Called by itself a turn after they came up. */
+  deliver(): void {
+    while (this.listener !== undefined && this.queue.length > 0) {
+      const events = this.queue;
+      this.queue = [];
+      for (const event of events) this.listener(event);
+    }
+  }
+
+  /** Loses the events that wait, as the kernel does when the receive buffer is full. */
+  loseEvents(): void {
+    this.queue = [{ type: 'resync' }];
+  }
+
+  addLink(link: Partial<LinkInfo> & { readonly name: string }): LinkInfo {
+    if (this.getLink(link.name) !== undefined) fail(link.name, 'EEXIST');
+    const index = ++this.lastIndex;
+    const made: LinkInfo = {
+      kind: '',
+      isUp: false,
+      isRunning: false,
+      isLoopback: false,
+      mtu: 1500,
+      mac: parseMac(`02:ff:00:00:00:${index.toString(16).padStart(2, '0')}`),
+      txQueueLength: 1000,
+      alias: '',
+      masterIndex: 0,
+      lowerIndex: 0,
+      details: undefined,
+      ...link,
+      index,
+    };
+    this.links.set(index, made);
+    this.emit({ type: 'link', isDeleted: false, link: made });
+    return made;
+  }
+
+  setLink(index: number, change: Partial<LinkInfo>): void {
+    const before = this.links.get(index) ?? fail(String(index), 'ENODEV');
+    const after = { ...before, ...change };
+    this.links.set(index, after);
+    if (before.isUp && !after.isUp) this.forgetRoutesOf(index);
+    if (before.mac !== after.mac) {
+      for (const [key, neighbour] of this.neighbours) {
+        if (neighbour.index !== index) continue;
+        this.neighbours.delete(key);
+        this.emit({ type: 'neighbour', isDeleted: true, neighbour });
+      }
+    }
+    this.emit({ type: 'link', isDeleted: false, link: after });
+  }
+
+  delLink(index: number): void {
+    const link = this.links.get(index) ?? fail(String(index), 'ENODEV');
+    this.forgetRoutesOf(index);
+    for (const [key, address] of this.addresses) {
+      if (address.index !== index) continue;
+      this.addresses.delete(key);
+      this.emit({ type: 'address', isDeleted: true, address });
+    }
+    for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
+    for (const [key, entries] of this.fdb) if (entries[0]?.index === index) this.fdb.delete(key);
+    this.links.delete(index);
+    this.emit({ type: 'link', isDeleted: true, link: { ...link, isUp: false } });
+  }
+
+  putAddress(index: number, address: IpAddress, length: number, peer?: IpAddress): void {
+    this.needLink(index);
+    const scope = 0;
+    const flags = { isPermanent: true, isTentative: false, isDeprecated: false, isSecondary: false };
+    const info: AddressInfo = { index, address, length, peer, scope, ...flags };
+    this.addresses.set(addressKey(index, address, length, peer), info);
+    this.emit({ type: 'address', isDeleted: false, address: info });
+  }
+
+  delAddress(index: number, address: IpAddress, length: number, peer?: IpAddress): void {
+    const key = addressKey(index, address, length, peer);
+    const info = this.addresses.get(key);
+    if (info === undefined) return;
+    this.addresses.delete(key);
+    this.emit({ type: 'address', isDeleted: true, address: info });
+    const others = [...this.addresses.values()].filter(
+      (other) => other.index === index && other.address.family === address.family,
+    );
+    if (address.family === 4 && others.length === 0) this.forgetRoutesOf(index, 4);
+  }
+
+  putNeighbour(index: number, address: IpAddress, mac: MacAddress, isPermanent = true): void {
+    this.needLink(index);
+    const neighbour: NeighInfo = { index, address, mac, isPermanent };
+    this.neighbours.set(`${index} ${address.toString()}`, neighbour);
+    this.emit({ type: 'neighbour', isDeleted: false, neighbour });
+  }
+
+  delNeighbour(index: number, address: IpAddress): void {
+    const key = `${index} ${address.toString()}`;
+    const neighbour = this.neighbours.get(key);
+    if (neighbour === undefined) return;
+    this.neighbours.delete(key);
+    this.emit({ type: 'neighbour', isDeleted: true, neighbour });
+  }
+
+  replaceFdb(index: number, mac: MacAddress, destination: IpAddress): void {
+    this.needVxlan(index);
+    const key = `${index} ${mac}`;
+    const present = this.fdb.get(key) ?? [];
+    const entry = fdbEntry(index, mac, destination);
+    // vxlan_fdb_replace(): nothing to do if it is among the destinations, else the first one is rewritten
+    if (present.some((other) => other.destination?.equals(destination) === true && isPlain(other))) return;
+    this.fdb.set(key, [entry, ...present.slice(1)]);
+    this.emit({ type: 'fdb', isDeleted: false, entry });
+  }
+
+  appendFdb(index: number, mac: MacAddress, destination: IpAddress, more: Partial<FdbInfo> = {}): void {
+    this.needVxlan(index);
+    const key = `${index} ${mac}`;
+    const entry = { ...fdbEntry(index, mac, destination), ...more };
+    const present = this.fdb.get(key) ?? [];
+    if (present.some((other) => isSameFdb(other, entry))) return;
+    this.fdb.set(key, [...present, entry]);
+    this.emit({ type: 'fdb', isDeleted: false, entry });
+  }
+
+  /** @param only - without it all destinations go. */
+  delFdb(index: number, mac: MacAddress, only?: FdbInfo): void {
+    const key = `${index} ${mac}`;
+    const present = this.fdb.get(key) ?? [];
+    const rest = only === undefined ? [] : present.filter((entry) => !isSameFdb(entry, only));
+    if (rest.length === 0) this.fdb.delete(key);
+    else this.fdb.set(key, rest);
+    for (const entry of present) if (!rest.includes(entry)) this.emit({ type: 'fdb', isDeleted: true, entry });
+  }
+
+  putRoute(route: RouteInfo, verb: 'add' | 'replace' | 'append'): void {
+    if (route.index !== 0 && this.links.get(route.index)?.isUp !== true) fail(routeKey(route), 'ENETDOWN');
+    const key = route.destination.toString();
+    const present = this.routes.get(key) ?? [];
+    const at = present.findIndex((other) => other.tos === route.tos && other.metric === route.metric);
+    if (at >= 0 && verb === 'add') fail(routeKey(route), 'EEXIST');
+    const place = at < 0 || verb === 'append' ? present.length : at;
+    const isReplacement = at >= 0 && verb === 'replace';
+    this.routes.set(key, present.toSpliced(place, isReplacement ? 1 : 0, route));
+    this.emit({ type: 'route', isDeleted: false, isReplacement, route });
+  }
+
+  delRoute(route: RouteInfo): void {
+    const key = route.destination.toString();
+    const present = this.routes.get(key) ?? [];
+    const at = present.findIndex((other) => routeKey(other) === routeKey(route));
+    const found = present[at];
+    if (found === undefined) return;
+    const rest = present.toSpliced(at, 1);
+    if (rest.length === 0) this.routes.delete(key);
+    else this.routes.set(key, rest);
+    this.emit({ type: 'route', isDeleted: true, isReplacement: false, route: found });
+  }
+
+  /** Everything there is, as sorted lines without device indexes. */
+  describe(): string[] {
+    const name = (index: number): string => this.links.get(index)?.name ?? '-';
+    return [
+      ...Array.from(this.links.values(), (link) => `link ${JSON.stringify({ ...link, index: undefined })}`),
+      ...Array.from(this.addresses.keys(), (key) => `address ${key.replace(/^\d+/, (index) => name(Number(index)))}`),
+      ...Array.from(
+        this.neighbours.values(),
+        (one) => `neighbour ${name(one.index)} ${one.address.toString()} ${one.mac ?? ''} ${one.isPermanent}`,
+      ),
+      ...[...this.fdb.values()].flat().map((one) => `fdb ${name(one.index)} ${one.mac} ${String(one.destination)}`),
+      ...[...this.routes.values()]
+        .flat()
+        .map((route) => `route ${routeKey({ ...route, index: 0 })} dev ${name(route.index)}`),
+    ].sort();
+  }
+
+  private applyLink(operation: Operation & { readonly kind: 'link' }, indexOf: (device: string) => number): void {
+    const { device: name } = operation;
+    if (operation.verb === 'del') {
+      this.delLink(indexOf(name));
+    } else if (operation.verb === 'set') {
+      const { vxlan, ...change } = operation.change;
+      const { details } = this.needLink(indexOf(name));
+      const isLearning = vxlan !== undefined && details?.kind === 'vxlan';
+      this.setLink(indexOf(name), {
+        ...change,
+        ...(isLearning ? { details: { ...details, learning: vxlan.learning } } : {}),
+      });
+    } else {
+      if (operation.replaces) this.delLink(indexOf(name));
+      const { spec, alias } = operation;
+      const mac = spec.kind === 'vxlan' ? { mac: spec.mac } : {};
+      this.addLink({ name, kind: spec.kind, mtu: spec.mtu, alias, ...mac, txQueueLength: 0, details: detailsOf(spec) });
+    }
+  }
+
+  private routeOf(spec: RouteSpec, indexOf: (device: string) => number): RouteInfo {
+    return routeInfo(spec.destination, {
+      type: spec.type,
+      index: spec.device === undefined ? 0 : indexOf(spec.device),
+      gateway: spec.gateway,
+      isOnlink: spec.isOnlink,
+      scope: spec.destination.family === 4 ? spec.scope : 'global',
+      protocol: ROUTE_PROTOCOL,
+    });
+  }
+
+  private forgetRoutesOf(index: number, family?: Family): void {
+    for (const [key, routes] of this.routes) {
+      const rest = routes.filter(
+        (route) => route.index !== index || (family !== undefined && route.destination.family !== family),
+      );
+      for (const route of routes) {
+        if (rest.includes(route) || route.destination.family === 4) continue;
+        this.emit({ type: 'route', isDeleted: true, isReplacement: false, route });
+      }
+      if (rest.length === 0) this.routes.delete(key);
+      else this.routes.set(key, rest);
+    }
+  }
+
+  private needLink(index: number): LinkInfo {
+    return this.links.get(index) ?? fail(String(index), 'ENODEV');
+  }
+
+  private needVxlan(index: number): void {
+    if (this.needLink(index).kind !== 'vxlan') fail(String(index), 'EOPNOTSUPP');
+  }
+
+  private emit(event: NetlinkEvent): void {
+    if (this.listener === undefined) return;
+    if (this.queue.length === 0) {
+      setImmediate(() => {
+        this.deliver();
+      });
+    }
+    this.queue.push(event);
+  }
+}
+
+/** A route of the main table; whatever is not given is the default. */
+export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): RouteInfo {
+  return {
+    destination,
+    type: 'unicast',
+    table: 254,
+    protocol: 3,
+    scope: 'global',
+    tos: 0,
+    metric: destination.family === 4 ? 0 : 1024,
+    prefsrc: undefined,
+    index: 0,
+    gateway: undefined,
+    isOnlink: false,
+    multipath: [],
+    ...more,
+  };
+}
+
+/** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
+export function detailsOf(spec: (Operation & { kind: 'link'; verb: 'add' })['spec']): LinkDetails {
+  const { local } = spec;
+  if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };
+  const { vni, underlayIndex, port, learning, gbp } = spec;
+  const flags = { l2miss: false, l3miss: false, isExternal: false, group: undefined };
+  return { kind: 'vxlan', vni, underlayIndex, local, port: port === 0 ? 8472 : port, learning, gbp, ...flags };
+}
+
+function fdbEntry(index: number, mac: MacAddress, destination: IpAddress): FdbInfo {
+  const plain = { port: undefined, vni: undefined, viaIndex: undefined, masterIndex: 0 };
+  return { index, mac, destination, ...plain, isPermanent: true, isSelf: true };
+}
+
+function isPlain({ port, vni, viaIndex }: FdbInfo): boolean {
+  return port === undefined && vni === undefined && viaIndex === undefined;
+}
+
+function isSameFdb(a: FdbInfo, b: FdbInfo): boolean {
+  return String(a.destination) === String(b.destination) && a.port === b.port;
+}
+
+function addressKey(index: number, address: IpAddress, length: number, peer: IpAddress | undefined): string {
+  return `${index} ${address.toString()}/${length} ${peer?.toString() ?? ''}`;
+}
+
+function routeKey(route: RouteInfo): string {
+  const { destination, type, protocol, scope, tos, metric, index, gateway, isOnlink } = route;
+  return [destination, type, protocol, scope, tos, metric, index, gateway, isOnlink].map(String).join(' ');
+}
+
+function refused(what: string, errno: string): OverlayError {
+  return new OverlayError('ERR_NETLINK', `cannot change ${what}: ${errno}`, { context: { errno } });
+}
+
+function fail(what: string, errno: string): never {
+  throw refused(what, errno);
+}

@@ -1,0 +1,698 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { IpAddress } from '../../../src/ip/address.js';
+import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
+import { Prefix } from '../../../src/ip/prefix.js';
+import type { LinkInfo } from '../../../src/netlink/link.js';
+import { ActualState } from '../../../src/reconcile/actual.js';
+import {
+  type DesiredState,
+  EMPTY_STATE,
+  type LinkSpec,
+  ROUTE_PROTOCOL,
+  type VxlanLink,
+} from '../../../src/reconcile/desired.js';
+import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
+import { type Plan, diff } from '../../../src/reconcile/diff.js';
+import { type ObjectKey, kindOf, objectKey } from '../../../src/reconcile/object-key.js';
+import { Ownership } from '../../../src/reconcile/ownership.js';
+import { ip, net } from '../../support/builders.js';
+import { FakeKernel, detailsOf, routeInfo } from '../../support/fake-kernel.js';
+
+const MARK = 'tsflannel:a';
+const NETWORK = net('10.5.0.0/16');
+const NETWORK6 = net('fd00:10:5::/48');
+
+/** A kernel, what is desired of it, and the difference. */
+class Host {
+  readonly kernel = new FakeKernel();
+  readonly desired = new DesiredIndex();
+  readonly staleDevices: string[] = [];
+  readonly tunnelDevices = new Set<string>();
+  readonly held = new Set<ObjectKey>();
+  readonly eth0 = this.kernel.addLink({ name: 'eth0', isUp: true });
+
+  ownership(): Ownership {
+    const rules = { instance: 'a', scope: [NETWORK, NETWORK6], staleDevices: this.staleDevices };
+    return new Ownership(rules, this.desired);
+  }
+
+  async actual(): Promise<ActualState> {
+    const actual = new ActualState(this.desired, this.ownership(), 8472);
+    for (const link of await this.kernel.listLinks()) actual.putLink(link);
+    for (const index of actual.ourDevices.keys()) {
+      for (const address of await this.kernel.listAddresses(index)) actual.putAddress(address);
+      for (const family of [4, 6] as const) {
+        for (const neighbour of await this.kernel.listNeighbours(family, index)) actual.putNeighbour(neighbour);
+      }
+      for (const entry of await this.kernel.listFdb(index)) actual.putFdb(entry);
+    }
+    for (const family of [4, 6] as const) {
+      for (const route of await this.kernel.listRoutes(family)) actual.putRoute(route);
+    }
+    for (const [key, { path }] of this.desired.sysctls.entries()) {
+      const text = this.kernel.readSysctl(path);
+      if (text !== undefined) actual.sysctls.set(key, text);
+    }
+    return actual;
+  }
+
+  async plan(state?: DesiredState, keys?: Iterable<ObjectKey>): Promise<Plan> {
+    if (state !== undefined) this.desired.update(state);
+    const isHeld = (key: ObjectKey): boolean => this.held.has(key);
+    const { desired, tunnelDevices } = this;
+    const ownership = this.ownership();
+    const input = { actual: await this.actual(), desired, ownership, isHeld, tunnelDevices };
+    return diff(keys === undefined ? input : { ...input, keys });
+  }
+
+  /** Carries out a plan as the reconciler does; the kernel throws on operations that make no sense. */
+  carryOut(plan: Plan): void {
+    for (const operation of plan.operations) {
+      this.kernel.apply(operation, (device) => {
+        const link = this.kernel.getLink(device);
+        assert.ok(link, `${operation.key}: no device ${device}`);
+        return link.index;
+      });
+    }
+  }
+
+  /** Plan, do it, and check that nothing is left to do. */
+  async reconcile(state: DesiredState): Promise<Plan> {
+    const plan = await this.plan(state);
+    this.carryOut(plan);
+    const again = await this.plan();
+    assert.deepEqual(again.operations, [], 'a second difference finds something to do');
+    return plan;
+  }
+}
+
+const mac = (n: number): MacAddress => parseMac(`02:00:00:00:00:${n.toString(16).padStart(2, '0')}`);
+
+const vxlan = (more: Partial<VxlanLink> = {}): VxlanLink => ({
+  kind: 'vxlan',
+  name: 'flannel.1',
+  mtu: 1450,
+  mac: mac(1),
+  vni: 1,
+  underlayIndex: 1,
+  local: ip('192.0.2.1'),
+  port: 0,
+  learning: false,
+  gbp: false,
+  ...more,
+});
+
+/** Device, own address, and one peer per number, as the vxlan backend wants them. */
+function overlay(peers: readonly number[], link: LinkSpec = vxlan()): DesiredState {
+  const device = link.name;
+  return {
+    ...EMPTY_STATE,
+    links: [link],
+    addresses: [{ device, address: ip('10.5.1.0'), length: 32 }],
+    neighbours: peers.map((n) => ({ device, address: ip(`10.5.${n}.0`), mac: mac(n) })),
+    fdb: peers.map((n) => ({ device, mac: mac(n), destination: ip(`192.0.2.${n}`) })),
+    routes: peers.map((n) => ({
+      destination: net(`10.5.${n}.0/24`),
+      type: 'unicast',
+      device,
+      gateway: ip(`10.5.${n}.0`),
+      isOnlink: true,
+      scope: 'global',
+    })),
+  };
+}
+
+/** Host-gw's form of one peer. */
+function directRoute(n: number, device = 'eth0'): DesiredState {
+  const destination = net(`10.5.${n}.0/24`);
+  const common = { type: 'unicast', isOnlink: false, scope: 'global' } as const;
+  return { ...EMPTY_STATE, routes: [{ ...common, destination, device, gateway: ip(`192.0.2.${n}`) }] };
+}
+
+const steps = (plan: Plan): string[] => plan.operations.map((op) => `${op.kind} ${op.verb}`);
+
+describe('diff', () => {
+  it('makes a device before what lies on it, and brings it up before routes lead to it', async () => {
+    const host = new Host();
+    const sysctl = 'net/ipv6/conf/flannel.1/accept_ra';
+    const plan = await host.plan({ ...overlay([2, 3]), sysctls: [{ path: sysctl, value: '0' }] });
+    assert.deepEqual(steps(plan), [
+      'link add',
+      'sysctl set',
+      'address replace',
+      'link set',
+      ...['neighbour replace', 'neighbour replace', 'fdb replace', 'fdb replace', 'route add', 'route add'],
+    ]);
+  });
+
+  it('removes in reverse order, after everything new is there', async () => {
+    const host = new Host();
+    await host.reconcile(overlay([2, 3]));
+    const plan = await host.reconcile(overlay([3, 4]));
+    assert.deepEqual(steps(plan), [
+      ...['neighbour replace', 'fdb replace', 'route add'],
+      ...['route del', 'fdb del', 'neighbour del'],
+    ]);
+  });
+
+  it('moves routes to another device in one step each, and deletes the old device last, with all that is on it', async () => {
+    const host = new Host();
+    await host.reconcile(overlay([2, 3]));
+    const plan = await host.reconcile(overlay([2, 3], vxlan({ name: 'flannel.2', vni: 2 })));
+    assert.deepEqual(steps(plan).slice(-3), ['route replace', 'route replace', 'link del']);
+    assert.equal(plan.operations.filter(({ verb }) => verb === 'del').length, 1);
+    assert.equal(host.kernel.getLink('flannel.1'), undefined);
+  });
+
+  describe('on devices', () => {
+    for (const [what, change] of Object.entries({
+      VNI: { vni: 2 },
+      'underlay device': { underlayIndex: 7 },
+      'source address': { local: ip('192.0.2.99') },
+      port: { port: 4789 },
+      'group policy extension': { gbp: true },
+    } satisfies Record<string, Partial<VxlanLink>>)) {
+      it(`makes a VXLAN device anew whose ${what} differs, with everything on it`, async () => {
+        const host = new Host();
+        await host.reconcile(overlay([2]));
+        const plan = await host.reconcile(overlay([2], vxlan(change)));
+        assert.deepEqual(steps(plan), [
+          ...['link add', 'address replace', 'link set'],
+          ...['neighbour replace', 'fdb replace', 'route add'],
+        ]);
+        assert.ok(plan.operations.every(({ key, reason }) => (kindOf(key) === 'link' ? reason === 'altered' : true)));
+      });
+    }
+
+    for (const [what, change] of Object.entries({
+      group: { group: ip('198.51.100.1') },
+      'L2 miss notification': { l2miss: true },
+      'external control': { isExternal: true },
+    })) {
+      it(`makes a VXLAN device anew that has ${what}`, async () => {
+        const host = new Host();
+        const details = { ...detailsOf(vxlan()), ...change } as NonNullable<LinkInfo['details']>;
+        host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', mac: mac(1), mtu: 1450, details, isUp: true });
+        assert.equal(steps(await host.reconcile(overlay([])))[0], 'link add');
+      });
+    }
+
+    for (const [what, change, step] of [
+      ['MTU', { mtu: 1400 }, ['link set']],
+      ['learning', { learning: true }, ['link set']],
+      ['MAC', { mac: mac(9) }, ['link set', 'neighbour replace']],
+    ] as const) {
+      it(`changes the ${what} in place, and renews what the kernel drops for it`, async () => {
+        const host = new Host();
+        await host.reconcile(overlay([2]));
+        assert.deepEqual(steps(await host.reconcile(overlay([2], vxlan(change)))), step);
+      });
+    }
+
+    it("takes over flannel's device as it is and marks it", async () => {
+      const host = new Host();
+      const link = {
+        name: 'flannel.1',
+        kind: 'vxlan',
+        mac: mac(1),
+        mtu: 1450,
+        isUp: true,
+        details: detailsOf(vxlan()),
+      };
+      const { index } = host.kernel.addLink(link);
+      host.kernel.putAddress(index, ip('10.5.1.0'), 32);
+      host.kernel.putNeighbour(index, ip('10.5.2.0'), mac(2));
+      host.kernel.appendFdb(index, mac(2), ip('192.0.2.2'));
+      const gateway = ip('10.5.2.0');
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index, gateway, isOnlink: true }), 'add');
+      host.kernel.putRoute(routeInfo(net('10.5.9.0/24'), { index, gateway: ip('10.5.9.0'), isOnlink: true }), 'add');
+      const plan = await host.reconcile(overlay([2]));
+      assert.deepEqual(steps(plan), ['link set', 'route replace', 'route del']);
+      assert.equal(host.kernel.getLink('flannel.1')?.alias, MARK);
+    });
+
+    it('reports a device of another kind with the wanted name, and leaves it and its objects alone', async () => {
+      const host = new Host();
+      const { index } = host.kernel.addLink({ name: 'flannel.1', kind: 'bridge', isUp: true });
+      host.kernel.putAddress(index, ip('203.0.113.1'), 24);
+      const plan = await host.reconcile(overlay([2]));
+      assert.deepEqual(plan.operations, []);
+      const error = plan.conflicts.get(objectKey.link('flannel.1'));
+      assert.equal(error?.code, 'ERR_DEVICE_TAKEN');
+      assert.match(String(error), /cannot make vxlan device flannel\.1: a device of kind bridge has that name/);
+      assert.match(error.hint ?? '', /ip link del flannel\.1/);
+      assert.equal(plan.blocked.size, 4); // address, neighbour, forwarding entry, route
+    });
+
+    it("does not take over another daemon's device", async () => {
+      const host = new Host();
+      const alias = 'tsflannel:b';
+      host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', alias, details: detailsOf(vxlan()), isUp: true });
+      const plan = await host.reconcile(overlay([2]));
+      assert.deepEqual(plan.operations, []);
+      assert.match(String(plan.conflicts.get(objectKey.link('flannel.1'))), /belongs to another daemon/);
+    });
+
+    it('deletes devices with its mark that are not desired, and no others', async () => {
+      const host = new Host();
+      const details = detailsOf(vxlan());
+      host.kernel.addLink({ name: 'flannel.7', kind: 'vxlan', alias: MARK, details });
+      host.kernel.addLink({ name: 'flannel.8', kind: 'vxlan', alias: 'tsflannel:b', details });
+      host.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', details });
+      await host.reconcile(EMPTY_STATE);
+      assert.deepEqual(
+        Array.from(host.kernel.links.values(), ({ name }) => name),
+        ['eth0', 'flannel.8', 'flannel.9'],
+      );
+    });
+
+    it('deletes a listed device of a replaced flanneld if its kind is one that flannel makes', async () => {
+      const host = new Host();
+      host.staleDevices.push('flannel.9', 'br0');
+      host.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', details: detailsOf(vxlan()) });
+      host.kernel.addLink({ name: 'br0', kind: 'bridge' });
+      await host.reconcile(EMPTY_STATE);
+      assert.equal(host.kernel.getLink('flannel.9'), undefined);
+      assert.ok(host.kernel.getLink('br0'));
+    });
+
+    it('waits for the tunnel that makes a TUN device, and then configures it', async () => {
+      const host = new Host();
+      const tun = { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 } as const;
+      const foreign = host.kernel.addLink({ name: 'flannel0', kind: 'tun', mtu: 1400 });
+      const waiting = await host.reconcile(overlay([], tun));
+      assert.deepEqual(waiting.operations, []);
+      assert.ok(waiting.blocked.has(objectKey.link('flannel0')));
+      assert.equal(host.kernel.links.get(foreign.index)?.mtu, 1400);
+      host.tunnelDevices.add('flannel0');
+      await host.reconcile(overlay([], tun));
+      const { mtu, txQueueLength, alias, isUp } = host.kernel.getLink('flannel0') ?? {};
+      assert.deepEqual([mtu, txQueueLength, alias, isUp], [1472, 500, MARK, true]);
+    });
+
+    it('leaves the deletion of a TUN device to its tunnel', async () => {
+      const host = new Host();
+      host.tunnelDevices.add('flannel0');
+      host.kernel.addLink({ name: 'flannel0', kind: 'tun', alias: MARK });
+      assert.deepEqual((await host.plan(EMPTY_STATE)).operations, []);
+    });
+  });
+
+  describe('on what lies on devices', () => {
+    it('removes other addresses of a desired family, except link-local IPv6', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.putAddress(index, ip('10.5.1.1'), 24);
+      host.kernel.putAddress(index, ip('10.5.1.0'), 32, ip('10.5.1.9'));
+      host.kernel.putAddress(index, ip('fe80::1'), 64);
+      host.kernel.putAddress(index, ip('2001:db8::1'), 64);
+      assert.deepEqual(steps(await host.reconcile(overlay([]))), ['address del', 'address del']);
+      assert.equal(host.kernel.addresses.size, 3);
+    });
+
+    it('ignores entries that the kernel learned or made itself', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.putNeighbour(index, ip('10.5.77.0'), mac(7), false);
+      host.kernel.appendFdb(index, parseMac('00:00:00:00:00:00'), ip('192.0.2.9'));
+      host.kernel.appendFdb(index, parseMac('01:00:5e:00:00:01'), ip('192.0.2.9'));
+      host.kernel.appendFdb(index, mac(9), ip('192.0.2.9'), { isPermanent: false });
+      host.kernel.putRoute(routeInfo(net('fe80::/64'), { index, protocol: 2, metric: 256 }), 'add');
+      assert.deepEqual((await host.plan()).operations, []);
+    });
+
+    it('replaces a learned neighbour by a permanent one', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.putNeighbour(index, ip('10.5.2.0'), mac(2), false);
+      assert.deepEqual(steps(await host.reconcile(overlay([2]))), ['neighbour replace']);
+    });
+
+    it('leaves exactly the wanted destination of a MAC that has several', async () => {
+      for (const destinations of [
+        ['192.0.2.2', '192.0.2.8', '192.0.2.9'],
+        ['192.0.2.8', '192.0.2.2'],
+        ['192.0.2.8', '192.0.2.9'],
+      ]) {
+        const host = new Host();
+        await host.reconcile(overlay([]));
+        const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+        for (const destination of destinations) host.kernel.appendFdb(index, mac(2), ip(destination));
+        await host.reconcile(overlay([2]));
+        assert.deepEqual(
+          [...host.kernel.fdb.values()].flat().map((entry) => String(entry.destination)),
+          ['192.0.2.2'],
+        );
+      }
+    });
+
+    it('replaces an entry with the right address but a port of its own', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.appendFdb(index, mac(2), ip('192.0.2.2'), { port: 4789 });
+      await host.reconcile(overlay([2]));
+      assert.equal([...host.kernel.fdb.values()].flat()[0]?.port, undefined);
+    });
+
+    it('sets a parameter that differs, and asks for none that this kernel lacks because IPv6 is off', async () => {
+      const host = new Host();
+      host.kernel.sysctls.set('net/ipv4/conf/flannel.1/rp_filter', '1');
+      await host.reconcile(overlay([]));
+      const sysctls = [
+        { path: 'net/ipv4/conf/flannel.1/rp_filter', value: '2' },
+        { path: 'net/ipv6/conf/flannel.1/accept_ra', value: '0' },
+      ];
+      assert.deepEqual(steps(await host.reconcile({ ...overlay([]), sysctls })), ['sysctl set']);
+      assert.equal(host.kernel.sysctls.get('net/ipv4/conf/flannel.1/rp_filter'), '2');
+    });
+  });
+
+  describe('on routes', () => {
+    it("takes over flannel's route that leads the same way", async () => {
+      const host = new Host();
+      const { index } = host.eth0;
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index, gateway: ip('192.0.2.2') }), 'add');
+      assert.deepEqual(steps(await host.reconcile(directRoute(2))), ['route replace']);
+    });
+
+    it("is content with an administrator's route that leads the same way", async () => {
+      const host = new Host();
+      const { index } = host.eth0;
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index, gateway: ip('192.0.2.2'), protocol: 4 }), 'add');
+      const plan = await host.reconcile(directRoute(2));
+      assert.deepEqual([plan.operations, plan.conflicts.size], [[], 0]);
+    });
+
+    it('reports a foreign route in the way with the command that removes it', async () => {
+      const host = new Host();
+      const { index } = host.eth0;
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index, gateway: ip('192.0.2.77') }), 'add');
+      const before = host.kernel.describe();
+      const plan = await host.reconcile(directRoute(2));
+      assert.deepEqual(host.kernel.describe(), before);
+      const error = plan.conflicts.get(objectKey.route(net('10.5.2.0/24')));
+      assert.equal(error?.code, 'ERR_ROUTE_CONFLICT');
+      assert.match(error.hint ?? '', /ip route del 10\.5\.2\.0\/24 via 192\.0\.2\.77 dev eth0/);
+    });
+
+    it('lets a foreign route with another metric be', async () => {
+      const host = new Host();
+      const foreign = { index: host.eth0.index, gateway: ip('192.0.2.77'), metric: 100 };
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), foreign), 'add');
+      assert.deepEqual(steps(await host.reconcile(directRoute(2))), ['route add']);
+      assert.equal(host.kernel.routes.get('10.5.2.0/24')?.length, 2);
+    });
+
+    it('removes routes with its protocol number only inside its own networks', async () => {
+      const host = new Host();
+      const own = { index: host.eth0.index, protocol: ROUTE_PROTOCOL, gateway: ip('192.0.2.9') };
+      host.kernel.putRoute(routeInfo(net('10.5.9.0/24'), own), 'add');
+      host.kernel.putRoute(routeInfo(net('10.6.9.0/24'), own), 'add');
+      host.kernel.putRoute(routeInfo(net('10.5.8.0/24'), { protocol: ROUTE_PROTOCOL, type: 'blackhole' }), 'add');
+      await host.reconcile(EMPTY_STATE);
+      assert.deepEqual([...host.kernel.routes.keys()], ['10.6.9.0/24']);
+    });
+
+    it("never touches routes on another daemon's device, whatever their destination", async () => {
+      const host = new Host();
+      const { index } = host.kernel.addLink({ name: 'flannel.8', kind: 'vxlan', alias: 'tsflannel:b', isUp: true });
+      host.kernel.putRoute(routeInfo(net('10.5.9.0/24'), { index, protocol: ROUTE_PROTOCOL }), 'add');
+      assert.deepEqual((await host.plan(EMPTY_STATE)).operations, []);
+    });
+
+    it('keeps the route that carries packets while the device of its successor is missing', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const tun: LinkSpec = { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 };
+      const both = { ...overlay([2]), links: [vxlan(), tun] };
+      const moved = both.routes.map((route) => ({ ...route, device: 'flannel0' }));
+      const plan = await host.reconcile({ ...both, routes: moved });
+      assert.deepEqual(plan.operations, []);
+      assert.ok(plan.blocked.has(objectKey.route(net('10.5.2.0/24'))));
+    });
+
+    it('waits for an underlay device that is down', async () => {
+      const host = new Host();
+      host.kernel.setLink(host.eth0.index, { isUp: false });
+      const plan = await host.reconcile(directRoute(2));
+      assert.deepEqual([...plan.blocked], [objectKey.route(net('10.5.2.0/24'))]);
+    });
+  });
+
+  it('leaves out what failed lately, and says so', async () => {
+    const host = new Host();
+    await host.reconcile(overlay([]));
+    host.held.add(objectKey.route(net('10.5.2.0/24')));
+    const plan = await host.plan(overlay([2]));
+    assert.deepEqual(steps(plan), ['neighbour replace', 'fdb replace']);
+    assert.deepEqual([...plan.held], [objectKey.route(net('10.5.2.0/24'))]);
+  });
+
+  it('puts nothing on a device that could not be made lately', async () => {
+    const host = new Host();
+    host.held.add(objectKey.link('flannel.1'));
+    const plan = await host.plan(overlay([2]));
+    assert.deepEqual(plan.operations, []);
+    assert.equal(plan.blocked.size, 4);
+  });
+
+  it('looks only at the given objects when asked to', async () => {
+    const host = new Host();
+    await host.reconcile(overlay([2, 3]));
+    const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+    host.kernel.delNeighbour(index, ip('10.5.2.0'));
+    host.kernel.delNeighbour(index, ip('10.5.3.0'));
+    const plan = await host.plan(undefined, [objectKey.neighbour('flannel.1', ip('10.5.3.0'))]);
+    assert.deepEqual(
+      plan.operations.map(({ key }) => key),
+      ['neighbour flannel.1 10.5.3.0'],
+    );
+  });
+
+  it('needs as many operations as there are changes, whatever the number of peers', async () => {
+    const peers = (count: number): DesiredState => {
+      const base = overlay([]);
+      const numbers = Array.from({ length: count }, (_, n) => n);
+      const address = (n: number): IpAddress => IpAddress.fromValue(4, ip('10.5.0.0').value + (BigInt(n) << 8n));
+      return {
+        ...base,
+        neighbours: numbers.map((n) => ({ device: 'flannel.1', address: address(n), mac: mac(n % 200) })),
+        routes: numbers.map((n) => {
+          const gateway = address(n);
+          const destination = Prefix.of(gateway, 24);
+          return { destination, type: 'unicast', device: 'flannel.1', gateway, isOnlink: true, scope: 'global' };
+        }),
+      };
+    };
+    const host = new Host();
+    await host.reconcile(peers(2000));
+    const plan = await host.plan(peers(2001));
+    assert.equal(plan.operations.length, 2);
+  });
+});
+
+// Properties
+
+const numbers = fc.uniqueArray(fc.integer({ min: 2, max: 9 }), { maxLength: 6 });
+const macs = fc.integer({ min: 1, max: 9 }).map(mac);
+const underlays = fc.integer({ min: 1, max: 9 }).map((n) => ip(`192.0.2.${n}`));
+
+/** Any state of a VXLAN device for IPv4 and host-gw routes, some for the same destinations. */
+const desiredStates: fc.Arbitrary<DesiredState> = fc
+  .record({
+    link: fc.option(
+      fc.record({
+        vni: fc.constantFrom(1, 2),
+        mtu: fc.constantFrom(1400, 1450),
+        mac: macs,
+        port: fc.constantFrom(0, 4789),
+        learning: fc.boolean(),
+      }),
+      { nil: undefined },
+    ),
+    peers: numbers,
+    direct: numbers,
+    blackhole: fc.boolean(),
+  })
+  .map(({ link, peers, direct, blackhole }) => {
+    const spec = link && vxlan({ ...link, name: `flannel.${link.vni}` });
+    const base = spec === undefined ? EMPTY_STATE : overlay(peers, spec);
+    const onLink = direct.filter((n) => spec === undefined || !peers.includes(n));
+    const hole = {
+      type: 'blackhole',
+      device: undefined,
+      gateway: undefined,
+      isOnlink: false,
+      scope: 'global',
+    } as const;
+    return {
+      ...base,
+      routes: [
+        ...base.routes,
+        ...onLink.flatMap((n) => directRoute(n).routes),
+        ...(blackhole ? [{ ...hole, destination: net('10.5.1.0/24') }] : []),
+      ],
+    };
+  });
+
+/** Something that somebody did to a kernel; `owner` says whose object it makes or breaks. */
+const disturbances: fc.Arbitrary<(host: Host) => void> = fc.oneof(
+  fc.record({ n: fc.integer({ min: 1, max: 9 }), mac: macs }).map(({ n, mac }) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.putNeighbour(index, ip(`10.5.${n}.0`), mac);
+  }),
+  fc.integer({ min: 1, max: 9 }).map((n) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.delNeighbour(index, ip(`10.5.${n}.0`));
+  }),
+  fc.record({ mac: macs, destination: underlays }).map(({ mac, destination }) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.appendFdb(index, mac, destination);
+  }),
+  macs.map((mac) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.delFdb(index, mac);
+  }),
+  fc.integer({ min: 1, max: 9 }).map((n) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.putAddress(index, ip(`10.5.1.${n}`), 32);
+  }),
+  fc.constant((host: Host) => {
+    for (const index of devices(host)) host.kernel.delAddress(index, ip('10.5.1.0'), 32);
+  }),
+  fc
+    .record({
+      n: fc.integer({ min: 2, max: 9 }),
+      gateway: underlays,
+      metric: fc.constantFrom(0, 50),
+      owned: fc.boolean(),
+    })
+    .map(({ n, gateway, metric, owned }) => (host: Host) => {
+      // A route of flannel's that leads the desired way would be taken over; others lead elsewhere.
+      const way = owned ? { gateway, protocol: ROUTE_PROTOCOL } : { gateway: ip('198.51.100.1'), protocol: 3 };
+      const more = { ...way, metric, index: host.eth0.index };
+      host.kernel.putRoute(routeInfo(net(`10.5.${n}.0/24`), more), 'append');
+    }),
+  fc.integer({ min: 2, max: 9 }).map((n) => (host: Host) => {
+    for (const route of host.kernel.routes.get(`10.5.${n}.0/24`) ?? []) host.kernel.delRoute(route);
+  }),
+  fc.record({ mtu: fc.constantFrom(1300, 1500), isUp: fc.boolean(), mac: macs }).map((change) => (host: Host) => {
+    for (const index of devices(host)) host.kernel.setLink(index, change);
+  }),
+  fc.constant((host: Host) => {
+    for (const index of devices(host)) host.kernel.delLink(index);
+  }),
+);
+
+const devices = (host: Host): number[] =>
+  [...host.kernel.links.values()].filter(({ alias }) => alias === MARK).map(({ index }) => index);
+
+/** Lines about what is nobody's business but its owner's. */
+function foreignLines(host: Host): string[] {
+  const own = new Set(devices(host).map((index) => host.kernel.links.get(index)?.name ?? ''));
+  return host.kernel.describe().filter((line) => {
+    if (line.startsWith('route')) {
+      if (line.endsWith(' dev flannel.9')) return true;
+      return !line.includes(` ${ROUTE_PROTOCOL} `) && ![...own].some((name) => line.endsWith(` dev ${name}`));
+    }
+    return ![...own].some((name) => line.includes(`${name} `) || line.includes(`"${name}"`));
+  });
+}
+
+/** Objects of others that no desired state ever mentions, and one that sits where ours may have to. */
+function addForeignObjects(host: Host): void {
+  const { kernel, eth0 } = host;
+  kernel.putAddress(eth0.index, ip('192.0.2.1'), 24);
+  kernel.putNeighbour(eth0.index, ip('192.0.2.2'), mac(77));
+  kernel.putRoute(routeInfo(net('198.51.100.0/24'), { index: eth0.index, gateway: ip('192.0.2.254') }), 'add');
+  kernel.putRoute(routeInfo(net('10.5.3.0/24'), { index: eth0.index, gateway: ip('192.0.2.254'), protocol: 4 }), 'add');
+  const other = kernel.addLink({ name: 'flannel.9', kind: 'vxlan', alias: 'tsflannel:b', isUp: true });
+  kernel.putAddress(other.index, ip('10.9.1.0'), 32);
+  kernel.putRoute(routeInfo(net('10.5.4.0/25'), { index: other.index, protocol: ROUTE_PROTOCOL }), 'add');
+}
+
+describe('diff, for any kernel and any desired state', () => {
+  const runs = { numRuns: 400 };
+
+  it('reaches the desired state in one go, finds nothing more to do, and touches nothing of others', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        desiredStates,
+        fc.array(disturbances, { maxLength: 8 }),
+        desiredStates,
+        async (first, disturbing, second) => {
+          const host = new Host();
+          addForeignObjects(host);
+          const foreign = foreignLines(host);
+          await host.reconcile(first);
+          for (const disturb of disturbing) disturb(host);
+          const before = foreignLines(host);
+          const plan = await host.reconcile(second);
+          assert.deepEqual(foreignLines(host), before);
+          assert.ok(foreign.every((line) => before.includes(line) || line.startsWith('route 10.5.')));
+          assertReached(host, second, plan);
+        },
+      ),
+      runs,
+    );
+  });
+
+  it('cleans up everything of ours and nothing else', async () => {
+    await fc.assert(
+      fc.asyncProperty(desiredStates, fc.array(disturbances, { maxLength: 8 }), async (state, disturbing) => {
+        const host = new Host();
+        addForeignObjects(host);
+        await host.reconcile(state);
+        for (const disturb of disturbing) disturb(host);
+        const before = foreignLines(host);
+        await host.reconcile(EMPTY_STATE);
+        assert.deepEqual(host.kernel.describe(), [...before].sort());
+      }),
+      runs,
+    );
+  });
+
+  it('makes every route before it removes any', async () => {
+    await fc.assert(
+      fc.asyncProperty(desiredStates, desiredStates, async (first, second) => {
+        const host = new Host();
+        await host.reconcile(first);
+        const plan = await host.plan(second);
+        const firstRemoval = plan.operations.findIndex(({ verb }) => verb === 'del');
+        const lastMade = plan.operations.findLastIndex(({ verb }) => verb !== 'del');
+        assert.ok(firstRemoval < 0 || lastMade < firstRemoval, steps(plan).join());
+      }),
+      runs,
+    );
+  });
+});
+
+/** Every desired object is there, except what the plan says cannot be. */
+function assertReached(host: Host, state: DesiredState, plan: Plan): void {
+  const { kernel } = host;
+  const isMissing = (key: ObjectKey): boolean => plan.conflicts.has(key) || plan.blocked.has(key);
+  for (const spec of state.links) {
+    const link = kernel.getLink(spec.name);
+    assert.ok(link?.isUp && link.mtu === spec.mtu && link.alias === MARK, spec.name);
+    assert.deepEqual(spec.kind === 'vxlan' ? link.details : undefined, detailsOf(spec as VxlanLink));
+  }
+  for (const { device, address, mac } of state.neighbours) {
+    assert.equal(kernel.neighbours.get(`${String(kernel.getLink(device)?.index)} ${address.toString()}`)?.mac, mac);
+  }
+  for (const { device, mac, destination } of state.fdb) {
+    const entries = kernel.fdb.get(`${String(kernel.getLink(device)?.index)} ${mac}`);
+    assert.deepEqual(
+      entries?.map((entry) => String(entry.destination)),
+      [destination.toString()],
+    );
+  }
+  for (const spec of state.routes) {
+    if (isMissing(objectKey.route(spec.destination))) continue;
+    const metric = spec.destination.family === 4 ? 0 : 1024;
+    const used = kernel.routes.get(spec.destination.toString())?.find((route) => route.metric === metric);
+    assert.ok(used, spec.destination.toString());
+    assert.equal(used.type, spec.type);
+    assert.equal(String(used.gateway), String(spec.gateway));
+    assert.equal(spec.device === undefined ? 0 : kernel.getLink(spec.device)?.index, used.index);
+  }
+}
