@@ -79,6 +79,12 @@ export class EtcdServer {
     this.#isSuspended = false;
   }
 
+  /** Deletes the data of a server that does not run, as a mistake of an operator would. */
+  wipe(): void {
+    const directory = this.args[this.args.indexOf('--data-dir') + 1];
+    if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
+  }
+
   /** Ends it and deletes its data. */
   async destroy(): Promise<void> {
     await this.kill();

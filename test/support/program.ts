@@ -16,6 +16,9 @@ export interface ProgramOptions {
   readonly logFile?: string;
 }
 
+// Output written before the end of a process is in the pipe already; reading it takes far less.
+const OUTPUT_GRACE_MS = 500;
+
 /**
  * A long-running child process with its output kept in memory.
  *
@@ -66,6 +69,13 @@ export class Program {
       });
       this.#child.on('close', (code, signal) => {
         end({ code, signal });
+      });
+      // A grandchild that was left behind holds the pipes open; what it writes is of no interest.
+      this.#child.on('exit', () => {
+        setTimeout(() => {
+          this.#child.stdout?.destroy();
+          this.#child.stderr?.destroy();
+        }, OUTPUT_GRACE_MS).unref();
       });
     });
   }

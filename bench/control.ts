@@ -1,0 +1,154 @@
+import os from 'node:os';
+import type { Netns } from '../test/support/netns.js';
+import { Rig, type Host } from '../test/support/rig.js';
+import { waitFor } from '../test/support/wait.js';
+import { watchCpu } from './cpu.js';
+import type { Table } from './report.js';
+import { quantile } from './stats.js';
+
+/** What the control plane needed with many peers. */
+export interface ControlResult {
+  readonly backend: string;
+  readonly peers: number;
+  /** From the start of the process, with all leases there, until the kernel has a route for each. */
+  readonly startSeconds: number;
+  /** From writing one lease until its route is there; several in turn. */
+  readonly joinMs: readonly number[];
+  /** From writing a hundred leases at once until all routes are there. */
+  readonly burstMs: number;
+  /** From deleting a hundred leases at once until none of their routes is there. */
+  readonly leaveMs: number;
+  /** Processor time of the whole machine's own work per second while nothing changes. */
+  readonly idleCpuShare: number;
+  readonly residentMb: number;
+}
+
+const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
+const BURST = 100;
+const JOINS = 10;
+// etcd refuses transactions of more operations than this (--max-txn-ops).
+const TRANSACTION = 100;
+
+/** Measures each backend with so many peers. */
+export async function measureControlPlane(peers: number): Promise<{ table: Table; raw: readonly ControlResult[] }> {
+  const raw: ControlResult[] = [];
+  for (const backend of BACKENDS) {
+    process.stderr.write(`control plane: ${backend} with ${peers} peers\n`);
+    raw.push(await measureBackend(backend, peers));
+  }
+  const table: Table = {
+    title: `control plane with ${peers} peers on ${os.cpus().length} processors`,
+    head: ['', 'start, s', 'one joins, ms', `${BURST} join, ms`, `${BURST} leave, ms`, 'CPU idle, %', 'memory, MB'],
+    rows: raw.map((result) => [
+      result.backend,
+      result.startSeconds.toFixed(2),
+      quantile(result.joinMs, 0.5).toFixed(0),
+      result.burstMs.toFixed(0),
+      result.leaveMs.toFixed(0),
+      (result.idleCpuShare * 100).toFixed(1),
+      result.residentMb.toFixed(0),
+    ]),
+  };
+  return { table, raw };
+}
+
+async function measureBackend(backend: string, peers: number): Promise<ControlResult> {
+  const rig = await Rig.create({ hosts: 1 });
+  try {
+    const host = rig.host(1);
+    await rig.putConfig({ Network: '10.0.0.0/8', SubnetLen: 24, SubnetMin: '10.1.0.0', Backend: { Type: backend } });
+    await putLeases(rig, backend, 0, peers);
+    const daemon = host.makeDaemon();
+    const startedMs = performance.now();
+    await daemon.startAndWait([], 120_000);
+    await waitForRoutes(host.netns, peers);
+    const startSeconds = (performance.now() - startedMs) / 1000;
+
+    const joinMs: number[] = [];
+    let count = peers;
+    for (let join = 0; join < JOINS; join++) {
+      joinMs.push(await timeChange(host, count + 1, async () => putLeases(rig, backend, count, 1)));
+      count += 1;
+    }
+    const burstMs = await timeChange(host, count + BURST, async () => putLeases(rig, backend, count, BURST));
+    const leaveMs = await timeChange(host, count, async () => deleteLeases(rig, count, BURST));
+    const finish = watchCpu();
+    await new Promise((resolve) => setTimeout(resolve, 5000));
+    const { ownSeconds, wallSeconds } = finish();
+    const residentMb = daemon.residentBytes() / 1e6;
+    await daemon.stop();
+    const idleCpuShare = ownSeconds / wallSeconds;
+    return { backend, peers, startSeconds, joinMs, burstMs, leaveMs, idleCpuShare, residentMb };
+  } finally {
+    await rig.close();
+  }
+}
+
+/** Time from when etcd has answered a change until the kernel has that many routes to peers. */
+async function timeChange(host: Host, routes: number, change: () => Promise<void>): Promise<number> {
+  await change();
+  const start = performance.now();
+  await waitForRoutes(host.netns, routes);
+  return performance.now() - start;
+}
+
+async function waitForRoutes(netns: Netns, count: number): Promise<void> {
+  const routes = async (): Promise<number> => {
+    const { stdout } = await netns.run(['ip', '-4', 'route', 'show']);
+    // A tunnel has one route for the whole network; its peers are in its own table.
+    return stdout.split('\n').filter((line) => /^10\.\d+\.\d+\.0\/24 /.test(line)).length;
+  };
+  await waitFor(async () => (await routes()) === count, {
+    what: `${count} routes to peers`,
+    timeoutMs: 120_000,
+    intervalMs: 2,
+  });
+}
+
+async function putLeases(rig: Rig, backend: string, first: number, count: number): Promise<void> {
+  await changeInTransactions(
+    rig,
+    first,
+    count,
+    (number) => `put ${keyOf(rig, number)} ${quote(leaseOf(number, backend))}`,
+  );
+}
+
+async function deleteLeases(rig: Rig, first: number, count: number): Promise<void> {
+  await changeInTransactions(rig, first, count, (number) => `del ${keyOf(rig, number)}`);
+}
+
+async function changeInTransactions(
+  rig: Rig,
+  first: number,
+  count: number,
+  line: (number: number) => string,
+): Promise<void> {
+  for (let start = first; start < first + count; start += TRANSACTION) {
+    const size = Math.min(TRANSACTION, first + count - start);
+    const lines = Array.from({ length: size }, (_, index) => line(start + index));
+    // etcdctl reads comparisons, requests on success and requests on failure, each closed by an empty line.
+    await rig.etcd.ctl(['txn'], { input: `\n${lines.join('\n')}\n\n\n` });
+  }
+}
+
+/** Subnets from 10.2.0.0/24 up. */
+function keyOf(rig: Rig, number: number): string {
+  return `${rig.etcdPrefix}/subnets/10.${2 + Math.floor(number / 256)}.${number % 256}.0-24`;
+}
+
+/** A lease of a host in 192.0.2.0/24's big neighbour 198.18.0.0/15, which RFC 2544 sets aside for benchmarks. */
+function leaseOf(number: number, backend: string): object {
+  const [high, low] = [Math.floor(number / 250), (number % 250) + 1];
+  const mac = `02:00:00:${[number >> 16, number >> 8, number].map((part) => (part & 255).toString(16).padStart(2, '0')).join(':')}`;
+  return {
+    PublicIP: `198.18.${high}.${low}`,
+    PublicIPv6: null,
+    BackendType: backend,
+    ...(backend === 'vxlan' ? { BackendData: { VNI: 1, VtepMAC: mac } } : {}),
+  };
+}
+
+function quote(value: object): string {
+  return `'${JSON.stringify(value)}'`;
+}
