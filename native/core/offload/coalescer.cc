@@ -57,7 +57,6 @@ void Coalescer::reset() {
   packet_count_ = 0;
   item_count_ = 0;
   flow_count_ = 0;
-  last_flow_ = 0;
   cursor_packet_ = kNoPacket;
 }
 
@@ -170,7 +169,8 @@ void Coalescer::start(Flow& flow, const Candidate& candidate) {
   }
 }
 
-// Joins the packet to the flow's item, if that leaves every bit of it recoverable; else the item is not to grow again.
+// Joins the packet to the flow's item, if that leaves every bit of it recoverable; else the caller starts the next
+// item.
 bool Coalescer::append(Flow& flow, const Candidate& candidate) {
   if (!flow.open) return false;
   Item& item = items_[flow.item];
@@ -209,22 +209,15 @@ bool Coalescer::append(Flow& flow, const Candidate& candidate) {
   // skb_gro_receive() for the total and UDP_GRO_CNT_MAX for the count.
   if (difference != 0 || payload > item.gso_size || item.bytes + payload > options_.max_bytes ||
       item.count >= options_.max_segments) {
-    flow.open = false;
     return false;
   }
 
   // Checking waits until there is something to merge: a packet that stays alone is checked by the stack.
   if (!flow.first_verified) {
     flow.first_verified = checksums_ok(first, packets_[item.first].length, candidate.is_tcp);
-    if (!flow.first_verified) {
-      flow.open = false;
-      return false;
-    }
+    if (!flow.first_verified) return false;
   }
-  if (!checksums_ok(data, candidate.length, candidate.is_tcp)) {
-    flow.open = false;
-    return false;
-  }
+  if (!checksums_ok(data, candidate.length, candidate.is_tcp)) return false;
 
   const uint16_t index = add_packet({candidate.data, candidate.length});
   packets_[item.last].next = index;
