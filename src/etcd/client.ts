@@ -60,6 +60,9 @@ interface Metadata {
 /** One complaint a minute is enough for a state that lasts. */
 const COMPLAIN_EVERY_MS = 60_000;
 
+/** etcd's default heartbeat interval: the smallest step in which the state of an election changes. */
+const ELECTION_POLL_MS = 100;
+
 /**
  * The gRPC side of etcd: one request or stream at a time on whichever endpoint answers.
  *
@@ -125,8 +128,10 @@ export class EtcdClient {
 
   /** One request and its answer. */
   async call<T>(service: EtcdService, method: string, request: unknown, signal?: AbortSignal): Promise<T> {
-    return (await this.#request(undefined, (endpoint, ms) =>
-      this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+    return (await this.#request(
+      undefined,
+      (endpoint, ms) => this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+      signal,
     )) as T;
   }
 
@@ -138,15 +143,19 @@ export class EtcdClient {
     request: unknown,
     signal?: AbortSignal,
   ): Promise<T | undefined> {
-    return (await this.#request(expected, (endpoint, ms) =>
-      this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+    return (await this.#request(
+      expected,
+      (endpoint, ms) => this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+      signal,
     )) as T | undefined;
   }
 
   /** Keeps an etcd lease alive once. @returns the seconds it has now, 0 if there is no such lease. */
   async keepAlive(id: string, signal?: AbortSignal): Promise<number> {
-    const answer = await this.#request(undefined, (endpoint, timeoutMs) =>
-      this.#keepAlive(endpoint, id, timeoutMs, signal),
+    const answer = await this.#request(
+      undefined,
+      (endpoint, timeoutMs) => this.#keepAlive(endpoint, id, timeoutMs, signal),
+      signal,
     );
     return Number(answer);
   }
@@ -161,8 +170,10 @@ export class EtcdClient {
     onResponse: (response: IWatchResponse) => void,
     signal: AbortSignal,
   ): Promise<OpenWatch> {
-    return (await this.#request(undefined, (endpoint, timeoutMs) =>
-      this.#watch(endpoint, request, onResponse, timeoutMs, signal),
+    return (await this.#request(
+      undefined,
+      (endpoint, timeoutMs) => this.#watch(endpoint, request, onResponse, timeoutMs, signal),
+      signal,
     )) as OpenWatch;
   }
 
@@ -174,41 +185,59 @@ export class EtcdClient {
     for (const endpoint of this.#endpoints) endpoint.reset('the client was closed');
   }
 
-  /** Asks the endpoints in turn, the preferred one first. */
+  /**
+   * Asks the endpoints in turn, the preferred one first; again from the start, as long as there is time, if one of them
+   * is alive but in want of a leader: an election takes a second or so.
+   */
   async #request<T>(
     expected: Expectable | undefined,
     attempt: (endpoint: Endpoint, timeoutMs: number) => Promise<Attempt<T>>,
+    signal: AbortSignal | undefined,
   ): Promise<T | undefined> {
-    const timeoutMs = this.#options.callTimeoutMs / this.#endpoints.length;
-    const first = this.#preferred;
+    const { clock, callTimeoutMs, endpoints, user } = this.#options;
+    const shareMs = callTimeoutMs / this.#endpoints.length;
+    const deadlineMs = clock.monotonicMs() + callTimeoutMs;
     let detail = '';
-    for (let turn = 0; turn < this.#endpoints.length; turn++) {
-      const endpoint = this.#endpoints[(first + turn) % this.#endpoints.length];
-      if (endpoint === undefined) break;
-      this.#closing.signal.throwIfAborted();
-      let result = await attempt(endpoint, timeoutMs);
-      if (!result.isOk && result.failure.kind === 'token' && this.#options.user !== undefined) {
-        this.#login = undefined;
-        result = await attempt(endpoint, timeoutMs);
+    for (let isElecting = true; isElecting;) {
+      isElecting = false;
+      for (const endpoint of this.#inTurn()) {
+        const timeoutMs = Math.min(shareMs, deadlineMs - clock.monotonicMs());
+        if (timeoutMs <= 0) break;
+        let result = await attempt(endpoint, timeoutMs);
+        if (!result.isOk && result.failure.kind === 'token' && user !== undefined) {
+          this.#login = undefined;
+          result = await attempt(endpoint, timeoutMs);
+        }
+        if (result.isOk) {
+          this.#noteAnswer(endpoint);
+          return result.value;
+        }
+        const { failure } = result;
+        if (failure.kind !== 'endpoint') {
+          this.#noteAnswer(endpoint);
+          if (failure.kind === expected) return undefined;
+          const error = failure.kind === 'final' ? failure.error : refusalError(failure);
+          this.#bump(error.code);
+          throw error;
+        }
+        this.#leave(endpoint, failure.detail);
+        const isAlive = isServerMessage(failure.detail);
+        isElecting ||= isAlive;
+        if (detail === '' || isAlive) detail = failure.detail;
       }
-      if (result.isOk) {
-        this.#noteAnswer(endpoint);
-        return result.value;
-      }
-      const { failure } = result;
-      if (failure.kind !== 'endpoint') {
-        this.#noteAnswer(endpoint);
-        if (failure.kind === expected) return undefined;
-        const error = failure.kind === 'final' ? failure.error : refusalError(failure);
-        this.#count(error);
-        throw error;
-      }
-      detail = failure.detail;
-      this.#leave(endpoint, detail);
+      if (clock.monotonicMs() + ELECTION_POLL_MS >= deadlineMs) break;
+      if (isElecting) await clock.sleep(ELECTION_POLL_MS, this.#closing.signal);
+      signal?.throwIfAborted();
     }
-    const error = unavailableError('reach', detail, this.#options.endpoints.targets);
+    this.#closing.signal.throwIfAborted();
+    const error = unavailableError(detail, endpoints);
     this.#noteLost(error);
     throw error;
+  }
+
+  /** The endpoints, the preferred one first. */
+  #inTurn(): readonly Endpoint[] {
+    return [...this.#endpoints.slice(this.#preferred), ...this.#endpoints.slice(0, this.#preferred)];
   }
 
   async #unary(
@@ -316,7 +345,15 @@ export class EtcdClient {
     timeoutMs: number,
     isLogin: boolean,
   ): Promise<Attempt<{ readonly stub: object; readonly metadata: Metadata }>> {
-    const { stub, metadata } = await endpoint.open(service);
+    this.#closing.signal.throwIfAborted();
+    let opened: { readonly stub: object; readonly metadata: Metadata };
+    try {
+      opened = await endpoint.open(service);
+    } catch (error) {
+      // Another call has just closed the connection that was being opened.
+      return { isOk: false, failure: { kind: 'endpoint', detail: describeError(error) } };
+    }
+    const { stub, metadata } = opened;
     metadata.set('hasleader', 'true');
     if (this.#options.user === undefined || isLogin) return { isOk: true, value: { stub, metadata } };
     this.#login ??= this.#logIn(endpoint, timeoutMs);
@@ -400,12 +437,12 @@ export class EtcdClient {
     });
   }
 
-  /** Turns away from an endpoint that failed. One that answered with an error of its own keeps its connection. */
+  /** Turns away from an endpoint that failed. One that answered with an error of its own keeps connection and rank. */
   #leave(endpoint: Endpoint, detail: string): void {
     this.#bump('ERR_ETCD_UNAVAILABLE');
+    if (isServerMessage(detail) || this.isClosed) return;
     const index = this.#endpoints.indexOf(endpoint);
     if (this.#preferred === index) this.#preferred = (index + 1) % this.#endpoints.length;
-    if (detail.startsWith('etcdserver:') || this.isClosed) return;
     this.#reloadTls();
     endpoint.reset(detail);
   }
@@ -459,10 +496,6 @@ export class EtcdClient {
     for (const callback of [...this.#healthCallbacks]) callback(this.#health);
   }
 
-  #count(error: OverlayError): void {
-    this.#bump(error.code);
-  }
-
   #bump(code: string): void {
     this.#errors.set(code, (this.#errors.get(code) ?? 0) + 1);
   }
@@ -513,6 +546,11 @@ class Endpoint {
 function refusalError(failure: Exclude<Failure, { kind: 'final' }>): OverlayError {
   if (failure.kind === 'token') return authError(failure.detail, 'check --etcd-username and the role of that user');
   return requestError(failure.detail, false, undefined);
+}
+
+/** Whether the text comes from etcd itself, so that the way to it works. */
+function isServerMessage(detail: string): boolean {
+  return detail.startsWith('etcdserver:');
 }
 
 function closedError(): OverlayError {

@@ -1,4 +1,5 @@
 import { OverlayError } from '../errors.js';
+import type { EndpointList } from './endpoints.js';
 
 /**
  * How a failed gRPC call is dealt with: `endpoint` try another one, `token` log in again, `compacted` list again,
@@ -68,12 +69,13 @@ export function classifyFailure(status: { readonly code?: unknown; readonly deta
 }
 
 /** The error for when no endpoint answered. */
-export function unavailableError(what: string, detail: string, endpoints: readonly string[]): OverlayError {
-  const isCertificate = /certificate|self[- ]signed|altnames|SSL|TLS|handshake/i.test(detail);
-  return new OverlayError('ERR_ETCD_UNAVAILABLE', `cannot ${what} etcd at ${endpoints.join(', ')}: ${detail}`, {
+export function unavailableError(detail: string, endpoints: EndpointList): OverlayError {
+  // A server that misses the client's certificate just closes the connection (TLS 1.3, RFC 8446 4.4.2.4).
+  const isTlsTrouble = endpoints.isTls && !/did not answer|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/.test(detail);
+  return new OverlayError('ERR_ETCD_UNAVAILABLE', `cannot reach etcd at ${endpoints.targets.join(', ')}: ${detail}`, {
     isRetryable: true,
-    hint: isCertificate
-      ? 'check --etcd-cafile, --etcd-certfile and --etcd-keyfile, and that the certificate names the endpoint'
+    hint: isTlsTrouble
+      ? 'check --etcd-cafile, --etcd-certfile and --etcd-keyfile, and that the certificate of etcd names the endpoint'
       : 'check that etcd runs and that --etcd-endpoints is right',
   });
 }

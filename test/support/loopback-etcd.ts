@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -68,10 +68,13 @@ export class EtcdServer {
     this.#program = undefined;
   }
 
-  /** Makes it hang: connections stay open, nothing is answered. */
-  suspend(): void {
+  /** Makes it hang: connections stay open, nothing is answered. Returns once every thread stands still. */
+  async suspend(): Promise<void> {
     this.#isSuspended = true;
     this.#program?.signal('SIGSTOP');
+    const tasks = `/proc/${this.pid}/task`;
+    const isStopped = (id: string): boolean => /\) T /.test(readFileSync(`${tasks}/${id}/stat`, 'utf8'));
+    await waitFor(() => readdirSync(tasks).every(isStopped), { what: `${this.name} to stand still` });
   }
 
   resume(): void {

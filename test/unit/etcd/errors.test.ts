@@ -50,11 +50,13 @@ describe('classifyFailure', () => {
 
 describe('unavailableError', () => {
   it('names the endpoints and what to check', () => {
-    const plain = unavailableError('reach', 'connect ECONNREFUSED', ['192.0.2.1:2379', '192.0.2.2:2379']);
+    const targets = ['192.0.2.1:2379', '192.0.2.2:2379'];
+    const plain = unavailableError('connect ECONNREFUSED', { targets, isTls: false });
     assert.match(plain.message, /cannot reach etcd at 192\.0\.2\.1:2379, 192\.0\.2\.2:2379: connect ECONNREFUSED/);
     assert.match(plain.hint ?? '', /etcd runs/);
     assert.equal(plain.isRetryable, true);
-    const tls = unavailableError('reach', 'self-signed certificate in certificate chain', ['192.0.2.1:2379']);
+    assert.match(unavailableError('connect ECONNREFUSED', { targets, isTls: true }).hint ?? '', /etcd runs/);
+    const tls = unavailableError('self-signed certificate in certificate chain', { targets, isTls: true });
     assert.match(tls.hint ?? '', /--etcd-cafile/);
   });
 });
