@@ -41,15 +41,13 @@ export class ForwardingTable {
     return this.senders.has(host);
   }
 
-  /**
-   * Judges where a packet came from.
-   *
-   * @param host - outer source address.
-   * @param innerSource - source address of the packet itself.
-   */
-  checkSource(mode: VerifySource, host: string, innerSource: number): DropReason | undefined {
-    if (mode === 'off') return undefined;
-    if (!this.senders.has(host)) return 'source-unknown';
+  /** Whether datagrams from that outer source are taken at all. */
+  checkSender(mode: VerifySource, host: string): DropReason | undefined {
+    return mode === 'off' || this.senders.has(host) ? undefined : 'source-unknown';
+  }
+
+  /** Whether that host may send packets with that source address. */
+  checkInnerSource(mode: VerifySource, host: string, innerSource: number): DropReason | undefined {
     return mode === 'strict' && this.lookup(innerSource) !== host ? 'source-spoofed' : undefined;
   }
 }

@@ -118,7 +118,7 @@ export function mayAnswer(packet: Buffer, kind: IcmpError['kind']): boolean {
   if ((packet.readUInt16BE(OFFSET_FRAGMENT) & 0x1fff) !== 0) return false;
   if (!isSingleHost(sourceOf(packet)) || !isUnicast(destinationOf(packet))) return false;
   if (packet.readUInt8(OFFSET_PROTOCOL) !== PROTOCOL_ICMP) return true;
-  return totalLengthOf(packet) > headerLength && isIcmpQuery(packet.readUInt8(headerLength));
+  return totalLengthOf(packet) > headerLength && ICMP_QUERIES.has(packet.readUInt8(headerLength));
 }
 
 /**
@@ -153,18 +153,18 @@ function headerLengthOf(packet: Buffer): number {
   return (packet.readUInt8(0) & 0x0f) * 4;
 }
 
-/** Neither 0.0.0.0, nor multicast, reserved (240/4) or limited broadcast. */
+/** Neither "this network" (0/8), nor multicast, reserved (240/4) or limited broadcast (RFC 1122 3.2.1.3). */
 function isUnicast(address: number): boolean {
-  return address !== 0 && address >>> 28 < 0xe;
+  return address >>> 24 !== 0 && address >>> 28 < 0xe;
 }
 
-/** Unicast, and neither "this network" (0/8) nor loopback. */
+/** Unicast and not loopback. */
 function isSingleHost(address: number): boolean {
-  const firstByte = address >>> 24;
-  return isUnicast(address) && firstByte !== 0 && firstByte !== 127;
+  return isUnicast(address) && address >>> 24 !== 127;
 }
 
-/** Errors are 3, 4, 5, 11 and 12; what comes after 18 (RFC 792, 950) may be one, as the kernel's icmp_send() assumes. */
-function isIcmpQuery(type: number): boolean {
-  return type <= 18 && ![3, 4, 5, 11, 12].includes(type);
-}
+/**
+ * Types that ask or answer something: echo, timestamp, information, address mask (RFC 792, 950), extended echo (RFC 8335).
+ * All others are errors, or may be.
+ */
+const ICMP_QUERIES: ReadonlySet<number> = new Set([0, 8, 13, 14, 15, 16, 17, 18, 42, 43]);

@@ -334,9 +334,11 @@ class PortableTunnel implements Tunnel {
     if (this.isStopped) return;
     this.calls.socketReceives += 1;
     const reason =
+      (datagram.length === 0 ? 'short' : undefined) ??
+      this.table.checkSender(this.spec.verifySource, host) ??
       checkDatagram(datagram) ??
       (datagram.length > this.spec.mtu ? 'oversize' : undefined) ??
-      this.table.checkSource(this.spec.verifySource, host, sourceOf(datagram)) ??
+      this.table.checkInnerSource(this.spec.verifySource, host, sourceOf(datagram)) ??
       (ttlOf(datagram) <= 1 ? 'ttl-expired' : undefined);
     if (reason !== undefined) {
       this.drop(reason);

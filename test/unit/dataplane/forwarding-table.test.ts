@@ -54,18 +54,19 @@ describe('ForwardingTable', () => {
 
   it('checks the sender as strictly as asked', () => {
     const table = new ForwardingTable([peer('10.5.1.0/24', A), peer('10.5.2.0/24', B)]);
-    const fromB = ipv4Number('10.5.2.9');
     const rows = [
-      ['off', '192.0.2.99', undefined],
-      ['off', A, undefined],
-      ['outer', '192.0.2.99', 'source-unknown'],
-      ['outer', A, undefined],
-      ['strict', '192.0.2.99', 'source-unknown'],
-      ['strict', A, 'source-spoofed'],
-      ['strict', B, undefined],
+      ['off', '192.0.2.99', '10.5.2.9', undefined, undefined],
+      ['outer', '192.0.2.99', '10.5.2.9', 'source-unknown', undefined],
+      ['outer', A, '10.5.2.9', undefined, undefined],
+      ['strict', '192.0.2.99', '10.5.2.9', 'source-unknown', 'source-spoofed'],
+      ['strict', A, '10.5.2.9', undefined, 'source-spoofed'],
+      ['strict', A, '10.9.9.9', undefined, 'source-spoofed'],
+      ['strict', B, '10.5.2.9', undefined, undefined],
     ] as const;
-    for (const [mode, host, expected] of rows) assert.equal(table.checkSource(mode, host, fromB), expected);
-    assert.equal(table.checkSource('strict', A, ipv4Number('10.9.9.9')), 'source-spoofed');
+    for (const [mode, host, inner, sender, source] of rows) {
+      assert.equal(table.checkSender(mode, host), sender);
+      assert.equal(table.checkInnerSource(mode, host, ipv4Number(inner)), source);
+    }
     assert.equal(table.isSender(A), true);
     assert.equal(table.isSender('192.0.2.99'), false);
   });

@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { PROTOCOL, buildPacket } from '../support/packets.js';
+import { skipBecause } from '../support/skip.js';
+import {
+  type ForeignPeer,
+  type PlainSpec,
+  type RemoteTunnel,
+  TUNNEL_KINDS,
+  TUNNEL_MTU,
+  type TunnelKind,
+  TunnelRig,
+  type TunTap,
+} from '../support/tunnel-rig.js';
+import { waitFor } from '../support/wait.js';
+
+const LOCAL = '10.5.1.2';
+const REMOTE = '10.5.2.2';
+const SENDERS = ['192.0.2.2', '192.0.2.3', '192.0.2.99'] as const;
+
+/** Bytes for the tunnel to deal with, and from where they come. */
+interface Input {
+  readonly from: 'tun' | (typeof SENDERS)[number];
+  readonly bytes: Buffer;
+}
+
+/** What came of a batch of inputs. */
+interface Outcome {
+  /** Datagrams by receiver, packets written to the TUN except ICMP errors of the tunnel, each in order. */
+  readonly datagrams: readonly (readonly string[])[];
+  readonly packets: readonly string[];
+  readonly icmpErrors: readonly string[];
+  readonly drops: Readonly<Record<string, number>>;
+  readonly counts: readonly number[];
+  /** ICMP errors sent and held back together: how many are held back depends on time. */
+  readonly answers: number;
+  readonly held: number;
+}
+
+const addresses = fc.constantFrom(
+  ...[LOCAL, REMOTE, '10.5.2.255', '10.5.3.7', '10.5.99.1', '10.6.0.1', '192.0.2.1'],
+  ...['0.0.0.0', '127.0.0.1', '224.0.0.1', '240.0.0.1', '255.255.255.255'],
+);
+
+const packets = fc
+  .record({
+    source: addresses,
+    destination: addresses,
+    ttl: fc.oneof(fc.constantFrom(0, 1, 2, 64, 255), fc.nat(255)),
+    tos: fc.nat(255),
+    id: fc.nat(0xffff),
+    flags: fc.constantFrom(0, 0x4000, 0x2000, 0x2001, 0x00b9, 0x8000),
+    protocol: fc.constantFrom(PROTOCOL.udp, PROTOCOL.tcp, PROTOCOL.icmp, 0, 47, 255),
+    options: fc.integer({ min: 0, max: 10 }).chain((n) => fc.uint8Array({ minLength: 4 * n, maxLength: 4 * n })),
+    payload: fc.oneof(
+      fc.uint8Array({ maxLength: 64 }),
+      fc.nat(255).map((type) => Buffer.of(type, 0, 0, 0, 0, 0, 0, 0)),
+      fc.integer({ min: 1300, max: TUNNEL_MTU - 60 }).map((length) => Buffer.alloc(length, length)),
+    ),
+  })
+  .map((fields) => buildPacket(fields));
+
+/** Good packets, packets with some bytes changed, cut off or extended ones, and noise. */
+const bytes = fc.oneof(
+  { weight: 4, arbitrary: packets },
+  {
+    weight: 4,
+    arbitrary: fc
+      .tuple(packets, fc.array(fc.tuple(fc.nat(39), fc.nat(255)), { minLength: 1, maxLength: 3 }))
+      .map(([packet, changes]) => {
+        for (const [offset, value] of changes) if (offset < packet.length) packet[offset] = value;
+        return packet;
+      }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(packets, fc.integer({ min: 1, max: 30 })).map(([packet, length]) => packet.subarray(0, length)),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(packets, fc.nat(8)).map(([packet, more]) => Buffer.concat([packet, Buffer.alloc(more)])),
+  },
+  { weight: 1, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 80 }).map((noise) => Buffer.from(noise)) },
+);
+
+const batches = fc.record({
+  verifySource: fc.constantFrom('off', 'outer', 'strict'),
+  mtu: fc.constantFrom(TUNNEL_MTU, 1400, 600),
+  inputs: fc.array(fc.record({ from: fc.constantFrom('tun' as const, 'tun' as const, ...SENDERS), bytes }), {
+    minLength: 1,
+    maxLength: 30,
+  }),
+});
+
+/** One tunnel with everything around it. */
+class Subject {
+  private constructor(
+    private readonly rig: TunnelRig,
+    private readonly tunnel: RemoteTunnel,
+    private readonly tap: TunTap,
+    private readonly senders: ReadonlyMap<string, ForeignPeer>,
+  ) {}
+
+  static async create(kind: TunnelKind): Promise<Subject> {
+    const rig = await TunnelRig.create();
+    const tunnel = await rig.near.open(kind);
+    return new Subject(
+      rig,
+      tunnel,
+      rig.near.tap(),
+      new Map(SENDERS.map((address) => [address, rig.far.socket(address)])),
+    );
+  }
+
+  async feed(changes: Partial<PlainSpec>, inputs: readonly Input[]): Promise<Outcome> {
+    const { generation, counters: before } = await this.tunnel.state();
+    await this.tunnel.update(changes);
+    await waitFor(async () => (await this.tunnel.state()).generation > generation, { what: 'adoption' });
+
+    for (const input of inputs) {
+      if (input.from === 'tun') this.tap.send(input.bytes);
+      else this.senders.get(input.from)?.send(input.bytes);
+    }
+    // Two peers answer for themselves; the stranger has no subnet, so nothing can be on its way to it.
+    const datagrams: string[][] = [];
+    for (const [address, destination] of [
+      [SENDERS[0], '10.5.2.77'],
+      [SENDERS[1], '10.5.3.77'],
+    ] as const) {
+      this.tap.send(buildPacket({ source: LOCAL, destination, payload: END }));
+      const socket = this.senders.get(address)!;
+      datagrams.push(await collect(async () => (await socket.next()).data));
+    }
+    this.senders.get(SENDERS[0])!.send(buildPacket({ source: REMOTE, destination: LOCAL, payload: END }));
+    const written = await collect(() => this.tap.next());
+    const isOwnError = (hex: string): boolean => hex.slice(18, 20) === '01' && hex.slice(24, 32) === '0a050100';
+
+    const { counters: after } = await this.tunnel.state();
+    const answered = (counters: typeof after): number => Object.values(counters.icmpSent).reduce((a, b) => a + b, 0);
+    const drops = Object.entries(after.drops).map(
+      ([reason, n]) => [reason, n - before.drops[reason as 'short']] as const,
+    );
+    const held = after.icmpLimited - before.icmpLimited;
+    return {
+      datagrams,
+      packets: written.filter((hex) => !isOwnError(hex)),
+      icmpErrors: written.filter(isOwnError),
+      drops: Object.fromEntries(drops),
+      counts: (['txPackets', 'txBytes', 'rxPackets', 'rxBytes'] as const).map((name) => after[name] - before[name]),
+      answers: answered(after) - answered(before) + held,
+      held,
+    };
+  }
+
+  async close(): Promise<void> {
+    this.tap.close();
+    for (const sender of this.senders.values()) sender.close();
+    await this.rig.close();
+  }
+}
+
+const END = Buffer.from('end of this batch');
+
+/** Everything up to the packet that ends the batch. */
+async function collect(next: () => Promise<Buffer>): Promise<string[]> {
+  const all: string[] = [];
+  for (;;) {
+    const message = await next();
+    if (message.subarray(20).equals(END)) return all;
+    all.push(message.toString('hex'));
+  }
+}
+
+describe('native and portable tunnel', () => {
+  const subjects: Subject[] = [];
+
+  before(async function () {
+    const probe = await TunnelRig.create();
+    const hasNative = await probe.hasNative();
+    await probe.close();
+    if (!hasNative) skipBecause(this, 'the addon is not built');
+    for (const kind of TUNNEL_KINDS) subjects.push(await Subject.create(kind));
+  });
+  after(async () => {
+    for (const subject of subjects) await subject.close();
+  });
+
+  it('do the same with whatever comes from the TUN and from the network', async () => {
+    let comparedErrors = 0;
+    await fc.assert(
+      fc.asyncProperty(batches, async ({ verifySource, mtu, inputs }) => {
+        const [native, portable] = await Promise.all(
+          subjects.map((subject) => subject.feed({ verifySource, mtu }, inputs)),
+        );
+        assert.ok(native !== undefined && portable !== undefined);
+        const { icmpErrors, held, ...rest } = native;
+        const { icmpErrors: otherErrors, held: otherHeld, ...otherRest } = portable;
+        assert.deepEqual(rest, otherRest);
+        if (held !== 0 || otherHeld !== 0) return;
+        assert.deepEqual(icmpErrors, otherErrors);
+        comparedErrors += icmpErrors.length;
+      }),
+      { numRuns: 600 },
+    );
+    assert.ok(comparedErrors > 30, `only ${comparedErrors} ICMP errors were compared`);
+  });
+});
