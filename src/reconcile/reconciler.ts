@@ -592,10 +592,11 @@ export class Reconciler {
     this.actual.putLink(after);
   }
 
-  /** Nobody wanted the object, or anything on its device, to change. */
+  /** Nobody wanted the object, or what it lies on, to change. */
   private isDrift(key: ObjectKey, device: string | undefined): boolean {
     if (!this.isSettled || this.wanted.has(key)) return false;
-    return device === undefined || !this.wanted.has(objectKey.link(device));
+    if (device === undefined) return true;
+    return !this.wanted.has(objectKey.link(device)) && !this.wanted.has(objectKey.tunnel(device));
   }
 
   private did(report: RunReport, deed: Deed): void {

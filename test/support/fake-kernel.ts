@@ -141,7 +141,8 @@ export class FakeKernel implements Kernel {
 
   /** Loses the events that wait, as the kernel does when the receive buffer is full. */
   loseEvents(): void {
-    this.queue = [{ type: 'resync' }];
+    this.queue = [];
+    this.emit({ type: 'resync' });
   }
 
   addLink(link: Partial<LinkInfo> & { readonly name: string }): LinkInfo {
@@ -153,7 +154,7 @@ export class FakeKernel implements Kernel {
       isRunning: false,
       isLoopback: false,
       mtu: 1500,
-      mac: parseMac(`02:ff:00:00:00:${index.toString(16).padStart(2, '0')}`),
+      mac: link.kind === 'tun' ? undefined : parseMac(`02:ff:00:00:00:${index.toString(16).padStart(2, '0')}`),
       txQueueLength: 1000,
       alias: '',
       masterIndex: 0,

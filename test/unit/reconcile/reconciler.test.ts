@@ -1,0 +1,854 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import type { Tunnel, TunnelOptions } from '../../../src/dataplane/tunnel.js';
+import { OverlayError } from '../../../src/errors.js';
+import { IpAddress } from '../../../src/ip/address.js';
+import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
+import { Prefix } from '../../../src/ip/prefix.js';
+import {
+  type DesiredState,
+  EMPTY_STATE,
+  type TunnelSpec,
+  type VxlanLink,
+  mergeStates,
+} from '../../../src/reconcile/desired.js';
+import { Reconciler, type ReconcilerStatus } from '../../../src/reconcile/reconciler.js';
+import { ip, net } from '../../support/builders.js';
+import { FakeClock, settle } from '../../support/fake-clock.js';
+import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
+import { RecordingLogger } from '../../support/recorder.js';
+
+const SCOPE = { scope: [net('10.0.0.0/11')] };
+const mac = (n: number): MacAddress =>
+  parseMac(`02:00:00:00:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`);
+
+/** Address and subnet of peer `n`, 1 … 60 000, in 10.0.0.0/8. */
+const subnetAddress = (n: number): IpAddress => IpAddress.fromValue(4, ip('10.5.0.0').value + (BigInt(n) << 8n));
+
+const vxlan = (more: Partial<VxlanLink> = {}): VxlanLink => ({
+  kind: 'vxlan',
+  name: 'flannel.1',
+  mtu: 1450,
+  mac: mac(1),
+  vni: 1,
+  underlayIndex: 1,
+  local: ip('192.0.2.1'),
+  port: 0,
+  learning: false,
+  gbp: false,
+  ...more,
+});
+
+function vxlanPeer(n: number, device = 'flannel.1'): DesiredState {
+  const address = subnetAddress(n);
+  const destination = Prefix.of(address, 24);
+  return {
+    ...EMPTY_STATE,
+    neighbours: [{ device, address, mac: mac(n) }],
+    fdb: [{ device, mac: mac(n), destination: IpAddress.fromValue(4, ip('192.0.2.0').value + BigInt(n)) }],
+    routes: [{ destination, type: 'unicast', device, gateway: address, isOnlink: true, scope: 'global' }],
+  };
+}
+
+/** The parts that stay the same, as backends keep them, are the same objects. */
+const cachedPeer = ((): ((n: number) => DesiredState) => {
+  const cache = new Map<number, DesiredState>();
+  return (n) => {
+    const state = cache.get(n) ?? vxlanPeer(n);
+    cache.set(n, state);
+    return state;
+  };
+})();
+
+function overlay(peers: readonly number[], link = vxlan()): DesiredState {
+  const addresses = [{ device: link.name, address: ip('10.5.1.0'), length: 32 }];
+  const base = { ...EMPTY_STATE, links: [link], addresses };
+  const peer = link.name === 'flannel.1' ? cachedPeer : (n: number): DesiredState => vxlanPeer(n, link.name);
+  return mergeStates([base, ...peers.map(peer)]);
+}
+
+function directRoute(n: number): DesiredState {
+  const common = { type: 'unicast', isOnlink: false, scope: 'global', device: 'eth0' } as const;
+  return { ...EMPTY_STATE, routes: [{ ...common, destination: net(`10.5.${n}.0/24`), gateway: ip(`192.0.2.${n}`) }] };
+}
+
+function tunnelState(more: Partial<TunnelSpec> = {}): DesiredState {
+  const device = 'flannel0';
+  return {
+    ...EMPTY_STATE,
+    links: [{ kind: 'tun', name: device, mtu: 1472, txQueueLength: 500 }],
+    addresses: [{ device, address: ip('10.5.1.0'), length: 32 }],
+    routes: [
+      { destination: net('10.5.0.0/16'), type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'link' },
+    ],
+    tunnels: [
+      {
+        device,
+        bindAddress: ip('192.0.2.1'),
+        port: 8285,
+        mtu: 1472,
+        verifySource: 'outer',
+        icmpSource: ip('10.5.1.0'),
+        peers: [],
+        ...more,
+      },
+    ],
+  };
+}
+
+/** A tunnel that has a device and otherwise does nothing. */
+class FakeTunnel {
+  isClosed = false;
+  readonly specs: TunnelSpec[];
+
+  constructor(
+    readonly options: TunnelOptions,
+    private readonly kernel: FakeKernel,
+    readonly index: number,
+  ) {
+    this.specs = [options.spec];
+  }
+
+  update(spec: TunnelSpec): boolean {
+    if (spec.port !== this.options.spec.port) return false;
+    this.specs.push(spec);
+    return true;
+  }
+
+  close(): Promise<void> {
+    if (!this.isClosed && this.kernel.links.has(this.index)) this.kernel.delLink(this.index);
+    this.isClosed = true;
+    return Promise.resolve();
+  }
+}
+
+class Rig {
+  readonly kernel = new FakeKernel();
+  readonly clock = new FakeClock();
+  readonly log = new RecordingLogger();
+  readonly tunnels: FakeTunnel[] = [];
+  readonly statuses: ReconcilerStatus[] = [];
+  readonly eth0 = this.kernel.addLink({ name: 'eth0', isUp: true });
+  /** Code with which opening a tunnel fails. */
+  tunnelError: 'ERR_PORT_IN_USE' | undefined;
+  reconciler = this.start();
+
+  start(instance = 'a'): Reconciler {
+    return new Reconciler({
+      kernel: this.kernel,
+      clock: this.clock,
+      logger: this.log,
+      instance,
+      tunnels: { open: (options) => this.open(options), workers: 0, disabledOffloads: [] },
+      onStatus: (status) => this.statuses.push(status),
+    });
+  }
+
+  async reach(state: DesiredState): Promise<void> {
+    this.reconciler.setDesired(state, SCOPE);
+    await this.clock.advance(500);
+    assert.ok(this.reconciler.status.isConverged, JSON.stringify(this.reconciler.status));
+  }
+
+  /** Index of one of our devices. */
+  index(name: string): number {
+    const link = this.kernel.getLink(name);
+    assert.ok(link, name);
+    return link.index;
+  }
+
+  private open(options: TunnelOptions): Promise<Tunnel> {
+    if (this.tunnelError !== undefined) {
+      return Promise.reject(new OverlayError(this.tunnelError, 'cannot open tunnel flannel0: EADDRINUSE'));
+    }
+    const { index } = this.kernel.addLink({ name: options.spec.device, kind: 'tun', mtu: 1500 });
+    const tunnel = new FakeTunnel(options, this.kernel, index);
+    this.tunnels.push(tunnel);
+    return Promise.resolve(tunnel as unknown as Tunnel);
+  }
+}
+
+describe('Reconciler', () => {
+  let rig: Rig;
+
+  beforeEach(() => {
+    rig = new Rig();
+  });
+
+  afterEach(async () => {
+    await rig.reconciler.close();
+    assert.equal(rig.clock.pending, 0, 'a timer is left over');
+  });
+
+  it('touches nothing before it is told what is desired', async () => {
+    rig.kernel.addLink({ name: 'flannel.7', kind: 'vxlan', alias: 'tsflannel:a' });
+    const before = rig.kernel.describe();
+    await rig.clock.advance(120_000);
+    assert.deepEqual(rig.kernel.describe(), before);
+  });
+
+  it('brings an empty host to the desired state, and tells it in one line', async () => {
+    await rig.reach(overlay([2, 3]));
+    const [line, ...rest] = rig.log.lines.filter(({ level }) => level !== 'debug');
+    assert.deepEqual(rest, []);
+    assert.equal(line?.message, 'kernel state changed');
+    assert.match(
+      line.fields.detail ?? '',
+      /link add 1, address replace 1, link set 1, neighbour replace 2.*route add 2/,
+    );
+    const { changes, drift } = rig.reconciler.statistics;
+    assert.equal(changes.route.add, 2);
+    assert.ok(Object.values(drift).every((count) => count === 0));
+  });
+
+  it('adds and removes peers without listing anything, and counts none of it as drift', async () => {
+    await rig.reach(overlay([2, 3]));
+    const { dumps } = rig.kernel;
+    await rig.reach(overlay([3, 4]));
+    assert.equal(rig.kernel.dumps, dumps);
+    assert.deepEqual([...rig.kernel.routes.keys()].sort(), ['10.5.3.0/24', '10.5.4.0/24']);
+    assert.ok(Object.values(rig.reconciler.statistics.drift).every((count) => count === 0));
+    assert.deepEqual(rig.log.find(/reverted/), []);
+  });
+
+  it('takes the last of several desired states that come at once', async () => {
+    rig.reconciler.setDesired(overlay([2, 3, 4]), SCOPE);
+    rig.reconciler.setDesired(overlay([5]), SCOPE);
+    await rig.clock.advance(500);
+    assert.deepEqual([...rig.kernel.routes.keys()], ['10.5.5.0/24']);
+  });
+
+  describe('when somebody else changes what is ours', () => {
+    const vandalism: Record<string, { kind: string; act: (rig: Rig, index: number) => void }> = {
+      'deletes a neighbour': {
+        kind: 'neighbour',
+        act: ({ kernel }, at) => {
+          kernel.delNeighbour(at, ip('10.5.2.0'));
+        },
+      },
+      'alters a neighbour': {
+        kind: 'neighbour',
+        act: ({ kernel }, at) => {
+          kernel.putNeighbour(at, ip('10.5.2.0'), mac(99));
+        },
+      },
+      'adds a neighbour': {
+        kind: 'neighbour',
+        act: ({ kernel }, at) => {
+          kernel.putNeighbour(at, ip('10.5.9.0'), mac(9));
+        },
+      },
+      'deletes a forwarding entry': {
+        kind: 'fdb',
+        act: ({ kernel }, at) => {
+          kernel.delFdb(at, mac(2));
+        },
+      },
+      'alters a forwarding entry': {
+        kind: 'fdb',
+        act: ({ kernel }, at) => {
+          kernel.replaceFdb(at, mac(2), ip('192.0.2.99'));
+        },
+      },
+      'appends a destination': {
+        kind: 'fdb',
+        act: ({ kernel }, at) => {
+          kernel.appendFdb(at, mac(2), ip('192.0.2.99'));
+        },
+      },
+      'deletes a route': {
+        kind: 'route',
+        act: ({ kernel }) => {
+          kernel.delRoute(kernel.routes.get('10.5.2.0/24')?.[0] as never);
+        },
+      },
+      'replaces a route': {
+        kind: 'route',
+        act: ({ kernel }, index) => {
+          kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index, gateway: ip('10.5.3.0'), isOnlink: true }), 'replace');
+        },
+      },
+      'adds a route': {
+        kind: 'route',
+        act: ({ kernel }, index) => {
+          kernel.putRoute(routeInfo(net('10.5.9.0/24'), { index, gateway: ip('10.5.3.0'), isOnlink: true }), 'add');
+        },
+      },
+      'deletes the address, and with it the routes': {
+        kind: 'address',
+        act: ({ kernel }, at) => {
+          kernel.delAddress(at, ip('10.5.1.0'), 32);
+        },
+      },
+      'adds an address': {
+        kind: 'address',
+        act: ({ kernel }, at) => {
+          kernel.putAddress(at, ip('10.5.1.7'), 24);
+        },
+      },
+      'deletes the device': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.delLink(at);
+        },
+      },
+      'sets the device down': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { isUp: false });
+        },
+      },
+      'sets the device down and up at once': {
+        kind: 'route',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { isUp: false });
+          kernel.setLink(at, { isUp: true });
+        },
+      },
+      'changes the MTU': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { mtu: 1300 });
+        },
+      },
+      'changes the MAC': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { mac: mac(77) });
+        },
+      },
+      'renames the device': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { name: 'mine' });
+        },
+      },
+      'removes the mark': {
+        kind: 'link',
+        act: ({ kernel }, at) => {
+          kernel.setLink(at, { alias: '' });
+        },
+      },
+    };
+    for (const [what, { kind, act }] of Object.entries(vandalism)) {
+      it(`reverts it within a second and says so once: ${what}`, async () => {
+        await rig.reach(overlay([2, 3]));
+        const before = rig.kernel.describe();
+        act(rig, rig.index('flannel.1'));
+        await rig.clock.advance(1000);
+        assert.deepEqual(rig.kernel.describe(), before);
+        assert.ok(rig.reconciler.status.isConverged);
+        assert.ok(rig.reconciler.statistics.drift[kind as 'link'] > 0, 'not counted');
+        const lines = rig.log.find(/reverted a change made by somebody else/, 'warn');
+        assert.equal(lines.filter(({ fields }) => fields.kind === kind).length, 1);
+        await rig.clock.advance(5000);
+        assert.equal(rig.log.find(/reverted/).length, lines.length);
+      });
+    }
+
+    it('names what was reverted, and how it differed', async () => {
+      await rig.reach(overlay([2, 3]));
+      rig.kernel.delNeighbour(rig.index('flannel.1'), ip('10.5.3.0'));
+      await rig.clock.advance(1000);
+      const { fields } = rig.log.find(/reverted/)[0] ?? { fields: {} };
+      assert.deepEqual(fields, { kind: 'neighbour', count: 1, detail: 'flannel.1 10.5.3.0 was missing' });
+    });
+
+    it('looks once at a burst of changes', async () => {
+      await rig.reach(overlay(Array.from({ length: 50 }, (_, n) => n + 2)));
+      const { runs } = rig.reconciler.statistics;
+      for (let n = 2; n < 52; n++) rig.kernel.delNeighbour(rig.index('flannel.1'), subnetAddress(n));
+      await rig.clock.advance(1000);
+      assert.equal(rig.reconciler.statistics.drift.neighbour, 50);
+      assert.ok(rig.reconciler.statistics.runs - runs <= 2);
+    });
+
+    it('finds what happened after the kernel dropped events', async () => {
+      await rig.reach(overlay([2, 3]));
+      const before = rig.kernel.describe();
+      rig.kernel.delNeighbour(rig.index('flannel.1'), ip('10.5.3.0'));
+      rig.kernel.loseEvents();
+      await rig.clock.advance(1000);
+      assert.deepEqual(rig.kernel.describe(), before);
+      assert.equal(rig.reconciler.statistics.lostEvents, 1);
+    });
+
+    it('finds within half a minute what no event tells', async () => {
+      const path = 'net/ipv4/conf/flannel.1/rp_filter';
+      rig.kernel.sysctls.set(path, '1');
+      await rig.reach({ ...overlay([2]), sysctls: [{ path, value: '2' }] });
+      assert.equal(rig.kernel.sysctls.get(path), '2');
+      rig.kernel.sysctls.set(path, '1');
+      await rig.clock.advance(31_000);
+      assert.equal(rig.kernel.sysctls.get(path), '2');
+      assert.equal(rig.reconciler.statistics.drift.sysctl, 1);
+    });
+
+    it('does not list everything more than a few times a second while others keep changing devices', async () => {
+      await rig.reach(overlay([2]));
+      const { dumps } = rig.kernel;
+      for (let n = 0; n < 100; n++) {
+        rig.kernel.setLink(rig.eth0.index, { isUp: n % 2 === 0 });
+        rig.kernel.loseEvents();
+        await rig.clock.advance(10);
+      }
+      assert.ok(rig.kernel.dumps - dumps <= 7, `${rig.kernel.dumps - dumps} lists in a second`);
+    });
+
+    it('ignores changes to what is not ours', async () => {
+      await rig.reach(overlay([2]));
+      const { runs } = rig.reconciler.statistics;
+      const { index } = rig.kernel.addLink({ name: 'veth7', kind: 'veth', isUp: true });
+      rig.kernel.putAddress(index, ip('203.0.113.7'), 24);
+      rig.kernel.putNeighbour(index, ip('203.0.113.8'), mac(8));
+      rig.kernel.putRoute(routeInfo(net('198.51.100.0/24'), { index }), 'add');
+      await rig.clock.advance(1000);
+      assert.equal(rig.reconciler.statistics.runs, runs);
+    });
+  });
+
+  describe('when the kernel refuses a change', () => {
+    const refuseRoute = (): void => {
+      rig.kernel.refuse = (operation) => (operation.key === 'route 10.5.2.0/24' ? 'ENETUNREACH' : undefined);
+    };
+
+    it('makes everything else, and tries the one again with growing delays', async () => {
+      const attempts: number[] = [];
+      rig.kernel.refuse = (operation) => {
+        if (operation.key !== 'route 10.5.2.0/24') return undefined;
+        attempts.push(rig.clock.monotonicMs());
+        return 'ENETUNREACH';
+      };
+      rig.reconciler.setDesired(overlay([2, 3, 4]), SCOPE);
+      await rig.clock.advance(10);
+      assert.deepEqual([...rig.kernel.routes.keys()].sort(), ['10.5.3.0/24', '10.5.4.0/24']);
+      await rig.clock.advance(300_000);
+      const delays = attempts.slice(1).map((at, index) => at - (attempts[index] ?? 0));
+      assert.ok(
+        delays.slice(0, 6).every((delay, index) => delay >= 75 * 2 ** index && delay <= 130 * 2 ** index),
+        String(delays),
+      );
+      assert.ok(
+        delays.slice(10).every((delay) => delay >= 22_000 && delay <= 38_000),
+        String(delays),
+      );
+    });
+
+    it('says it once, and once more when it works again', async () => {
+      refuseRoute();
+      rig.reconciler.setDesired(overlay([2, 3]), SCOPE);
+      await rig.clock.advance(20_000);
+      const [line, ...more] = rig.log.find(/could not be changed/, 'warn');
+      assert.deepEqual(more, []);
+      assert.equal(line?.fields.kind, 'route');
+      assert.equal(rig.reconciler.status.isConverged, false);
+      assert.deepEqual(
+        rig.reconciler.status.failures.map(({ key }) => key),
+        ['route 10.5.2.0/24'],
+      );
+      assert.ok(rig.reconciler.statistics.failed.route > 3);
+      rig.kernel.refuse = () => undefined;
+      await rig.clock.advance(40_000);
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.equal(rig.log.find(/after earlier failures/, 'info').length, 1);
+      assert.equal(rig.reconciler.statistics.drift.route, 0);
+    });
+
+    it('says it in one line if it concerns many', async () => {
+      rig.kernel.refuse = ({ kind }) => (kind === 'neighbour' ? 'ENOBUFS' : undefined);
+      rig.reconciler.setDesired(overlay(Array.from({ length: 100 }, (_, n) => n + 2)), SCOPE);
+      await rig.clock.advance(2000);
+      const lines = rig.log.find(/could not be changed/);
+      assert.deepEqual(
+        lines.map(({ fields }) => fields.count),
+        [100],
+      );
+    });
+
+    it('forgets a failure that nobody wants repaired any more', async () => {
+      refuseRoute();
+      rig.reconciler.setDesired(overlay([2, 3]), SCOPE);
+      await rig.clock.advance(5000);
+      await rig.reach(overlay([3]));
+      assert.deepEqual(rig.reconciler.status.failures, []);
+      assert.deepEqual(rig.log.find(/after earlier failures/), []);
+    });
+
+    it('puts nothing on a device that cannot be made, and all of it as soon as it can', async () => {
+      rig.kernel.refuse = ({ kind, verb }) => (kind === 'link' && verb === 'add' ? 'EEXIST' : undefined);
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      await rig.clock.advance(1000);
+      const { failures, blocked } = rig.reconciler.status;
+      assert.deepEqual([failures.length, blocked], [1, 4]);
+      rig.kernel.refuse = () => undefined;
+      await rig.clock.advance(5000);
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.equal(rig.kernel.routes.size, 1);
+    });
+
+    it('keeps trying to read a kernel that cannot be read', async () => {
+      rig.kernel.isUnreadable = true;
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      await rig.clock.advance(60_000);
+      assert.equal(rig.log.find(/could not be read/, 'warn').length, 1);
+      assert.ok(rig.kernel.dumps < 30);
+      rig.kernel.isUnreadable = false;
+      await rig.clock.advance(15_000);
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.equal(rig.log.find(/can be read again/, 'info').length, 1);
+    });
+  });
+
+  describe('when an object of somebody else is in the way', () => {
+    it('reports it once, leaves it, and takes the place as soon as it is free', async () => {
+      const foreign = routeInfo(net('10.5.2.0/24'), { index: rig.eth0.index, gateway: ip('192.0.2.77') });
+      rig.kernel.putRoute(foreign, 'add');
+      rig.reconciler.setDesired(directRoute(2), SCOPE);
+      await rig.clock.advance(70_000);
+      const [line, ...more] = rig.log.find(/in the way/, 'error');
+      assert.deepEqual(more, []);
+      assert.equal((line?.fields.error as OverlayError).code, 'ERR_ROUTE_CONFLICT');
+      assert.deepEqual(rig.kernel.routes.get('10.5.2.0/24'), [foreign]);
+      assert.equal(rig.reconciler.status.conflicts.length, 1);
+      rig.kernel.delRoute(foreign);
+      await rig.clock.advance(1000);
+      assert.equal(String(rig.kernel.routes.get('10.5.2.0/24')?.[0]?.gateway), '192.0.2.2');
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.equal(rig.log.find(/no longer in the way/, 'info').length, 1);
+      assert.equal(rig.reconciler.statistics.drift.route, 0);
+    });
+
+    it('notices one that comes later in place of ours', async () => {
+      await rig.reach(directRoute(2));
+      const foreign = routeInfo(net('10.5.2.0/24'), { index: rig.eth0.index, gateway: ip('192.0.2.77'), protocol: 4 });
+      rig.kernel.putRoute(foreign, 'replace');
+      await rig.clock.advance(1000);
+      assert.equal(rig.reconciler.status.conflicts[0]?.code, 'ERR_ROUTE_CONFLICT');
+      assert.deepEqual(rig.kernel.routes.get('10.5.2.0/24'), [foreign]);
+    });
+
+    it('does not overwrite a foreign route that came after the last look', async () => {
+      await rig.reach(directRoute(2));
+      rig.kernel.refuse = ({ key, verb }) => {
+        if (key !== 'route 10.5.3.0/24' || verb !== 'add') return undefined;
+        rig.kernel.refuse = () => undefined;
+        const more = { index: rig.eth0.index, gateway: ip('192.0.2.77'), protocol: 4 };
+        rig.kernel.putRoute(routeInfo(net('10.5.3.0/24'), more), 'add');
+        return 'EEXIST';
+      };
+      rig.reconciler.setDesired(mergeStates([directRoute(2), directRoute(3)]), SCOPE);
+      await rig.clock.advance(1000);
+      assert.equal(rig.kernel.routes.get('10.5.3.0/24')?.[0]?.protocol, 4);
+      assert.equal(rig.reconciler.status.conflicts.length, 1);
+    });
+  });
+
+  it('makes routes again that an underlay device lost while it was down', async () => {
+    await rig.reach(directRoute(2));
+    rig.kernel.setLink(rig.eth0.index, { isUp: false });
+    await rig.clock.advance(1000);
+    assert.equal(rig.reconciler.status.blocked, 1);
+    rig.kernel.setLink(rig.eth0.index, { isUp: true });
+    await rig.clock.advance(1000);
+    assert.ok(rig.reconciler.status.isConverged);
+    assert.equal(rig.kernel.routes.size, 1);
+  });
+
+  it('removes after a restart what became stale meanwhile, and counts it as no drift', async () => {
+    await rig.reach(mergeStates([overlay([2, 3]), directRoute(9)]));
+    await rig.reconciler.close();
+    rig.reconciler = rig.start();
+    await rig.reach(overlay([3]));
+    assert.deepEqual([...rig.kernel.routes.keys()], ['10.5.3.0/24']);
+    assert.equal(rig.kernel.neighbours.size, 1);
+    assert.equal(rig.reconciler.statistics.drift.route, 0);
+  });
+
+  it('leaves the kernel as it is when it is closed', async () => {
+    await rig.reach(overlay([2, 3]));
+    const before = rig.kernel.describe();
+    await rig.reconciler.close();
+    await rig.reconciler.close();
+    rig.kernel.delNeighbour(rig.index('flannel.1'), ip('10.5.3.0'));
+    await rig.clock.advance(60_000);
+    assert.equal(rig.kernel.describe().length, before.length - 1);
+  });
+
+  it('cleans up by reconciling to the empty state, without touching another daemon', async () => {
+    const other = rig.start('b');
+    other.setDesired(overlay([7, 8], vxlan({ name: 'flannel.2', vni: 2 })), { scope: [net('10.64.0.0/16')] });
+    await rig.clock.advance(500);
+    const before = rig.kernel.describe();
+    await rig.reach(mergeStates([overlay([20, 30]), directRoute(40)]));
+    await rig.reach(EMPTY_STATE);
+    assert.deepEqual(rig.kernel.describe(), before);
+    await other.close();
+  });
+
+  it('deletes the devices of a replaced flanneld that are listed', async () => {
+    rig.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', isUp: true });
+    await rig.reach(overlay([2]));
+    assert.ok(rig.kernel.getLink('flannel.9'));
+    rig.reconciler.setDesired(overlay([2]), { ...SCOPE, staleDevices: ['flannel.9'] });
+    await rig.clock.advance(500);
+    assert.equal(rig.kernel.getLink('flannel.9'), undefined);
+  });
+
+  it('removes routes of a network that it had before', async () => {
+    await rig.reach(directRoute(2));
+    const { index } = rig.eth0;
+    const moved = { ...EMPTY_STATE };
+    rig.reconciler.setDesired(moved, { scope: [net('10.77.0.0/16')] });
+    await rig.clock.advance(500);
+    assert.deepEqual(
+      [...rig.kernel.routes.values()].flat().filter((route) => route.index === index),
+      [],
+    );
+  });
+
+  describe('whenConverged', () => {
+    it('resolves once the state that was just desired is there', async () => {
+      let isDone = false;
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      const waiting = rig.reconciler.whenConverged().then(() => (isDone = true));
+      await settle();
+      assert.equal(isDone, false);
+      await rig.clock.advance(500);
+      await waiting;
+      rig.reconciler.setDesired(overlay([3]), SCOPE);
+      const again = rig.reconciler.whenConverged();
+      await rig.clock.advance(500);
+      await again;
+      assert.ok(rig.kernel.routes.has('10.5.3.0/24'));
+    });
+
+    it('rejects when it is given up or closed', async () => {
+      const abort = new AbortController();
+      const given = assert.rejects(rig.reconciler.whenConverged(abort.signal), /enough/);
+      const closed = assert.rejects(rig.reconciler.whenConverged(), /closed/);
+      abort.abort(new Error('enough'));
+      await given;
+      await rig.reconciler.close();
+      await closed;
+    });
+  });
+
+  it('reports its status only when it changes', async () => {
+    await rig.reach(overlay([2]));
+    const { length } = rig.statuses;
+    assert.ok(rig.statuses[length - 1]?.isConverged);
+    await rig.clock.advance(120_000);
+    assert.equal(rig.statuses.length, length);
+  });
+
+  describe('with tunnels', () => {
+    it('opens the tunnel, then configures its device', async () => {
+      await rig.reach(tunnelState());
+      const { isUp, mtu, alias } = rig.kernel.getLink('flannel0') ?? {};
+      assert.deepEqual([isUp, mtu, alias], [true, 1472, 'tsflannel:a']);
+      assert.equal(rig.kernel.routes.get('10.5.0.0/16')?.[0]?.index, rig.index('flannel0'));
+      assert.equal(rig.reconciler.tunnels.length, 1);
+      assert.ok(Object.values(rig.reconciler.statistics.drift).every((count) => count === 0));
+    });
+
+    it('hands new peers to the open tunnel', async () => {
+      await rig.reach(tunnelState());
+      const peers = [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }];
+      await rig.reach(tunnelState({ peers }));
+      assert.equal(rig.tunnels.length, 1);
+      assert.deepEqual(rig.tunnels[0]?.specs.at(-1)?.peers, peers);
+    });
+
+    it('opens a new tunnel where the open one cannot be changed, and restores its routes', async () => {
+      await rig.reach(tunnelState());
+      await rig.reach(tunnelState({ port: 9000 }));
+      assert.deepEqual(
+        rig.tunnels.map(({ isClosed }) => isClosed),
+        [true, false],
+      );
+      assert.equal(rig.kernel.routes.get('10.5.0.0/16')?.[0]?.index, rig.index('flannel0'));
+      assert.ok(Object.values(rig.reconciler.statistics.drift).every((count) => count === 0));
+    });
+
+    for (const [what, act] of Object.entries({
+      'its tunnel fails': (tunnel: FakeTunnel) => {
+        tunnel.options.onEvent({ type: 'failed', operation: 'read', errno: 'EBADFD' });
+      },
+      'its device is deleted': (tunnel: FakeTunnel) => {
+        rig.kernel.delLink(tunnel.index);
+      },
+    })) {
+      it(`is back within a second when ${what}`, async () => {
+        await rig.reach(tunnelState());
+        await rig.clock.advance(20_000);
+        const before = rig.kernel.describe();
+        act(rig.tunnels[0] as FakeTunnel);
+        await rig.clock.advance(1000);
+        assert.deepEqual(rig.kernel.describe(), before);
+        assert.deepEqual(
+          rig.tunnels.map(({ isClosed }) => isClosed),
+          [true, false],
+        );
+        assert.ok(rig.reconciler.status.isConverged);
+        assert.equal(rig.reconciler.statistics.drift.tunnel, 1);
+        assert.equal(rig.log.find(/tunnel lost/, 'warn').length, 1);
+      });
+    }
+
+    it('slows down when the tunnel fails again and again', async () => {
+      await rig.reach(tunnelState());
+      for (let ms = 0; ms < 60_000; ms += 10) {
+        rig.tunnels.at(-1)?.options.onEvent({ type: 'failed', operation: 'read', errno: 'EIO' });
+        await rig.clock.advance(10);
+      }
+      assert.ok(rig.tunnels.length > 3 && rig.tunnels.length < 15, `opened ${rig.tunnels.length} times`);
+    });
+
+    it('retries a tunnel that cannot be opened, and makes everything else meanwhile', async () => {
+      rig.tunnelError = 'ERR_PORT_IN_USE';
+      rig.reconciler.setDesired(mergeStates([tunnelState(), overlay([2])]), SCOPE);
+      await rig.clock.advance(1000);
+      assert.ok(rig.kernel.routes.has('10.5.2.0/24'));
+      assert.equal(rig.reconciler.status.failures[0]?.key, 'tunnel flannel0');
+      rig.tunnelError = undefined;
+      await rig.clock.advance(5000);
+      assert.ok(rig.reconciler.status.isConverged);
+    });
+
+    it('moves from vxlan to a tunnel and back without a moment in which a subnet has no route', async () => {
+      const hasRoute = (): boolean => rig.kernel.routes.has('10.5.0.0/16') || rig.kernel.routes.has('10.5.2.0/24');
+      await rig.reach(overlay([2]));
+      rig.kernel.refuse = () => {
+        assert.ok(hasRoute());
+        return undefined;
+      };
+      await rig.reach(tunnelState());
+      assert.equal(rig.kernel.getLink('flannel.1'), undefined);
+      await rig.reach(overlay([2]));
+      assert.equal(rig.kernel.getLink('flannel0'), undefined);
+      assert.ok(hasRoute());
+      assert.ok(Object.values(rig.reconciler.statistics.drift).every((count) => count === 0));
+    });
+
+    it('tells which offload a tunnel gave up', async () => {
+      await rig.reach(tunnelState());
+      rig.tunnels[0]?.options.onEvent({ type: 'downgrade', offload: 'udpSegment', errno: 'EIO' });
+      assert.deepEqual(rig.log.find(/offload/)[0]?.fields, { dev: 'flannel0', kind: 'udpSegment', errno: 'EIO' });
+    });
+
+    it('closes tunnels when it is closed', async () => {
+      await rig.reach(tunnelState());
+      await rig.reconciler.close();
+      assert.ok(rig.tunnels[0]?.isClosed);
+    });
+  });
+
+  it('repairs any sequence of changes by others, whether or not events are lost', async () => {
+    const index = (rig: Rig): number | undefined => rig.kernel.getLink('flannel.1')?.index;
+    const on = (act: (rig: Rig, index: number) => void) => (rig: Rig) => {
+      const at = index(rig);
+      if (at !== undefined) act(rig, at);
+    };
+    const peer = fc.integer({ min: 2, max: 6 });
+    const act = fc.oneof(
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.delNeighbour(at, subnetAddress(n));
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.putNeighbour(at, subnetAddress(n), mac(n + 1));
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.delFdb(at, mac(n));
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.appendFdb(at, mac(n), ip('192.0.2.88'));
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.replaceFdb(at, mac(n), ip('192.0.2.89'));
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }) => {
+          for (const route of kernel.routes.get(`10.5.${n}.0/24`) ?? []) kernel.delRoute(route);
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          if (kernel.links.get(at)?.isUp !== true) return;
+          kernel.putRoute(
+            routeInfo(net(`10.5.${n}.0/24`), { index: at, gateway: ip('10.5.7.0'), isOnlink: true }),
+            'replace',
+          );
+        }),
+      ),
+      fc.boolean().map((isUp) =>
+        on(({ kernel }, at) => {
+          kernel.setLink(at, { isUp });
+        }),
+      ),
+      peer.map((n) =>
+        on(({ kernel }, at) => {
+          kernel.setLink(at, { mac: mac(n) });
+        }),
+      ),
+      fc.constant(
+        on(({ kernel }, at) => {
+          kernel.delLink(at);
+        }),
+      ),
+      fc.constant(
+        on(({ kernel }, at) => {
+          kernel.delAddress(at, ip('10.5.1.0'), 32);
+        }),
+      ),
+      fc.constant((rig: Rig) => {
+        rig.kernel.loseEvents();
+      }),
+    );
+    const step = fc.record({ act, waitMs: fc.constantFrom(0, 0, 5, 30, 300) });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (sequence) => {
+        const other = new Rig();
+        await other.reach(overlay([2, 3, 4, 5, 6]));
+        const before = other.kernel.describe();
+        for (const { act, waitMs } of sequence) {
+          act(other);
+          if (waitMs > 0) await other.clock.advance(waitMs);
+        }
+        await other.clock.advance(1000);
+        assert.deepEqual(other.kernel.describe(), before);
+        assert.ok(other.reconciler.status.isConverged);
+        await other.reconciler.close();
+      }),
+      { numRuns: 150 },
+    );
+  }).timeout(60_000);
+
+  it('follows a change of one peer among 5000 with a few milliseconds of work', async () => {
+    const numbers = Array.from({ length: 5000 }, (_, n) => n + 2);
+    await rig.reach(overlay(numbers));
+    assert.equal(rig.kernel.routes.size, 5000);
+    const { runs, dumps } = rig.reconciler.statistics;
+    const times: number[] = [];
+    for (let round = 0; round < 7; round++) {
+      const next = overlay(numbers.filter((n) => n !== 2500 + round));
+      const start = performance.now();
+      rig.reconciler.setDesired(next, SCOPE);
+      await rig.clock.advance(1);
+      times.push(performance.now() - start);
+    }
+    assert.equal(rig.kernel.routes.size, 4999);
+    assert.equal(rig.reconciler.statistics.dumps, dumps);
+    assert.ok(rig.reconciler.statistics.runs >= runs + 7);
+    assert.ok(Math.min(...times) < 10, `took ${times.map((time) => time.toFixed(1)).join(', ')} ms`);
+  }).timeout(30_000);
+});
