@@ -86,9 +86,19 @@ function flatten(fields: LogFields): Record<string, unknown> {
   const { error, ...rest } = fields;
   if (error === undefined) return rest;
   if (!(error instanceof OverlayError)) return { ...rest, detail: rest.detail ?? describeError(error) };
-  const { hint, code, context, message } = error;
-  return { ...context, ...rest, detail: rest.detail ?? message, code, ...(hint === undefined ? {} : { hint }) };
+  const { hint, code, message } = error;
+  // pino does not look for a second key of the same name, and whoever reads the line takes the last one.
+  const context = Object.entries(error.context).filter(([key]) => !PINO_KEYS.includes(key));
+  return {
+    ...Object.fromEntries(context),
+    ...rest,
+    detail: rest.detail ?? message,
+    code,
+    ...(hint === undefined ? {} : { hint }),
+  };
 }
+
+const PINO_KEYS: readonly string[] = ['level', 'time', 'msg'];
 
 const LEVEL_NAMES: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' };
 

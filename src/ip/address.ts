@@ -37,8 +37,14 @@ export class IpAddress {
     return value === undefined ? undefined : new IpAddress(family, value);
   }
 
-  /** @param bytes - 4 or 16 bytes in network order. */
+  /**
+   * @param bytes - 4 or 16 bytes in network order.
+   * @throws {@link OverlayError} `ERR_IP_SYNTAX`
+   */
   static fromBytes(bytes: Uint8Array): IpAddress {
+    if (bytes.length !== 4 && bytes.length !== 16) {
+      throw new OverlayError('ERR_IP_SYNTAX', `cannot make an IP address of ${bytes.length} bytes`);
+    }
     let value = 0n;
     for (const byte of bytes) value = (value << 8n) | BigInt(byte);
     return new IpAddress(bytes.length === 4 ? 4 : 6, value);

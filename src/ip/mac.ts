@@ -17,8 +17,12 @@ export function parseMac(text: string): MacAddress {
   return text.toLowerCase().replaceAll('-', ':') as MacAddress;
 }
 
-/** @param bytes - six bytes. */
+/**
+ * @param bytes - six bytes.
+ * @throws {@link OverlayError} `ERR_IP_SYNTAX`
+ */
 export function macFromBytes(bytes: Uint8Array): MacAddress {
+  if (bytes.length !== 6) throw new OverlayError('ERR_IP_SYNTAX', `cannot make a MAC address of ${bytes.length} bytes`);
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(':') as MacAddress;
 }
 

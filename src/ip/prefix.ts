@@ -13,8 +13,15 @@ export class Prefix {
     readonly length: number,
   ) {}
 
-  /** The network of that length which contains the address. */
+  /**
+   * The network of that length which contains the address.
+   *
+   * @throws {@link OverlayError} `ERR_IP_SYNTAX` if the family has no such length.
+   */
   static of(address: IpAddress, length: number): Prefix {
+    if (!Number.isInteger(length) || length < 0 || length > ADDRESS_BITS[address.family]) {
+      throw new OverlayError('ERR_IP_SYNTAX', `cannot make a network of length ${length} around ${address.toString()}`);
+    }
     const hostBits = BigInt(ADDRESS_BITS[address.family] - length);
     return new Prefix(IpAddress.fromValue(address.family, (address.value >> hostBits) << hostBits), length);
   }

@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { Writable } from 'node:stream';
+import fc from 'fast-check';
+import { OverlayError } from '../../src/errors.js';
+import { type LogFields, type LogLevel, type Logger, createLogger, formatTextLine } from '../../src/log.js';
+
+/** A logger and the lines it has written. */
+function capture(format: 'text' | 'json', level: LogLevel = 'debug'): { logger: Logger; lines: () => string[] } {
+  let text = '';
+  const destination = new Writable({
+    write(chunk, _encoding, done) {
+      text += String(chunk);
+      done();
+    },
+  });
+  return { logger: createLogger({ format, level, destination }), lines: () => text.split('\n').slice(0, -1) };
+}
+
+/** A line without its time of day, which is checked on its own. */
+function withoutTime(line: string | undefined): string | undefined {
+  return line?.replace(/^\d\d:\d\d:\d\d\.\d{3} /, '');
+}
+
+function textOf(message: string, fields?: LogFields): string | undefined {
+  const { logger, lines } = capture('text');
+  logger.info(message, fields);
+  return withoutTime(lines()[0]);
+}
+
+describe('createLogger', () => {
+  it('writes one line per event, with time, level, message and fields', () => {
+    const { logger, lines } = capture('text');
+    logger.error('a');
+    logger.warn('b', { dev: 'eth0' });
+    logger.info('c', { mtu: 1472, subnet: '10.5.34.0/24' });
+    logger.debug('d');
+    assert.match(lines()[0] ?? '', /^\d\d:\d\d:\d\d\.\d{3} error a$/);
+    assert.deepEqual(lines().map(withoutTime), [
+      'error a',
+      'warn  b dev=eth0',
+      'info  c mtu=1472 subnet=10.5.34.0/24',
+      'debug d',
+    ]);
+  });
+
+  it('writes nothing below its level', () => {
+    for (const [level, count] of [
+      ['error', 1],
+      ['warn', 2],
+      ['info', 3],
+      ['debug', 4],
+    ] as const) {
+      const { logger, lines } = capture('text', level);
+      for (const severity of ['debug', 'info', 'warn', 'error'] as const) logger[severity](severity);
+      assert.equal(lines().length, count);
+    }
+  });
+
+  it('quotes values that could be taken for several', () => {
+    assert.equal(textOf('x', { detail: 'two words' }), 'info  x detail="two words"');
+    assert.equal(textOf('x', { detail: 'a=b' }), 'info  x detail="a=b"');
+    assert.equal(textOf('x', { detail: 'say "hi"' }), 'info  x detail="say \\"hi\\""');
+    assert.equal(textOf('x', { detail: '' }), 'info  x detail=""');
+    assert.equal(textOf('x', { detail: 'line\nline' }), 'info  x detail="line\\nline"');
+  });
+
+  it('leaves out fields that are undefined', () => {
+    assert.equal(textOf('x', { dev: undefined, port: 1 }), 'info  x port=1');
+  });
+
+  it('takes an error apart into detail, code, hint and what it knows', () => {
+    const error = new OverlayError('ERR_FLAG', 'cannot do it: why', { hint: 'do that', context: { port: 8285 } });
+    assert.equal(
+      textOf('failed', { error }),
+      'info  failed port=8285 detail="cannot do it: why" code=ERR_FLAG hint="do that"',
+    );
+    assert.equal(
+      textOf('failed', { error, detail: 'mine' }),
+      'info  failed port=8285 detail=mine code=ERR_FLAG hint="do that"',
+    );
+    assert.equal(textOf('failed', { error: new Error('why') }), 'info  failed detail=why');
+    assert.equal(textOf('failed', { error: 'text' }), 'info  failed detail=text');
+  });
+
+  it('keeps time, level and message of a line whatever an error calls its values', () => {
+    // Fields with these names would be second keys of the same name in one JSON object, and the last one wins.
+    const error = new OverlayError('ERR_FLAG', 'cannot', { context: { msg: 'no', time: 0, level: 10 } });
+    const { logger, lines } = capture('text');
+    logger.warn('yes', { error });
+    assert.match(lines()[0] ?? '', /^\d\d:\d\d:\d\d\.\d{3} warn  yes detail=cannot code=ERR_FLAG$/);
+  });
+
+  it('writes JSON for collectors', () => {
+    const { logger, lines } = capture('json');
+    logger.warn('underlay is gone', { dev: 'eth0', ifindex: 2 });
+    const { time, ...rest } = JSON.parse(lines()[0] ?? '') as Record<string, unknown>;
+    assert.deepEqual(rest, { level: 40, dev: 'eth0', ifindex: 2, msg: 'underlay is gone' });
+    assert.ok(Math.abs(Date.parse(String(time)) - Date.now()) < 10_000);
+  });
+
+  it('writes one line whatever the values are', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.string(), (detail, peer) => {
+        for (const format of ['text', 'json'] as const) {
+          const { logger, lines } = capture(format);
+          logger.info('event', { detail, peer });
+          assert.equal(lines().length, 1);
+        }
+      }),
+    );
+  });
+});
+
+describe('formatTextLine', () => {
+  it('shows the local time of day', () => {
+    const at = new Date(2026, 0, 2, 3, 4, 5, 6);
+    assert.equal(
+      formatTextLine(JSON.stringify({ level: 30, time: at.toISOString(), msg: 'x' })),
+      '03:04:05.006 info  x\n',
+    );
+  });
+});
