@@ -35,7 +35,7 @@ const PARTS = {
   unit: () => mocha('unit', 'dot', ['test/unit/**/*.test.ts']),
   native: () => ({
     title: 'native',
-    command: ['make', '--no-print-directory', '-C', 'test/native', 'check'],
+    command: ['make', '-s', `-j${os.cpus().length}`, '--no-print-directory', '-C', 'test/native', 'check'],
     // Each test program ends with "N passed, N failed".
     totals: (output) => {
       const lines = [...output.matchAll(/^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm)];

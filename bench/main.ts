@@ -4,6 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { drawCharts } from './charts.js';
 import { measureControlPlane } from './control.js';
+import { measureMicro, microTable } from './micro.js';
 import { readOptions, USAGE, UsageError, type PathOptions } from './options.js';
 import { measurePaths } from './path.js';
 import type { RunRecord } from './record.js';
@@ -15,6 +16,13 @@ async function main(args: string[]): Promise<void> {
   const options = readOptions(args, process.env.FLANNELD);
   if (options.mode === 'help') {
     process.stdout.write(USAGE);
+    return;
+  }
+  if (options.mode === 'micro') {
+    const results = await measureMicro();
+    process.stdout.write(
+      options.isJson ? `${JSON.stringify(results, null, 2)}\n` : `${terminalTable(microTable(results))}\n`,
+    );
     return;
   }
   if (process.getuid?.() !== 0) throw new Error('cannot make network namespaces: only root may; run it with sudo');

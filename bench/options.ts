@@ -5,6 +5,7 @@ import { allCases, chooseCases, QUICK_CASES, type Case } from './cases.js';
 /** The text of `--help`. */
 export const USAGE = `usage: npm run bench [-- OPTION…]            throughput, latency and cost of every way to carry packets
        npm run bench -- control [OPTION…]    the control plane with many peers
+       npm run bench -- micro                checksum, segmentation, coalescing and lookup by themselves
 
   --quick           fewer cases and shorter runs: under two minutes
   --only NAME,…     only these cases; a name may end in *
@@ -30,6 +31,8 @@ export interface PathOptions {
   readonly rounds: number;
   readonly isJson: boolean;
   readonly hasFiles: boolean;
+  /** Whether the micro-benchmarks belong to the run: when nothing was narrowed. */
+  readonly hasMicro: boolean;
 }
 
 /** A benchmark of the control plane. */
@@ -39,19 +42,29 @@ export interface ControlOptions {
   readonly isJson: boolean;
 }
 
+/** The micro-benchmarks alone. */
+export interface MicroOptions {
+  readonly mode: 'micro';
+  readonly isJson: boolean;
+}
+
 /**
  * What the command line asks for.
  *
  * @param stock - a stock flanneld, from the environment.
  * @throws UsageError for anything it cannot mean.
  */
-export function readOptions(args: string[], stock?: string): PathOptions | ControlOptions | { readonly mode: 'help' } {
+export function readOptions(
+  args: string[],
+  stock?: string,
+): PathOptions | ControlOptions | MicroOptions | { readonly mode: 'help' } {
   const { values, positionals } = parse(args);
   if (values.help) return { mode: 'help' };
   const isJson = values.json;
   const [mode, ...more] = positionals;
-  if (more.length > 0 || (mode !== undefined && mode !== 'control'))
+  if (more.length > 0 || (mode !== undefined && mode !== 'control' && mode !== 'micro'))
     throw new UsageError(`unknown word ${positionals.join(' ')}`);
+  if (mode === 'micro') return { mode, isJson };
   if (mode === 'control') return { mode, isJson, peers: wholeNumber('peers', values.peers ?? '1000', 50_000) };
 
   const links: readonly LinkModel[] = ['wire', 'veth'];
@@ -68,6 +81,7 @@ export function readOptions(args: string[], stock?: string): PathOptions | Contr
     rounds: wholeNumber('rounds', values.rounds ?? (values.quick ? '2' : '5'), 100),
     isJson,
     hasFiles: !values['no-files'],
+    hasMicro: !values.quick && names === undefined,
   };
 }
 

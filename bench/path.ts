@@ -1,4 +1,5 @@
 import { makeBed } from './bed.js';
+import { measureMicro } from './micro.js';
 import type { PathOptions } from './options.js';
 import { EFFORTS, probesFor } from './probes.js';
 import { Progress } from './progress.js';
@@ -38,6 +39,7 @@ export async function measurePaths(options: PathOptions, command: string): Promi
     progress.finish();
   }
   progress.close();
+  const micro = options.hasMicro ? await measureMicro() : [];
   return {
     startedAt: startedAt.toISOString(),
     seconds: (Date.now() - startedAt.getTime()) / 1000,
@@ -49,6 +51,7 @@ export async function measurePaths(options: PathOptions, command: string): Promi
     cases: cases.map(({ name, title }) => ({ name, title })),
     samples,
     failures,
+    micro,
   };
 }
 

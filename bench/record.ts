@@ -3,6 +3,7 @@ import os from 'node:os';
 import { run } from '../test/support/netns.js';
 import type { LinkModel } from '../test/support/rig.js';
 import type { MeasureName, Readings } from './measures.js';
+import type { MicroResult } from './micro.js';
 
 /** What a run was made on: without this its numbers mean nothing. */
 export interface Machine {
@@ -50,6 +51,8 @@ export interface RunRecord {
   readonly cases: readonly { readonly name: string; readonly title: string }[];
   readonly samples: readonly Sample[];
   readonly failures: readonly Failure[];
+  /** Taken in a full run. */
+  readonly micro: readonly MicroResult[];
 }
 
 /** Looks at the machine. */

@@ -1,6 +1,7 @@
 import type { LinkModel } from '../test/support/rig.js';
 import { REFERENCE } from './cases.js';
 import { MEASURES, type MeasureName } from './measures.js';
+import { microTable } from './micro.js';
 import { ratiosOf, valuesOf, type Machine, type RunRecord } from './record.js';
 import { DISTURBANCE_LIMIT } from './rounds.js';
 import { quantile, spread } from './stats.js';
@@ -27,8 +28,13 @@ const GROUPS: readonly { readonly title: string; readonly measures: readonly Mea
   { title: 'daemon', measures: ['start', 'memory'] },
 ];
 
-/** The tables of a run: per link model one for each group of measures that was taken. */
+/** The tables of a run: per link model one for each group of measures that was taken, and the micro-benchmarks. */
 export function tables(record: RunRecord): Table[] {
+  const micro = record.micro.length === 0 ? [] : [microTable(record.micro)];
+  return [...pathTables(record), ...micro];
+}
+
+function pathTables(record: RunRecord): Table[] {
   return record.links.flatMap((link) =>
     GROUPS.flatMap(({ title, measures }) => {
       const taken = measures.filter((measure) =>

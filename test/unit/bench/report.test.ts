@@ -42,6 +42,7 @@ const record: RunRecord = {
     sample(1, 'native-1', { rttMedian: 0.15 }, 'rtt', [0.1, 0.15, 0.2]),
     { ...sample(3, 'vxlan', { tcp4: 9 }, 'tcp4'), foreignShare: 0.3 },
   ],
+  micro: [{ name: 'lookup/10', unit: 'ns/lookup', median: 2.5, min: 2, max: 3, reference: 250, memoryBytes: 576 }],
   failures: [{ round: 3, link: 'wire', case: 'vxlan', probe: 'tcp1', message: 'iperf3: no result' }],
 };
 
@@ -68,6 +69,12 @@ describe('tables', () => {
         ['udp, native, 1 worker', '5.00 (4.00–6.00) ×1.15', '–'],
       ],
     });
+  });
+
+  it('close with the micro-benchmarks', () => {
+    assert.deepEqual(tables(record).at(-1)?.rows, [
+      ['lookup/10', 'ns/lookup', '2.5 (2.0–3.0)', '250', '100', '', '0.6'],
+    ]);
   });
 
   it('line up on a terminal', () => {
