@@ -612,7 +612,7 @@ const LOSS_MESSAGES: Readonly<Record<LossReason, { readonly text: string; readon
   },
   taken: {
     text: 'own subnet was taken by another host',
-    hint: 'another subnet is taken; find out who wrote the key, no flanneld does that',
+    hint: 'another subnet is taken; a stock flanneld that renews after its lease expired overwrites keys like that',
   },
   'network-changed': {
     text: 'own subnet does not fit the new network configuration',
