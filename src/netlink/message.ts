@@ -19,7 +19,7 @@ const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(
 
 /** Lengths inside a message are rounded up to words of four bytes. */
 function aligned(length: number): number {
-  return (length + 3) & ~3;
+  return ((length + 3) & ~3) >>> 0;
 }
 
 /**
@@ -132,7 +132,8 @@ export class MessageWriter {
   }
 
   private raw(bytes: Uint8Array): this {
-    this.bytes.set(bytes, this.grow(bytes.length));
+    const at = this.grow(bytes.length); // may replace the buffer
+    this.bytes.set(bytes, at);
     return this;
   }
 
@@ -350,7 +351,7 @@ const acknowledgementTable = new AttributeTable(NLMSGERR_ATTR.MISS_NEST);
 
 /** Reads an `NLMSG_ERROR`, or the `NLMSG_DONE` that ends a dump. */
 export function readAcknowledgement(reader: MessageReader): Acknowledgement {
-  const errno = -(reader.u32(0) | 0);
+  const errno = 0 - (reader.u32(0) | 0); // negative on the wire
   if ((reader.flags & NLM_F.ACK_TLVS) === 0) return { errno, explanation: undefined };
   // struct nlmsgerr: error, then the header of the request, then (unless capped) its payload. DONE has only the error.
   const echoed = (reader.flags & NLM_F.CAPPED) === 0 ? aligned(reader.u32(4)) : HEADER_BYTES;

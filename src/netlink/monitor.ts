@@ -48,10 +48,14 @@ export class NetlinkMonitor {
   private poller: FdPoller | undefined;
   private isClosed = false;
 
-  /** @throws {@link OverlayError} `ERR_NETLINK` */
+  /**
+   * @param receiveBytes - room for events that were not read yet; the kernel counts about 1 KiB for each.
+   * @throws {@link OverlayError} `ERR_NETLINK`
+   */
   constructor(
     private readonly topics: readonly NetlinkTopic[],
     private readonly onEvent: (event: NetlinkEvent) => void,
+    private readonly receiveBytes = 16 * 1024 * 1024,
   ) {
     this.open();
   }
@@ -68,7 +72,7 @@ export class NetlinkMonitor {
   }
 
   private open(): void {
-    this.fd = openNetlink(16 * 1024 * 1024);
+    this.fd = openNetlink(this.receiveBytes);
     for (const group of this.topics.flatMap((topic) => GROUPS[topic])) {
       libc.setsockopt(
         this.fd,

@@ -181,11 +181,11 @@ export function isClonedRoute(reader: MessageReader): boolean {
 /**
  * Reads an `RTM_NEWROUTE` or `RTM_DELROUTE` message.
  *
- * @returns undefined for families other than IPv4 and IPv6, such as multicast forwarding entries.
+ * @returns undefined for families other than IPv4 and IPv6, such as multicast forwarding entries, and for what is no route.
  */
 export function readRoute(reader: MessageReader): RouteInfo | undefined {
   const family = reader.u8(0) === AF.INET ? 4 : reader.u8(0) === AF.INET6 ? 6 : undefined;
-  if (family === undefined) return undefined;
+  if (family === undefined || reader.u8(1) > ADDRESS_BITS[family]) return undefined;
   const attributes = table.parse(reader, reader.start + HEADER, reader.end);
   const multipath = readMultipath(reader, attributes);
   const first = multipath[0];
