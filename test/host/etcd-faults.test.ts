@@ -365,14 +365,17 @@ describe('EtcdStore in trouble', () => {
 
     it('lets the process end by itself, whether etcd answers or not', async () => {
       const server = await start();
-      for (const endpoints of [server.endpoint, 'http://127.0.0.1:1', `http://127.0.0.1:1,${server.endpoint}`]) {
-        const program = new Program([process.execPath, '--import', 'tsx', script, endpoints]);
-        await program.waitForLine(/^closed$/, 20_000);
-        const closedAt = performance.now();
-        const { code } = await program.exited;
-        assert.equal(code, 0, program.output);
-        assert.ok(performance.now() - closedAt < 2000, `it took ${performance.now() - closedAt} ms`);
-      }
+      const cases = [server.endpoint, 'http://127.0.0.1:1', `http://127.0.0.1:1,${server.endpoint}`];
+      await Promise.all(
+        cases.map(async (endpoints) => {
+          const program = new Program([process.execPath, '--import', 'tsx', script, endpoints]);
+          await program.waitForLine(/^closed$/, 20_000);
+          const closedAt = performance.now();
+          const { code } = await program.exited;
+          assert.equal(code, 0, program.output);
+          assert.ok(performance.now() - closedAt < 3000, `it took ${performance.now() - closedAt} ms`);
+        }),
+      );
     });
 
     it('ends requests that are under way', async () => {
