@@ -14,6 +14,7 @@ export interface Chart {
 }
 
 const WIDTH = 860;
+const LINK_NAMES: Readonly<Record<LinkModel, string>> = { wire: 'wire-like link', veth: 'veth as it is' };
 // Distinguishable for colour-blind readers (Okabe and Ito).
 const COLOURS: Readonly<Record<LinkModel, string>> = { wire: '#0072b2', veth: '#e69f00' };
 
@@ -42,7 +43,7 @@ export async function drawCharts(record: RunRecord): Promise<Chart[]> {
       {
         file: `latency-${link}.svg`,
         title: `Distribution of idle round-trip times, ${link}`,
-        svg: render(option, 420),
+        svg: render(option, 440),
       },
     ];
   });
@@ -56,7 +57,7 @@ function barChart(record: RunRecord, measure: MeasureName): { option: EChartsOpt
   const { title, unit, better, digits } = MEASURES[measure];
   const series = record.links.map((link): SeriesOption => ({
     type: 'bar',
-    name: LINK_TITLES[link],
+    name: LINK_NAMES[link],
     itemStyle: { color: COLOURS[link] },
     barMaxWidth: 16,
     data: cases.map(({ name }) => {
@@ -71,13 +72,13 @@ function barChart(record: RunRecord, measure: MeasureName): { option: EChartsOpt
   }));
   const option: EChartsOption = {
     title: { text: title, subtext: `${unit}, median (range), ${better} is better`, left: 'center' },
-    legend: { bottom: 0 },
-    grid: { left: 10, right: 150, top: 70, bottom: 40, containLabel: true },
-    xAxis: { type: 'value', name: unit },
+    legend: { bottom: 0, itemGap: 40 },
+    grid: { left: labelWidth(cases.map((entry) => entry.title)), right: 150, top: 70, bottom: 60 },
+    xAxis: { type: 'value' },
     yAxis: { type: 'category', inverse: true, data: cases.map((entry) => entry.title) },
     series,
   };
-  return { option, height: 130 + cases.length * record.links.length * 24 };
+  return { option, height: 150 + cases.length * record.links.length * 24 };
 }
 
 /** Share of round trips that took at most so long, one line per case, on a logarithmic scale of time. */
@@ -102,12 +103,17 @@ function latencyChart(record: RunRecord, link: LinkModel): EChartsOption | undef
       subtext: `${LINK_TITLES[link]}: share of pings answered within a time`,
       left: 'center',
     },
-    legend: { bottom: 0 },
-    grid: { left: 60, right: 40, top: 70, bottom: 80 },
-    xAxis: { type: 'log', name: 'ms', nameLocation: 'middle', nameGap: 28 },
+    legend: { bottom: 0, itemGap: 20 },
+    grid: { left: 60, right: 40, top: 70, bottom: 100 },
+    xAxis: { type: 'log', name: 'ms', nameLocation: 'middle', nameGap: 28, minorSplitLine: { show: true } },
     yAxis: { type: 'value', name: '%', min: 0, max: 100 },
     series: lines,
   };
+}
+
+/** Room for labels in pixels. The library cannot measure text without a browser. */
+function labelWidth(labels: readonly string[]): number {
+  return 20 + 7 * Math.max(...labels.map(({ length }) => length));
 }
 
 function kebab(name: string): string {
