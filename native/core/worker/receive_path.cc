@@ -14,9 +14,10 @@ ReceivePath::ReceivePath(WorkerContext& context, TunWriter& tun_writer)
 
 bool ReceivePath::run() {
   size_t messages = 0;
+  size_t bytes = 0;
   adopt_offloads();
   const size_t per_call = offloads_.has(Offload::kBatch) ? ReceiveRing::kMessages : 1;
-  while (messages < kMessagesPerTurn && !context_.has_failed) {
+  while (messages < kMessagesPerTurn && bytes < kBytesPerTurn && !context_.has_failed) {
     context_.counters.socket_receives.add(1);
     const int received = ring_.receive(context_.kernel, context_.socket, per_call);
     if (received < 0) {
@@ -24,7 +25,11 @@ bool ReceivePath::run() {
       if (is_dead_descriptor(-received)) context_.fail("receive from the socket", -received);
       break;  // EAGAIN; or a transient lack of memory, for which the next turn tries again
     }
-    for (int i = 0; i < received; i++) accept(ring_.message(static_cast<size_t>(i)));
+    for (int i = 0; i < received; i++) {
+      const ReceivedMessage message = ring_.message(static_cast<size_t>(i));
+      accept(message);
+      bytes += message.data.size();
+    }
     tun_writer_.write(coalescer_);
     messages += static_cast<size_t>(received);
     // Fewer than offered: the queue is empty, so save the call that would say so.
