@@ -1,0 +1,388 @@
+import { type Clock } from '../clock.js';
+import { describeError, isOverlayError } from '../errors.js';
+import { type Family } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
+import { type Logger } from '../log.js';
+import { type FirewallFinding, blockedForwarding, ownMasqueradeFirst } from './findings.js';
+import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
+import { Iptables, type IptablesVariant } from './iptables.js';
+import { type StopWatching, type WatchNftables, watchNftables } from './nft-events.js';
+import { NFT_TABLES, Nftables } from './nftables.js';
+import { type FamilyRules, type FirewallNetwork, firewallRules, hasRules } from './rules.js';
+import { type RunCommand, runCommand } from './run.js';
+
+/** Which kernel interface carries the rules (`EnableNFTables` of the network configuration). */
+export type FirewallMode = 'iptables' | 'nftables';
+
+/** What the host's packet filter is to contain. */
+export interface FirewallSpec {
+  readonly mode: FirewallMode;
+  /** The overlay, at most one entry for each family. */
+  readonly networks: readonly FirewallNetwork[];
+  /** Networks this host belonged to before, from the old subnet file; rules left over for them are removed. */
+  readonly previousNetworks: readonly Prefix[];
+  readonly ipMasq: boolean;
+  readonly forwardRules: boolean;
+  /** False for `--ip-masq-fully-random-disable`. */
+  readonly isFullyRandom: boolean;
+}
+
+/** What status and metrics show. */
+export interface FirewallStatus {
+  readonly mode: FirewallMode | undefined;
+  /** Whether the last look found, or put, everything in place. */
+  readonly isInPlace: boolean;
+  /** How often something had to be repaired since the start. */
+  readonly repaired: Readonly<Record<DeviationKind, number>>;
+  readonly lastError: string | undefined;
+}
+
+/** What a {@link Firewall} works with. */
+export interface FirewallOptions {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** Time between two looks (`--iptables-resync`); 0 looks only when asked to and on change events. */
+  readonly resyncMs: number;
+  /** For tests; default the programs of this host. */
+  readonly run?: RunCommand;
+  /** For tests; default the kernel's notifications. */
+  readonly watch?: WatchNftables;
+}
+
+const FAMILIES: readonly Family[] = [4, 6];
+
+/** Of a quarrel with another program, or of a lasting failure, one line a minute is enough. */
+const REPEAT_LOG_MS = 60_000;
+
+/** Collects the notifications of one change. */
+const SETTLE_MS = 200;
+
+/** The same while somebody keeps undoing our repairs, so that the quarrel costs little. */
+const QUARREL_SETTLE_MS = 5_000;
+
+/** A repair that follows another one this soon is part of a quarrel. */
+const QUARREL_MS = 10_000;
+
+/**
+ * The rules of the overlay in this host's packet filter: puts them in place, looks after them and removes them.
+ *
+ * API: {@link apply} with what is wanted, {@link check} for a look at once, {@link status}, {@link close}, {@link cleanup}.
+ * Threads: work is done by child processes, one at a time; calls queue up behind each other.
+ * Limits: chains and tables have flannel's fixed names, so only one daemon on a host can own them.
+ * Errors: `ERR_FIREWALL`. A failed {@link apply} is tried again at every look, so the caller may go on.
+ * Counters: repairs by kind, in {@link status}.
+ */
+export class Firewall {
+  private readonly log: Logger;
+  private readonly clock: Clock;
+  private readonly resyncMs: number;
+  private readonly watch: WatchNftables;
+  private readonly iptables: Iptables;
+  private readonly nftables: Nftables;
+
+  private spec: FirewallSpec | undefined;
+  /** Rules as written, which later looks compare with; undefined until everything has been put in place once. */
+  private installed: readonly FamilyRules[] | undefined;
+  private queue: Promise<unknown> = Promise.resolve();
+  private cancelTimer: (() => void) | undefined;
+  private cancelSettle: (() => void) | undefined;
+  private stopWatching: StopWatching | undefined;
+  private isClosed = false;
+
+  private readonly repaired: Record<DeviationKind, number> = {
+    'chain-missing': 0,
+    'chain-changed': 0,
+    'jump-missing': 0,
+    'jump-duplicate': 0,
+    'table-missing': 0,
+    'table-changed': 0,
+  };
+  private lastError: string | undefined;
+  private repairsSinceLog = 0;
+  private lastRepairMs = -Infinity;
+  private lastRepairLogMs = -Infinity;
+  private lastErrorLogMs = -Infinity;
+
+  constructor(options: FirewallOptions) {
+    this.log = options.log;
+    this.clock = options.clock;
+    this.resyncMs = options.resyncMs;
+    this.watch = options.watch ?? watchNftables;
+    const run = options.run ?? runCommand;
+    this.iptables = new Iptables(run, options.log);
+    this.nftables = new Nftables(run, options.log);
+  }
+
+  /**
+   * Makes the packet filter what it should be. What a former mode, network or release left behind is removed after the
+   * new rules are in place.
+   *
+   * @throws {@link OverlayError} `ERR_FIREWALL` if wanted rules could not be written; it is tried again at every look.
+   * A failure to remove leftovers is only logged.
+   */
+  async apply(spec: FirewallSpec): Promise<void> {
+    await this.enqueue(async () => {
+      if (this.isClosed) return;
+      const before = this.spec?.mode;
+      if (before !== undefined && before !== spec.mode) {
+        this.log.info('firewall mode changes', { from: before, to: spec.mode });
+      }
+      const isSame = JSON.stringify(this.spec) === JSON.stringify(spec);
+      this.spec = spec;
+      if (!isSame) this.installed = undefined;
+      this.updateWatch();
+      this.scheduleLook();
+      try {
+        await this.look(spec);
+        this.succeeded();
+      } catch (error) {
+        this.lastError = describeError(error);
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Looks at the rules now and repairs what somebody else changed. Failures are logged and shown by {@link status}.
+   *
+   * @returns what had to be repaired.
+   */
+  async check(): Promise<readonly Deviation[]> {
+    return this.enqueue(async () => {
+      const { spec } = this;
+      if (spec === undefined || this.isClosed) return [];
+      try {
+        const deviations = await this.look(spec);
+        this.succeeded();
+        return deviations;
+      } catch (error) {
+        this.failed(error);
+        return [];
+      }
+    });
+  }
+
+  status(): FirewallStatus {
+    return {
+      mode: this.spec?.mode,
+      isInPlace: this.installed !== undefined && this.lastError === undefined,
+      repaired: { ...this.repaired },
+      lastError: this.lastError,
+    };
+  }
+
+  /**
+   * What else on this host keeps the rules from having their effect, for the doctor.
+   *
+   * @throws {@link OverlayError} `ERR_FIREWALL` if the rules cannot be listed.
+   */
+  async findings(): Promise<readonly FirewallFinding[]> {
+    return this.enqueue(async () => {
+      const { spec } = this;
+      if (spec === undefined) return [];
+      const findings: FirewallFinding[] = [];
+      for (const { network, subnet } of spec.networks) {
+        if ((await this.iptables.features(network.family)) === undefined) continue;
+        const saved = await this.iptables.saved(network.family);
+        if (spec.ipMasq) findings.push(...ownMasqueradeFirst(saved, subnet, spec.mode));
+        if (spec.forwardRules) findings.push(...blockedForwarding(saved, network, spec.mode));
+      }
+      return findings;
+    });
+  }
+
+  /** Stops looking after the rules and leaves them in place, as flannel does. Idempotent. */
+  async close(): Promise<void> {
+    this.isClosed = true;
+    this.cancelTimer?.();
+    this.cancelSettle?.();
+    this.stopWatching?.();
+    this.stopWatching = undefined;
+    await this.queue;
+  }
+
+  /**
+   * Stops looking after the rules and removes everything of ours in both modes: chains, jumps and tables, also those
+   * that flannel left.
+   *
+   * @param networks - networks this host is known to belong to or to have belonged to; rules of flannel before 0.11,
+   * which carry no comment, are removed for these only.
+   * @returns what was removed, for people.
+   * @throws {@link OverlayError} `ERR_FIREWALL` if something could not be removed, after trying everything.
+   */
+  async cleanup(networks: readonly Prefix[] = []): Promise<readonly string[]> {
+    await this.close();
+    const removed: string[] = [];
+    const errors: unknown[] = [];
+    const steps = [
+      ...FAMILIES.map((family) => () => {
+        const direct = { directRulesOf: ofFamily(networks, family), allCommentedDirectRules: true };
+        return this.iptables.remove(family, { direct });
+      }),
+      () => this.nftables.remove(FAMILIES),
+    ];
+    for (const step of steps) {
+      try {
+        removed.push(...(await step()));
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (errors.length > 0) throw errors[0];
+    return removed;
+  }
+
+  private async look(spec: FirewallSpec): Promise<readonly Deviation[]> {
+    return this.installed === undefined ? this.install(spec) : this.repair(this.installed);
+  }
+
+  private async install(spec: FirewallSpec): Promise<readonly Deviation[]> {
+    const networks = [...spec.networks.map(({ network }) => network), ...spec.previousNetworks];
+    const stale = (family: Family): StaleRules => ({
+      directRulesOf: ofFamily(uniquePrefixes(networks), family),
+      allCommentedDirectRules: false,
+    });
+    const { rules, deviations } =
+      spec.mode === 'nftables' ? await this.installNftables(spec, stale) : await this.installIptables(spec, stale);
+    this.installed = rules;
+    return deviations;
+  }
+
+  private async installNftables(spec: FirewallSpec, stale: StaleRulesOf): Promise<Installation> {
+    const rules = firewallRules(spec);
+    if (rules.some(hasRules)) await this.nftables.put(rules);
+    const unused = rules.filter((family) => !hasRules(family)).map(({ family }) => family);
+    await this.removeLeftovers(() => this.nftables.remove(unused));
+    for (const family of FAMILIES) {
+      await this.removeLeftovers(() => this.iptables.remove(family, { direct: stale(family) }));
+    }
+    return { rules, deviations: [] };
+  }
+
+  private async installIptables(spec: FirewallSpec, stale: StaleRulesOf): Promise<Installation> {
+    const installed: FamilyRules[] = [];
+    const deviations: Deviation[] = [];
+    const kept = new Map<Family, IptablesVariant>();
+    for (const family of FAMILIES) {
+      const features = await this.iptables.features(family);
+      const isFullyRandom = spec.isFullyRandom && features?.isModern === true;
+      const rules = firewallRules({ ...spec, isFullyRandom }).filter((candidate) => candidate.family === family);
+      for (const wanted of rules.filter(hasRules)) {
+        deviations.push(...(await this.iptables.put(wanted, stale(family).directRulesOf)));
+        installed.push(wanted);
+        if (features !== undefined) kept.set(family, features.variant);
+      }
+    }
+    for (const family of FAMILIES) {
+      await this.removeLeftovers(() => this.iptables.remove(family, { direct: stale(family), keep: kept.get(family) }));
+    }
+    await this.removeLeftovers(() => this.nftables.remove(FAMILIES));
+    return { rules: installed, deviations };
+  }
+
+  private async removeLeftovers(remove: () => Promise<readonly string[]>): Promise<void> {
+    try {
+      for (const object of await remove()) this.log.info('removed a rule that is no longer wanted', { detail: object });
+    } catch (error) {
+      this.log.warn('rules that are no longer wanted stay in place', { error });
+    }
+  }
+
+  private async repair(rules: readonly FamilyRules[]): Promise<readonly Deviation[]> {
+    const deviations: Deviation[] = [];
+    if (this.spec?.mode === 'nftables') {
+      deviations.push(...(await this.nftables.check(rules)));
+    } else {
+      for (const family of rules) deviations.push(...(await this.iptables.check(family)));
+    }
+    for (const { kind } of deviations) this.repaired[kind]++;
+    this.logRepairs(deviations);
+    return deviations;
+  }
+
+  private logRepairs(deviations: readonly Deviation[]): void {
+    this.repairsSinceLog += deviations.length;
+    const now = this.clock.monotonicMs();
+    if (deviations.length > 0) this.lastRepairMs = now;
+    if (deviations.length === 0 || now - this.lastRepairLogMs < REPEAT_LOG_MS) return;
+    this.log.warn('repaired firewall rules that somebody else changed', {
+      kind: [...new Set(deviations.map(({ kind }) => kind))].join(','),
+      detail: [...new Set(deviations.map(({ object }) => object))].join(','),
+      count: this.repairsSinceLog,
+      hint: 'if this repeats, find the program that rewrites the rules, such as a second flanneld or a firewall manager',
+    });
+    this.lastRepairLogMs = now;
+    this.repairsSinceLog = 0;
+  }
+
+  private succeeded(): void {
+    if (this.lastError === undefined) return;
+    this.log.info('firewall rules are in place again');
+    this.lastError = undefined;
+    this.lastErrorLogMs = -Infinity;
+  }
+
+  private failed(error: unknown): void {
+    this.lastError = describeError(error);
+    const now = this.clock.monotonicMs();
+    if (now - this.lastErrorLogMs < REPEAT_LOG_MS) return;
+    this.lastErrorLogMs = now;
+    const isTransient = isOverlayError(error) && error.isRetryable;
+    this.log[isTransient ? 'warn' : 'error']('cannot look after the firewall rules', { error });
+  }
+
+  private scheduleLook(): void {
+    this.cancelTimer?.();
+    if (this.resyncMs <= 0 || this.isClosed) return;
+    this.cancelTimer = this.clock.after(this.resyncMs, () => {
+      void this.check().finally(() => this.scheduleLook());
+    });
+  }
+
+  private updateWatch(): void {
+    if (this.spec?.mode !== 'nftables') {
+      this.stopWatching?.();
+      this.stopWatching = undefined;
+      return;
+    }
+    if (this.stopWatching !== undefined) return;
+    try {
+      this.stopWatching = this.watch((tables) => this.onChange(tables));
+    } catch (error) {
+      this.log.warn('changes of firewall rules are noticed only by the timer', { error });
+    }
+  }
+
+  private onChange(tables: ReadonlySet<string> | undefined): void {
+    const isOurs = tables === undefined || OWN_TABLE_NAMES.some((name) => tables.has(name));
+    if (!isOurs || this.cancelSettle !== undefined || this.isClosed) return;
+    const isQuarrel = this.clock.monotonicMs() - this.lastRepairMs < QUARREL_MS;
+    this.cancelSettle = this.clock.after(isQuarrel ? QUARREL_SETTLE_MS : SETTLE_MS, () => {
+      this.cancelSettle = undefined;
+      void this.check();
+    });
+  }
+
+  private enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(task);
+    this.queue = result.catch(() => {});
+    return result;
+  }
+}
+
+type StaleRules = Omit<RemovalScope, 'unwantedChains'>;
+type StaleRulesOf = (family: Family) => StaleRules;
+
+interface Installation {
+  readonly rules: readonly FamilyRules[];
+  readonly deviations: readonly Deviation[];
+}
+
+const OWN_TABLE_NAMES: readonly string[] = Object.values(NFT_TABLES).map((table) => table.split(' ')[1] ?? '');
+
+const ofFamily = (prefixes: readonly Prefix[], family: Family): readonly Prefix[] =>
+  prefixes.filter((prefix) => prefix.family === family);
+
+function uniquePrefixes(prefixes: readonly Prefix[]): readonly Prefix[] {
+  return [...new Map(prefixes.map((prefix) => [prefix.toString(), prefix])).values()];
+}

@@ -1,0 +1,168 @@
+import type { Family } from '../ip/address.js';
+import type { Prefix } from '../ip/prefix.js';
+import { type Logger } from '../log.js';
+import {
+  type Deviation,
+  KEEP_EVERYTHING,
+  type RemovalScope,
+  type RestorePlan,
+  type SavedTables,
+  parseSave,
+  planRestore,
+} from './iptables-plan.js';
+import type { FamilyRules } from './rules.js';
+import { type CommandRequest, type RunCommand, checkResult, runChecked } from './run.js';
+
+/** Through which interface of the kernel a set of iptables programs works; a host can have rules in both. */
+export type IptablesVariant = 'legacy' | 'nf_tables';
+
+/** What the installed programs can do. */
+export interface IptablesFeatures {
+  readonly variant: IptablesVariant;
+  /** `MASQUERADE --random-fully` and `iptables-restore --wait`, both of iptables 1.6.2. */
+  readonly isModern: boolean;
+}
+
+const PROGRAMS: Readonly<Record<Family, string>> = { 4: 'iptables', 6: 'ip6tables' };
+
+/** What distributions add to the names of programs of one variant (`iptables-legacy-save`). */
+const VARIANT_SUFFIX: Readonly<Record<IptablesVariant, string>> = { legacy: '-legacy', nf_tables: '-nft' };
+
+const noRules = (family: Family): FamilyRules => ({ family, masquerade: [], forward: [] });
+
+/**
+ * flannel's chains in the tables of iptables.
+ *
+ * API: {@link put}, {@link check} and {@link remove} read the saved rules, compare and write what differs.
+ * Limits: the chain names are flannel's fixed ones, so two daemons on one host overwrite each other's rules, as two
+ * flanneld do. One call at a time.
+ * Errors: `ERR_FIREWALL`; a program that is missing says which package to install.
+ */
+export class Iptables {
+  constructor(
+    private readonly run: RunCommand,
+    private readonly log: Logger,
+  ) {}
+
+  /**
+   * What the programs of a family can do.
+   *
+   * @returns undefined if they are not installed.
+   */
+  async features(family: Family): Promise<IptablesFeatures | undefined> {
+    const result = await this.run(PROGRAMS[family], ['--version']);
+    return result === undefined ? undefined : parseVersion(result.stdout);
+  }
+
+  /**
+   * Makes the rules of one family what they should be, then takes away what is ours and no longer wanted.
+   *
+   * @param rules - at least one chain must be wanted.
+   * @param directRulesOf - networks whose rules of flannel before 0.20 are removed.
+   * @returns what was not as it should be.
+   */
+  async put(rules: FamilyRules, directRulesOf: readonly Prefix[]): Promise<readonly Deviation[]> {
+    const program = PROGRAMS[rules.family];
+    const plan = planRestore(await this.save(program), rules, {
+      ...KEEP_EVERYTHING,
+      unwantedChains: true,
+      directRulesOf,
+    });
+    await this.restore(program, plan);
+    return plan.deviations;
+  }
+
+  /**
+   * Compares chains and jumps with what they should be, order included, and repairs them.
+   *
+   * @returns what had to be repaired.
+   */
+  async check(rules: FamilyRules): Promise<readonly Deviation[]> {
+    const program = PROGRAMS[rules.family];
+    const plan = planRestore(await this.save(program), rules, KEEP_EVERYTHING);
+    await this.restore(program, plan);
+    return plan.deviations;
+  }
+
+  /**
+   * Takes away everything of ours in one family, in the tables of both variants.
+   *
+   * @param options.direct - which rules of flannel before 0.20 are removed.
+   * @param options.keep - the variant whose wanted rules stay.
+   * @returns what was removed, for people. Programs that are not installed are passed over.
+   */
+  async remove(
+    family: Family,
+    options: { readonly direct: Omit<RemovalScope, 'unwantedChains'>; readonly keep?: IptablesVariant | undefined },
+  ): Promise<readonly string[]> {
+    const { direct, keep } = options;
+    const removed: string[] = [];
+    const standard = await this.features(family);
+    const programs = (['legacy', 'nf_tables'] as const)
+      .filter((variant) => variant !== keep)
+      .map((variant) =>
+        variant === standard?.variant ? PROGRAMS[family] : PROGRAMS[family] + VARIANT_SUFFIX[variant],
+      );
+    for (const program of programs) {
+      const saved = await this.saveIfInstalled(program);
+      if (saved === undefined) {
+        this.log.debug('nothing to remove with a program that is not installed', { detail: program });
+        continue;
+      }
+      const plan = planRestore(saved, noRules(family), { unwantedChains: true, ...direct });
+      await this.restore(program, plan);
+      removed.push(...plan.removals.map((object) => `${program} ${object}`));
+    }
+    return removed;
+  }
+
+  /** The rules of one family as `iptables-save` shows them. */
+  async saved(family: Family): Promise<SavedTables> {
+    return this.save(PROGRAMS[family]);
+  }
+
+  private async restore(program: string, plan: RestorePlan): Promise<void> {
+    for (const object of plan.stillReferenced) {
+      this.log.warn('a chain of ours stays because rules of others jump to it', {
+        detail: `${program} ${object}`,
+        hint: 'remove those rules, then run tsflannelctl cleanup',
+      });
+    }
+    if (plan.script === '') return;
+    const version = await this.run(program, ['--version']);
+    const canWait = version !== undefined && parseVersion(version.stdout).isModern;
+    await runChecked(this.run, {
+      program: `${program}-restore`,
+      args: ['--noflush', ...(canWait ? ['--wait'] : [])],
+      stdin: plan.script,
+      task: `write the rules of ${program}`,
+      packageName: PACKAGE,
+    });
+  }
+
+  private async save(program: string): Promise<SavedTables> {
+    return parseSave((await runChecked(this.run, saveRequest(program))).stdout);
+  }
+
+  private async saveIfInstalled(program: string): Promise<SavedTables | undefined> {
+    const request = saveRequest(program);
+    const result = await this.run(request.program, request.args);
+    if (result === undefined) return undefined;
+    return parseSave(checkResult(result, request).stdout);
+  }
+}
+
+const PACKAGE = 'iptables';
+
+function saveRequest(program: string): CommandRequest {
+  return { program: `${program}-save`, args: [], task: `list the rules of ${program}`, packageName: PACKAGE };
+}
+
+/** @internal Exported for tests. */
+export function parseVersion(text: string): IptablesFeatures {
+  const [, major = 0, minor = 0, patch = 0] = (/v(\d+)\.(\d+)(?:\.(\d+))?/.exec(text) ?? []).map(Number);
+  return {
+    variant: text.includes('(nf_tables)') ? 'nf_tables' : 'legacy',
+    isModern: major > 1 || (major === 1 && (minor > 6 || (minor === 6 && patch >= 2))),
+  };
+}

@@ -1,0 +1,204 @@
+import { type Family } from '../ip/address.js';
+import { OverlayError } from '../errors.js';
+import { type Logger } from '../log.js';
+import type { Deviation } from './iptables-plan.js';
+import { type AddressMatch, type FamilyRules, type Rule, hasRules } from './rules.js';
+import { type RunCommand, checkResult, runChecked } from './run.js';
+
+/** The table of a family, as `ip flannel-ipv4`. @see flannel `pkg/trafficmngr/nftables/nftables.go` */
+export const NFT_TABLES: Readonly<Record<Family, string>> = { 4: 'ip flannel-ipv4', 6: 'ip6 flannel-ipv6' };
+
+const PACKAGE = 'nftables';
+
+/** A table as `nft -j list table` shows it. */
+interface Listing {
+  /** Everything about the table, kernel handles included, as text: any later change by anybody changes it. */
+  readonly fingerprint: string;
+  /** The comments of its rules: chain, then comment, in order. */
+  readonly comments: readonly string[];
+}
+
+/**
+ * flannel's tables in nftables, one for each family, replaced whole in one transaction.
+ *
+ * API: {@link put} writes, {@link check} compares with what was written and repairs, {@link remove} deletes.
+ * Limits: an `accept` here ends only this table's chain; a `drop` in a table of others still drops. Table and chain
+ * names are flannel's fixed ones. One call at a time.
+ * Errors: `ERR_FIREWALL`; a missing `nft` says which package to install.
+ */
+export class Nftables {
+  /** What was listed right after the last write; a family without rules has no table. */
+  private readonly written = new Map<Family, string>();
+
+  constructor(
+    private readonly run: RunCommand,
+    private readonly log: Logger,
+  ) {}
+
+  /**
+   * Replaces the tables of the families that have rules. A kernel or `nft` without `fully-random` gets plain
+   * masquerading.
+   */
+  async put(rules: readonly FamilyRules[]): Promise<void> {
+    this.written.clear();
+    const script = rules.filter(hasRules).map(tableScript).join('');
+    const plainScript = script.replaceAll(FULLY_RANDOM, PLAIN);
+    const request = { program: 'nft', args: ['-f', '-'], task: 'write the rules of nft', packageName: PACKAGE };
+    const result = await this.run(request.program, request.args, script);
+    if (result === undefined || result.exitCode === 0 || plainScript === script) {
+      checkResult(result, request);
+    } else {
+      const plain = await this.run(request.program, request.args, plainScript);
+      // With the same fate both ways, the first message is about what was really wanted.
+      checkResult(plain?.exitCode === 0 ? plain : result, request);
+      this.log.info('source ports of masqueraded connections are not random', {
+        detail: 'nft or the kernel does not know fully-random',
+      });
+    }
+    for (const family of rules.filter(hasRules)) {
+      const listing = await this.list(family.family);
+      // Somebody who changed the table between writing and listing must not become what later checks compare with.
+      const expected = tableRules(family).map(([chain, rule]) => `${chain} ${rule.purpose}`);
+      if (listing?.comments.join('\n') === expected.join('\n')) this.written.set(family.family, listing.fingerprint);
+    }
+  }
+
+  /**
+   * Compares the tables with what was written, and writes them again if anything at all changed.
+   *
+   * @returns what was not as it should be.
+   */
+  async check(rules: readonly FamilyRules[]): Promise<readonly Deviation[]> {
+    const deviations: Deviation[] = [];
+    for (const { family } of rules.filter(hasRules)) {
+      const listing = await this.list(family);
+      const object = NFT_TABLES[family];
+      if (listing === undefined) deviations.push({ kind: 'table-missing', object });
+      else if (listing.fingerprint !== this.written.get(family)) deviations.push({ kind: 'table-changed', object });
+    }
+    if (deviations.length > 0) await this.put(rules);
+    return deviations;
+  }
+
+  /**
+   * Deletes the tables of these families, if they are there.
+   *
+   * @returns what was removed, for people. Nothing if `nft` is not installed.
+   */
+  async remove(families: readonly Family[]): Promise<readonly string[]> {
+    for (const family of families) this.written.delete(family);
+    const args = ['list', 'tables'];
+    const result = await this.run('nft', args);
+    if (result === undefined) {
+      this.log.debug('nothing to remove with a program that is not installed', { detail: 'nft' });
+      return [];
+    }
+    const { stdout } = checkResult(result, {
+      program: 'nft',
+      args,
+      task: 'list the tables of nft',
+      packageName: PACKAGE,
+    });
+    const lines = stdout.split('\n').map((line) => line.trim());
+    const present = families.map((family) => NFT_TABLES[family]).filter((table) => lines.includes(`table ${table}`));
+    if (present.length > 0) {
+      await runChecked(this.run, {
+        program: 'nft',
+        args: ['-f', '-'],
+        stdin: present.map((table) => `delete table ${table}\n`).join(''),
+        task: 'remove the tables of nft',
+        packageName: PACKAGE,
+      });
+    }
+    return present.map((table) => `nft table ${table}`);
+  }
+
+  private async list(family: Family): Promise<Listing | undefined> {
+    const args = ['-j', 'list', 'table', ...NFT_TABLES[family].split(' ')];
+    const result = await this.run('nft', args);
+    if (result?.exitCode === 1 && result.stderr.includes('No such file or directory')) return undefined;
+    const task = `list table ${NFT_TABLES[family]}`;
+    return parseListing(checkResult(result, { program: 'nft', args, task, packageName: PACKAGE }).stdout);
+  }
+}
+
+const FULLY_RANDOM = 'masquerade fully-random';
+const PLAIN = 'masquerade';
+
+const VERDICTS: Readonly<Record<Rule['verdict'], string>> = {
+  return: 'return',
+  accept: 'accept',
+  masquerade: PLAIN,
+  'masquerade-fully-random': FULLY_RANDOM,
+};
+
+/**
+ * The transaction that replaces the table of one family.
+ *
+ * @internal Exported for tests.
+ */
+export function tableScript(rules: FamilyRules): string {
+  const table = NFT_TABLES[rules.family];
+  // Deleting needs the table to exist; adding one that exists changes nothing.
+  const lines = [`add table ${table}`, `delete table ${table}`, `add table ${table}`];
+  if (rules.forward.length > 0) {
+    lines.push(`add chain ${table} forward { type filter hook forward priority 0; }`);
+  }
+  if (rules.masquerade.length > 0) {
+    lines.push(`add chain ${table} postrtg { type nat hook postrouting priority 100; }`);
+  }
+  for (const [chain, rule] of tableRules(rules)) {
+    lines.push(`add rule ${table} ${chain} ${ruleText(rules.family, rule)}`);
+  }
+  return lines.join('\n') + '\n';
+}
+
+function tableRules(rules: FamilyRules): readonly (readonly [chain: string, rule: Rule])[] {
+  return [
+    ...rules.forward.map((rule) => ['forward', rule] as const),
+    ...rules.masquerade.map((rule) => ['postrtg', rule] as const),
+  ];
+}
+
+function ruleText(family: Family, rule: Rule): string {
+  const protocol = family === 4 ? 'ip' : 'ip6';
+  const address = (field: string, { prefix, isNegated }: AddressMatch): string =>
+    `${protocol} ${field} ${isNegated ? '!= ' : ''}${prefix.toString()}`;
+  const parts: string[] = [];
+  if (rule.markBits !== undefined) {
+    const bits = `0x${rule.markBits.toString(16)}`;
+    parts.push(`meta mark & ${bits} == ${bits}`);
+  }
+  if (rule.source !== undefined) parts.push(address('saddr', rule.source));
+  if (rule.destination !== undefined) parts.push(address('daddr', rule.destination));
+  return [...parts, VERDICTS[rule.verdict], `comment "${rule.purpose}"`].join(' ');
+}
+
+/**
+ * Reads the output of `nft -j list table`.
+ *
+ * @throws {@link OverlayError} `ERR_FIREWALL` if it is not JSON.
+ * @internal Exported for tests.
+ */
+export function parseListing(json: string): Listing {
+  const root = parseJson(json);
+  const objects = isRecord(root) && Array.isArray(root['nftables']) ? (root['nftables'] as readonly unknown[]) : [];
+  // The first entry tells the version of nft, which an upgrade changes.
+  const content = objects.filter((object) => !(isRecord(object) && 'metainfo' in object));
+  const comments = content.flatMap((object) => {
+    const rule = isRecord(object) ? object['rule'] : undefined;
+    return isRecord(rule) ? [`${String(rule['chain'])} ${String(rule['comment'])}`] : [];
+  });
+  return { fingerprint: JSON.stringify(content), comments };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch (error) {
+    throw new OverlayError('ERR_FIREWALL', 'cannot read the listing of nft: it is not JSON', { cause: error });
+  }
+}
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
