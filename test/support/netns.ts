@@ -62,7 +62,9 @@ export class Netns {
     await Promise.all(
       made.map(async (netns) => {
         await netns.ip(['link set lo up']);
-        await netns.run(['sysctl', '-qw', 'net.ipv4.ip_forward=1']);
+        // A new namespace takes rp_filter over from the machine's own; 2 (loose) is what systemd sets on most hosts.
+        const routing = ['net.ipv4.ip_forward=1', 'net.ipv4.conf.all.rp_filter=2', 'net.ipv4.conf.default.rp_filter=2'];
+        await netns.run(['sysctl', '-qw', ...routing]);
         // -e: a kernel without IPv6 does not have these.
         await netns.run(['sysctl', '-eqw', 'net.ipv6.conf.all.forwarding=1', ...noWaiting]);
       }),
