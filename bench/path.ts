@@ -64,9 +64,9 @@ async function* measureCell(
   const effort = isQuick ? EFFORTS.quick : EFFORTS.full;
   const bed = await makeBed(cell.case, cell.link);
   try {
-    for (const probe of probesFor(cell.case, isQuick)) {
+    for (const probe of probesFor(cell.case, cell.link, isQuick)) {
       onProbe(probe.name);
-      const { value, cpu, tries } = await undisturbed(async () => probe.run(bed, effort, generator), isQuick ? 2 : 3);
+      const { value, cpu, tries } = await undisturbed(async () => probe.run(bed, effort, generator), effort.mostTries);
       const { foreignShare, stealShare } = cpu;
       yield { probe: probe.name, ...value, foreignShare, stealShare, tries };
     }
