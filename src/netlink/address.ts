@@ -28,9 +28,9 @@ export interface NewAddress {
   readonly address: IpAddress;
   readonly length: number;
   /** The other end; default the same address. */
-  readonly peer?: IpAddress;
+  readonly peer?: IpAddress | undefined;
   /** Use it at once, without duplicate address detection (IPv6). */
-  readonly noDad?: boolean;
+  readonly noDad?: boolean | undefined;
 }
 
 /** `sizeof(struct ifaddrmsg)`: family, prefix length, flags, scope, index. */

@@ -18,7 +18,7 @@ export interface NewNeigh {
   readonly index: number;
   readonly address: IpAddress;
   /** Not needed for deletion. */
-  readonly mac?: MacAddress;
+  readonly mac?: MacAddress | undefined;
 }
 
 /** A forwarding entry of a device itself, as the kernel describes it. One MAC can have several destinations. */
@@ -43,11 +43,11 @@ export interface NewFdb {
   readonly index: number;
   readonly mac: MacAddress;
   /** Without it deletion takes all destinations of the MAC. */
-  readonly destination?: IpAddress;
+  readonly destination?: IpAddress | undefined;
   /** UDP port, VNI and underlay device, where they differ from the device's own. */
-  readonly port?: number;
-  readonly vni?: number;
-  readonly viaIndex?: number;
+  readonly port?: number | undefined;
+  readonly vni?: number | undefined;
+  readonly viaIndex?: number | undefined;
 }
 
 /** `sizeof(struct ndmsg)`: family, padding (3), index, state u16, flags u8, type u8. */

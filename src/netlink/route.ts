@@ -43,26 +43,26 @@ export interface RouteInfo extends Omit<NextHop, 'weight'> {
 export interface NewRoute {
   readonly destination: Prefix;
   /** Default unicast. */
-  readonly type?: RouteType;
-  readonly index?: number;
-  readonly gateway?: IpAddress;
-  readonly isOnlink?: boolean;
-  readonly scope?: RouteScope;
+  readonly type?: RouteType | undefined;
+  readonly index?: number | undefined;
+  readonly gateway?: IpAddress | undefined;
+  readonly isOnlink?: boolean | undefined;
+  readonly scope?: RouteScope | undefined;
   /** Default 3, `boot`. For deletion default any. */
-  readonly protocol?: number;
-  readonly metric?: number;
-  readonly tos?: number;
-  readonly prefsrc?: IpAddress;
+  readonly protocol?: number | undefined;
+  readonly metric?: number | undefined;
+  readonly tos?: number | undefined;
+  readonly prefsrc?: IpAddress | undefined;
   /** Default the main table, 254. */
-  readonly table?: number;
+  readonly table?: number | undefined;
 }
 
 /** Which routes to list. What is absent matches anything. */
 export interface RouteFilter {
   readonly family: Family;
-  readonly table?: number;
-  readonly protocol?: number;
-  readonly index?: number;
+  readonly table?: number | undefined;
+  readonly protocol?: number | undefined;
+  readonly index?: number | undefined;
 }
 
 /** `sizeof(struct rtmsg)` */
@@ -190,6 +190,7 @@ export function readRoute(reader: MessageReader): RouteInfo | undefined {
   const multipath = readMultipath(reader, attributes);
   const first = multipath[0];
   const destination = attributes.address(RTA.DST) ?? IpAddress.fromValue(family, 0n);
+  if (destination.family !== family) return undefined;
   return {
     destination: Prefix.of(destination, reader.u8(1)),
     type: TYPE_NAMES.get(reader.u8(7)) ?? 'unicast',

@@ -12,8 +12,9 @@ const ROOT = '/proc/sys';
  * @throws {@link OverlayError} `ERR_SYSCTL`
  */
 export function readSysctl(path: string): string | undefined {
+  const name = file(path);
   try {
-    return fs.readFileSync(file(path), 'utf8').replace(/\n$/, '');
+    return fs.readFileSync(name, 'utf8').replace(/\n$/, '');
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw failed('read', path, error);
@@ -26,8 +27,9 @@ export function readSysctl(path: string): string | undefined {
  * @throws {@link OverlayError} `ERR_SYSCTL`
  */
 export function writeSysctl(path: string, value: string): void {
+  const name = file(path);
   try {
-    const fd = fs.openSync(file(path), fs.constants.O_WRONLY);
+    const fd = fs.openSync(name, fs.constants.O_WRONLY);
     try {
       fs.writeSync(fd, `${value}\n`);
     } finally {

@@ -1,4 +1,5 @@
 import type { Family, IpAddress } from '../ip/address.js';
+import type { MacAddress } from '../ip/mac.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
 import type { LinkDetails, LinkInfo } from '../netlink/link.js';
@@ -23,8 +24,8 @@ export class ActualState {
   readonly addresses = new Map<ObjectKey, AddressInfo>();
   /** Permanent ones only. */
   readonly neighbours = new Map<ObjectKey, NeighInfo>();
-  /** Permanent ones of unicast MACs only; all destinations of each. */
-  readonly fdb = new Map<ObjectKey, readonly FdbInfo[]>();
+  /** Permanent ones of unicast MACs only; those have one destination each (`vxlan_fdb_update_existing()`). */
+  readonly fdb = new Map<ObjectKey, FdbInfo>();
   /** All with the same destination, in the kernel's order: the first of those with equal tos and metric is used. */
   readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
   /** Texts of the parameters that exist. */
@@ -69,10 +70,9 @@ export class ActualState {
 
   /** Forgets everything on a device, as the kernel does when it is deleted. */
   forgetObjectsOf(index: number): void {
-    for (const objects of [this.addresses, this.neighbours]) {
+    for (const objects of [this.addresses, this.neighbours, this.fdb]) {
       for (const [key, { index: at }] of objects) if (at === index) objects.delete(key);
     }
-    for (const [key, entries] of this.fdb) if (entries[0]?.index === index) this.fdb.delete(key);
     for (const [key, routes] of this.routes) {
       const rest = routes.filter((route) => !hopIndexes(route).includes(index));
       if (rest.length !== routes.length) this.setRoutes(key, rest);
@@ -98,9 +98,9 @@ export class ActualState {
 
   putFdb(info: FdbInfo): void {
     const device = this.ours.get(info.index);
-    if (device === undefined || !isUnicastSelf(info) || !info.isPermanent) return;
-    const key = objectKey.fdb(device, info.mac);
-    this.fdb.set(key, [...(this.fdb.get(key) ?? []), info]);
+    if (device !== undefined && isUnicastSelf(info) && info.isPermanent) {
+      this.fdb.set(objectKey.fdb(device, info.mac), info);
+    }
   }
 
   /** Adds a route behind those with the same destination, as dumps list them. */
@@ -127,7 +127,8 @@ export class ActualState {
         this.applyNeighbour(event.neighbour, event.isDeleted, touched);
         return false;
       case 'fdb':
-        return this.applyFdb(event.entry, event.isDeleted, touched);
+        this.applyFdb(event.entry, event.isDeleted, touched);
+        return false;
       case 'route':
         return this.applyRoute(event, touched);
     }
@@ -157,7 +158,8 @@ export class ActualState {
         else this.neighbours.set(key, { index, address: operation.address, mac: operation.mac, isPermanent: true });
         break;
       case 'fdb':
-        this.recordFdb(operation, index);
+        if (operation.verb === 'del') this.fdb.delete(key);
+        else this.fdb.set(key, plainFdb(index, operation.mac, operation.destination));
         break;
       case 'route':
         if (operation.verb === 'del') {
@@ -171,23 +173,6 @@ export class ActualState {
         }
         break;
     }
-  }
-
-  private recordFdb(operation: Operation & { readonly kind: 'fdb' }, index: number): void {
-    const { key } = operation;
-    const known = this.fdb.get(key) ?? [];
-    if (operation.verb === 'replace') {
-      const { mac, destination } = operation;
-      const plain = { port: undefined, vni: undefined, viaIndex: undefined, isPermanent: true, masterIndex: 0 };
-      const entry: FdbInfo = { index, mac, destination, ...plain, isSelf: true };
-      // The kernel rewrites the first destination and leaves the others (vxlan_fdb_replace()).
-      this.fdb.set(key, [entry, ...known.slice(1)]);
-      return;
-    }
-    const { destination } = operation;
-    const rest = destination === undefined ? [] : known.filter((other) => !isSameFdb(other, destination));
-    if (rest.length === 0) this.fdb.delete(key);
-    else this.fdb.set(key, rest);
   }
 
   private applyLink(link: LinkInfo, isDeleted: boolean, touched: Set<ObjectKey>): boolean {
@@ -237,24 +222,20 @@ export class ActualState {
     }
   }
 
-  private applyFdb(info: FdbInfo, isDeleted: boolean, touched: Set<ObjectKey>): boolean {
+  private applyFdb(info: FdbInfo, isDeleted: boolean, touched: Set<ObjectKey>): void {
     const device = this.ours.get(info.index);
-    if (device === undefined || !isUnicastSelf(info)) return false;
+    if (device === undefined || !isUnicastSelf(info)) return;
     const key = objectKey.fdb(device, info.mac);
-    const known = this.fdb.get(key) ?? [];
-    const rest = known.filter((entry) => !isSameFdb(entry, info));
-    const isKnown = rest.length !== known.length;
-    if (!isDeleted && info.isPermanent) {
-      if (isKnown) return false;
-      touched.add(key);
-      this.fdb.set(key, [...known, info]);
-      return known.length > 0; // beside the others, or in place of one of them
+    const before = this.fdb.get(key);
+    const isKnown = before !== undefined && isSameFdb(before, info);
+    if (isDeleted || !info.isPermanent) {
+      if (!isKnown) return;
+      this.fdb.delete(key);
+    } else {
+      if (isKnown) return;
+      this.fdb.set(key, info);
     }
-    if (!isKnown) return false;
     touched.add(key);
-    if (rest.length === 0) this.fdb.delete(key);
-    else this.fdb.set(key, rest);
-    return false;
   }
 
   private applyRoute(event: NetlinkEvent & { readonly type: 'route' }, touched: Set<ObjectKey>): boolean {
@@ -334,6 +315,12 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
     isOnlink,
     multipath: [],
   };
+}
+
+/** What the kernel will say about a forwarding entry that we make. */
+function plainFdb(index: number, mac: MacAddress, destination: IpAddress): FdbInfo {
+  const common = { port: undefined, vni: undefined, viaIndex: undefined, masterIndex: 0 };
+  return { index, mac, destination, ...common, isPermanent: true, isSelf: true };
 }
 
 /** Whether two values are the same or both absent. */

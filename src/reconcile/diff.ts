@@ -1,6 +1,5 @@
 import { OverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
-import type { MacAddress } from '../ip/mac.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RTPROT } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
@@ -372,9 +371,11 @@ class Planner {
   }
 
   private planFdb(key: ObjectKey, spec: FdbSpec | undefined): void {
-    const entries = this.input.actual.fdb.get(key) ?? [];
+    const info = this.input.actual.fdb.get(key);
     if (spec === undefined) {
-      this.planStrayFdb(key, entries);
+      const device = info === undefined ? undefined : this.input.actual.linkOf(info.index)?.name;
+      if (info === undefined || device === undefined || this.losesObjects(info.index)) return;
+      this.add('removeFdb', { kind: 'fdb', verb: 'del', key, reason: 'unexpected', device, mac: info.mac });
       return;
     }
     const { device, mac, destination } = spec;
@@ -383,26 +384,10 @@ class Planner {
       this.blocked.add(key);
       return;
     }
-    const present = state.loses === 'all' ? [] : entries;
-    const wanted = present.find((entry) => isPlainFdb(entry) && isSame(entry.destination, destination));
-    if (wanted === undefined) {
-      const reason = present.length === 0 ? 'missing' : 'altered';
-      this.add('fdb', { kind: 'fdb', verb: 'replace', key, reason, device, mac, destination });
-    }
-    // Replacing rewrites the first destination; the others are removed one by one, which leaves the wanted one.
-    const surplus = wanted === undefined ? present.slice(1) : present.filter((entry) => entry !== wanted);
-    for (const entry of surplus) this.removeFdb(key, device, mac, entry);
-  }
-
-  private planStrayFdb(key: ObjectKey, entries: readonly FdbInfo[]): void {
-    const [first] = entries;
-    if (first === undefined || this.losesObjects(first.index)) return;
-    const device = this.input.actual.linkOf(first.index)?.name;
-    if (device !== undefined) this.removeFdb(key, device, first.mac, undefined);
-  }
-
-  private removeFdb(key: ObjectKey, device: string, mac: MacAddress, destination: FdbInfo | undefined): void {
-    this.add('removeFdb', { kind: 'fdb', verb: 'del', key, reason: 'unexpected', device, mac, destination });
+    const isThere = info !== undefined && state.loses !== 'all';
+    if (isThere && isPlainFdb(info) && isSame(info.destination, destination)) return;
+    const reason = isThere ? 'altered' : 'missing';
+    this.add('fdb', { kind: 'fdb', verb: 'replace', key, reason, device, mac, destination });
   }
 
   // Routes

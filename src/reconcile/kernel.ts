@@ -117,7 +117,7 @@ export class NetlinkKernel implements Kernel {
         break;
       case 'address': {
         const { address, length, peer } = operation;
-        const target = { index: indexOf(operation.device), address, length, ...(peer === undefined ? {} : { peer }) };
+        const target = { index: indexOf(operation.device), address, length, peer };
         // An address of the overlay is given by a lease: nobody else can have it, so nothing has to be waited for.
         if (operation.verb === 'replace') this.netlink.addresses.replace({ ...target, noDad: address.family === 6 });
         else this.netlink.addresses.del(target);
@@ -125,14 +125,17 @@ export class NetlinkKernel implements Kernel {
       }
       case 'neighbour': {
         const { address, mac } = operation;
-        const target = { index: indexOf(operation.device), address, ...(mac === undefined ? {} : { mac }) };
+        const target = { index: indexOf(operation.device), address, mac };
         if (operation.verb === 'replace') this.netlink.neighbours.replace(target);
         else this.netlink.neighbours.del(target);
         break;
       }
-      case 'fdb':
-        this.applyFdb(operation, indexOf(operation.device));
+      case 'fdb': {
+        const target = { index: indexOf(operation.device), mac: operation.mac };
+        if (operation.verb === 'replace') this.netlink.fdb.replace({ ...target, destination: operation.destination });
+        else this.netlink.fdb.del(target);
         break;
+      }
       case 'route':
         this.applyRoute(operation, indexOf);
         break;
@@ -172,41 +175,17 @@ export class NetlinkKernel implements Kernel {
     }
   }
 
-  private applyFdb(operation: Operation & { readonly kind: 'fdb' }, index: number): void {
-    const { mac } = operation;
-    if (operation.verb === 'replace') {
-      this.netlink.fdb.replace({ index, mac, destination: operation.destination });
-      return;
-    }
-    const { destination, port, vni, viaIndex } = operation.destination ?? {};
-    this.netlink.fdb.del({
-      index,
-      mac,
-      ...(destination === undefined ? {} : { destination }),
-      ...(port === undefined ? {} : { port }),
-      ...(vni === undefined ? {} : { vni }),
-      ...(viaIndex === undefined ? {} : { viaIndex }),
-    });
-  }
-
   private applyRoute(operation: Operation & { readonly kind: 'route' }, indexOf: (device: string) => number): void {
     if (operation.verb === 'del') {
       const { destination, type, index, gateway, scope, protocol, metric, tos, multipath } = operation.route;
       // A next hop that is named must be one of the route's; a multipath route is found by the rest.
-      const hop = multipath.length > 0 || type !== 'unicast' ? {} : { index, ...(gateway && { gateway }) };
+      const hop = multipath.length > 0 || type !== 'unicast' ? {} : { index, gateway };
       this.netlink.routes.del({ destination, type, scope, protocol, metric, tos, ...hop });
       return;
     }
     const { destination, type, device, gateway, isOnlink, scope } = operation.route;
-    const route = {
-      destination,
-      type,
-      isOnlink,
-      scope,
-      protocol: ROUTE_PROTOCOL,
-      ...(device === undefined ? {} : { index: indexOf(device) }),
-      ...(gateway === undefined ? {} : { gateway }),
-    };
+    const index = device === undefined ? undefined : indexOf(device);
+    const route = { destination, type, isOnlink, scope, protocol: ROUTE_PROTOCOL, index, gateway };
     if (operation.verb === 'add') this.netlink.routes.add(route);
     else this.netlink.routes.replace(route);
   }

@@ -1,7 +1,6 @@
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { LinkChange } from '../netlink/link.js';
-import type { FdbInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
 import type { IpipLink, RouteSpec, VxlanLink } from './desired.js';
 import type { ObjectKey, ObjectKind } from './object-key.js';
@@ -75,8 +74,6 @@ export type Operation =
       readonly verb: 'del';
       readonly device: string;
       readonly mac: MacAddress;
-      /** Exactly this destination, or all of them. */
-      readonly destination: FdbInfo | undefined;
     })
   | (OperationCommon & {
       readonly kind: 'route';

@@ -21,7 +21,8 @@ export class FakeKernel implements Kernel {
   readonly links = new Map<number, LinkInfo>();
   readonly addresses = new Map<string, AddressInfo>();
   readonly neighbours = new Map<string, NeighInfo>();
-  readonly fdb = new Map<string, FdbInfo[]>();
+  /** Unicast MACs have one destination each. */
+  readonly fdb = new Map<string, FdbInfo>();
   readonly routes = new Map<string, RouteInfo[]>();
   readonly sysctls = new Map<string, string>();
   /** Every operation that was carried out. */
@@ -65,7 +66,7 @@ export class FakeKernel implements Kernel {
   }
 
   listFdb(index: number): Promise<readonly FdbInfo[]> {
-    return Promise.resolve([...this.fdb.values()].flat().filter((entry) => entry.index === index));
+    return Promise.resolve([...this.fdb.values()].filter((entry) => entry.index === index));
   }
 
   readSysctl(path: string): string | undefined {
@@ -118,7 +119,7 @@ export class FakeKernel implements Kernel {
       case 'fdb':
         if (operation.verb === 'replace') {
           this.replaceFdb(indexOf(operation.device), operation.mac, operation.destination);
-        } else this.delFdb(indexOf(operation.device), operation.mac, operation.destination);
+        } else this.delFdb(indexOf(operation.device), operation.mac);
         break;
       case 'route':
         if (operation.verb === 'del') this.delRoute(operation.route);
@@ -192,7 +193,7 @@ export class FakeKernel implements Kernel {
       this.emit({ type: 'address', isDeleted: true, address });
     }
     for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
-    for (const [key, entries] of this.fdb) if (entries[0]?.index === index) this.fdb.delete(key);
+    for (const [key, entry] of this.fdb) if (entry.index === index) this.fdb.delete(key);
     this.links.delete(index);
     this.emit({ type: 'link', isDeleted: true, link: { ...link, isUp: false } });
   }
@@ -233,35 +234,20 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'neighbour', isDeleted: true, neighbour });
   }
 
-  replaceFdb(index: number, mac: MacAddress, destination: IpAddress): void {
-    this.needVxlan(index);
-    const key = `${index} ${mac}`;
-    const present = this.fdb.get(key) ?? [];
-    const entry = fdbEntry(index, mac, destination);
-    // vxlan_fdb_replace(): nothing to do if it is among the destinations, else the first one is rewritten
-    if (present.some((other) => other.destination?.equals(destination) === true && isPlain(other))) return;
-    this.fdb.set(key, [entry, ...present.slice(1)]);
+  replaceFdb(index: number, mac: MacAddress, destination: IpAddress, more: Partial<FdbInfo> = {}): void {
+    if (this.needLink(index).kind !== 'vxlan') fail(String(index), 'EOPNOTSUPP');
+    const plain = { port: undefined, vni: undefined, viaIndex: undefined, masterIndex: 0 };
+    const entry = { index, mac, destination, ...plain, isPermanent: true, isSelf: true, ...more };
+    this.fdb.set(`${index} ${mac}`, entry);
     this.emit({ type: 'fdb', isDeleted: false, entry });
   }
 
-  appendFdb(index: number, mac: MacAddress, destination: IpAddress, more: Partial<FdbInfo> = {}): void {
-    this.needVxlan(index);
+  delFdb(index: number, mac: MacAddress): void {
     const key = `${index} ${mac}`;
-    const entry = { ...fdbEntry(index, mac, destination), ...more };
-    const present = this.fdb.get(key) ?? [];
-    if (present.some((other) => isSameFdb(other, entry))) return;
-    this.fdb.set(key, [...present, entry]);
-    this.emit({ type: 'fdb', isDeleted: false, entry });
-  }
-
-  /** @param only - without it all destinations go. */
-  delFdb(index: number, mac: MacAddress, only?: FdbInfo): void {
-    const key = `${index} ${mac}`;
-    const present = this.fdb.get(key) ?? [];
-    const rest = only === undefined ? [] : present.filter((entry) => !isSameFdb(entry, only));
-    if (rest.length === 0) this.fdb.delete(key);
-    else this.fdb.set(key, rest);
-    for (const entry of present) if (!rest.includes(entry)) this.emit({ type: 'fdb', isDeleted: true, entry });
+    const entry = this.fdb.get(key);
+    if (entry === undefined) return;
+    this.fdb.delete(key);
+    this.emit({ type: 'fdb', isDeleted: true, entry });
   }
 
   putRoute(route: RouteInfo, verb: 'add' | 'replace' | 'append'): void {
@@ -298,7 +284,7 @@ export class FakeKernel implements Kernel {
         this.neighbours.values(),
         (one) => `neighbour ${name(one.index)} ${one.address.toString()} ${one.mac ?? ''} ${one.isPermanent}`,
       ),
-      ...[...this.fdb.values()].flat().map((one) => `fdb ${name(one.index)} ${one.mac} ${String(one.destination)}`),
+      ...[...this.fdb.values()].map((one) => `fdb ${name(one.index)} ${one.mac} ${String(one.destination)}`),
       ...[...this.routes.values()]
         .flat()
         .map((route) => `route ${routeKey({ ...route, index: 0 })} dev ${name(route.index)}`),
@@ -354,10 +340,6 @@ export class FakeKernel implements Kernel {
     return this.links.get(index) ?? fail(String(index), 'ENODEV');
   }
 
-  private needVxlan(index: number): void {
-    if (this.needLink(index).kind !== 'vxlan') fail(String(index), 'EOPNOTSUPP');
-  }
-
   private emit(event: NetlinkEvent): void {
     if (this.listener === undefined) return;
     if (this.queue.length === 0) {
@@ -395,19 +377,6 @@ export function detailsOf(spec: (Operation & { kind: 'link'; verb: 'add' })['spe
   const { vni, underlayIndex, port, learning, gbp } = spec;
   const flags = { l2miss: false, l3miss: false, isExternal: false, group: undefined };
   return { kind: 'vxlan', vni, underlayIndex, local, port: port === 0 ? 8472 : port, learning, gbp, ...flags };
-}
-
-function fdbEntry(index: number, mac: MacAddress, destination: IpAddress): FdbInfo {
-  const plain = { port: undefined, vni: undefined, viaIndex: undefined, masterIndex: 0 };
-  return { index, mac, destination, ...plain, isPermanent: true, isSelf: true };
-}
-
-function isPlain({ port, vni, viaIndex }: FdbInfo): boolean {
-  return port === undefined && vni === undefined && viaIndex === undefined;
-}
-
-function isSameFdb(a: FdbInfo, b: FdbInfo): boolean {
-  return String(a.destination) === String(b.destination) && a.port === b.port;
 }
 
 function addressKey(index: number, address: IpAddress, length: number, peer: IpAddress | undefined): string {

@@ -269,6 +269,24 @@ describe('the netlink codec', function () {
     assert.equal(JSON.stringify(ipip.details), JSON.stringify(expected));
   });
 
+  for (const link of [
+    { kind: 'vlan', name: 'l', lowerIndex: 4, id: 4094 },
+    { kind: 'macvlan', name: 'l', lowerIndex: 4, mode: 'passthru' },
+    { kind: 'ipvlan', name: 'l', lowerIndex: 4, mode: 'l3s' },
+  ] as const satisfies NewLink[]) {
+    it(`reads back the details of a ${link.kind} device`, () => {
+      const reader = readerOn(
+        bytesOf(NLMSG.RTM_NEWLINK, (to) => {
+          writeNewLink(to, link);
+        }),
+      );
+      const { kind, name, lowerIndex, ...details } = link;
+      const read = readLink(reader);
+      assert.deepEqual([read.kind, read.name, read.lowerIndex], [kind, name, lowerIndex]);
+      assert.deepEqual(read.details, { kind, ...details });
+    });
+  }
+
   it('grows beyond its first buffer without losing what it has', () => {
     const long = new Uint8Array(5000).fill(7);
     const bytes = bytesOf(NLMSG.RTM_NEWLINK, (to) => {

@@ -250,12 +250,6 @@ describe('Reconciler', () => {
           kernel.replaceFdb(at, mac(2), ip('192.0.2.99'));
         },
       },
-      'appends a destination': {
-        kind: 'fdb',
-        act: ({ kernel }, at) => {
-          kernel.appendFdb(at, mac(2), ip('192.0.2.99'));
-        },
-      },
       'deletes a route': {
         kind: 'route',
         act: ({ kernel }) => {
@@ -768,7 +762,7 @@ describe('Reconciler', () => {
       ),
       peer.map((n) =>
         on(({ kernel }, at) => {
-          kernel.appendFdb(at, mac(n), ip('192.0.2.88'));
+          kernel.replaceFdb(at, mac(n), ip('192.0.2.88'));
         }),
       ),
       peer.map((n) =>
