@@ -1,0 +1,212 @@
+import type { Offload, OffloadState, TunnelCounters } from '../dataplane/tunnel.js';
+import type { FirewallStatus } from '../firewall/firewall.js';
+import type { KeeperCounters, KeeperState } from '../lease/keeper.js';
+import type { PeerCounters } from '../lease/peers.js';
+import type { StoreCounters } from '../lease/store.js';
+import type { LogLevel } from '../log.js';
+import type { ObjectKind } from '../reconcile/object-key.js';
+import type { OperationVerb } from '../reconcile/operation.js';
+
+/**
+ * Version of {@link DaemonStatus} as JSON. It grows when a field goes or changes its meaning, not when one is added.
+ */
+export const STATUS_VERSION = 1;
+
+/**
+ * Everything the daemon tells about itself, at one instant; `GET /status` answers with it as JSON.
+ *
+ * @remarks Plain data: addresses and prefixes are text, instants are ISO 8601 in UTC, what is absent is `null`. Metrics
+ * and the status page are derived from it, so whatever one of them shows is in here.
+ */
+export interface DaemonStatus {
+  readonly statusVersion: typeof STATUS_VERSION;
+  /** Of the program, such as `v0.1.0`. */
+  readonly version: string;
+  readonly hostName: string;
+  readonly pid: number;
+  readonly startedAt: string;
+  readonly uptimeSeconds: number;
+  /** Lease held, kernel as desired, data plane up. */
+  readonly isReady: boolean;
+  /** What readiness waits for, one sentence each; empty when ready. */
+  readonly notReadyBecause: readonly string[];
+  readonly network: NetworkStatus | null;
+  readonly lease: LeaseStatus | null;
+  readonly underlay: UnderlayStatus | null;
+  /** Bytes of the largest packet of a container, as in the subnet file. */
+  readonly mtu: number | null;
+  /** Backends with devices on this host, the configured one first. */
+  readonly backends: readonly string[];
+  /** The other hosts in order of their subnets. */
+  readonly peers: readonly PeerStatus[];
+  readonly peerSet: PeerSetStatus;
+  /** Devices of the overlay with the kernel's counters. */
+  readonly devices: readonly DeviceStatus[];
+  /** The open userspace tunnels; none unless some host uses the udp backend. */
+  readonly tunnels: readonly TunnelStatus[];
+  readonly reconcile: ReconcileStatus;
+  readonly firewall: FirewallSummary | null;
+  readonly store: StoreStatus;
+  readonly subnetFile: SubnetFileStatus;
+  /** What Docker needs to follow a change of subnet or MTU, as one sentence; null when nothing. */
+  readonly dockerHint: string | null;
+  /** The latest warnings and errors of the log, oldest first. */
+  readonly problems: readonly Problem[];
+}
+
+/** The cluster's configuration in use. */
+export interface NetworkStatus {
+  readonly ipv4: string | null;
+  readonly ipv6: string | null;
+  /** Bits of each host's subnet. */
+  readonly subnetLen: number | null;
+  readonly ipv6SubnetLen: number | null;
+  /** `Backend.Type` in lower case. */
+  readonly backend: string;
+  /** Why the configuration that lies in the store now is not the one in use. */
+  readonly rejected: string | null;
+}
+
+/** The own lease, held or last held. */
+export interface LeaseStatus {
+  readonly state: KeeperState;
+  readonly subnet: string;
+  readonly ipv6Subnet: string | null;
+  readonly publicIp: string;
+  readonly publicIpv6: string | null;
+  readonly backend: string;
+  /** Store revision that wrote it. */
+  readonly revision: string;
+  readonly isReservation: boolean;
+  /** Since this process holds it. */
+  readonly ageSeconds: number;
+  /** Until it ends unless it is renewed; null for a reservation. Negative when that time is over. */
+  readonly expiresInSeconds: number | null;
+  readonly counters: KeeperCounters;
+}
+
+/** The real network under the overlay. */
+export interface UnderlayStatus {
+  readonly device: string;
+  readonly ifindex: number;
+  readonly mtu: number;
+  readonly address: string | null;
+  readonly addressV6: string | null;
+  readonly publicIp: string | null;
+  readonly publicIpv6: string | null;
+}
+
+/** Another host seen from here. */
+export interface PeerStatus {
+  readonly subnet: string;
+  readonly ipv6Subnet: string | null;
+  readonly publicIp: string;
+  readonly publicIpv6: string | null;
+  readonly backend: string;
+  readonly isReservation: boolean;
+  /** Packets and bytes to and from it; null where the kernel carries them and does not count by peer. */
+  readonly traffic: TrafficStatus | null;
+  /** Why it is not reached, and what mends it. */
+  readonly skipped: { readonly reason: string; readonly hint: string } | null;
+}
+
+/** Inner packets and bytes since the counting device or tunnel exists. `tx` is towards peers. */
+export interface TrafficStatus {
+  readonly txPackets: number;
+  readonly txBytes: number;
+  readonly rxPackets: number;
+  readonly rxBytes: number;
+}
+
+/** What the peer set is like as a whole. */
+export interface PeerSetStatus {
+  /** False as long as the peers are those of an earlier run. */
+  readonly isSynced: boolean;
+  /** Keys among the leases that cannot be read. */
+  readonly badKeys: readonly string[];
+  readonly counters: PeerCounters;
+}
+
+/** A network device of the overlay; the counters are the kernel's. */
+export interface DeviceStatus extends TrafficStatus {
+  readonly name: string;
+  readonly isUp: boolean;
+  readonly mtu: number;
+  readonly txDropped: number;
+  readonly rxDropped: number;
+  readonly txErrors: number;
+  readonly rxErrors: number;
+}
+
+/** A userspace tunnel. */
+export interface TunnelStatus {
+  readonly kind: 'native' | 'portable';
+  readonly device: string;
+  readonly workers: number;
+  /** In use now. */
+  readonly offloads: OffloadState;
+  /** Switched off by the operator, not by the kernel. */
+  readonly disabledOffloads: readonly Offload[];
+  /** Of the forwarding table that all workers have. */
+  readonly generation: number;
+  readonly counters: TunnelCounters;
+}
+
+/** Whether the kernel is as desired, and what it took. */
+export interface ReconcileStatus {
+  readonly isConverged: boolean;
+  /** What somebody else's objects are in the way of, as sentences with a hint. */
+  readonly conflicts: readonly string[];
+  readonly failures: readonly { readonly object: string; readonly error: string; readonly attempt: number }[];
+  /** Objects that wait for a device. */
+  readonly blocked: number;
+  readonly runs: number;
+  /** Runs that listed everything. */
+  readonly dumps: number;
+  /** Times the kernel dropped notifications. */
+  readonly lostEvents: number;
+  readonly changes: Readonly<Record<ObjectKind, Readonly<Record<OperationVerb, number>>>>;
+  /** Changes of others that were reverted. */
+  readonly drift: Readonly<Record<ObjectKind, number>>;
+  /** Attempts that failed, retries included. */
+  readonly failed: Readonly<Record<ObjectKind, number>>;
+  readonly lastRunMs: number;
+}
+
+/** The packet filter's rules; see {@link FirewallStatus}. */
+export interface FirewallSummary extends Omit<FirewallStatus, 'mode' | 'lastError'> {
+  readonly mode: NonNullable<FirewallStatus['mode']> | null;
+  readonly lastError: string | null;
+}
+
+/** How the store is doing. */
+export interface StoreStatus {
+  readonly isConnected: boolean;
+  /** Which endpoint answered last. */
+  readonly endpoint: string | null;
+  readonly error: string | null;
+  readonly counters: StoreCounters;
+}
+
+/** The file that Docker and the CNI plugin read. */
+export interface SubnetFileStatus {
+  readonly path: string;
+  /** When it was written by this process; null before. */
+  readonly writtenAt: string | null;
+  readonly error: string | null;
+}
+
+/** A line of the log that asks for attention. */
+export interface Problem {
+  readonly at: string;
+  readonly level: Extract<LogLevel, 'error' | 'warn'>;
+  readonly message: string;
+  /** The line's other fields as text, such as `dev=flannel.1`. */
+  readonly detail: string;
+  readonly hint: string | null;
+}
+
+/** Where the status comes from; asked once per request, so it has to be cheap. */
+export interface StatusSource {
+  status(): DaemonStatus;
+}
