@@ -19,7 +19,7 @@ struct TunOptions {
   /// Queues, at least 1; each is a descriptor of its own, and the kernel spreads flows over them.
   unsigned queues = 1;
   /// Offloads that must not be used.
-  OffloadSet disabled;
+  OffloadSet disabled = {};
 };
 
 /// An open TUN device; it disappears with the last of its descriptors.

@@ -23,11 +23,11 @@ struct Endpoint {
 
 /// What the sockets must be.
 struct UdpOptions {
-  Endpoint bind;
+  Endpoint bind = {};
   /// At least 1; several share the port (SO_REUSEPORT), and the kernel spreads senders over them.
   unsigned sockets = 1;
   /// Offloads that must not be used.
-  OffloadSet disabled;
+  OffloadSet disabled = {};
 };
 
 /// Open sockets, alike in everything.

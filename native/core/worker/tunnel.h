@@ -40,11 +40,11 @@ struct TunnelState {
 /// What is fixed for the life of a tunnel.
 struct TunnelConfig {
   std::string device;
-  Endpoint bind;
+  Endpoint bind = {};
   unsigned workers = 0;  ///< 0 chooses, see choose_workers()
-  OffloadSet disabled;
-  std::vector<int> inherited_tun;  ///< taken over (and closed if they do not fit)
-  std::vector<int> inherited_sockets;
+  OffloadSet disabled = {};
+  std::vector<int> inherited_tun = {};  ///< taken over (and closed if they do not fit)
+  std::vector<int> inherited_sockets = {};
 };
 
 /// More queues than a TUN of any use has (the kernel takes 256), and more threads than there is work for.

@@ -8,6 +8,7 @@
 #include "../../../native/core/packet/icmp.h"
 #include "../../../native/core/packet/rate_limit.h"
 #include "../../../native/core/peers/peer_table.h"
+#include "../support/allocation_count.h"
 #include "../support/packets.h"
 
 namespace {
@@ -22,6 +23,10 @@ void* counted(size_t size) {
 }
 
 }  // namespace
+
+size_t tsflannel::testing::allocation_count() {
+  return allocations.load();
+}
 
 void* operator new(size_t size) {
   return counted(size);

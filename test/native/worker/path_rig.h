@@ -1,0 +1,121 @@
+// One worker's two directions on a fake kernel, without a thread.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "../../../native/core/worker/receive_path.h"
+#include "../../../native/core/worker/sender.h"
+#include "../../../native/core/worker/transmit_path.h"
+#include "../../../native/core/worker/tun_writer.h"
+#include "fake_kernel.h"
+
+namespace tsflannel::testing {
+
+inline constexpr uint16_t kPort = 8285;
+inline constexpr uint16_t kMtu = 1472;
+inline constexpr uint32_t kOwnTun = ipv4(10, 5, 1, 0);
+inline constexpr uint32_t kLocal = ipv4(10, 5, 1, 2);
+
+/// Public address of peer `n`, which holds 10.5.(100 + n).0/24.
+constexpr uint32_t outer_of(unsigned n) {
+  return ipv4(192, 0, 2, static_cast<uint8_t>(100 + n));
+}
+
+/// An address in the subnet of peer `n`.
+constexpr uint32_t inner_of(unsigned n) {
+  return ipv4(10, 5, static_cast<uint8_t>(100 + n), 2);
+}
+
+class RecordingSink final : public EventSink {
+ public:
+  void on_event(const TunnelEvent& event) override { events.push_back(event); }
+  std::vector<TunnelEvent> events;
+};
+
+/// The packet one hop further.
+inline Bytes hop(Bytes packet) {
+  packet[8]--;
+  fill_ip_checksum(packet);
+  return packet;
+}
+
+inline Bytes with_vnet(const VnetHeader& vnet, const Bytes& packet) {
+  Bytes frame(sizeof vnet);
+  std::memcpy(frame.data(), &vnet, sizeof vnet);
+  frame.insert(frame.end(), packet.begin(), packet.end());
+  return frame;
+}
+
+inline VnetHeader vnet_of(const Bytes& frame) {
+  VnetHeader vnet;
+  std::memcpy(&vnet, frame.data(), sizeof vnet);
+  return vnet;
+}
+
+inline Bytes packet_of(const Bytes& frame) {
+  return {frame.begin() + kVnetHeaderSize, frame.end()};
+}
+
+struct PathRig {
+  static constexpr unsigned kPeers = 4;
+
+  explicit PathRig(VerifySource verify = VerifySource::kOuter, OffloadSet offloads = OffloadSet::all())
+      : health(offloads, sink),
+        context{kernel, health, *counters, *peers, kTunFd, kSocketFd, offloads.has(Offload::kVnetHdr)},
+        path_mtu(PathMtuProbe::open(kernel_with_socket(), 0).value()),
+        tun_writer(context),
+        sender(context, tun_writer, path_mtu, kPort),
+        transmit(context, tun_writer, sender),
+        receive(context, tun_writer) {
+    std::vector<Peer> all;
+    std::vector<PeerEntry> entries;
+    for (unsigned n = 0; n < kPeers; n++) {
+      all.push_back({outer_of(n)});
+      entries.push_back({inner_of(n) & 0xffffff00, 24, n});
+      state.counter_slots.push_back(n);
+      peers->ensure(n);
+    }
+    state.table = std::move(PeerTable::build(entries, all, 1)).value();
+    state.icmp_source = kOwnTun;
+    state.mtu = kMtu;
+    state.verify_source = verify;
+    context.state = &state;
+  }
+
+  uint64_t drops(DropReason reason) const { return counters->drops[static_cast<size_t>(reason)].get(); }
+  uint64_t all_drops() const {
+    uint64_t total = 0;
+    for (const Counter& each : counters->drops) total += each.get();
+    return total;
+  }
+  uint64_t icmp(IcmpError error) const { return counters->icmp_sent[static_cast<size_t>(error)].get(); }
+
+  /// Runs transmit turns until there is nothing left to read.
+  void drain_tun() {
+    while (!kernel.tun_frames.empty() || sender.batch().size() > 0) transmit.run();
+  }
+
+  FakeKernel kernel;
+  RecordingSink sink;
+  TunnelHealth health;
+  std::unique_ptr<WorkerCounters> counters = std::make_unique<WorkerCounters>();
+  std::unique_ptr<PeerCounterTable> peers = std::make_unique<PeerCounterTable>();
+  ForwardingState state;
+  WorkerContext context;
+  PathMtuProbe path_mtu;
+  TunWriter tun_writer;
+  Sender sender;
+  TransmitPath transmit;
+  ReceivePath receive;
+
+ private:
+  FakeKernel& kernel_with_socket() {
+    // A descriptor that is open nowhere: closing it does no harm.
+    kernel.next_fd = 1 << 20;
+    return kernel;
+  }
+};
+
+}  // namespace tsflannel::testing

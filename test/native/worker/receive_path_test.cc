@@ -1,0 +1,285 @@
+#include "../../../native/core/worker/receive_path.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "path_rig.h"
+
+namespace tsflannel::testing {
+namespace {
+
+Ip from_peer(unsigned n, uint8_t ttl = 63) {
+  return {.source = inner_of(n), .destination = kLocal, .ttl = ttl};
+}
+
+/// Consecutive TCP segments as one UDP_GRO receive brings them.
+std::vector<Bytes> tcp_stream(const Ip& ip, size_t count, size_t length, uint32_t sequence = 1000) {
+  std::vector<Bytes> packets;
+  for (size_t i = 0; i < count; i++) {
+    Ip each = ip;
+    each.id = static_cast<uint16_t>(ip.id + i);
+    const auto at = static_cast<uint32_t>(sequence + i * length);
+    packets.push_back(make_tcp(each, {.sequence = at}, pattern(length, at)));
+  }
+  return packets;
+}
+
+Inbound bulk(unsigned n, const std::vector<Bytes>& packets) {
+  Inbound inbound{.outer = outer_of(n), .data = {}, .segment_length = static_cast<int>(packets.at(0).size())};
+  for (const Bytes& each : packets) inbound.data.insert(inbound.data.end(), each.begin(), each.end());
+  return inbound;
+}
+
+/// The packets that a written frame stands for.
+std::vector<Bytes> unfold(const Bytes& frame) {
+  const VnetHeader vnet = vnet_of(frame);
+  const Bytes packet = packet_of(frame);
+  if (vnet.gso_type == kGsoNone) return {packet};
+  return slow_segment(vnet, packet).value_or(std::vector<Bytes>{});
+}
+
+std::vector<Bytes> unfold(const std::vector<Bytes>& frames) {
+  std::vector<Bytes> all;
+  for (const Bytes& frame : frames) {
+    for (Bytes& each : unfold(frame)) all.push_back(std::move(each));
+  }
+  return all;
+}
+
+std::vector<Bytes> hops(std::vector<Bytes> packets) {
+  for (Bytes& each : packets) each = hop(each);
+  return packets;
+}
+
+TEST("bulk from a peer reaches the TUN in one write") {
+  PathRig rig;
+  const std::vector<Bytes> packets = tcp_stream(from_peer(1), 40, 1432);
+  rig.kernel.inbound = {bulk(1, packets)};
+  CHECK(rig.receive.run());
+  CHECK_EQ(rig.kernel.calls["writev"], 1);
+  CHECK_EQ(rig.kernel.calls["recvmmsg"], 1);
+  CHECK(unfold(rig.kernel.written) == hops(packets));
+  CHECK_EQ(rig.counters->rx_packets.get(), 40);
+  CHECK_EQ(rig.counters->rx_bytes.get(), 40 * 1472);
+  CHECK_EQ(rig.peers->at(1).rx_packets.get(), 40);
+  CHECK_EQ(rig.peers->at(1).rx_bytes.get(), 40 * 1472);
+  CHECK(!rig.receive.run());
+}
+
+TEST("datagrams that came one by one are joined as well") {
+  PathRig rig;
+  const std::vector<Bytes> packets = tcp_stream(from_peer(1), 20, 500);
+  for (const Bytes& each : packets) rig.kernel.inbound.push_back({outer_of(1), each, 0});
+  rig.receive.run();
+  CHECK_EQ(rig.kernel.calls["writev"], 1);
+  CHECK(unfold(rig.kernel.written) == hops(packets));
+}
+
+TEST("an error of a merged write switches merging of that protocol off, and each packet is written once") {
+  for (const bool is_tcp : {true, false}) {
+    PathRig rig;
+    std::vector<Bytes> packets;
+    if (is_tcp) {
+      packets = tcp_stream(from_peer(1), 30, 1000);
+    } else {
+      for (uint32_t i = 0; i < 30; i++) packets.push_back(make_udp(from_peer(1), {}, pattern(1000, i)));
+    }
+    rig.kernel.on_write = [](const Bytes& frame) { return vnet_of(frame).gso_type != kGsoNone ? EINVAL : 0; };
+    rig.kernel.inbound = {bulk(1, packets)};
+    rig.receive.run();
+    CHECK_EQ(rig.kernel.written.size(), 30);
+    CHECK(unfold(rig.kernel.written) == hops(packets));
+    const Offload off = is_tcp ? Offload::kTcpMerge : Offload::kUdpMerge;
+    const Offload on = is_tcp ? Offload::kUdpMerge : Offload::kTcpMerge;
+    CHECK(!rig.health.offloads().has(off));
+    CHECK(rig.health.offloads().has(on));
+    CHECK(rig.sink.events.size() == 1 && rig.sink.events[0].offload == off && rig.sink.events[0].code == EINVAL);
+
+    const size_t calls = rig.kernel.calls["writev"];
+    rig.kernel.inbound = {bulk(1, packets)};
+    rig.receive.run();
+    CHECK_EQ(rig.kernel.calls["writev"], calls + 30);
+    CHECK_EQ(rig.health.downgrades(off), 1);
+    CHECK_EQ(rig.counters->rx_packets.get(), 60);
+    CHECK_EQ(rig.all_drops(), 0);
+  }
+}
+
+TEST("a refusal that is not about merging is no reason to stop merging") {
+  PathRig rig;
+  rig.kernel.on_write = [](const Bytes&) { return EIO; };  // the device is down
+  rig.kernel.inbound = {bulk(1, tcp_stream(from_peer(1), 30, 1000))};
+  rig.receive.run();
+  CHECK_EQ(rig.drops(DropReason::kTunError), 30);
+  CHECK_EQ(rig.counters->rx_packets.get(), 0);
+  CHECK(rig.health.offloads().has(Offload::kTcpMerge));
+  CHECK(rig.sink.events.empty());
+}
+
+TEST("a full device is waited for a little, then packets are dropped") {
+  PathRig rig;
+  int refusals = 2;
+  rig.kernel.on_write = [&refusals](const Bytes&) { return refusals-- > 0 ? EAGAIN : 0; };
+  rig.kernel.inbound = {{outer_of(1), make_udp(from_peer(1), {}, pattern(10)), 0}};
+  rig.receive.run();
+  CHECK_EQ(rig.kernel.written.size(), 1);
+  CHECK_EQ(rig.all_drops(), 0);
+
+  refusals = 1000;
+  rig.kernel.inbound = {bulk(1, tcp_stream(from_peer(1), 30, 1000))};
+  rig.receive.run();
+  CHECK_EQ(rig.kernel.written.size(), 1);
+  CHECK_EQ(rig.drops(DropReason::kTunBlocked), 30);
+  CHECK_EQ(refusals, 1000 - 3);
+}
+
+TEST("a dead TUN or socket ends the tunnel with one event") {
+  PathRig rig;
+  rig.kernel.on_write = [](const Bytes&) { return EBADFD; };
+  rig.kernel.inbound = {{outer_of(1), make_udp(from_peer(1), {}, pattern(10)), 0},
+                        {outer_of(1), make_udp(from_peer(1), {}, pattern(20)), 0}};
+  rig.receive.run();
+  CHECK(rig.context.has_failed);
+  CHECK(rig.sink.events.size() == 1 && rig.sink.events[0].type == TunnelEvent::Type::kFailed);
+}
+
+TEST("a turn ends when the other direction has waited long enough") {
+  PathRig rig;
+  for (int i = 0; i < 1000; i++)
+    rig.kernel.inbound.push_back({outer_of(1), make_udp(from_peer(1), {}, pattern(10)), 0});
+  CHECK(rig.receive.run());
+  CHECK(rig.kernel.inbound.size() >= 1000 - 100);
+
+  PathRig large;
+  for (int i = 0; i < 100; i++) large.kernel.inbound.push_back(bulk(1, tcp_stream(from_peer(1), 44, 1432)));
+  CHECK(large.receive.run());
+  CHECK(large.kernel.inbound.size() >= 100 - 40);
+  while (large.receive.run()) {
+  }
+  CHECK_EQ(large.counters->rx_packets.get(), 4400);
+}
+
+TEST("every kind of bad datagram is dropped with its reason") {
+  struct Case {
+    DropReason reason;
+    Bytes data;
+  };
+  const Bytes good = make_udp(from_peer(1), {}, pattern(100));
+  Bytes short_of_one = good;
+  short_of_one.pop_back();
+  Bytes one_too_many = good;
+  one_too_many.push_back(0);
+  Bytes ipv6 = good;
+  ipv6[0] = 0x60;
+  Bytes bad_header = good;
+  bad_header[0] = 0x44;
+  const std::vector<Case> cases = {
+      {DropReason::kShort, {}},
+      {DropReason::kShort, Bytes(19, 0x45)},
+      {DropReason::kNotIpv4, ipv6},
+      {DropReason::kBadHeader, bad_header},
+      {DropReason::kLengthMismatch, short_of_one},
+      {DropReason::kLengthMismatch, one_too_many},
+      {DropReason::kOversize, make_udp(from_peer(1), {}, pattern(kMtu - 27))},
+      {DropReason::kTtlExpired, make_udp(from_peer(1, 1), {}, pattern(10))},
+  };
+  for (const Case& each : cases) {
+    PathRig rig;
+    rig.kernel.inbound = {{outer_of(1), each.data, 0}, {outer_of(1), good, 0}};
+    rig.receive.run();
+    CHECK_EQ_NOTE(rig.drops(each.reason), 1, kDropReasonNames[static_cast<size_t>(each.reason)]);
+    CHECK_EQ(rig.all_drops(), 1);
+    CHECK(unfold(rig.kernel.written) == std::vector<Bytes>{hop(good)});
+  }
+}
+
+TEST("senders are checked as strictly as asked") {
+  struct Case {
+    VerifySource verify;
+    uint32_t outer;
+    unsigned inner;
+    DropReason reason;
+  };
+  const uint32_t stranger = ipv4(203, 0, 113, 9);
+  const std::array<Case, 8> cases = {{
+      {VerifySource::kOff, stranger, 1, DropReason::kNone},
+      {VerifySource::kOff, outer_of(2), 1, DropReason::kNone},
+      {VerifySource::kOuter, stranger, 1, DropReason::kSourceUnknown},
+      {VerifySource::kOuter, outer_of(2), 1, DropReason::kNone},
+      {VerifySource::kOuter, outer_of(1), 1, DropReason::kNone},
+      {VerifySource::kStrict, stranger, 1, DropReason::kSourceUnknown},
+      {VerifySource::kStrict, outer_of(2), 1, DropReason::kSourceSpoofed},
+      {VerifySource::kStrict, outer_of(1), 1, DropReason::kNone},
+  }};
+  for (const Case& each : cases) {
+    PathRig rig(each.verify);
+    Inbound inbound = bulk(0, tcp_stream(from_peer(each.inner), 3, 100));
+    inbound.outer = each.outer;
+    rig.kernel.inbound = {inbound};
+    rig.receive.run();
+    const bool passes = each.reason == DropReason::kNone;
+    CHECK_EQ(unfold(rig.kernel.written).size(), passes ? 3 : 0);
+    if (!passes) CHECK_EQ(rig.drops(each.reason), 3);
+    CHECK_EQ(rig.all_drops(), passes ? 0 : 3);
+  }
+}
+
+TEST("whatever arrives and whatever the TUN refuses, each good packet is written once and in its flow's order") {
+  Random random(11);
+  for (int round = 0; round < 200 && passing(); round++) {
+    PathRig rig;
+    size_t good = 0;
+    uint16_t serial = 0;
+    std::vector<Bytes> expected;
+    const size_t messages = 1 + random.below(60);
+    for (size_t i = 0; i < messages; i++) {
+      const auto n = static_cast<unsigned>(random.below(PathRig::kPeers));
+      Ip ip = from_peer(n);
+      ip.id = serial;
+      std::vector<Bytes> packets;
+      if (random.one_in(2)) {
+        packets = tcp_stream(ip, 1 + random.below(20), 1 + random.below(1400), random.word());
+      } else {
+        packets = {make_udp(ip, {.checksum = !random.one_in(3)}, pattern(random.below(1000), serial))};
+      }
+      serial = static_cast<uint16_t>(serial + packets.size());
+      if (random.one_in(8)) {
+        Bytes& victim = packets[0];
+        victim[2] ^= 0x01;  // total length
+        rig.kernel.inbound.push_back({outer_of(n), victim, 0});
+        continue;
+      }
+      good += packets.size();
+      for (const Bytes& each : packets) expected.push_back(hop(each));
+      rig.kernel.inbound.push_back(bulk(n, packets));
+    }
+    const size_t trouble = 3 + random.below(10);
+    rig.kernel.on_write = [&](const Bytes& frame) {
+      if (!random.one_in(trouble)) return 0;
+      constexpr std::array<int, 4> kErrors = {EINVAL, EIO, EAGAIN, EINTR};
+      const int code = kErrors[random.below(kErrors.size())];
+      return code == EINVAL && vnet_of(frame).gso_type == kGsoNone ? 0 : code;
+    };
+    while (rig.receive.run()) {
+    }
+    std::vector<Bytes> written = unfold(rig.kernel.written);
+    const uint64_t lost = rig.drops(DropReason::kTunError) + rig.drops(DropReason::kTunBlocked);
+    CHECK_EQ_NOTE(written.size() + lost, good, "round " + show(round));
+    CHECK_EQ(rig.counters->rx_packets.get(), written.size());
+    // Nothing is written that was not sent, and nothing twice. Merging may renumber packets with DF: leave the ID out.
+    const auto anonymous = [](Bytes packet) {
+      put16(packet, 4, 0);
+      fill_ip_checksum(packet);
+      return packet;
+    };
+    std::transform(written.begin(), written.end(), written.begin(), anonymous);
+    std::transform(expected.begin(), expected.end(), expected.begin(), anonymous);
+    std::sort(written.begin(), written.end());
+    std::sort(expected.begin(), expected.end());
+    CHECK_NOTE(std::includes(expected.begin(), expected.end(), written.begin(), written.end()), "round " + show(round));
+  }
+}
+
+}  // namespace
+}  // namespace tsflannel::testing
