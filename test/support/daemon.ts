@@ -27,6 +27,9 @@ export interface DaemonOptions {
 /** Contents of a subnet.env. */
 export type SubnetEnv = Readonly<Record<string, string>>;
 
+/** A daemon that did not come up; the message ends with its log. */
+export class DaemonStartError extends Error {}
+
 /** One run after the other of a daemon on one host: a restart finds the files of the run before. */
 export class Daemon {
   readonly subnetFile: string;
@@ -77,7 +80,7 @@ export class Daemon {
   /**
    * Starts it and waits until it has written subnet.env anew.
    *
-   * @throws Error with its log when it ends before or the time is up.
+   * @throws DaemonStartError with its log when it ends before or the time is up.
    */
   async startAndWait(args: readonly string[] = [], timeoutMs = 20_000): Promise<SubnetEnv> {
     const before = this.#subnetFileStamp();
@@ -89,7 +92,7 @@ export class Daemon {
     }).catch(() => false);
     if (!isThere || !program.isRunning) {
       const why = program.isRunning ? `wrote no subnet.env in ${timeoutMs / 1000} s` : 'ended';
-      throw new Error(`${program.argv.join(' ')} ${why}; its log:\n${program.output}`);
+      throw new DaemonStartError(`${program.argv.join(' ')} ${why}; its log:\n${program.output}`);
     }
     return this.subnetEnv();
   }

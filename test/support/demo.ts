@@ -1,5 +1,6 @@
 // npm run demo: the main job of the daemon, for real, on one machine.
 import { parseArgs } from 'node:util';
+import { DaemonStartError } from './daemon.js';
 import { Rig, type Container, type Host } from './rig.js';
 import { iperf, ping, tcpTransfer, type IperfResult, type PingResult } from './traffic.js';
 import { waitFor } from './wait.js';
@@ -187,6 +188,12 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   );
 }
 
+function showLogs(rig: Rig): void {
+  for (const { name, daemon } of rig.hosts) {
+    if (daemon !== undefined) process.stderr.write(`\nlog of ${name}:\n${daemon.log}`);
+  }
+}
+
 async function stopDaemons(rig: Rig): Promise<string[]> {
   const ends = await Promise.all(rig.hosts.map(async (host) => ({ host, status: await host.daemon?.stop() })));
   return ends
@@ -227,6 +234,9 @@ async function main(): Promise<number> {
     const problems = [...findings.problems, ...(await stopDaemons(rig))];
     process.stdout.write(`${summary({ ...findings, problems })}\n`);
     return problems.length === 0 ? 0 : 1;
+  } catch (error) {
+    if (!(error instanceof DaemonStartError)) showLogs(rig);
+    throw error;
   } finally {
     await rig.close();
   }
