@@ -15,7 +15,7 @@ export interface OverlayInput extends Omit<BackendContext, 'options' | 'isOwn'> 
 export interface OverlayResult {
   readonly state: DesiredState;
   readonly skipped: readonly SkippedPeer[];
-  /** Backends with devices on this host: the own one, those of peers, and the lingering ones. */
+  /** Backends that leases name: the own one and those of peers, without the lingering ones. */
   readonly backends: readonly string[];
   readonly peersByBackend: ReadonlyMap<string, number>;
 }
@@ -61,7 +61,7 @@ export class OverlayState {
     return {
       state: { ...merged, sysctls },
       skipped,
-      backends: [...groups.keys()],
+      backends: [...groups].filter(([type, leases]) => type === ownType || leases.length > 0).map(([type]) => type),
       peersByBackend: new Map([...groups].map(([type, leases]) => [type, leases.length])),
     };
   }

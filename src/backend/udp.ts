@@ -58,6 +58,9 @@ export const udpBackend: Backend = {
     return {
       links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
       addresses: [{ device, address: own.subnet.address, length: 32 }],
+      // The tunnel's ICMP errors come from the device with the device's own address as source, which the kernel takes
+      // for a spoofed packet otherwise (fib_validate_source).
+      sysctls: [{ path: `net/ipv4/conf/${device}/accept_local`, value: '1' }],
       routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
       tunnels: [
         {

@@ -40,6 +40,7 @@ describe('udp backend', () => {
     assert.deepEqual(text(state), {
       links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 1000 }],
       addresses: [{ device: 'flannel0', address: '10.5.1.0', length: 32 }],
+      sysctls: [{ path: 'net/ipv4/conf/flannel0/accept_local', value: '1' }],
       routes: [{ destination: '10.5.0.0/16', type: 'unicast', device: 'flannel0', isOnlink: false, scope: 'global' }],
       tunnels: [
         {

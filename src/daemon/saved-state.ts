@@ -1,0 +1,98 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { parseNetworkConfig } from '../config/network-config.js';
+import { describeError } from '../errors.js';
+import type { Lease } from '../lease/lease.js';
+import { decodePeerCache, encodePeerCache } from '../lease/peers.js';
+import type { Logger } from '../log.js';
+import { writeFileAtomically } from '../sys/atomic-file.js';
+
+/** What the daemon knew last, enough to carry packets while the store is away. */
+export interface SavedState {
+  /** Text of the network configuration. */
+  readonly config: string;
+  readonly own: Lease;
+  readonly peers: readonly Lease[];
+}
+
+const FILES = { config: 'config.json', own: 'own-lease.json', peers: 'peers.json' } as const;
+
+/** Peers change often in a large cluster, and the file only matters at the next start without etcd. */
+const SAVE_DELAY_MS = 1000;
+
+/**
+ * Keeps the last known state in `--state-dir`.
+ *
+ * Errors: a file that cannot be written is logged once, until writing works again; one that cannot be read counts as absent.
+ */
+export class StateDirectory {
+  private readonly written = new Map<string, string>();
+  private pending: SavedState | undefined;
+  private cancelTimer: (() => void) | undefined;
+  private writing: Promise<void> = Promise.resolve();
+  private hasFailed = false;
+
+  constructor(
+    private readonly directory: string,
+    private readonly log: Logger,
+    private readonly after: (ms: number, callback: () => void) => () => void,
+  ) {}
+
+  /** What an earlier process saved, undefined if it is not all there and valid. */
+  async load(): Promise<SavedState | undefined> {
+    try {
+      const [config, own, peers] = await Promise.all(
+        Object.values(FILES).map((name) => readFile(path.join(this.directory, name), 'utf8')),
+      );
+      parseNetworkConfig(config ?? '');
+      const [lease] = decodePeerCache(own ?? '');
+      return lease === undefined
+        ? undefined
+        : { config: config ?? '', own: lease, peers: decodePeerCache(peers ?? '') };
+    } catch (error) {
+      this.log.debug('no saved state to start from', { file: this.directory, error });
+      return undefined;
+    }
+  }
+
+  /** Has the state written soon; of several calls the last one counts. */
+  save(state: SavedState): void {
+    this.pending = state;
+    this.cancelTimer ??= this.after(SAVE_DELAY_MS, () => void this.flush());
+  }
+
+  /** Writes at once what is still to be written. */
+  async flush(): Promise<void> {
+    this.cancelTimer?.();
+    this.cancelTimer = undefined;
+    const state = this.pending;
+    this.pending = undefined;
+    if (state !== undefined) this.writing = this.writing.then(() => this.write(state));
+    await this.writing;
+  }
+
+  private async write(state: SavedState): Promise<void> {
+    const texts = {
+      [FILES.config]: state.config,
+      [FILES.own]: encodePeerCache([state.own]),
+      [FILES.peers]: encodePeerCache(state.peers),
+    };
+    try {
+      for (const [name, text] of Object.entries(texts)) {
+        if (this.written.get(name) === text) continue;
+        await writeFileAtomically(path.join(this.directory, name), text, 0o600);
+        this.written.set(name, text);
+      }
+      this.hasFailed = false;
+    } catch (error) {
+      if (!this.hasFailed) {
+        this.log.warn('last known peers cannot be saved, a start without etcd would not know them', {
+          file: this.directory,
+          detail: describeError(error),
+          hint: 'make the directory writable, or name another one with --state-dir',
+        });
+      }
+      this.hasFailed = true;
+    }
+  }
+}
