@@ -28,7 +28,7 @@ export interface PingOptions {
   readonly size?: number;
   readonly ttl?: number;
   readonly source?: string;
-  /** Sets DF and takes no notice of a known path MTU. */
+  /** Sets DF. `do` and not `probe`, which iputils before 2021 do not know. */
   readonly dontFragment?: boolean;
   /** How long to wait for the last answers. Default 2. */
   readonly waitSeconds?: number;
@@ -61,7 +61,7 @@ function runPing(from: Netns, address: string, options: PingOptions): { program:
       ...(size === undefined ? [] : ['-s', String(size)]),
       ...(ttl === undefined ? [] : ['-t', String(ttl)]),
       ...(source === undefined ? [] : ['-I', source]),
-      ...(dontFragment === true ? ['-M', 'probe'] : []),
+      ...(dontFragment === true ? ['-M', 'do'] : []),
       address,
     ],
     { env: { LC_ALL: 'C' } },

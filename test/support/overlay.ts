@@ -1,0 +1,96 @@
+import type { Daemon } from './daemon.js';
+import { Rig, type Container, type RigOptions } from './rig.js';
+import { ping } from './traffic.js';
+import { waitFor } from './wait.js';
+
+/** The network most tests use; backend udp is the default. */
+export const NETWORK = { Network: '10.5.0.0/16' } as const;
+
+/** What {@link Overlay.create} makes. */
+export interface OverlayOptions extends RigOptions {
+  /** Default {@link NETWORK}. */
+  readonly config?: object;
+  /** More flags for the daemon of each host, counted from 1. */
+  readonly args?: (host: number) => readonly string[];
+}
+
+/** A {@link Rig} with a running daemon on every host, one container behind each, and packets going between all. */
+export class Overlay {
+  private constructor(
+    readonly rig: Rig,
+    readonly containers: readonly Container[],
+  ) {}
+
+  static async create(options: OverlayOptions = {}): Promise<Overlay> {
+    const rig = await Rig.create(options);
+    try {
+      await rig.putConfig(options.config ?? NETWORK);
+      const containers = await Promise.all(
+        rig.hosts.map(async (host, index) => {
+          await host.startDaemon({ args: options.args?.(index + 1) ?? [] });
+          return host.addContainer();
+        }),
+      );
+      const overlay = new Overlay(rig, containers);
+      await overlay.waitUntilConnected();
+      return overlay;
+    } catch (error) {
+      await rig.close();
+      throw error;
+    }
+  }
+
+  /**
+   * The container behind the n-th host, counted from 1.
+   *
+   * @throws RangeError if there is none.
+   */
+  container(number: number): Container {
+    const found = this.containers[number - 1];
+    if (found === undefined) throw new RangeError(`no container ${number}`);
+    return found;
+  }
+
+  /** The daemon of the n-th host. */
+  daemon(number: number): Daemon {
+    const { daemon } = this.rig.host(number);
+    if (daemon === undefined) throw new Error(`host ${number} has no daemon`);
+    return daemon;
+  }
+
+  /** Every ordered pair of different hosts. */
+  get pairs(): readonly (readonly [number, number])[] {
+    const numbers = this.containers.map((_, index) => index + 1);
+    return numbers.flatMap((from) => numbers.filter((to) => to !== from).map((to) => [from, to] as const));
+  }
+
+  /** Waits until a ping crosses between every two containers. */
+  async waitUntilConnected(): Promise<void> {
+    await Promise.all(
+      this.pairs.map(async ([from, to]) =>
+        waitFor(
+          async () =>
+            (await ping(this.container(from).netns, this.container(to).address, { count: 1, waitSeconds: 1 }))
+              .received === 1,
+          { what: `a ping from host ${from} to host ${to}; log of host ${from}:\n${this.daemon(from).log}` },
+        ),
+      ),
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.rig.close();
+  }
+}
+
+/** Key of the lease that a subnet.env speaks of. */
+export function leaseKey(rig: Rig, flannelSubnet: string | undefined): string {
+  const [address = '', length = ''] = (flannelSubnet ?? '').split('/');
+  const network = address.replace(/\.\d+$/, '.0');
+  return `${rig.etcdPrefix}/subnets/${network}-${length}`;
+}
+
+/** How many lines of a log match. */
+export function countLines(log: string, pattern: RegExp): number {
+  return log.split('\n').filter((line) => pattern.test(line)).length;
+}
