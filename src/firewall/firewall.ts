@@ -60,8 +60,9 @@ const SETTLE_MS = 200;
 /** The same while somebody keeps undoing our repairs, so that the quarrel costs little. */
 const QUARREL_SETTLE_MS = 5_000;
 
-/** A repair that follows another one this soon is part of a quarrel. */
-const QUARREL_MS = 10_000;
+/** This many repairs within that time are a quarrel and not an accident. */
+const QUARREL_REPAIRS = 3;
+const QUARREL_MS = 15_000;
 
 /**
  * The rules of the overlay in this host's packet filter: puts them in place, looks after them and removes them.
@@ -99,7 +100,8 @@ export class Firewall {
   };
   private lastError: string | undefined;
   private repairsSinceLog = 0;
-  private lastRepairMs = -Infinity;
+  /** The last {@link QUARREL_REPAIRS}. */
+  private recentRepairsMs: readonly number[] = [];
   private lastRepairLogMs = -Infinity;
   private lastErrorLogMs = -Infinity;
 
@@ -303,7 +305,7 @@ export class Firewall {
   private logRepairs(deviations: readonly Deviation[]): void {
     this.repairsSinceLog += deviations.length;
     const now = this.clock.monotonicMs();
-    if (deviations.length > 0) this.lastRepairMs = now;
+    if (deviations.length > 0) this.recentRepairsMs = [...this.recentRepairsMs, now].slice(-QUARREL_REPAIRS);
     if (deviations.length === 0 || now - this.lastRepairLogMs < REPEAT_LOG_MS) return;
     this.log.warn('repaired firewall rules that somebody else changed', {
       kind: [...new Set(deviations.map(({ kind }) => kind))].join(','),
@@ -356,7 +358,8 @@ export class Firewall {
   private onChange(tables: ReadonlySet<string> | undefined): void {
     const isOurs = tables === undefined || OWN_TABLE_NAMES.some((name) => tables.has(name));
     if (!isOurs || this.cancelSettle !== undefined || this.isClosed) return;
-    const isQuarrel = this.clock.monotonicMs() - this.lastRepairMs < QUARREL_MS;
+    const since = this.clock.monotonicMs() - QUARREL_MS;
+    const isQuarrel = this.recentRepairsMs.filter((atMs) => atMs > since).length === QUARREL_REPAIRS;
     this.cancelSettle = this.clock.after(isQuarrel ? QUARREL_SETTLE_MS : SETTLE_MS, () => {
       this.cancelSettle = undefined;
       void this.check();
