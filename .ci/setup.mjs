@@ -28,6 +28,7 @@ const PACKAGES = {
     procps: 'sysctl',
     'busybox-static': 'busybox',
     openssl: 'openssl',
+    systemd: 'systemd-analyze',
   },
   check: { 'clang-format': 'clang-format' },
   docker: { 'docker.io': 'dockerd' },
