@@ -267,6 +267,13 @@ describe('Firewall', () => {
       assert.equal(notify, undefined);
     });
 
+    it('forgets a change it was told of when it closes', async () => {
+      await firewall.apply(NFTABLES);
+      change('flannel-ipv4');
+      await firewall.close();
+      assert.equal(clock.pending, 0);
+    });
+
     it('goes on with the timer alone when the kernel refuses to notify', async () => {
       const watch = (): never => {
         throw new Error('EPERM');
