@@ -6,6 +6,8 @@ import type { DaemonOptions } from './config/flags.js';
 import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from './config/network-config.js';
 import { HostFactsSource } from './daemon/host-facts.js';
 import { readHostIdentity } from './daemon/host-identity.js';
+import { ProblemLog } from './daemon/problem-log.js';
+import { describeDaemon } from './daemon/status.js';
 import { LingeringBackends } from './daemon/lingering.js';
 import { type SavedState, StateDirectory } from './daemon/saved-state.js';
 import { inheritedTunnels, storeTunnels } from './daemon/tunnel-store.js';
@@ -28,6 +30,8 @@ import type { DesiredState, RouteSpec } from './reconcile/desired.js';
 import { NetlinkKernel } from './reconcile/kernel.js';
 import { kindOf } from './reconcile/object-key.js';
 import { Reconciler } from './reconcile/reconciler.js';
+import { ObserveServer } from './observe/server.js';
+import type { DaemonStatus, StatusSource } from './observe/status.js';
 import { ServiceManager, takeInheritedDescriptors } from './systemd/notify.js';
 import { netlinkHostNetwork } from './underlay/host-network.js';
 import type { Underlay } from './underlay/underlay.js';
@@ -68,9 +72,11 @@ const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
  * API: {@link start}, {@link stop}. Losing etcd, a device or the lease is a state and never ends the process.
  * Errors: {@link start} throws what an operator has to change first: privileges, files, credentials, the interface.
  */
-export class Daemon {
-  private readonly log: Logger;
+export class Daemon implements StatusSource {
+  private readonly log: ProblemLog;
   private readonly clock: Clock;
+  private readonly pid: number;
+  private readonly startedAtMs: number;
   private readonly service: ServiceManager;
   private readonly store: LeaseStore;
   private readonly netlink: Netlink;
@@ -87,6 +93,7 @@ export class Daemon {
   private keeper: LeaseKeeper | undefined;
   private peers: PeerSet | undefined;
   private following: Subscription | undefined;
+  private server: ObserveServer | undefined;
 
   private network: NetworkConfig | undefined;
   private networkText = '';
@@ -94,6 +101,11 @@ export class Daemon {
   private saved: SavedState | undefined;
   private previousEnv: PreviousSubnetEnv | undefined;
   private writtenEnv: string | undefined;
+  private writtenAtMs: number | undefined;
+  private subnetFileError: string | undefined;
+  private mtu: number | undefined;
+  private dockerHint: string | undefined;
+  private rejectedConfig: string | undefined;
   private staleDevices: readonly string[] = [];
   private result: OverlayResult | undefined;
   private skippedTold = new Map<string, string>();
@@ -114,8 +126,11 @@ export class Daemon {
     private readonly options: DaemonOptions,
     runtime: DaemonRuntime,
   ) {
-    const { log, clock, environment, pid } = runtime;
+    const { clock, environment, pid } = runtime;
+    const log = new ProblemLog(runtime.log, () => clock.wallMs());
     this.log = log;
+    this.pid = pid;
+    this.startedAtMs = clock.wallMs();
     this.clock = clock;
     this.service = new ServiceManager({ environment, pid, clock, logger: log });
     const inherited = inheritedTunnels(takeInheritedDescriptors(environment, pid));
@@ -160,6 +175,8 @@ export class Daemon {
    * @throws {@link OverlayError} `ERR_ETCD_AUTH`, `ERR_UNDERLAY`, `ERR_SUBNET_FILE`
    */
   async start(): Promise<void> {
+    const { healthzIp: ip, healthzPort: port, statusSocket } = this.options;
+    this.server = await ObserveServer.start({ ip, port, statusSocket, source: this, log: this.log, clock: this.clock });
     this.previousEnv = await this.readPreviousEnv();
     this.facts = await HostFactsSource.open({
       netlink: this.netlink,
@@ -206,17 +223,43 @@ export class Daemon {
     await this.firewall.close();
     await this.reconciler.close();
     this.kernel.close();
-    this.netlink.close();
     await this.store.close();
+    await this.server?.close();
+    this.netlink.close();
   }
 
-  /** Whether lease, kernel and packet path are all in place. */
-  get isReady(): boolean {
-    return this.reasonsNotReady().length === 0;
+  /** The daemon's account of itself. */
+  status(): DaemonStatus {
+    return describeDaemon({
+      clock: this.clock,
+      pid: this.pid,
+      startedAtMs: this.startedAtMs,
+      notReadyBecause: this.reasonsNotReady(),
+      network: this.network,
+      rejectedConfig: this.rejectedConfig,
+      keeper: this.keeper,
+      underlay: this.underlay?.state.underlay,
+      mtu: this.mtu,
+      overlay: this.result,
+      peers: this.peers?.peers ?? [],
+      peerSet: this.peers,
+      netlink: this.netlink,
+      reconciler: this.reconciler,
+      disabledOffloads: this.options.disableOffloads,
+      firewall: this.firewall,
+      store: this.store,
+      subnetFile: {
+        path: this.options.subnetFile,
+        writtenAt: this.writtenAtMs === undefined ? null : new Date(this.writtenAtMs).toISOString(),
+        error: this.subnetFileError ?? null,
+      },
+      dockerHint: this.dockerHint,
+      problems: this.log.problems,
+    });
   }
 
-  /** What is still missing, in words. */
-  reasonsNotReady(): readonly string[] {
+  /** What is still missing until lease, kernel and packet path are all in place, in words. */
+  private reasonsNotReady(): readonly string[] {
     const reasons: string[] = [];
     if (this.network === undefined) reasons.push('no valid network configuration');
     if (this.problem !== undefined) reasons.push(this.problem);
@@ -272,12 +315,14 @@ export class Daemon {
   }
 
   private takeConfig(text: string): void {
+    this.rejectedConfig = undefined;
     if (text === this.networkText) return;
     let network: NetworkConfig;
     try {
       network = parseNetworkConfig(text);
       backendFor(network.backendType);
     } catch (error) {
+      this.rejectedConfig = describeError(error);
       this.log.error('network configuration not valid', {
         key: `${this.options.etcdPrefix}/config`,
         error,
@@ -520,9 +565,17 @@ export class Daemon {
     const env = { network, lease, mtu, isMasquerading: this.options.ipMasq };
     const text = formatSubnetEnv(env);
     if (text === this.writtenEnv) return;
-    await writeSubnetEnv(this.options.subnetFile, env);
+    try {
+      await writeSubnetEnv(this.options.subnetFile, env);
+    } catch (error) {
+      this.subnetFileError = describeError(error);
+      throw error;
+    }
     this.tellDocker(lease, mtu);
+    this.subnetFileError = undefined;
     this.writtenEnv = text;
+    this.writtenAtMs = this.clock.wallMs();
+    this.mtu = mtu;
     this.log.info('subnet file written', {
       file: this.options.subnetFile,
       subnet: lease.subnet.toString(),
@@ -540,6 +593,7 @@ export class Daemon {
     if (!subnet.equals(before.subnet)) changes.push(`subnet ${before.subnet.toString()} → ${subnet.toString()}`);
     if (mtu !== before.mtu) changes.push(`MTU ${before.mtu} → ${mtu}`);
     if (changes.length === 0) return;
+    this.dockerHint = `${changes.join(', ')}: systemctl restart docker`;
     this.log.warn('containers need a restart of Docker', {
       detail: changes.join(', '),
       file: this.options.subnetFile,

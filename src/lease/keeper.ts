@@ -85,6 +85,7 @@ export function leaseDeadlineMs(ttlSeconds: number, sentAtMs: number): number {
 
 interface Held {
   lease: LeaseRecord;
+  readonly sinceMs: number;
   deadlineMs: number;
   keepAliveAtMs: number;
   failedKeepAlives: number;
@@ -131,6 +132,7 @@ export class LeaseKeeper {
   #attributes: LeaseAttributes;
   #state: KeeperState = 'acquiring';
   #lease: LeaseRecord | undefined;
+  #held: Held | undefined;
   #previous: Partial<LeaseSubnets>;
   /** The latest news of the own key that has not been looked at. */
   #news: LeaseObservation | undefined;
@@ -161,6 +163,16 @@ export class LeaseKeeper {
 
   get counters(): KeeperCounters {
     return { ...this.#counters };
+  }
+
+  /** When, on the monotonic clock, the lease ends unless it is renewed; undefined for a reservation or without a lease. */
+  get expiresAtMs(): number | undefined {
+    return this.#held?.lease.isReservation === false ? this.#held.deadlineMs : undefined;
+  }
+
+  /** Since when, on the monotonic clock, the lease is held without interruption. */
+  get heldSinceMs(): number | undefined {
+    return this.#held?.sinceMs;
   }
 
   /** Begins to acquire; ends when the signal is aborted or with {@link close}. */
@@ -228,8 +240,10 @@ export class LeaseKeeper {
       this.#report('acquiring');
       const held = await this.#acquire();
       if (held === undefined) return;
+      this.#held = held;
       this.#report('held', held.lease);
       const reason = await this.#hold(held);
+      this.#held = undefined;
       if (reason !== undefined) this.#reportLoss(held, reason);
     }
   }
@@ -302,6 +316,7 @@ export class LeaseKeeper {
     this.#logAcquired(lease, plan.kind === 'adopt' ? 'public-ip' : plan.source);
     return {
       lease,
+      sinceMs: sentAtMs,
       deadlineMs: leaseDeadlineMs(this.#ttlSeconds, sentAtMs),
       keepAliveAtMs: sentAtMs + this.#keepAliveDelayMs(),
       failedKeepAlives: 0,

@@ -1,0 +1,197 @@
+import { hostname } from 'node:os';
+import type { OverlayResult } from '../backend/overlay-state.js';
+import type { Clock } from '../clock.js';
+import type { NetworkConfig } from '../config/network-config.js';
+import { versionText } from '../config/version.js';
+import type { Offload, Tunnel, TunnelPeerCounters } from '../dataplane/tunnel.js';
+import { describeError } from '../errors.js';
+import type { Firewall } from '../firewall/firewall.js';
+import type { LeaseKeeper } from '../lease/keeper.js';
+import { type Lease, backendOf } from '../lease/lease.js';
+import type { PeerSet } from '../lease/peers.js';
+import type { LeaseStore } from '../lease/store.js';
+import { type DeviceCounters, readDeviceCounters } from '../netlink/device-counters.js';
+import type { Netlink } from '../netlink/netlink.js';
+import {
+  type DaemonStatus,
+  type DeviceStatus,
+  type LeaseStatus,
+  type NetworkStatus,
+  type PeerStatus,
+  type ReconcileStatus,
+  STATUS_VERSION,
+  type SubnetFileStatus,
+  type TunnelStatus,
+  type UnderlayStatus,
+} from '../observe/status.js';
+import type { Reconciler } from '../reconcile/reconciler.js';
+import type { Underlay } from '../underlay/underlay.js';
+import type { LoggedProblem } from './problem-log.js';
+
+/** The parts of the daemon that the status is read from; undefined is what does not exist yet. */
+export interface StatusParts {
+  readonly clock: Clock;
+  readonly pid: number;
+  readonly startedAtMs: number;
+  readonly notReadyBecause: readonly string[];
+  readonly network: NetworkConfig | undefined;
+  readonly rejectedConfig: string | undefined;
+  readonly keeper: LeaseKeeper | undefined;
+  readonly underlay: Underlay | undefined;
+  readonly mtu: number | undefined;
+  readonly overlay: OverlayResult | undefined;
+  readonly peers: readonly Lease[];
+  readonly peerSet: PeerSet | undefined;
+  readonly netlink: Netlink;
+  readonly reconciler: Reconciler;
+  readonly disabledOffloads: readonly Offload[];
+  readonly firewall: Firewall;
+  readonly store: LeaseStore;
+  readonly subnetFile: SubnetFileStatus;
+  readonly dockerHint: string | undefined;
+  readonly problems: readonly LoggedProblem[];
+}
+
+/** Puts the daemon's account of itself together; cheap enough for every scrape. */
+export function describeDaemon(parts: StatusParts): DaemonStatus {
+  const { clock, network, overlay, peerSet, store, firewall } = parts;
+  const { health } = store;
+  const firewallStatus = firewall.status();
+  return {
+    statusVersion: STATUS_VERSION,
+    version: versionText(),
+    hostName: hostname(),
+    pid: parts.pid,
+    startedAt: new Date(parts.startedAtMs).toISOString(),
+    uptimeSeconds: (clock.wallMs() - parts.startedAtMs) / 1000,
+    isReady: parts.notReadyBecause.length === 0,
+    notReadyBecause: parts.notReadyBecause,
+    network: network === undefined ? null : describeNetwork(network, parts.rejectedConfig),
+    lease: describeLease(parts.keeper, clock),
+    underlay: parts.underlay === undefined ? null : describeUnderlay(parts.underlay),
+    mtu: parts.mtu ?? null,
+    backends: overlay?.backends ?? [],
+    peers: describePeers(parts),
+    peerSet: {
+      isSynced: peerSet?.isSynced ?? false,
+      badKeys: peerSet?.badKeys ?? [],
+      counters: peerSet?.counters ?? { joined: 0, changed: 0, left: 0, snapshots: 0, badEntries: 0 },
+    },
+    devices: describeDevices(parts),
+    tunnels: parts.reconciler.tunnels.map((tunnel) => describeTunnel(tunnel, parts.disabledOffloads)),
+    reconcile: describeReconciler(parts.reconciler),
+    firewall:
+      firewallStatus.mode === undefined
+        ? null
+        : { ...firewallStatus, mode: firewallStatus.mode, lastError: firewallStatus.lastError ?? null },
+    store: {
+      isConnected: health.isConnected,
+      endpoint: health.endpoint ?? null,
+      error: health.error === undefined ? null : describeError(health.error),
+      counters: store.counters(),
+    },
+    subnetFile: parts.subnetFile,
+    dockerHint: parts.dockerHint ?? null,
+    problems: parts.problems,
+  };
+}
+
+function describeNetwork(network: NetworkConfig, rejected: string | undefined): NetworkStatus {
+  return {
+    ipv4: network.ipv4?.network.toString() ?? null,
+    ipv6: network.ipv6?.network.toString() ?? null,
+    subnetLen: network.ipv4?.subnetLen ?? null,
+    ipv6SubnetLen: network.ipv6?.subnetLen ?? null,
+    backend: network.backendType,
+    rejected: rejected ?? null,
+  };
+}
+
+function describeLease(keeper: LeaseKeeper | undefined, clock: Clock): LeaseStatus | null {
+  const lease = keeper?.lease;
+  if (keeper === undefined || lease === undefined) return null;
+  const now = clock.monotonicMs();
+  const { heldSinceMs, expiresAtMs, state, counters } = keeper;
+  return {
+    state,
+    ...describeSubnets(lease),
+    revision: lease.revision,
+    ageSeconds: heldSinceMs === undefined ? 0 : (now - heldSinceMs) / 1000,
+    expiresInSeconds: expiresAtMs === undefined ? null : (expiresAtMs - now) / 1000,
+    counters,
+  };
+}
+
+function describeSubnets(
+  lease: Lease,
+): Pick<PeerStatus, 'subnet' | 'ipv6Subnet' | 'publicIp' | 'publicIpv6' | 'backend' | 'isReservation'> {
+  return {
+    subnet: lease.subnet.toString(),
+    ipv6Subnet: lease.ipv6Subnet?.toString() ?? null,
+    publicIp: lease.attributes.publicIp.toString(),
+    publicIpv6: lease.attributes.publicIpv6?.toString() ?? null,
+    backend: backendOf(lease.attributes),
+    isReservation: lease.isReservation,
+  };
+}
+
+function describeUnderlay(underlay: Underlay): UnderlayStatus {
+  const { device, ifindex, mtu, address, addressV6, publicIp, publicIpv6 } = underlay;
+  return {
+    device,
+    ifindex,
+    mtu,
+    address: address?.toString() ?? null,
+    addressV6: addressV6?.toString() ?? null,
+    publicIp: publicIp?.toString() ?? null,
+    publicIpv6: publicIpv6?.toString() ?? null,
+  };
+}
+
+/** Peers that share a public address share its counters. */
+function describePeers({ peers, overlay, reconciler }: StatusParts): PeerStatus[] {
+  const traffic = new Map<string, TunnelPeerCounters>();
+  for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
+  const skipped = new Map(overlay?.skipped.map(({ lease, reason, hint }) => [lease, { reason, hint }]));
+  return peers
+    .toSorted((a, b) => a.subnet.compare(b.subnet))
+    .map((peer) => ({
+      ...describeSubnets(peer),
+      traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
+      skipped: skipped.get(peer) ?? null,
+    }));
+}
+
+const NO_COUNTERS: DeviceCounters = {
+  rxBytes: 0,
+  rxPackets: 0,
+  rxErrors: 0,
+  rxDropped: 0,
+  txBytes: 0,
+  txPackets: 0,
+  txErrors: 0,
+  txDropped: 0,
+};
+
+function describeDevices({ overlay, netlink }: StatusParts): DeviceStatus[] {
+  const counters = readDeviceCounters();
+  return (overlay?.state.links ?? []).flatMap(({ name }) => {
+    const link = netlink.links.get(name);
+    if (link === undefined) return [];
+    return [{ name, isUp: link.isUp, mtu: link.mtu, ...(counters.get(name) ?? NO_COUNTERS) }];
+  });
+}
+
+function describeTunnel(tunnel: Tunnel, disabledOffloads: readonly Offload[]): TunnelStatus {
+  const { kind, device, workers, offloads, generation } = tunnel;
+  return { kind, device, workers, offloads, disabledOffloads, generation, counters: tunnel.counters() };
+}
+
+function describeReconciler(reconciler: Reconciler): ReconcileStatus {
+  const { conflicts, failures, ...rest } = reconciler.statistics;
+  return {
+    ...rest,
+    conflicts: conflicts.map(describeError),
+    failures: failures.map(({ key, error, attempt }) => ({ object: key, error: describeError(error), attempt })),
+  };
+}
