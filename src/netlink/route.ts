@@ -3,12 +3,22 @@ import { Prefix } from '../ip/prefix.js';
 import { AF, RTA, RTM_F_CLONED, RTNH_F, RTPROT, RT_TABLE_MAIN } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
-const TYPES = { unicast: 1, local: 2, broadcast: 3, anycast: 4, multicast: 5, blackhole: 6, unreachable: 7 } as const;
-const MORE_TYPES = { prohibit: 8, throw: 9, nat: 10 } as const;
+const TYPES = {
+  unicast: 1,
+  local: 2,
+  broadcast: 3,
+  anycast: 4,
+  multicast: 5,
+  blackhole: 6,
+  unreachable: 7,
+  prohibit: 8,
+  throw: 9,
+  nat: 10,
+} as const;
 const SCOPES = { global: 0, site: 200, link: 253, host: 254, nowhere: 255 } as const;
 
 /** What a route does with packets. */
-export type RouteType = keyof typeof TYPES | keyof typeof MORE_TYPES;
+export type RouteType = keyof typeof TYPES;
 
 /** How far away its destinations are. IPv6 routes are all `global`. */
 export type RouteScope = keyof typeof SCOPES;
@@ -68,7 +78,7 @@ export interface RouteFilter {
 /** `sizeof(struct rtmsg)` */
 const HEADER = 12;
 
-const TYPE_NAMES = namesOf({ ...TYPES, ...MORE_TYPES });
+const TYPE_NAMES = namesOf(TYPES);
 const SCOPE_NAMES = namesOf(SCOPES);
 
 function namesOf<T extends string>(numbers: Readonly<Record<T, number>>): ReadonlyMap<number, T> {
@@ -128,7 +138,7 @@ export function writeNewRoute(writer: MessageWriter, route: NewRoute): void {
     protocol: route.protocol ?? RTPROT.BOOT,
     // as iproute2 chooses: what is reached without a gateway is on the link
     scope: SCOPES[route.scope ?? (isUnicast && !hasGateway && route.destination.family === 4 ? 'link' : 'global')],
-    type: typeNumber(route.type ?? 'unicast'),
+    type: TYPES[route.type ?? 'unicast'],
   });
 }
 
@@ -137,7 +147,7 @@ export function writeDelRoute(writer: MessageWriter, route: NewRoute): void {
   writeRoute(writer, route, {
     protocol: route.protocol ?? RTPROT.UNSPEC,
     scope: SCOPES[route.scope ?? 'nowhere'], // nowhere matches any
-    type: route.type === undefined ? 0 : typeNumber(route.type),
+    type: route.type === undefined ? 0 : TYPES[route.type],
   });
 }
 
@@ -164,10 +174,6 @@ function writeRoute(
   if (route.metric !== undefined) writer.attributeU32(RTA.PRIORITY, route.metric);
   if (route.prefsrc !== undefined) writer.attributeAddress(RTA.PREFSRC, route.prefsrc);
   if (table > 255) writer.attributeU32(RTA.TABLE, table);
-}
-
-function typeNumber(type: RouteType): number {
-  return { ...TYPES, ...MORE_TYPES }[type];
 }
 
 const table = new AttributeTable(RTA.MAX);

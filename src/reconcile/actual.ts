@@ -228,12 +228,12 @@ export class ActualState {
     const key = objectKey.fdb(device, info.mac);
     const before = this.fdb.get(key);
     const isKnown = before !== undefined && isSameFdb(before, info);
-    if (isDeleted || !info.isPermanent) {
-      if (!isKnown) return;
-      this.fdb.delete(key);
-    } else {
+    if (isDeleted && !isKnown) return; // it had been replaced before
+    if (!isDeleted && info.isPermanent) {
       if (isKnown) return;
       this.fdb.set(key, info);
+    } else if (!this.fdb.delete(key)) {
+      return;
     }
     touched.add(key);
   }

@@ -30,6 +30,9 @@ const MIN_DUMP_INTERVAL_MS = 200;
 /** Time that applying a plan may hold the event loop before others get a turn. */
 const TURN_MS = 8;
 
+/** Bounds the delay after a tunnel's device was deleted again and again: 400 ms and jitter. */
+const MAX_DELETION_ATTEMPT = 3;
+
 /** Events that may wait while everything is listed; beyond that it is listed once more. */
 const MAX_PENDING_EVENTS = 100_000;
 
@@ -325,18 +328,13 @@ export class Reconciler {
   private onTunnelLost(device: string, errno: string, operation: string): void {
     const losses = this.tunnelSet.markLost(device);
     if (losses === undefined) return;
+    const wasDeleted = this.options.kernel.getLink(device)?.index !== this.tunnelIndexes.get(device);
     this.tunnelIndexes.delete(device);
-    const error = new OverlayError(
-      'ERR_TUNNEL',
-      `cannot use the tunnel on ${device} any more: ${operation}: ${errno}`,
-      {
-        context: { dev: device, errno },
-        isRetryable: true,
-      },
-    );
+    const message = `cannot use the tunnel on ${device} any more: ${operation}: ${errno}`;
+    const error = new OverlayError('ERR_TUNNEL', message, { context: { dev: device, errno }, isRetryable: true });
     this.options.logger.warn('tunnel lost, opening it again', { error });
-    const key = objectKey.tunnel(device);
-    this.failures.add(key, error, losses);
+    // A tunnel that fails by itself may do so for ever; whoever deletes its device does not, and soon is soon enough.
+    this.failures.add(objectKey.tunnel(device), error, wasDeleted ? Math.min(losses, MAX_DELETION_ATTEMPT) : losses);
     if (this.running === undefined) this.scheduleNext();
   }
 

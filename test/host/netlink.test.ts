@@ -162,6 +162,7 @@ describe('Netlink', function () {
     });
 
     it('lists every device, each as it is read by itself', async () => {
+      await waitFor(() => ['eth0', 'eth0p'].every((name) => device(name).isRunning), { what: 'both ends to run' });
       const listed = await netlink.links.list();
       const names = (await netns.ipJson(['link', 'show'])).map(({ ifname }) => ifname);
       assert.deepEqual(listed.map(({ name }) => name).sort(), names.sort());

@@ -256,6 +256,7 @@ export class FakeKernel implements Kernel {
     const present = this.routes.get(key) ?? [];
     const at = present.findIndex((other) => other.tos === route.tos && other.metric === route.metric);
     if (at >= 0 && verb === 'add') fail(routeKey(route), 'EEXIST');
+    if (present.some((other) => routeKey(other) === routeKey(route))) return; // no two equal routes
     const place = at < 0 || verb === 'append' ? present.length : at;
     const isReplacement = at >= 0 && verb === 'replace';
     this.routes.set(key, present.toSpliced(place, isReplacement ? 1 : 0, route));

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import { EMPTY_STATE, type DesiredState, type RouteSpec } from '../../../src/reconcile/desired.js';
+import { DesiredIndex, SpecList } from '../../../src/reconcile/desired-index.js';
+import type { ObjectKey } from '../../../src/reconcile/object-key.js';
+import { ip, net } from '../../support/builders.js';
+
+interface Spec {
+  readonly name: number;
+  readonly value: number;
+}
+
+const keyOf = ({ name }: Spec): ObjectKey => `sysctl ${name}`;
+
+const route = (n: number, device = 'eth0'): RouteSpec => ({
+  destination: net(`10.5.${n}.0/24`),
+  type: 'unicast',
+  device,
+  gateway: ip(`192.0.2.${n}`),
+  isOnlink: false,
+  scope: 'global',
+});
+
+const routes = (...list: RouteSpec[]): DesiredState => ({ ...EMPTY_STATE, routes: list });
+
+describe('SpecList', () => {
+  const specs = fc.array(fc.record({ name: fc.nat(12), value: fc.nat(2) }), { maxLength: 12 });
+  const distinct = fc.uniqueArray(fc.record({ name: fc.nat(12), value: fc.nat(2) }), {
+    maxLength: 12,
+    selector: ({ name }) => name,
+  });
+  const make = (): SpecList<Spec> => new SpecList(keyOf, (a, b) => a.name === b.name && a.value === b.value);
+
+  it('names exactly what was added, removed or altered, whatever the order of the lists', () => {
+    fc.assert(
+      fc.property(fc.array(distinct, { maxLength: 6 }), (lists) => {
+        const list = make();
+        let before = new Map<ObjectKey, number>();
+        for (const next of lists) {
+          const changed = new Set<ObjectKey>();
+          list.update(next, changed);
+          const after = new Map(next.map((spec) => [keyOf(spec), spec.value]));
+          const keys = [...new Set([...before.keys(), ...after.keys()])];
+          assert.deepEqual([...changed].sort(), keys.filter((key) => before.get(key) !== after.get(key)).sort());
+          assert.deepEqual(new Map(Array.from(list.entries(), ([key, spec]) => [key, spec.value])), after);
+          before = after;
+        }
+      }),
+    );
+  });
+
+  it('finds one of several with the same key, and none that is gone', () => {
+    fc.assert(
+      fc.property(fc.array(specs, { maxLength: 6 }), (lists) => {
+        const list = make();
+        for (const next of lists) {
+          const before = new Map(list.entries());
+          const changed = new Set<ObjectKey>();
+          list.update(next, changed);
+          assert.equal(list.size, new Set(next.map(keyOf)).size);
+          for (const [key, spec] of list.entries())
+            assert.ok(next.some((one) => keyOf(one) === key && one.value === spec.value));
+          for (const key of new Set([...before.keys(), ...next.map(keyOf)])) {
+            const isDifferent = before.get(key)?.value !== list.get(key)?.value;
+            assert.equal(changed.has(key), isDifferent, key);
+          }
+        }
+      }),
+    );
+  });
+});
+
+describe('DesiredIndex', () => {
+  it('compares by value, not by identity', () => {
+    const index = new DesiredIndex();
+    assert.deepEqual([...index.update(routes(route(2), route(3)))], ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
+    assert.deepEqual([...index.update(routes(route(3), route(2)))], []);
+    assert.deepEqual([...index.update(routes(route(3, 'eth1'), route(2)))], ['route 10.5.3.0/24']);
+    assert.deepEqual([...index.update(EMPTY_STATE)].sort(), ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
+  });
+
+  it('notices every field of a tunnel', () => {
+    const tunnel = {
+      device: 'flannel0',
+      bindAddress: ip('192.0.2.1'),
+      port: 8285,
+      mtu: 1472,
+      verifySource: 'outer',
+      icmpSource: ip('10.5.1.0'),
+      peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }],
+    } as const;
+    for (const change of [
+      { bindAddress: ip('192.0.2.9') },
+      { port: 1 },
+      { mtu: 1400 },
+      { verifySource: 'strict' },
+      { icmpSource: ip('10.5.9.0') },
+      { peers: [] },
+      { peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }] },
+    ] as const) {
+      const index = new DesiredIndex();
+      index.update({ ...EMPTY_STATE, tunnels: [tunnel] });
+      assert.deepEqual([...index.update({ ...EMPTY_STATE, tunnels: [{ ...tunnel }] })], []);
+      assert.deepEqual([...index.update({ ...EMPTY_STATE, tunnels: [{ ...tunnel, ...change }] })], ['tunnel flannel0']);
+    }
+  });
+
+  it('knows which devices matter', () => {
+    const index = new DesiredIndex();
+    index.update({ ...routes(route(2)), links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 }] });
+    assert.deepEqual(
+      ['eth0', 'flannel0', 'eth1'].map((name) => index.refersTo(name)),
+      [true, true, false],
+    );
+    index.update(EMPTY_STATE);
+    assert.equal(index.refersTo('eth0'), false);
+  });
+});
