@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -60,6 +61,10 @@ class HostKernel final : public Kernel {
 
   int getsockname(int fd, sockaddr* address, socklen_t* size) override {
     return negative_errno(::getsockname(fd, address, size));
+  }
+
+  int bpf(int command, void* attributes, unsigned size) override {
+    return static_cast<int>(negative_errno(::syscall(SYS_bpf, command, attributes, size)));
   }
 };
 

@@ -35,6 +35,7 @@ class Kernel {
   /// @returns the option's value, which must not be negative, or -errno.
   virtual int getsockopt(int fd, int level, int name) = 0;
   virtual int getsockname(int fd, sockaddr* address, socklen_t* size) = 0;
+  virtual int bpf(int command, void* attributes, unsigned size) = 0;
 };
 
 /// The kernel of this host.

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "../offload/vnet_header.h"
+#include "flow_steering.h"
 
 // Older headers than the kernel we run on: include/uapi/linux/if_tun.h, Linux 6.2.
 #ifndef TUN_F_USO4
@@ -114,6 +115,8 @@ Result<TunDevice> open_tun(Kernel& kernel, const TunOptions& options) {
     const Result<void> done = negotiate_all(kernel, options, device);
     if (!done) return done.error();
   }
+  // Without eBPF (kernel.unprivileged_bpf_disabled in a container, or an old kernel) flows are spread by peer only.
+  if (options.queues > 1) (void)spread_flows(kernel, device.queues.front().get()).ok();
   return device;
 }
 

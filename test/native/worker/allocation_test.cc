@@ -64,6 +64,7 @@ class BottomlessKernel final : public Kernel {
   int setsockopt(int, int, int, int) override { return 0; }
   int getsockopt(int, int, int) override { return 1400; }
   int getsockname(int, sockaddr*, socklen_t*) override { return -ENOSYS; }
+  int bpf(int, void*, unsigned) override { return -ENOSYS; }
 };
 
 struct Rig {

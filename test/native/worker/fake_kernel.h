@@ -130,6 +130,8 @@ class FakeKernel final : public Kernel {
   int connect(int, const sockaddr*, socklen_t) override { return result_of("connect", 0); }
   int getsockname(int, sockaddr*, socklen_t*) override { return result_of("getsockname", 0); }
 
+  int bpf(int, void*, unsigned) override { return result_of("bpf", next_fd); }
+
   int setsockopt(int, int level, int name, int value) override {
     const std::string key = option_name(level, name);
     const int result = result_of(key, 0);

@@ -82,6 +82,7 @@ class PairKernel final : public Kernel {
   int setsockopt(int, int, int, int) override { return 0; }
   int getsockopt(int, int, int) override { return -ENOPROTOOPT; }
   int getsockname(int, sockaddr*, socklen_t*) override { return 0; }
+  int bpf(int, void*, unsigned) override { return -EPERM; }
 
  private:
   static int pair(std::vector<UniqueFd>& far) {

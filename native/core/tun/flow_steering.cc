@@ -1,0 +1,84 @@
+#include "flow_steering.h"
+
+#include <linux/bpf.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+
+#include <array>
+#include <cerrno>
+
+#include "../base/unique_fd.h"
+
+#ifndef TUNSETSTEERINGEBPF
+#define TUNSETSTEERINGEBPF _IOR('T', 224, int)  // include/uapi/linux/if_tun.h, Linux 4.16
+#endif
+
+namespace tsflannel {
+namespace {
+
+constexpr uint8_t kSum = BPF_REG_7;
+// The fractional part of the golden ratio: spreads consecutive addresses and ports over the upper bits.
+constexpr int32_t kMultiplier = static_cast<int32_t>(0x9e3779b1);
+
+constexpr bpf_insn instruction(int code, uint8_t to, uint8_t from, int32_t value) {
+  return {static_cast<uint8_t>(code), static_cast<uint8_t>(to & 0xf), static_cast<uint8_t>(from & 0xf), 0, value};
+}
+
+constexpr bpf_insn copy(uint8_t to, uint8_t from) {
+  return instruction(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0);
+}
+
+/// Four bytes of the packet into register 0; where there are none, the program ends with 0, the first queue.
+constexpr bpf_insn load_word(int32_t offset) {
+  return instruction(BPF_LD | BPF_ABS | BPF_W, 0, 0, offset);
+}
+
+constexpr bpf_insn mix_in() {
+  return instruction(BPF_ALU | BPF_ADD | BPF_X, kSum, BPF_REG_0, 0);
+}
+
+constexpr bpf_insn scramble() {
+  return instruction(BPF_ALU | BPF_MUL | BPF_K, kSum, 0, kMultiplier);
+}
+
+// What the packet starts with is its IPv4 header. With options, the first of them stand in for the ports; that is the
+// same for every packet of a flow, too.
+constexpr std::array<bpf_insn, 15> kProgram = {{
+    copy(BPF_REG_6, BPF_REG_1),  // BPF_ABS reads from the packet that register 6 points to
+    load_word(12),               // source
+    copy(kSum, BPF_REG_0),
+    scramble(),
+    load_word(16),  // destination
+    mix_in(),
+    scramble(),
+    load_word(20),  // ports
+    mix_in(),
+    scramble(),
+    // The kernel takes the result modulo the number of queues: the lowest bits hardly depend on the highest inputs.
+    copy(BPF_REG_0, kSum),
+    instruction(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_0, 0, 16),
+    instruction(BPF_ALU | BPF_XOR | BPF_X, BPF_REG_0, kSum, 0),
+    instruction(BPF_ALU | BPF_AND | BPF_K, BPF_REG_0, 0, 0xffff),
+    instruction(BPF_JMP | BPF_EXIT, 0, 0, 0),
+}};
+
+}  // namespace
+
+Result<void> spread_flows(Kernel& kernel, int queue) {
+  bpf_attr attributes{};
+  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+  attributes.insns = reinterpret_cast<uint64_t>(kProgram.data());
+  attributes.insn_cnt = kProgram.size();
+  // The program calls no helper, so no licence is asked for; the field must not be empty.
+  attributes.license = reinterpret_cast<uint64_t>("Apache-2.0");
+  const int loaded = kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes);
+  if (loaded < 0) return Error{"BPF_PROG_LOAD", -loaded, ""};
+  UniqueFd program(loaded);
+  int number = program.get();
+  // The device keeps the program; the descriptor is of no more use.
+  const int failed = kernel.ioctl(queue, TUNSETSTEERINGEBPF, &number);
+  if (failed < 0) return Error{"TUNSETSTEERINGEBPF", -failed, ""};
+  return {};
+}
+
+}  // namespace tsflannel
