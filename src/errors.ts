@@ -32,6 +32,13 @@ export const ERROR_CODES = {
   ERR_ETCD_AUTH: 'etcd does not accept the user, the password or what the user wants to do.',
   ERR_ETCD_REQUEST: 'etcd answered a request with an error of its own.',
   ERR_TLS_FILE: 'A certificate or key file for etcd cannot be used.',
+  ERR_CONFLICT: 'Somebody else has changed, or holds, what was to be written.',
+  ERR_NOT_FOUND: 'There is no lease of the kind that the command is about.',
+  ERR_FILE: 'A file named on the command line cannot be read.',
+  ERR_DAEMON_UNREACHABLE: 'No daemon answers on the status socket of this host.',
+  ERR_DAEMON_RUNNING: 'The command would undo what a running daemon does.',
+  ERR_CLEANUP: 'Some objects of the overlay could not be removed from this host.',
+  ERR_OBSERVE_LISTEN: 'The server for health, metrics and status cannot listen on its address or socket.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 

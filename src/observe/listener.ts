@@ -1,0 +1,202 @@
+import { lstat, mkdir, unlink } from 'node:fs/promises';
+import type { Server } from 'node:http';
+import { connect } from 'node:net';
+import path from 'node:path';
+import { type Clock, backoffMs } from '../clock.js';
+import { OverlayError } from '../errors.js';
+import type { Logger } from '../log.js';
+
+/** Where to listen. */
+export type Place =
+  | { readonly kind: 'tcp'; readonly ip: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+/** What a {@link Listener} is made of. */
+export interface ListenerOptions {
+  readonly place: Place;
+  /** Makes the server that is to listen; called for each attempt. */
+  readonly create: () => Server;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+const RETRY_BASE_MS = 1000;
+const RETRY_CAP_MS = 30_000;
+
+/** A living daemon accepts at once, even when its event loop is busy: the kernel does it. */
+const PROBE_TIMEOUT_MS = 1000;
+
+/** Only the owner, root as a rule, and its group may ask. */
+const SOCKET_UMASK = 0o117;
+
+/** Keeps a server listening on one address, trying again as long as the address cannot be used. */
+export class Listener {
+  /** The address as it is logged. */
+  readonly name: string;
+  private server: Server | undefined;
+  private cancelRetry: (() => void) | undefined;
+  private attempt = 0;
+  private starting: Promise<void> = Promise.resolve();
+  private isClosed = false;
+
+  constructor(private readonly options: ListenerOptions) {
+    const { place } = options;
+    this.name = place.kind === 'unix' ? place.path : `${bracketed(place.ip)}:${place.port}`;
+  }
+
+  get isListening(): boolean {
+    return this.server !== undefined;
+  }
+
+  /** Tries once; what fails is logged and tried again later. */
+  async start(): Promise<void> {
+    this.starting = this.tryOnce();
+    return this.starting;
+  }
+
+  /** Stops listening; connections at work are cut after that time. */
+  async close(timeoutMs: number): Promise<void> {
+    this.isClosed = true;
+    this.cancelRetry?.();
+    await this.starting;
+    const { server } = this;
+    this.server = undefined;
+    if (server === undefined) return;
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    server.closeIdleConnections();
+    const cancel = this.options.clock.after(timeoutMs, () => server.closeAllConnections());
+    await closed;
+    cancel();
+  }
+
+  private async tryOnce(): Promise<void> {
+    const { create, log, clock } = this.options;
+    const server = create();
+    try {
+      await this.listen(server);
+    } catch (cause) {
+      this.attempt++;
+      const delayMs = backoffMs(this.attempt, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random());
+      // Only the first one: it stays true, and the rest would fill the log.
+      if (this.attempt === 1) {
+        log.error('status server cannot listen, trying again', {
+          address: this.name,
+          error: this.explain(cause),
+          delayMs,
+        });
+      }
+      if (!this.isClosed) this.cancelRetry = clock.after(delayMs, () => void this.start());
+      return;
+    }
+    server.on('error', (error) => log.warn('status server', { address: this.name, error }));
+    this.server = server;
+    log.info('status server listens', {
+      address: this.name,
+      ...(this.attempt > 0 ? { attempt: this.attempt + 1 } : {}),
+    });
+    this.attempt = 0;
+  }
+
+  private async listen(server: Server): Promise<void> {
+    const { place } = this.options;
+    if (place.kind === 'tcp') {
+      await listening(server, () => server.listen({ host: place.ip, port: place.port }));
+      return;
+    }
+    await mkdir(path.dirname(place.path), { recursive: true });
+    try {
+      await listenOnPath(server, place.path);
+    } catch (error) {
+      if (errnoOf(error) !== 'EADDRINUSE') throw error;
+      await removeStaleSocket(place.path);
+      await listenOnPath(server, place.path);
+    }
+  }
+
+  private explain(cause: unknown): OverlayError {
+    if (cause instanceof OverlayError) return cause;
+    const { place } = this.options;
+    const errno = errnoOf(cause);
+    const flags = place.kind === 'unix' ? '--status-socket' : '--healthz-ip or --healthz-port';
+    const why =
+      (errno === undefined ? undefined : CAUSES[errno]) ?? (cause instanceof Error ? cause.message : String(cause));
+    return new OverlayError('ERR_OBSERVE_LISTEN', `cannot listen on ${this.name} for status requests: ${why}`, {
+      cause,
+      ...(errno === undefined ? {} : { context: { errno } }),
+      hint: `set ${flags} to something else, or stop what is in the way`,
+    });
+  }
+}
+
+const CAUSES: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program has that address (EADDRINUSE)',
+  EADDRNOTAVAIL: 'this host does not have that address (EADDRNOTAVAIL)',
+  EACCES: 'this user may not (EACCES)',
+};
+
+function bracketed(ip: string): string {
+  return ip.includes(':') ? `[${ip}]` : ip;
+}
+
+async function listening(server: Server, listen: () => void): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const settle = (): void => {
+      server.off('error', reject);
+      resolve();
+    };
+    server.once('error', reject);
+    server.once('listening', settle);
+    listen();
+  }).catch((error: unknown) => {
+    server.removeAllListeners('listening');
+    throw error;
+  });
+}
+
+/** The mask applies to the file from its first instant on: `listen` binds before it returns. */
+async function listenOnPath(server: Server, file: string): Promise<void> {
+  await listening(server, () => {
+    const before = process.umask(SOCKET_UMASK);
+    try {
+      server.listen({ path: file });
+    } finally {
+      process.umask(before);
+    }
+  });
+}
+
+/**
+ * Makes room for our socket if nobody listens on the one that is there.
+ *
+ * @throws {@link OverlayError} `ERR_OBSERVE_LISTEN` if somebody does, or if it is no socket at all.
+ */
+async function removeStaleSocket(file: string): Promise<void> {
+  const refuse = (why: string, hint: string): OverlayError =>
+    new OverlayError('ERR_OBSERVE_LISTEN', `cannot listen on ${file} for status requests: ${why}`, { hint });
+  if (!(await lstat(file)).isSocket()) {
+    throw refuse('a file that is no socket is there', 'remove it or set --status-socket to another path');
+  }
+  if (await isAnswered(file)) {
+    throw refuse('a living daemon listens there', 'stop it, or give each daemon its own --status-socket');
+  }
+  await unlink(file);
+}
+
+async function isAnswered(file: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path: file, timeout: PROBE_TIMEOUT_MS });
+    const settle = (isAlive: boolean): void => {
+      socket.destroy();
+      resolve(isAlive);
+    };
+    socket.once('connect', () => settle(true));
+    // A full backlog is the mark of a daemon that lives.
+    socket.once('timeout', () => settle(true));
+    socket.once('error', (error) => settle(errnoOf(error) !== 'ECONNREFUSED' && errnoOf(error) !== 'ENOENT'));
+  });
+}
+
+function errnoOf(error: unknown): string | undefined {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}

@@ -1,0 +1,450 @@
+import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
+import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
+
+/** One number with its labels. */
+export interface Sample {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly value: number;
+}
+
+/** Counts of a histogram by bucket, not accumulated. */
+export interface BucketSample {
+  readonly labels: Readonly<Record<string, string>>;
+  /** One more than there are bounds: the last one counts what is above them. */
+  readonly buckets: readonly number[];
+}
+
+/** A metric: what it is called, what it means and how it is read from a status. */
+export type MetricFamily = {
+  readonly name: string;
+  /** Meaning, with the unit where the name does not end in it. */
+  readonly help: string;
+  readonly labels: readonly string[];
+} & (
+  | { readonly type: 'counter' | 'gauge'; readonly read: (status: DaemonStatus) => readonly Sample[] }
+  | {
+      readonly type: 'histogram';
+      readonly bounds: readonly number[];
+      readonly read: (status: DaemonStatus) => readonly BucketSample[];
+    }
+);
+
+/** Upper bounds of the batch histograms: 1, 2, 4 … 128. */
+const BATCH_BOUNDS = Array.from({ length: BATCH_BUCKETS - 1 }, (_, index) => 2 ** index);
+
+const KEEPER_STATES = ['acquiring', 'held', 'renewing', 'lost', 'closed'] as const;
+
+/** Everything under `/metrics` that is about the overlay, in the order it is shown. */
+export const METRIC_FAMILIES: readonly MetricFamily[] = [
+  family('gauge', 'tsflannel_build_info', 'Always 1; the labels name the versions.', ['version', 'node'], (status) => [
+    { labels: { version: status.version, node: process.version }, value: 1 },
+  ]),
+  gauge('tsflannel_ready', 'Whether lease, kernel state and data plane are as they should be (1) or not (0).', (s) =>
+    Number(s.isReady),
+  ),
+  gauge('tsflannel_mtu_bytes', 'Largest packet of a container.', (s) => s.mtu),
+  family(
+    'gauge',
+    'tsflannel_underlay_mtu_bytes',
+    'Largest packet of the underlay device.',
+    ['device'],
+    ({ underlay }) => (underlay === null ? [] : [{ labels: { device: underlay.device }, value: underlay.mtu }]),
+  ),
+  gauge(
+    'tsflannel_network_config_rejected',
+    'Whether the configuration in the store is invalid, so that an older one is in use (1), or not (0).',
+    (s) => (s.network === null ? null : Number(s.network.rejected !== null)),
+  ),
+  gauge(
+    'tsflannel_subnet_file_current',
+    'Whether the file for Docker and CNI has been written and says what holds (1) or not (0).',
+    (s) => Number(s.subnetFile.writtenAt !== null && s.subnetFile.error === null),
+  ),
+
+  family(
+    'gauge',
+    'tsflannel_lease_info',
+    'Always 1; the labels name the own lease.',
+    ['subnet', 'ipv6_subnet', 'public_ip', 'backend'],
+    ({ lease }) =>
+      lease === null
+        ? []
+        : [
+            {
+              labels: {
+                subnet: lease.subnet,
+                ipv6_subnet: lease.ipv6Subnet ?? '',
+                public_ip: lease.publicIp,
+                backend: lease.backend,
+              },
+              value: 1,
+            },
+          ],
+  ),
+  family(
+    'gauge',
+    'tsflannel_lease_state',
+    '1 for the state the own lease is in, 0 for the others.',
+    ['state'],
+    ({ lease }) =>
+      KEEPER_STATES.map((state) => ({ labels: { state }, value: Number(state === (lease?.state ?? 'acquiring')) })),
+  ),
+  gauge(
+    'tsflannel_lease_reserved',
+    'Whether the own lease is a reservation, which never expires (1), or not (0).',
+    (s) => (s.lease === null ? null : Number(s.lease.isReservation)),
+  ),
+  gauge('tsflannel_lease_age_seconds', 'Time for which this process has held the lease.', (s) => s.lease?.ageSeconds),
+  gauge(
+    'tsflannel_lease_remaining_seconds',
+    'Time until the lease ends unless it is renewed; absent for a reservation.',
+    (s) => s.lease?.expiresInSeconds,
+  ),
+  counter('tsflannel_lease_renewals_total', 'Renewals of the lease.', (s) => s.lease?.counters.renewals),
+  counter(
+    'tsflannel_lease_renewal_failures_total',
+    'Attempts to renew the lease that failed.',
+    (s) => s.lease?.counters.failedRenewals,
+  ),
+  counter('tsflannel_lease_losses_total', 'Times the lease was lost.', (s) => s.lease?.counters.losses),
+  counter(
+    'tsflannel_lease_overwrites_total',
+    'Times somebody else wrote the key of the lease.',
+    (s) => s.lease?.counters.overwrites,
+  ),
+  counter(
+    'tsflannel_lease_lost_races_total',
+    'Subnets that another host got first.',
+    (s) => s.lease?.counters.lostRaces,
+  ),
+
+  gauge('tsflannel_store_connected', 'Whether etcd answers (1) or not (0).', (s) => Number(s.store.isConnected)),
+  counter(
+    'tsflannel_store_round_trips_total',
+    'Requests that etcd answered, and watches it established.',
+    (s) => s.store.counters.roundTrips,
+  ),
+  family('counter', 'tsflannel_store_errors_total', 'Failed attempts to ask etcd, by error code.', ['code'], (s) =>
+    byKey('code', s.store.counters.errors),
+  ),
+  counter(
+    'tsflannel_store_watch_restarts_total',
+    'Streams of changes that broke and were opened again.',
+    (s) => s.store.counters.watchRestarts,
+  ),
+  counter(
+    'tsflannel_store_compactions_total',
+    'Times that etcd had compacted what happened in between, so that everything was listed again.',
+    (s) => s.store.counters.compactions,
+  ),
+
+  family('gauge', 'tsflannel_peers', 'Other hosts, by the backend their lease names.', ['backend'], peersByBackend),
+  gauge(
+    'tsflannel_peers_skipped',
+    'Other hosts that cannot be reached; /status has the reasons.',
+    (s) => s.peers.filter((peer) => peer.skipped !== null).length,
+  ),
+  gauge('tsflannel_peers_synced', 'Whether the peers come from etcd (1) or still from an earlier run (0).', (s) =>
+    Number(s.peerSet.isSynced),
+  ),
+  gauge(
+    'tsflannel_peer_entries_unreadable',
+    'Keys among the leases that cannot be read now.',
+    (s) => s.peerSet.badKeys.length,
+  ),
+  counter(
+    'tsflannel_peer_entries_rejected_total',
+    'Keys and values among the leases that could not be read.',
+    (s) => s.peerSet.counters.badEntries,
+  ),
+  family(
+    'counter',
+    'tsflannel_peer_changes_total',
+    'Peers that joined, changed or left.',
+    ['change'],
+    ({ peerSet: { counters } }) =>
+      (['joined', 'changed', 'left'] as const).map((change) => ({ labels: { change }, value: counters[change] })),
+  ),
+  counter(
+    'tsflannel_peer_snapshots_total',
+    'Listings of all leases that were taken in.',
+    (s) => s.peerSet.counters.snapshots,
+  ),
+
+  gauge('tsflannel_reconcile_converged', 'Whether the kernel is as desired (1) or not (0).', (s) =>
+    Number(s.reconcile.isConverged),
+  ),
+  counter('tsflannel_reconcile_runs_total', 'Comparisons of desired and actual state.', (s) => s.reconcile.runs),
+  counter(
+    'tsflannel_reconcile_dumps_total',
+    'Comparisons that listed everything in the kernel.',
+    (s) => s.reconcile.dumps,
+  ),
+  family(
+    'counter',
+    'tsflannel_reconcile_changes_total',
+    'Changes made to the kernel, reverted drift included.',
+    ['kind', 'verb'],
+    (s) =>
+      Object.entries(s.reconcile.changes).flatMap(([kind, verbs]) =>
+        Object.entries(verbs).map(([verb, value]) => ({ labels: { kind, verb }, value })),
+      ),
+  ),
+  family(
+    'counter',
+    'tsflannel_reconcile_drift_total',
+    'Changes made by somebody else that were reverted.',
+    ['kind'],
+    (s) => byKey('kind', s.reconcile.drift),
+  ),
+  family(
+    'counter',
+    'tsflannel_reconcile_failures_total',
+    'Changes that the kernel refused, retries included.',
+    ['kind'],
+    (s) => byKey('kind', s.reconcile.failed),
+  ),
+  gauge(
+    'tsflannel_reconcile_failing_objects',
+    'Objects that could not be made and are tried again.',
+    (s) => s.reconcile.failures.length,
+  ),
+  gauge(
+    'tsflannel_reconcile_conflicts',
+    "Objects that somebody else's are in the way of.",
+    (s) => s.reconcile.conflicts.length,
+  ),
+  gauge('tsflannel_reconcile_blocked_objects', 'Objects that wait for a device.', (s) => s.reconcile.blocked),
+  counter(
+    'tsflannel_reconcile_lost_events_total',
+    'Times the kernel dropped notifications, so that everything was listed again.',
+    (s) => s.reconcile.lostEvents,
+  ),
+  gauge(
+    'tsflannel_reconcile_last_run_seconds',
+    'Duration of the last comparison.',
+    (s) => s.reconcile.lastRunMs / 1000,
+  ),
+
+  family(
+    'gauge',
+    'tsflannel_firewall_in_place',
+    "Whether the packet filter's rules were in place when last looked at (1) or not (0).",
+    ['mode'],
+    ({ firewall }) =>
+      firewall?.mode == null ? [] : [{ labels: { mode: firewall.mode }, value: Number(firewall.isInPlace) }],
+  ),
+  family(
+    'counter',
+    'tsflannel_firewall_repairs_total',
+    "Repairs of the packet filter's rules, by what was wrong.",
+    ['deviation'],
+    ({ firewall }) => (firewall === null ? [] : byKey('deviation', firewall.repaired)),
+  ),
+
+  device('gauge', 'tsflannel_device_up', 'Whether the device is up (1) or down (0).', (d) => Number(d.isUp)),
+  device(
+    'counter',
+    'tsflannel_device_transmit_packets_total',
+    'Packets that the kernel sent into the device, towards peers.',
+    (d) => d.txPackets,
+  ),
+  device(
+    'counter',
+    'tsflannel_device_transmit_bytes_total',
+    'Bytes that the kernel sent into the device, towards peers.',
+    (d) => d.txBytes,
+  ),
+  device(
+    'counter',
+    'tsflannel_device_transmit_drops_total',
+    'Packets that the device dropped on the way out.',
+    (d) => d.txDropped,
+  ),
+  device('counter', 'tsflannel_device_transmit_errors_total', 'Packets that failed on the way out.', (d) => d.txErrors),
+  device(
+    'counter',
+    'tsflannel_device_receive_packets_total',
+    'Packets from peers that the kernel took from the device.',
+    (d) => d.rxPackets,
+  ),
+  device(
+    'counter',
+    'tsflannel_device_receive_bytes_total',
+    'Bytes from peers that the kernel took from the device.',
+    (d) => d.rxBytes,
+  ),
+  device(
+    'counter',
+    'tsflannel_device_receive_drops_total',
+    'Packets that the device dropped on the way in.',
+    (d) => d.rxDropped,
+  ),
+  device('counter', 'tsflannel_device_receive_errors_total', 'Packets that failed on the way in.', (d) => d.rxErrors),
+
+  tunnel(
+    'gauge',
+    'tsflannel_tunnel_info',
+    'Always 1; native is the packet path in C++, portable the one in plain Node.',
+    ['kind'],
+    (t) => [{ labels: { kind: t.kind }, value: 1 }],
+  ),
+  tunnel('gauge', 'tsflannel_tunnel_workers', 'Worker threads.', [], (t) => one(t.workers)),
+  tunnel(
+    'gauge',
+    'tsflannel_tunnel_table_generation',
+    'Generation of the forwarding table that all workers have.',
+    [],
+    (t) => one(t.generation),
+  ),
+  tunnel(
+    'gauge',
+    'tsflannel_tunnel_offload_active',
+    'Whether the offload is in use (1) or not (0).',
+    ['offload'],
+    (t) => Object.entries(t.offloads).map(([offload, isActive]) => ({ labels: { offload }, value: Number(isActive) })),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_offload_downgrades_total',
+    'Times an offload was switched off because the kernel refused it.',
+    ['offload'],
+    (t) => byKey('offload', t.counters.downgrades),
+  ),
+  tunnel('counter', 'tsflannel_tunnel_transmit_packets_total', 'Inner packets sent to peers.', [], (t) =>
+    one(t.counters.txPackets),
+  ),
+  tunnel('counter', 'tsflannel_tunnel_transmit_bytes_total', 'Bytes of inner packets sent to peers.', [], (t) =>
+    one(t.counters.txBytes),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_receive_packets_total',
+    'Inner packets from peers that were written to the device.',
+    [],
+    (t) => one(t.counters.rxPackets),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_receive_bytes_total',
+    'Bytes of inner packets from peers that were written to the device.',
+    [],
+    (t) => one(t.counters.rxBytes),
+  ),
+  tunnel('counter', 'tsflannel_tunnel_drops_total', 'Packets that were not forwarded, by reason.', ['reason'], (t) =>
+    byKey('reason', t.counters.drops),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_icmp_sent_total',
+    'ICMP errors sent to containers, by type and code.',
+    ['error'],
+    (t) => byKey('error', t.counters.icmpSent),
+  ),
+  tunnel('counter', 'tsflannel_tunnel_icmp_limited_total', 'ICMP errors that the rate limit held back.', [], (t) =>
+    one(t.counters.icmpLimited),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_system_calls_total',
+    'System calls of the packet path, by what they do.',
+    ['call'],
+    ({ counters }) =>
+      byKey('call', {
+        'tun-read': counters.tunReads,
+        'tun-write': counters.tunWrites,
+        'socket-send': counters.socketSends,
+        'socket-receive': counters.socketReceives,
+      }),
+  ),
+  batch(
+    'tsflannel_tunnel_packets_per_read',
+    'Inner packets that one read of the device brought.',
+    (t) => t.counters.packetsPerRead,
+  ),
+  batch(
+    'tsflannel_tunnel_packets_per_send',
+    'Inner packets that one send on the socket carried.',
+    (t) => t.counters.packetsPerSend,
+  ),
+  batch(
+    'tsflannel_tunnel_packets_per_write',
+    'Inner packets that one write to the device carried.',
+    (t) => t.counters.packetsPerWrite,
+  ),
+  tunnel('counter', 'tsflannel_tunnel_worker_cpu_seconds_total', 'CPU time of the worker thread.', ['worker'], (t) =>
+    t.counters.workerCpuSeconds.map((value, worker) => ({ labels: { worker: String(worker) }, value })),
+  ),
+];
+
+function family(
+  type: 'counter' | 'gauge',
+  name: string,
+  help: string,
+  labels: readonly string[],
+  read: (status: DaemonStatus) => readonly Sample[],
+): MetricFamily {
+  return { type, name, help, labels, read };
+}
+
+type ReadOne = (status: DaemonStatus) => number | null | undefined;
+
+/** A gauge without labels; it is absent while there is no value. */
+function gauge(name: string, help: string, read: ReadOne): MetricFamily {
+  return family('gauge', name, help, [], (status) => one(read(status)));
+}
+
+function counter(name: string, help: string, read: ReadOne): MetricFamily {
+  return family('counter', name, help, [], (status) => one(read(status)));
+}
+
+function device(
+  type: 'counter' | 'gauge',
+  name: string,
+  help: string,
+  read: (device: DeviceStatus) => number,
+): MetricFamily {
+  return family(type, name, help, ['device'], ({ devices }) =>
+    devices.map((status) => ({ labels: { device: status.name }, value: read(status) })),
+  );
+}
+
+function tunnel(
+  type: 'counter' | 'gauge',
+  name: string,
+  help: string,
+  labels: readonly string[],
+  read: (tunnel: TunnelStatus) => readonly Sample[],
+): MetricFamily {
+  return family(type, name, help, ['device', ...labels], ({ tunnels }) =>
+    tunnels.flatMap((status) =>
+      read(status).map(({ labels: own, value }) => ({ labels: { device: status.device, ...own }, value })),
+    ),
+  );
+}
+
+function batch(name: string, help: string, read: (tunnel: TunnelStatus) => readonly number[]): MetricFamily {
+  return {
+    type: 'histogram',
+    name,
+    help,
+    labels: ['device'],
+    bounds: BATCH_BOUNDS,
+    read: ({ tunnels }) => tunnels.map((status) => ({ labels: { device: status.device }, buckets: read(status) })),
+  };
+}
+
+function one(value: number | null | undefined): readonly Sample[] {
+  return value === null || value === undefined ? [] : [{ labels: {}, value }];
+}
+
+function byKey(label: string, values: Readonly<Record<string, number>>): readonly Sample[] {
+  return Object.entries(values).map(([key, value]) => ({ labels: { [label]: key }, value }));
+}
+
+/** Backends in use show with 0 before their first peer, so that a graph has a beginning. */
+function peersByBackend({ backends, peers }: DaemonStatus): readonly Sample[] {
+  const counts: Record<string, number> = Object.fromEntries(backends.map((backend) => [backend, 0]));
+  for (const { backend } of peers) counts[backend] = (counts[backend] ?? 0) + 1;
+  return byKey('backend', counts);
+}

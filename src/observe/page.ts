@@ -1,0 +1,53 @@
+import { createHash } from 'node:crypto';
+import { PAGE_SCRIPT } from './page-script.js';
+import { PAGE_STYLE } from './page-style.js';
+
+/** The status page at `/`: one document that needs nothing but `/status`. */
+export const PAGE = `<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>tsflannel</title>
+<style>${PAGE_STYLE}</style>
+</head>
+<body>
+<header><h1 id="host">…</h1><span id="ready" class="pill"></span><span id="about" class="soft"></span></header>
+<main>
+<section id="away" class="alarm bad" role="alert" hidden></section>
+<section id="why" class="alarm" hidden><h2>Not ready because</h2><ul id="reasons"></ul></section>
+<section><div id="tiles" class="tiles"></div></section>
+<section class="half"><h2>Hosts</h2><div id="picture"></div><div id="backends" class="legend"></div></section>
+<section class="half"><h2>Traffic of this host</h2>
+<div id="packets"></div><div id="packets-legend" class="legend"></div>
+<div id="bits"></div><div id="bits-legend" class="legend"></div></section>
+<section class="half"><h2>Dropped packets</h2><div id="drops"></div><div id="drops-legend" class="legend"></div><div id="drop-totals" class="soft"></div></section>
+<section class="half"><h2>Problems</h2><div id="problems"></div></section>
+<section id="tunnel-section" hidden><h2>Tunnel</h2><div id="tunnels"></div></section>
+<section><h2>Peers</h2><input id="filter" type="search" placeholder="Filter by address or backend" aria-label="Filter peers" hidden><div id="peers" class="scroll"></div><div id="more" class="soft"></div></section>
+</main>
+<noscript>This page needs JavaScript; /status has the same as JSON.</noscript>
+<script>${PAGE_SCRIPT}</script>
+</body>
+</html>
+`;
+
+/**
+ * Content-Security-Policy of {@link PAGE}: its own style and script by their digest, data from the same server, nothing
+ * else, so that no text a peer chose can become code.
+ */
+export const PAGE_POLICY = [
+  "default-src 'none'",
+  `script-src ${digest(PAGE_SCRIPT)}`,
+  `style-src ${digest(PAGE_STYLE)}`,
+  "connect-src 'self'",
+  'img-src data:',
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
+
+function digest(text: string): string {
+  return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+}

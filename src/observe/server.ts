@@ -1,0 +1,147 @@
+import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
+import { type Clock, systemClock } from '../clock.js';
+import type { Logger } from '../log.js';
+import { Listener } from './listener.js';
+import { Metrics } from './metrics.js';
+import { PAGE, PAGE_POLICY } from './page.js';
+import type { StatusSource } from './status.js';
+
+/** What {@link ObserveServer.start} needs. */
+export interface ObserveOptions {
+  /** `--healthz-ip` */
+  readonly ip: string;
+  /** `--healthz-port`; 0 opens no TCP socket. */
+  readonly port: number;
+  /** `--status-socket`; empty or undefined opens no Unix socket. */
+  readonly statusSocket?: string | undefined;
+  readonly source: StatusSource;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+/** Requests at work when the daemon ends get this long, as in flannel. */
+const CLOSE_TIMEOUT_MS = 3000;
+
+/** Nobody sends us bodies or long headers; whoever takes longer than that holds a connection for nothing. */
+const REQUEST_TIMEOUT_MS = 10_000;
+const MAX_HEADER_BYTES = 8192;
+
+/** Scrapers and probes are few; beyond that somebody is keeping connections open. */
+const MAX_CONNECTIONS = 64;
+
+interface Answer {
+  readonly code: number;
+  readonly type: string;
+  readonly body: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+const TEXT = 'text/plain; charset=utf-8';
+
+/**
+ * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket.
+ *
+ * API: {@link ObserveServer.start} resolves after the first attempt to listen; {@link addresses} says where it does.
+ * Threads: none. An answer takes one snapshot of the status.
+ * Limits: {@link MAX_CONNECTIONS} connections per socket, 10 s per request, bodies are not read.
+ * Errors: an address that cannot be used is logged once and tried again; it never stops the daemon.
+ */
+export class ObserveServer {
+  private readonly listeners: readonly Listener[];
+  private readonly metrics: Metrics;
+  private lastFailure: string | undefined;
+  private closing: Promise<void> | undefined;
+
+  private constructor(private readonly options: ObserveOptions) {
+    const { ip, port, statusSocket, log, clock = systemClock } = options;
+    this.metrics = new Metrics(options.source);
+    const create = (): ReturnType<typeof createServer> => this.createServer();
+    this.listeners = [
+      ...(port === 0 ? [] : [new Listener({ place: { kind: 'tcp', ip, port }, create, log, clock })]),
+      ...(statusSocket === undefined || statusSocket === ''
+        ? []
+        : [new Listener({ place: { kind: 'unix', path: statusSocket }, create, log, clock })]),
+    ];
+  }
+
+  /** Listens on what the options name; never rejects because of an address. */
+  static async start(options: ObserveOptions): Promise<ObserveServer> {
+    const server = new ObserveServer(options);
+    await Promise.all(server.listeners.map((listener) => listener.start()));
+    return server;
+  }
+
+  /** Where requests are answered now: `192.0.2.1:8285`, `/run/flannel/tsflanneld.sock`. */
+  get addresses(): readonly string[] {
+    return this.listeners.filter((listener) => listener.isListening).map((listener) => listener.name);
+  }
+
+  /** Takes no more requests and gives those at work 3 s. Idempotent. */
+  async close(): Promise<void> {
+    this.closing ??= Promise.all(this.listeners.map((listener) => listener.close(CLOSE_TIMEOUT_MS))).then(() => {});
+    return this.closing;
+  }
+
+  private createServer(): ReturnType<typeof createServer> {
+    const server = createServer(
+      {
+        maxHeaderSize: MAX_HEADER_BYTES,
+        headersTimeout: REQUEST_TIMEOUT_MS,
+        requestTimeout: REQUEST_TIMEOUT_MS,
+        connectionsCheckingInterval: REQUEST_TIMEOUT_MS / 2,
+      },
+      (request, response) => void this.handle(request, response),
+    );
+    server.maxConnections = MAX_CONNECTIONS;
+    return server;
+  }
+
+  private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const answer = await this.answer(pathOf(request)).catch((error: unknown) => this.failure(error));
+    response.writeHead(answer.code, {
+      'content-type': answer.type,
+      'content-length': Buffer.byteLength(answer.body),
+      'cache-control': 'no-store',
+      'x-content-type-options': 'nosniff',
+      'cross-origin-resource-policy': 'same-origin',
+      ...answer.headers,
+    });
+    response.end(answer.body);
+  }
+
+  private async answer(path: string): Promise<Answer> {
+    switch (path) {
+      case '/healthz':
+        return { code: 200, type: TEXT, body: 'flanneld is running' };
+      case '/readyz':
+        return this.options.source.status().isReady
+          ? { code: 200, type: TEXT, body: 'flanneld is ready' }
+          : { code: 503, type: TEXT, body: 'flanneld is not ready yet' };
+      case '/metrics':
+        return { code: 200, type: this.metrics.contentType, body: await this.metrics.text() };
+      case '/status':
+        return { code: 200, type: 'application/json', body: `${JSON.stringify(this.options.source.status())}\n` };
+      case '/':
+        return {
+          code: 200,
+          type: 'text/html; charset=utf-8',
+          body: PAGE,
+          headers: { 'content-security-policy': PAGE_POLICY, 'referrer-policy': 'no-referrer' },
+        };
+      default:
+        return { code: 404, type: TEXT, body: '404 page not found\n' };
+    }
+  }
+
+  /** The same failure is asked for every few seconds, so it is logged once. */
+  private failure(error: unknown): Answer {
+    const text = String(error);
+    if (this.lastFailure !== text) this.options.log.error('a status request failed', { error });
+    this.lastFailure = text;
+    return { code: 500, type: TEXT, body: 'the status cannot be told; see the log\n' };
+  }
+}
+
+function pathOf({ url = '' }: IncomingMessage): string {
+  return url.split('?', 1)[0] ?? '';
+}
