@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { ERROR_CODES } from '../../../src/errors.js';
+import { flagTables } from '../../support/manual.js';
+
+const page = (name: string): string => readFileSync(new URL(`../../../docs/${name}`, import.meta.url), 'utf8');
+
+describe('manual', () => {
+  it('lists every flag as the program has it, and no other', () => {
+    const text = page('configuration.md');
+    const begin = text.indexOf('### Store (etcd)');
+    const end = text.indexOf('## Network configuration');
+    assert.ok(begin > 0 && end > begin);
+    assert.equal(text.slice(begin, end).trim(), flagTables().trim());
+  });
+
+  it('lists every error code with its meaning, and no other', () => {
+    const rows = [...page('errors.md').matchAll(/^\| `(ERR_[A-Z_0-9]+)` \| (.+?) \| (.+?) \|$/gm)];
+    const listed = Object.fromEntries(rows.map(([, code, meaning]) => [code, meaning]));
+    assert.deepEqual(listed, ERROR_CODES);
+    for (const [, code, , remedy] of rows) assert.ok((remedy ?? '').length > 10, `${String(code)} has a remedy`);
+  });
+});
