@@ -115,6 +115,32 @@ export class EtcdStore implements LeaseStore {
     return this.#write(this.#keys.config, text, expected, undefined, signal);
   }
 
+  /**
+   * Earlier versions of the configuration, newest first: each is asked for at the revision before its successor.
+   *
+   * @returns with why there are no earlier ones: `first` if the oldest was created there, `compacted` if etcd has
+   * forgotten what was before.
+   */
+  async configHistory(
+    limit: number,
+    signal?: AbortSignal,
+  ): Promise<{ readonly versions: readonly TextEntry[]; readonly end: 'limit' | 'first' | 'compacted' }> {
+    const { key } = singleKey(this.#keys.config);
+    const versions: TextEntry[] = [];
+    let revision = '0'; // now
+    while (versions.length < limit) {
+      const request = { key, revision };
+      const answer = await this.#client.callUnless<IRangeResponse>('compacted', 'KV', 'range', request, signal);
+      if (answer === undefined) return { versions, end: 'compacted' };
+      const [entry] = answer.kvs;
+      if (entry === undefined) return { versions, end: 'first' };
+      versions.push(toText(entry));
+      if (entry.mod_revision === entry.create_revision) return { versions, end: 'first' };
+      revision = (BigInt(entry.mod_revision) - 1n).toString();
+    }
+    return { versions, end: 'limit' };
+  }
+
   async listLeases(signal?: AbortSignal): Promise<LeaseSnapshot> {
     const { kvs, header } = await this.#range(prefixRange(this.#keys.subnets), signal);
     return this.#toSnapshot(kvs, header.revision);

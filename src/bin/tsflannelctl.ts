@@ -1,0 +1,50 @@
+#!/usr/bin/env node
+import { createInterface } from 'node:readline/promises';
+import { text } from 'node:stream/consumers';
+import { systemClock } from '../clock.js';
+import { COMMANDS } from '../ctl/commands.js';
+import { runCtl } from '../ctl/main.js';
+import { EtcdStore } from '../etcd/store.js';
+import { silentLogger } from '../log.js';
+
+const interruption = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(name, () => interruption.abort(new Error(`ended by ${name}`)));
+}
+// A reader such as `head` that has seen enough is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(0);
+});
+
+process.exitCode = await runCtl(COMMANDS, process.argv.slice(2), {
+  stdout: (line) => process.stdout.write(line),
+  stderr: (line) => process.stderr.write(line),
+  environment: process.env,
+  clock: systemClock,
+  signal: interruption.signal,
+  isTerminal: process.stdout.isTTY,
+  readInput: () => text(process.stdin),
+  confirm: async (question) => {
+    if (!process.stdin.isTTY) return undefined;
+    const dialogue = createInterface({ input: process.stdin, output: process.stderr });
+    try {
+      return /^y(?:es)?$/i.test(
+        (await dialogue.question(`${question} [y/N] `, { signal: interruption.signal })).trim(),
+      );
+    } finally {
+      dialogue.close();
+    }
+  },
+  openStore: (options) =>
+    new EtcdStore({
+      endpoints: options.etcdEndpoints.join(','),
+      prefix: options.etcdPrefix,
+      caFile: options.etcdCafile,
+      certFile: options.etcdCertfile,
+      keyFile: options.etcdKeyfile,
+      username: options.etcdUsername,
+      password: options.etcdPassword,
+      log: silentLogger,
+    }),
+});

@@ -1,0 +1,223 @@
+import { readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js';
+import { FLAGS } from '../config/flags.js';
+import { parseNetworkConfig } from '../config/network-config.js';
+import { readSubnetEnv } from '../docker/subnet-env.js';
+import { OverlayError, describeError } from '../errors.js';
+import { Firewall } from '../firewall/firewall.js';
+import { Prefix } from '../ip/prefix.js';
+import { silentLogger } from '../log.js';
+import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
+import { type Kernel, NetlinkKernel } from '../reconcile/kernel.js';
+import { ALIAS_PREFIX } from '../reconcile/ownership.js';
+import { Reconciler } from '../reconcile/reconciler.js';
+import { type CtlContext, defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS, withStore } from './command.js';
+import { isDaemonListening } from './daemon-client.js';
+import { recordingKernel } from './recording-kernel.js';
+
+/** Time for etcd to tell the network; without it, the files have to do. */
+const STORE_PATIENCE_MS = 2000;
+
+/** Removing thousands of routes takes about a second; what is not gone by then needs a person. */
+const REMOVAL_PATIENCE_MS = 20_000;
+
+/** What `cleanup --json` prints. */
+interface CleanupReport {
+  /** Overlay networks that were looked at. */
+  readonly networks: readonly string[];
+  readonly removed: readonly string[];
+  /** What looks like ours and stays, and why. */
+  readonly left: readonly string[];
+}
+
+/** `cleanup` */
+export const cleanup = defineCommand({
+  name: 'cleanup',
+  summary: 'Remove everything of the overlay from this host: devices, routes, neighbours, firewall rules',
+  description:
+    'For a host that leaves the overlay. Its lease stays; see leases release. The overlay networks come from --network, the subnet file, the state directory and etcd, whichever is there. Objects of others, and those of daemons with another --etcd-prefix, are left alone.',
+  operands: [],
+  flags: {
+    ...HOST_FLAGS,
+    'state-dir': FLAGS['state-dir'],
+    ...STORE_FLAGS,
+    network: repeatableFlag(
+      { group: 'lease', placeholder: 'NETWORK', help: 'Network of the overlay, such as 10.5.0.0/16. Can be repeated.' },
+      (text) => {
+        if (Prefix.tryParse(text) === undefined) throw new UnfitValue('it is no network', 'use the form 10.5.0.0/16');
+      },
+    ),
+    'remove-files': switchFlag(false, {
+      group: 'files',
+      help: 'Remove the subnet file and the state directory as well.',
+    }),
+    force: switchFlag(false, {
+      group: 'observe',
+      help: 'Do it although a daemon runs, which will repair what it needs.',
+    }),
+  },
+  exits: ['refused'],
+  async run(context, { options }) {
+    if (!options.force && (await isDaemonListening(options.statusSocket))) {
+      throw new OverlayError(
+        'ERR_DAEMON_RUNNING',
+        `cannot clean up this host: a daemon answers on ${options.statusSocket}`,
+        { hint: 'run systemctl stop tsflanneld first, or give --force' },
+      );
+    }
+    const known = await knownNetworks(context, options);
+    for (const note of known.notes) context.stderr(`${note}\n`);
+    const removed: string[] = [];
+    const kernel = recordingKernel(new NetlinkKernel(context.clock), (object) => removed.push(object));
+    const left: string[] = [];
+    const errors: unknown[] = [];
+    try {
+      await removeObjects(context, kernel, { instance: instanceOf(options.etcdPrefix), networks: known.networks });
+    } catch (error) {
+      errors.push(error);
+    }
+    const remains = await leftovers(kernel);
+    left.push(...remains.objects);
+    kernel.close();
+    if (remains.hasOtherDaemon && !options.force) {
+      left.push('firewall rules: they may belong to the other daemon on this host; remove them with --force');
+    } else {
+      try {
+        const firewall = new Firewall({ log: silentLogger, clock: context.clock, resyncMs: 0 });
+        removed.push(...(await firewall.cleanup(known.networks)));
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    if (options.removeFiles) {
+      for (const file of [options.subnetFile, options.stateDir]) {
+        if (await remove(file)) removed.push(`file ${file}`);
+      }
+    }
+    report(context, options.json, { networks: known.networks.map(String), removed, left });
+    if (errors.length > 0) {
+      throw new OverlayError('ERR_CLEANUP', `cannot clean up this host: ${errors.map(describeError).join('; ')}`, {
+        cause: errors[0],
+        hint: 'mend that and run this again',
+      });
+    }
+    return EXIT.ok;
+  },
+});
+
+/** The name that a daemon with this prefix marks its devices with. */
+export function instanceOf(etcdPrefix: string): string {
+  return etcdPrefix.replace(/^\/+|\/+$/g, '');
+}
+
+async function removeObjects(
+  context: CtlContext,
+  kernel: Kernel,
+  target: { readonly instance: string; readonly networks: readonly Prefix[] },
+): Promise<void> {
+  const reconciler = new Reconciler({
+    kernel,
+    clock: context.clock,
+    logger: silentLogger,
+    instance: target.instance,
+    tunnels: {
+      open: () => Promise.reject(new Error('an empty state has no tunnel')),
+      workers: 0,
+      disabledOffloads: [],
+    },
+  });
+  try {
+    reconciler.setDesired(EMPTY_STATE, { scope: target.networks });
+    await reconciler.whenConverged(AbortSignal.any([context.signal, AbortSignal.timeout(REMOVAL_PATIENCE_MS)]));
+  } catch (cause) {
+    context.signal.throwIfAborted();
+    const reasons = reconciler.status.failures.map(({ key, error }) => `${key}: ${describeError(error)}`);
+    const reason = reasons.length > 0 ? reasons.join(', ') : describeError(cause);
+    throw new OverlayError('ERR_CLEANUP', `cannot remove objects of the overlay: ${reason}`, { cause });
+  } finally {
+    await reconciler.close();
+  }
+}
+
+/** What bears a mark of a daemon of this kind and was not removed. */
+async function leftovers(
+  kernel: Kernel,
+): Promise<{ readonly objects: readonly string[]; readonly hasOtherDaemon: boolean }> {
+  const links = await kernel.listLinks();
+  const others = links.filter(({ alias }) => alias.startsWith(ALIAS_PREFIX));
+  const otherIndexes = new Set(others.map(({ index }) => index));
+  const routes = [...(await kernel.listRoutes(4)), ...(await kernel.listRoutes(6))].filter(
+    ({ protocol, index }) => protocol === ROUTE_PROTOCOL && !otherIndexes.has(index),
+  );
+  const objects = [
+    ...others.map(({ name, alias }) => {
+      const prefix = alias.slice(ALIAS_PREFIX.length);
+      return `link ${name}: it belongs to the daemon with --etcd-prefix=/${prefix}`;
+    }),
+    ...routes.map(
+      ({ destination }) => `route ${destination.toString()}: no known overlay network holds it; name it with --network`,
+    ),
+  ];
+  return { objects, hasOtherDaemon: others.length > 0 };
+}
+
+async function knownNetworks(
+  context: CtlContext,
+  options: {
+    readonly network: readonly string[];
+    readonly subnetFile: string;
+    readonly stateDir: string;
+  } & Parameters<CtlContext['openStore']>[0],
+): Promise<{ readonly networks: readonly Prefix[]; readonly notes: readonly string[] }> {
+  const notes: string[] = [];
+  const found: (Prefix | undefined)[] = options.network.map((text) => Prefix.parse(text));
+  const env = await readSubnetEnv(options.subnetFile);
+  found.push(env?.network, env?.ipv6Network);
+  // The daemon's copy of the configuration; see its state directory.
+  found.push(...networksOf(await readFile(path.join(options.stateDir, 'config.json'), 'utf8').catch(() => undefined)));
+  try {
+    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(STORE_PATIENCE_MS)]);
+    found.push(...networksOf((await withStore(context, options, (store) => store.readConfig(signal)))?.text));
+  } catch (error) {
+    context.signal.throwIfAborted();
+    if (found.every((prefix) => prefix === undefined)) {
+      notes.push(
+        `the overlay networks are not known, so routes without a device of ours stay: etcd does not answer (${describeError(error)}); give --network`,
+      );
+    }
+  }
+  const networks = new Map(found.flatMap((prefix) => (prefix === undefined ? [] : [[prefix.toString(), prefix]])));
+  return { networks: [...networks.values()], notes };
+}
+
+function networksOf(config: string | undefined): readonly (Prefix | undefined)[] {
+  if (config === undefined) return [];
+  try {
+    const { ipv4, ipv6 } = parseNetworkConfig(config);
+    return [ipv4?.network, ipv6?.network];
+  } catch (error) {
+    if (error instanceof OverlayError) return []; // no daemon could have used it
+    throw error;
+  }
+}
+
+async function remove(file: string): Promise<boolean> {
+  try {
+    await rm(file, { recursive: true });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+function report(context: CtlContext, isJson: boolean, document: CleanupReport): void {
+  if (isJson) {
+    printJson(context, document);
+    return;
+  }
+  for (const object of document.removed) context.stdout(`removed ${object}\n`);
+  for (const object of document.left) context.stdout(`left ${object}\n`);
+  if (document.removed.length === 0) context.stdout('nothing to remove\n');
+}

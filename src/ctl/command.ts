@@ -1,0 +1,165 @@
+import type { Clock } from '../clock.js';
+import { type Flag, type FlagValue, switchFlag } from '../config/flag-values.js';
+import { FLAGS } from '../config/flags.js';
+import type { LeaseStore, Revision } from '../lease/store.js';
+
+/** How a command ends, for scripts. */
+export const EXIT = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  differences: 3,
+  unreachable: 4,
+  refused: 5,
+} as const;
+
+/** One of the numbers in {@link EXIT}. */
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** What each number of {@link EXIT} means, for help and manual. */
+export const EXIT_MEANINGS: Readonly<Record<keyof typeof EXIT, string>> = {
+  ok: 'done, and nothing to object to',
+  failed: 'failed; the message says why and what to do',
+  usage: 'the command line cannot be understood',
+  differences: 'done, and there is something to look at: findings, unknown keys, changes that a dry run would make',
+  unreachable: 'etcd, or the daemon on this host, does not answer',
+  refused: 'nothing was changed: it needs a yes (--yes), or a daemon is running (--force)',
+};
+
+/** Flags of a command by their names on the command line. */
+export type FlagTable = Readonly<Record<string, Flag<FlagValue>>>;
+
+type CamelCase<Text extends string> = Text extends `${infer Head}-${infer Tail}`
+  ? `${Head}${Capitalize<CamelCase<Tail>>}`
+  : Text;
+
+/** The values of a {@link FlagTable} under their names in camel case. */
+export type ValuesOf<Flags> = {
+  readonly [Name in keyof Flags as CamelCase<Name & string>]: Flags[Name] extends Flag<infer Value> ? Value : never;
+};
+
+/** A word that a command takes besides its flags. */
+export interface Operand {
+  readonly name: string;
+  readonly isOptional: boolean;
+  readonly help: string;
+  /** What completion offers: files, the listed words, or nothing. */
+  readonly values: 'file' | 'none' | readonly string[];
+}
+
+/** One version of the network configuration. */
+export interface ConfigVersion {
+  readonly text: string;
+  /** When it was written. */
+  readonly revision: Revision;
+}
+
+/** The configuration's past, as far back as the store remembers. */
+export interface ConfigHistory {
+  /** Newest first. */
+  readonly versions: readonly ConfigVersion[];
+  /** Why there are no earlier ones: the limit, the oldest was the first (or the first since a deletion), or the store has forgotten. */
+  readonly end: 'limit' | 'first' | 'compacted';
+}
+
+/** The store as the operator's tool needs it. */
+export interface CtlStore extends LeaseStore {
+  /** Earlier versions of the configuration, newest first. */
+  configHistory(limit: number, signal?: AbortSignal): Promise<ConfigHistory>;
+}
+
+/** How to reach the store. */
+export type StoreOptions = ValuesOf<typeof STORE_FLAGS>;
+
+/** What a command may use of the world around it. */
+export interface CtlContext {
+  readonly stdout: (text: string) => void;
+  readonly stderr: (text: string) => void;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  /** Aborted by SIGINT and SIGTERM. */
+  readonly signal: AbortSignal;
+  /** Whether standard output is a terminal, and so may be redrawn. */
+  readonly isTerminal: boolean;
+  /** Everything on standard input. */
+  readInput(): Promise<string>;
+  /** Asks the person at the terminal; undefined where there is none. */
+  confirm(question: string): Promise<boolean | undefined>;
+  /** Does not connect yet; the caller closes it. */
+  openStore(options: StoreOptions): CtlStore;
+}
+
+/** What a command was asked for. */
+export interface Request<Flags> {
+  /** As many as the command takes; optional ones may be missing. */
+  readonly operands: readonly string[];
+  readonly options: ValuesOf<Flags & typeof COMMON_FLAGS>;
+}
+
+/** One command: parsing, help, completion and manual all come from this. */
+export interface Command<Flags = FlagTable> {
+  /** One or two words. */
+  readonly name: string;
+  /** One line. */
+  readonly summary: string;
+  /** Further sentences for help and manual. */
+  readonly description?: string;
+  readonly operands: readonly Operand[];
+  readonly flags: Flags;
+  /** Names of the exit codes it can end with besides `ok`, `failed` and `usage`. */
+  readonly exits: readonly (keyof typeof EXIT)[];
+  /** Takes everything behind its name as it is, without flags of ours. */
+  readonly isRaw?: boolean;
+  run(context: CtlContext, request: Request<Flags>): Promise<ExitCode>;
+}
+
+/** Gives `run` the types of the flags, then forgets them so that all commands fit in one table. */
+export function defineCommand<const Flags extends FlagTable>(command: Command<Flags>): Command {
+  return command; // the parser fills `options` from exactly this table
+}
+
+/** Flags of every command. */
+export const COMMON_FLAGS = {
+  json: switchFlag(false, { group: 'observe', help: 'Print one JSON document instead of text for people.' }),
+} as const satisfies FlagTable;
+
+/** How to reach etcd: the daemon's flags, with its variables in the environment. */
+export const STORE_FLAGS = {
+  'etcd-endpoints': FLAGS['etcd-endpoints'],
+  'etcd-prefix': FLAGS['etcd-prefix'],
+  'etcd-keyfile': FLAGS['etcd-keyfile'],
+  'etcd-certfile': FLAGS['etcd-certfile'],
+  'etcd-cafile': FLAGS['etcd-cafile'],
+  'etcd-username': FLAGS['etcd-username'],
+  'etcd-password': FLAGS['etcd-password'],
+} as const satisfies FlagTable;
+
+/** Where the daemon of this host leaves its traces: its own flags. */
+export const HOST_FLAGS = {
+  'status-socket': FLAGS['status-socket'],
+  'subnet-file': FLAGS['subnet-file'],
+} as const satisfies FlagTable;
+
+/** For commands that change something others depend on. */
+export const YES_FLAG = {
+  yes: switchFlag(false, { group: 'observe', help: 'Do not ask.' }),
+} as const satisfies FlagTable;
+
+/** Runs `use` with a store and closes it. */
+export async function withStore<T>(
+  context: CtlContext,
+  options: StoreOptions,
+  use: (store: CtlStore) => Promise<T>,
+): Promise<T> {
+  const store = context.openStore(options);
+  try {
+    return await use(store);
+  } finally {
+    await store.close();
+  }
+}
+
+/** Prints a JSON document. */
+export function printJson(context: CtlContext, document: unknown): void {
+  context.stdout(`${JSON.stringify(document, undefined, 2)}\n`);
+}

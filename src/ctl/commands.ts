@@ -1,0 +1,31 @@
+import { cleanup } from './cleanup.js';
+import type { Command } from './command.js';
+import { completionCommand } from './completion.js';
+import { configCheck } from './config-check.js';
+import { configGet } from './config-get.js';
+import { configHistory } from './config-history.js';
+import { configSet } from './config-set.js';
+import { dockerOpts } from './docker-opts.js';
+import { leasesList } from './leases-list.js';
+import { leasesRelease } from './leases-release.js';
+import { leasesReserve } from './leases-reserve.js';
+import { leasesShow } from './leases-show.js';
+import { leasesUnreserve } from './leases-unreserve.js';
+import { status } from './status.js';
+
+/** Every command, in the order of help and manual. */
+export const COMMANDS: readonly Command[] = [
+  configGet,
+  configSet,
+  configCheck,
+  configHistory,
+  leasesList,
+  leasesShow,
+  leasesReserve,
+  leasesUnreserve,
+  leasesRelease,
+  status,
+  cleanup,
+  dockerOpts,
+  completionCommand(() => COMMANDS),
+];

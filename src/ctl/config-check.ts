@@ -1,0 +1,26 @@
+import { ordinaryMtu, checkConfig, readConfigFile } from './config-validation.js';
+import { defineCommand, EXIT, printJson } from './command.js';
+import { describeNetwork } from './network-text.js';
+
+/** `config check FILE` */
+export const configCheck = defineCommand({
+  name: 'config check',
+  summary: 'Check a network configuration without etcd, with the rules of the daemon',
+  operands: [
+    { name: 'FILE', isOptional: false, help: 'a file with the configuration, or - for standard input', values: 'file' },
+  ],
+  flags: {},
+  exits: ['differences'],
+  async run(context, { operands, options }) {
+    const checked = checkConfig(await readConfigFile(context, operands[0] ?? ''));
+    const { network, unknownKeys } = checked;
+    if (options.json) {
+      printJson(context, { network, mtu: ordinaryMtu(checked), unknownKeys });
+    } else {
+      context.stdout(describeNetwork(network, ordinaryMtu(checked)));
+      for (const key of unknownKeys)
+        context.stdout(`unknown key ${key}: nobody reads it; remove it, or mend its spelling\n`);
+    }
+    return unknownKeys.length === 0 ? EXIT.ok : EXIT.differences;
+  },
+});

@@ -1,0 +1,51 @@
+import { OverlayError } from '../errors.js';
+import { defineCommand, EXIT, type Operand, printJson, STORE_FLAGS, withStore } from './command.js';
+import { findLease, readLeaseRows } from './lease-rows.js';
+import { formatDuration } from './text-table.js';
+
+/** The operand of commands about one lease. */
+export const LEASE_OPERAND: Operand = {
+  name: 'SUBNET',
+  isOptional: false,
+  help: 'a subnet such as 10.5.3.0/24, or the public IPv4 address of its host',
+  values: 'none',
+};
+
+/** `leases show SUBNET` */
+export const leasesShow = defineCommand({
+  name: 'leases show',
+  summary: 'Show one lease with everything its host has published',
+  operands: [LEASE_OPERAND],
+  flags: STORE_FLAGS,
+  exits: ['unreachable'],
+  run: (context, { operands, options }) =>
+    withStore(context, options, async (store) => {
+      const { rows, snapshot } = await readLeaseRows(store, { wallMs: context.clock.wallMs(), signal: context.signal });
+      const { key } = findLease(snapshot, operands[0] ?? '');
+      const row = rows.find((each) => each.key === key);
+      if (row === undefined) throw new OverlayError('ERR_NOT_FOUND', `cannot find the lease ${key}: it is gone`);
+      if (options.json) {
+        printJson(context, row);
+        return EXIT.ok;
+      }
+      const lines: readonly (readonly [string, string | null])[] = [
+        ['subnet', row.subnet],
+        ['IPv6 subnet', row.ipv6Subnet],
+        ['host', row.hostName],
+        ['public IP', row.publicIp],
+        ['public IPv6', row.publicIpv6],
+        ['backend', row.backend],
+        ['data', row.backendData === null ? null : JSON.stringify(row.backendData)],
+        ['IPv6 data', row.backendV6Data === null ? null : JSON.stringify(row.backendV6Data)],
+        [
+          'expires',
+          row.expiresInSeconds === null ? 'never: it is a reservation' : formatDuration(row.expiresInSeconds),
+        ],
+        ['age', row.ageSeconds === null ? null : formatDuration(row.ageSeconds)],
+        ['key', row.key],
+        ['revision', row.revision],
+      ];
+      for (const [name, value] of lines) if (value !== null) context.stdout(`${name.padEnd(12)} ${value}\n`);
+      return EXIT.ok;
+    }),
+});

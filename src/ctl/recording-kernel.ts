@@ -1,0 +1,22 @@
+import type { Kernel } from '../reconcile/kernel.js';
+import type { Operation } from '../reconcile/operation.js';
+
+/** A kernel that tells about every object that was deleted, by kind and identity. */
+export function recordingKernel(kernel: Kernel, onDeleted: (object: string) => void): Kernel {
+  return {
+    listLinks: () => kernel.listLinks(),
+    getLink: (name) => kernel.getLink(name),
+    listAddresses: (index) => kernel.listAddresses(index),
+    listRoutes: (family) => kernel.listRoutes(family),
+    listNeighbours: (family, index) => kernel.listNeighbours(family, index),
+    listFdb: (index) => kernel.listFdb(index),
+    readSysctl: (path) => kernel.readSysctl(path),
+    defaultVxlanPort: () => kernel.defaultVxlanPort(),
+    subscribe: (onEvent) => kernel.subscribe(onEvent),
+    apply: (operation: Operation, indexOf) => {
+      kernel.apply(operation, indexOf);
+      if (operation.verb === 'del') onDeleted(operation.key);
+    },
+    close: () => kernel.close(),
+  };
+}

@@ -1,0 +1,158 @@
+import type { DaemonStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
+import { formatBytes, formatDuration, formatTable } from './text-table.js';
+
+/** Of the log's latest warnings, as many as fit below everything else. */
+const PROBLEMS_SHOWN = 5;
+
+/**
+ * A daemon's status for people.
+ *
+ * @param previous - an earlier look at the same daemon; then traffic is shown with its rates since.
+ */
+export function formatStatus(status: DaemonStatus, previous?: DaemonStatus): string {
+  const seconds = previous?.pid === status.pid ? status.uptimeSeconds - previous.uptimeSeconds : 0;
+  const sections = [
+    head(status),
+    devices(status, seconds > 0 ? previous : undefined, seconds),
+    ...status.tunnels.map(tunnel),
+    peers(status),
+    repairs(status),
+    problems(status),
+  ];
+  return sections.filter((section) => section !== '').join('\n');
+}
+
+function head(status: DaemonStatus): string {
+  const { network, lease, underlay, store } = status;
+  const lines: (readonly [string, string])[] = [
+    [
+      'daemon',
+      `${status.version} on ${status.hostName}, pid ${status.pid}, up ${formatDuration(status.uptimeSeconds)}, ${
+        status.isReady ? 'ready' : `not ready: ${status.notReadyBecause.join('; ')}`
+      }`,
+    ],
+  ];
+  if (network !== null) {
+    lines.push(['network', `${[network.ipv4, network.ipv6].filter(isText).join(' and ')}, backend ${network.backend}`]);
+    if (network.rejected !== null) lines.push(['', `the configuration in etcd is not used: ${network.rejected}`]);
+  }
+  if (lease === null) {
+    lines.push(['lease', 'none yet']);
+  } else {
+    const end = lease.expiresInSeconds === null ? 'reserved' : `ends in ${formatDuration(lease.expiresInSeconds)}`;
+    const subnets = [lease.subnet, lease.ipv6Subnet].filter(isText).join(' and ');
+    const addresses = [lease.publicIp, lease.publicIpv6].filter(isText).join(' and ');
+    lines.push([
+      'lease',
+      `${subnets} at ${addresses}, ${lease.state}, ${end}, held for ${formatDuration(lease.ageSeconds)}`,
+    ]);
+  }
+  if (underlay !== null)
+    lines.push(['underlay', `${underlay.device}, MTU ${underlay.mtu}; containers ${status.mtu ?? '-'}`]);
+  if (status.backends.length > 0) lines.push(['backends', status.backends.join(', ')]);
+  const requests = `${store.counters.roundTrips} requests, ${sum(Object.values(store.counters.errors))} errors`;
+  lines.push([
+    'etcd',
+    store.isConnected
+      ? `connected to ${store.endpoint ?? '-'}, ${requests}`
+      : `not connected: ${store.error ?? 'no answer yet'}; ${requests}`,
+  ]);
+  lines.push(['subnet file', status.subnetFile.error ?? status.subnetFile.path]);
+  if (status.dockerHint !== null) lines.push(['docker', status.dockerHint]);
+  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+}
+
+function devices(status: DaemonStatus, previous: DaemonStatus | undefined, seconds: number): string {
+  if (status.devices.length === 0) return '';
+  const rows = status.devices.map((device) => {
+    const before = previous?.devices.find(({ name }) => name === device.name);
+    const rate = (key: keyof TrafficStatus): string =>
+      before === undefined ? '' : ` (${formatBytes(Math.max(0, device[key] - before[key]) / seconds)}/s)`;
+    const dropped = device.txDropped + device.rxDropped;
+    return [
+      device.name,
+      device.isUp ? 'up' : 'DOWN',
+      String(device.mtu),
+      `${formatBytes(device.txBytes)}${rate('txBytes')}`,
+      `${formatBytes(device.rxBytes)}${rate('rxBytes')}`,
+      String(dropped),
+      String(device.txErrors + device.rxErrors),
+    ];
+  });
+  return formatTable(['DEVICE', 'STATE', 'MTU', 'SENT', 'RECEIVED', 'DROPPED', 'ERRORS'], rows);
+}
+
+function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }: TunnelStatus): string {
+  const names = Object.entries(offloads);
+  const active = names.filter(([, isOn]) => isOn).map(([name]) => name);
+  const missing = names
+    .filter(([, isOn]) => !isOn)
+    .map(([name]) => (disabledOffloads.some((each) => each === name) ? `${name} (switched off)` : name));
+  const drops = Object.entries(counters.drops).filter(([, count]) => count > 0);
+  const lines: readonly (readonly [string, string])[] = [
+    ['tunnel', `${device}, ${kind}, ${workers === 1 ? '1 worker' : `${workers} workers`}`],
+    ['offloads', active.join(', ') || 'none'],
+    ...(missing.length > 0 ? [['not in use', missing.join(', ')] as const] : []),
+    ['drops', drops.map(([reason, count]) => `${reason} ${count}`).join(', ') || 'none'],
+  ];
+  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+}
+
+function peers({ peers: all, peerSet }: DaemonStatus): string {
+  const title = `${all.length === 1 ? '1 peer' : `${all.length} peers`}${peerSet.isSynced ? '' : ', as known before the start: etcd has not told yet'}\n`;
+  const bad = peerSet.badKeys.map((key) => `unreadable lease ${key}\n`).join('');
+  if (all.length === 0) return title + bad;
+  const rows = all.map((peer) => [
+    peer.subnet,
+    peer.publicIp,
+    peer.backend,
+    peer.traffic === null ? '' : formatBytes(peer.traffic.txBytes),
+    peer.traffic === null ? '' : formatBytes(peer.traffic.rxBytes),
+    peerNote(peer),
+  ]);
+  return title + formatTable(['PEER', 'PUBLIC IP', 'BACKEND', 'SENT', 'RECEIVED', 'NOTE'], rows) + bad;
+}
+
+function peerNote({ skipped, isReservation }: PeerStatus): string {
+  if (skipped !== null) return `not reached: ${skipped.reason}; ${skipped.hint}`;
+  return isReservation ? 'reserved' : '';
+}
+
+function repairs({ reconcile, firewall }: DaemonStatus): string {
+  const drift = Object.entries(reconcile.drift).filter(([, count]) => count > 0);
+  const rules = Object.entries(firewall?.repaired ?? {}).filter(([, count]) => count > 0);
+  const list = [...drift, ...rules].map(([kind, count]) => `${kind} ${count}`).join(', ');
+  const lines: (readonly [string, string])[] = [
+    ['kernel', reconcile.isConverged ? 'as desired' : `not as desired, ${reconcile.blocked} objects wait`],
+    ['repaired', list || 'nothing'],
+  ];
+  if (firewall !== null) {
+    const state = firewall.isInPlace ? 'in place' : 'NOT in place';
+    lines.push([
+      'rules',
+      `${firewall.mode ?? 'none'}, ${state}${firewall.lastError === null ? '' : `: ${firewall.lastError}`}`,
+    ]);
+  }
+  for (const conflict of reconcile.conflicts) lines.push(['in the way', conflict]);
+  for (const { object, error, attempt } of reconcile.failures)
+    lines.push(['failing', `${object}: ${error} (${attempt} times)`]);
+  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+}
+
+function problems({ problems: all }: DaemonStatus): string {
+  return all
+    .slice(-PROBLEMS_SHOWN)
+    .map(({ at, level, message, detail, hint }) => {
+      const tail = [detail, hint ?? ''].filter((text) => text !== '').join('; ');
+      return `${at} ${level} ${message}${tail === '' ? '' : `: ${tail}`}\n`;
+    })
+    .join('');
+}
+
+function isText(text: string | null): text is string {
+  return text !== null;
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}

@@ -1,0 +1,55 @@
+import { systemClock } from '../../src/clock.js';
+import type { CtlContext, CtlStore, StoreOptions } from '../../src/ctl/command.js';
+import { COMMANDS } from '../../src/ctl/commands.js';
+import { runCtl } from '../../src/ctl/main.js';
+import { EtcdStore } from '../../src/etcd/store.js';
+import { silentLogger } from '../../src/log.js';
+
+/** What a run of `tsflannelctl` gave. */
+export interface CtlResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Standard output as JSON. */
+  json(): unknown;
+}
+
+/** What {@link ctl} is run with besides its arguments. */
+export interface CtlWorld {
+  /** Standard input. */
+  readonly input?: string;
+  /** What the person says when asked; nobody is there by default. */
+  readonly answer?: boolean;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Default the real etcd store. */
+  readonly openStore?: (options: StoreOptions) => CtlStore;
+  readonly signal?: AbortSignal;
+  /** Called with each piece of standard output. */
+  readonly onOutput?: (text: string) => void;
+}
+
+/** Runs `tsflannelctl` in this process. */
+export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promise<CtlResult> {
+  let stdout = '';
+  let stderr = '';
+  const context: CtlContext = {
+    stdout: (text) => {
+      stdout += text;
+      world.onOutput?.(text);
+    },
+    stderr: (text) => (stderr += text),
+    environment: world.environment ?? {},
+    clock: systemClock,
+    signal: world.signal ?? new AbortController().signal,
+    isTerminal: false,
+    readInput: () => Promise.resolve(world.input ?? ''),
+    confirm: () => Promise.resolve(world.answer),
+    openStore: world.openStore ?? openEtcd,
+  };
+  const code = await runCtl(COMMANDS, argv, context);
+  return { code, stdout, stderr, json: () => JSON.parse(stdout) as unknown };
+}
+
+function openEtcd(options: StoreOptions): CtlStore {
+  return new EtcdStore({ endpoints: options.etcdEndpoints.join(','), prefix: options.etcdPrefix, log: silentLogger });
+}
