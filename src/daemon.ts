@@ -360,7 +360,7 @@ export class Daemon implements StatusSource {
   }
 
   private async firstPass(): Promise<void> {
-    while (this.isStale || this.passing !== undefined) {
+    while (!this.isStopping && (this.isStale || this.passing !== undefined)) {
       await this.passing;
       await this.clock.sleep(PASS_DELAY_MS);
     }
@@ -647,5 +647,6 @@ function blackholeRoutes({ subnet, ipv6Subnet }: Lease): RouteSpec[] {
       gateway: undefined,
       isOnlink: false,
       scope: 'global',
+      metric: BLACKHOLE_METRIC,
     }));
 }
