@@ -7,7 +7,7 @@ import { type LinkInfo, readLink } from './link.js';
 import { MessageReader } from './message.js';
 import { type FdbInfo, type NeighInfo, isFdb, readFdb, readNeigh } from './neighbour.js';
 import { type RouteInfo, isClonedRoute, readRoute } from './route.js';
-import { openNetlink, receiveInto } from './socket.js';
+import { openNetlink, receiveInto, socketError } from './socket.js';
 
 /** A change that the kernel reports, with the state after it, or before a deletion. */
 export type NetlinkEvent =
@@ -40,12 +40,12 @@ const REPLACED = 0x100;
  * Threads: none; callbacks come from the event loop or from within {@link drain}.
  * Limits: the receive buffer holds some ten thousand events; beyond that the kernel drops and `resync` is delivered.
  * IPv4 routes that vanish with their device, or because it went down, are not reported by the kernel.
- * Errors: a failing socket is closed, opened again, and answered with `resync`.
+ * Errors: whatever goes wrong in receiving is answered with `resync`, as events may be missing.
  */
 export class NetlinkMonitor {
   private readonly reader = new MessageReader(new Uint8Array(128 * 1024));
-  private fd = -1;
-  private poller: FdPoller | undefined;
+  private readonly fd: number;
+  private readonly poller: FdPoller;
   private isClosed = false;
 
   /**
@@ -53,45 +53,37 @@ export class NetlinkMonitor {
    * @throws {@link OverlayError} `ERR_NETLINK`
    */
   constructor(
-    private readonly topics: readonly NetlinkTopic[],
+    topics: readonly NetlinkTopic[],
     private readonly onEvent: (event: NetlinkEvent) => void,
-    private readonly receiveBytes = 16 * 1024 * 1024,
+    receiveBytes = 16 * 1024 * 1024,
   ) {
-    this.open();
+    this.fd = openNetlink(receiveBytes);
+    try {
+      for (const group of topics.flatMap((topic) => GROUPS[topic])) {
+        const result = libc.setsockoptInt(this.fd, SYS.SOL_NETLINK, SYS.NETLINK_ADD_MEMBERSHIP, group);
+        if (result < 0) throw socketError(`subscribe to netlink group ${group}`, result);
+      }
+      // A bounded share per turn of the loop; the poller calls again while there is more.
+      this.poller = pollFd(this.fd, () => {
+        this.receive(256);
+      });
+    } catch (error) {
+      libc.close(this.fd);
+      throw error;
+    }
   }
 
-  /** Delivers every event that the kernel has queued, then returns. */
+  /** Delivers every event that the kernel has queued, then returns. Not to be called by a callback. */
   drain(): void {
     this.receive(Number.POSITIVE_INFINITY);
   }
 
   /** No callback comes after it. Idempotent. */
   close(): void {
+    if (this.isClosed) return;
     this.isClosed = true;
-    this.release();
-  }
-
-  private open(): void {
-    this.fd = openNetlink(this.receiveBytes);
-    for (const group of this.topics.flatMap((topic) => GROUPS[topic])) {
-      libc.setsockopt(
-        this.fd,
-        SYS.SOL_NETLINK,
-        SYS.NETLINK_ADD_MEMBERSHIP,
-        new Uint8Array(Int32Array.of(group).buffer),
-      );
-    }
-    // A bounded share per turn of the loop; the poller calls again while there is more.
-    this.poller = pollFd(this.fd, () => {
-      this.receive(256);
-    });
-  }
-
-  private release(): void {
-    this.poller?.close();
-    this.poller = undefined;
-    if (this.fd >= 0) libc.close(this.fd);
-    this.fd = -1;
+    this.poller.close();
+    libc.close(this.fd);
   }
 
   /** A callback may close the monitor while more events wait in the buffer. */
@@ -105,11 +97,9 @@ export class NetlinkMonitor {
       if (length < 0) {
         const errno = libc.errnoName(length);
         if (errno === 'EAGAIN') return;
-        if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') {
-          this.release();
-          this.open();
-        }
+        // Whatever the error, events may be missing; after most of them the socket goes on.
         this.deliver({ type: 'resync' });
+        if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') return;
         continue;
       }
       while (this.reader.next()) {

@@ -212,6 +212,7 @@ export class NetlinkSocket {
     throw new OverlayError('ERR_NETLINK', `cannot ${what()}: ${name}${words}`, {
       context: { errno: name },
       isRetryable: RETRYABLE.has(name),
+      ...(name === 'EPERM' ? { hint: 'run it as root or with CAP_NET_ADMIN' } : {}),
     });
   }
 }
@@ -241,13 +242,15 @@ export function receiveInto(fd: number, reader: MessageReader): number {
 
 const EMSGSIZE = 90;
 
-function socketError(what: string, result: number): OverlayError {
+/**
+ * The error for a call on a netlink socket itself.
+ *
+ * @param what - what was tried, after *cannot*.
+ * @param result - minus errno.
+ */
+export function socketError(what: string, result: number): OverlayError {
   const errno = libc.errnoName(result);
-  return new OverlayError('ERR_NETLINK', `cannot ${what}: ${errno}`, {
-    context: { errno },
-    isRetryable: true,
-    ...(errno === 'EPERM' ? { hint: 'run the daemon as root or with CAP_NET_ADMIN' } : {}),
-  });
+  return new OverlayError('ERR_NETLINK', `cannot ${what}: ${errno}`, { context: { errno }, isRetryable: true });
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { Family, IpAddress } from '../ip/address.js';
+import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
@@ -6,7 +6,7 @@ import type { LinkDetails, LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
-import { ROUTE_PROTOCOL, type RouteSpec } from './desired.js';
+import { ROUTE_PROTOCOL, type RouteSpec, defaultMetric } from './desired.js';
 import type { DesiredIndex } from './desired-index.js';
 import { type ObjectKey, objectKey } from './object-key.js';
 import type { Operation } from './operation.js';
@@ -26,7 +26,7 @@ export class ActualState {
   readonly neighbours = new Map<ObjectKey, NeighInfo>();
   /** Permanent ones of unicast MACs only; those have one destination each (`vxlan_fdb_update_existing()`). */
   readonly fdb = new Map<ObjectKey, FdbInfo>();
-  /** All with the same destination, in the kernel's order: the first of those with equal tos and metric is used. */
+  /** All with the same destination and metric, in the kernel's order: the first of those with equal tos is used. */
   readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
   /** Texts of the parameters that exist. */
   readonly sysctls = new Map<ObjectKey, string>();
@@ -283,7 +283,7 @@ export class ActualState {
   /** Key of a route that is ours or lies where ours lie or may come to lie. */
   private relevantRouteKey(route: RouteInfo): ObjectKey | undefined {
     if (route.table !== RT_TABLE_MAIN) return undefined;
-    const key = objectKey.route(route.destination);
+    const key = objectKey.route(route.destination, route.metric);
     const isRelevant =
       route.protocol === ROUTE_PROTOCOL ||
       hopIndexes(route).some((index) => this.ours.has(index)) ||
@@ -291,11 +291,6 @@ export class ActualState {
       this.ownership.isInScope(route.destination);
     return isRelevant ? key : undefined;
   }
-}
-
-/** The metric that a route without one gets (`IP6_RT_PRIO_USER` for IPv6). */
-export function defaultMetric(family: Family): number {
-  return family === 4 ? 0 : 1024;
 }
 
 /** What the kernel will say about a route that we make. */
@@ -308,7 +303,7 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
     protocol: ROUTE_PROTOCOL,
     scope: destination.family === 4 ? spec.scope : 'global',
     tos: 0,
-    metric: defaultMetric(destination.family),
+    metric: spec.metric ?? defaultMetric(destination.family),
     prefsrc: undefined,
     index,
     gateway,

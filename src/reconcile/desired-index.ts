@@ -25,7 +25,7 @@ export class DesiredIndex {
     (spec) => objectKey.address(spec.device, spec.address, spec.length),
     (a, b) => a.device === b.device && a.length === b.length && isSameAddress(a.address, b.address),
   );
-  readonly routes = new SpecList<RouteSpec>((route) => objectKey.route(route.destination), isSameRoute);
+  readonly routes = new SpecList<RouteSpec>((route) => objectKey.route(route.destination, route.metric), isSameRoute);
   readonly neighbours = new SpecList<NeighSpec>(
     (spec) => objectKey.neighbour(spec.device, spec.address),
     (a, b) => a.device === b.device && a.mac === b.mac && isSameAddress(a.address, b.address),
@@ -168,6 +168,7 @@ function isSameRoute(a: RouteSpec, b: RouteSpec): boolean {
     a.device === b.device &&
     a.isOnlink === b.isOnlink &&
     a.scope === b.scope &&
+    a.metric === b.metric &&
     isSameAddress(a.gateway, b.gateway) &&
     (a.destination === b.destination || a.destination.equals(b.destination))
   );

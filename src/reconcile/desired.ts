@@ -58,8 +58,8 @@ export interface AddressSpec {
 }
 
 /**
- * A route in the main table. Identity: destination and, for IPv6, metric. Routes on devices of ours and routes with
- * our {@link ROUTE_PROTOCOL} that are not desired are removed.
+ * A route in the main table. Identity: destination and metric. Routes on devices of ours and routes with our
+ * {@link ROUTE_PROTOCOL} that are not desired are removed.
  */
 export interface RouteSpec {
   readonly destination: Prefix;
@@ -70,6 +70,13 @@ export interface RouteSpec {
   /** The gateway is taken as reachable on the device although no address there says so (`RTNH_F_ONLINK`). */
   readonly isOnlink: boolean;
   readonly scope: 'global' | 'link';
+  /** 32 bits; of several routes to one destination the lowest is used. Default {@link defaultMetric}. */
+  readonly metric?: number;
+}
+
+/** The metric that a route without one gets (`IP6_RT_PRIO_USER` for IPv6). */
+export function defaultMetric(family: Family): number {
+  return family === 4 ? 0 : 1024;
 }
 
 /** A permanent ARP/ND entry on a device of ours. Identity: device and address. */

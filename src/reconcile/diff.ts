@@ -5,7 +5,7 @@ import { RTPROT } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { FdbInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
-import { type ActualState, defaultMetric, isSame } from './actual.js';
+import { type ActualState, isSame } from './actual.js';
 import {
   type AddressSpec,
   type FdbSpec,
@@ -16,6 +16,7 @@ import {
   type RouteSpec,
   type SysctlSpec,
   type VxlanLink,
+  defaultMetric,
 } from './desired.js';
 import type { DesiredIndex } from './desired-index.js';
 import { type ObjectKey, kindOf, objectKey } from './object-key.js';
@@ -413,7 +414,7 @@ class Planner {
     const { actual } = this.input;
     const { device } = spec;
     const index = device === undefined ? 0 : (actual.links.get(device)?.index ?? 0);
-    const metric = defaultMetric(spec.destination.family);
+    const metric = spec.metric ?? defaultMetric(spec.destination.family);
     const first = present.find((route) => route.tos === 0 && route.metric === metric);
     if (first === undefined) {
       this.add('routes', { kind: 'route', verb: 'add', key, reason: 'missing', device, route: spec });
@@ -477,10 +478,11 @@ function routeConflict(route: RouteInfo, actual: ActualState): OverlayError {
   const via = route.gateway === undefined ? '' : ` via ${route.gateway.toString()}`;
   const device = actual.linkOf(route.index)?.name;
   const dev = device === undefined || route.type !== 'unicast' ? '' : ` dev ${device}`;
-  const text = `${type}${destination}${route.multipath.length > 0 ? ' (multipath)' : `${via}${dev}`}`;
+  const metric = route.metric === defaultMetric(route.destination.family) ? '' : ` metric ${route.metric}`;
+  const text = `${type}${destination}${route.multipath.length > 0 ? ' (multipath)' : `${via}${dev}`}${metric}`;
   const command = route.destination.family === 6 ? 'ip -6 route del' : 'ip route del';
   return new OverlayError('ERR_ROUTE_CONFLICT', `cannot route ${destination}: somebody else's route ${text} is there`, {
     context: { route: destination, ...(device === undefined ? {} : { dev: device }) },
-    hint: `remove it (${command} ${type}${destination}${via}${dev}) or choose another network for the overlay`,
+    hint: `remove it (${command} ${type}${destination}${via}${dev}${metric}) or choose another network for the overlay`,
   });
 }

@@ -183,9 +183,9 @@ export class NetlinkKernel implements Kernel {
       this.netlink.routes.del({ destination, type, scope, protocol, metric, tos, ...hop });
       return;
     }
-    const { destination, type, device, gateway, isOnlink, scope } = operation.route;
+    const { destination, type, device, gateway, isOnlink, scope, metric } = operation.route;
     const index = device === undefined ? undefined : indexOf(device);
-    const route = { destination, type, isOnlink, scope, protocol: ROUTE_PROTOCOL, index, gateway };
+    const route = { destination, type, isOnlink, scope, protocol: ROUTE_PROTOCOL, index, gateway, metric };
     if (operation.verb === 'add') this.netlink.routes.add(route);
     else this.netlink.routes.replace(route);
   }

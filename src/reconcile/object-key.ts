@@ -1,6 +1,7 @@
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { Prefix } from '../ip/prefix.js';
+import { defaultMetric } from './desired.js';
 
 /** What the reconciler keeps as desired. */
 export const OBJECT_KINDS = ['link', 'address', 'route', 'neighbour', 'fdb', 'sysctl', 'tunnel'] as const;
@@ -19,7 +20,10 @@ export const objectKey = {
   link: (name: string): ObjectKey => `link ${name}`,
   address: (device: string, address: IpAddress, length: number): ObjectKey =>
     `address ${device} ${address.toString()}/${length}`,
-  route: (destination: Prefix): ObjectKey => `route ${destination.toString()}`,
+  route: (destination: Prefix, metric = defaultMetric(destination.family)): ObjectKey =>
+    metric === defaultMetric(destination.family)
+      ? `route ${destination.toString()}`
+      : `route ${destination.toString()} metric ${metric}`,
   neighbour: (device: string, address: IpAddress): ObjectKey => `neighbour ${device} ${address.toString()}`,
   fdb: (device: string, mac: MacAddress): ObjectKey => `fdb ${device} ${mac}`,
   sysctl: (path: string): ObjectKey => `sysctl ${path}`,

@@ -7,15 +7,18 @@ import type { Logger } from '../log.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import { netlinkErrno } from '../netlink/socket.js';
 import { ActualState } from './actual.js';
+import { readActual, readSysctls } from './actual-reader.js';
+import { Alarm } from './alarm.js';
 import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
 import { type Plan, diff } from './diff.js';
 import { type Failure, Failures } from './failures.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
-import { type ObjectKey, type ObjectKind, kindOf, objectKey } from './object-key.js';
-import { type ChangeCounts, type Operation, failureKey } from './operation.js';
+import { type ObjectKey, kindOf, objectKey } from './object-key.js';
+import { type Operation, failureKey } from './operation.js';
 import { Ownership } from './ownership.js';
-import { type Deed, RunReport, zeroChanges, zeroPerKind } from './report.js';
+import { type Deed, RunReport, logConflicts, zeroChanges, zeroPerKind } from './report.js';
+import { type ReconcilerStatistics, type ReconcilerStatus, Waiters } from './status.js';
 import { type TunnelSettings, TunnelSet } from './tunnels.js';
 
 /** Time from the first event of a burst to the run that looks at all of it. */
@@ -55,34 +58,6 @@ export interface DesiredOptions {
   readonly scope?: readonly Prefix[];
   /** Devices of a replaced flanneld to delete. */
   readonly staleDevices?: readonly string[];
-}
-
-/** Whether the kernel is as desired. */
-export interface ReconcilerStatus {
-  readonly isConverged: boolean;
-  /** Objects that somebody else's are in the way of. */
-  readonly conflicts: readonly OverlayError[];
-  /** Objects that could not be made and are tried again. */
-  readonly failures: readonly { readonly key: ObjectKey; readonly error: unknown; readonly attempt: number }[];
-  /** How many objects wait for a device. */
-  readonly blocked: number;
-}
-
-/** Running totals, for metrics. */
-export interface ReconcilerStatistics extends ReconcilerStatus {
-  readonly runs: number;
-  /** Runs that listed everything. */
-  readonly dumps: number;
-  /** Times the kernel dropped events. */
-  readonly lostEvents: number;
-  /** Changes by kind and verb, reverted ones included. */
-  readonly changes: ChangeCounts;
-  /** Reverted changes of others by kind of object. */
-  readonly drift: Readonly<Record<ObjectKind, number>>;
-  /** Failed changes by kind, retries included. */
-  readonly failed: Readonly<Record<ObjectKind, number>>;
-  /** Duration of the last run. */
-  readonly lastRunMs: number;
 }
 
 /**
@@ -127,7 +102,7 @@ export class Reconciler {
   private conflicts = new Map<ObjectKey, OverlayError>();
   private blocked = new Set<ObjectKey>();
 
-  private timer: { readonly atMs: number; readonly cancel: () => void } | undefined;
+  private readonly alarm: Alarm;
   private running: Promise<void> | undefined;
   private isClosed = false;
   private runs = 0;
@@ -139,11 +114,14 @@ export class Reconciler {
   private lastStatus: string | undefined;
   /** As found after the last run; what came up since then is for the next one. */
   private wasConverged = false;
-  private readonly waiters = new Set<Waiter>();
+  private readonly waiters = new Waiters();
 
   constructor(private readonly options: ReconcilerOptions) {
     const { clock, instance, tunnels } = options;
     this.failures = new Failures(clock);
+    this.alarm = new Alarm(clock, () => {
+      this.start();
+    });
     this.tunnelSet = new TunnelSet(tunnels, clock, (device, event) => {
       this.onTunnelEvent(device, event);
     });
@@ -182,36 +160,15 @@ export class Reconciler {
   async whenConverged(signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
     if (this.isConverged) return;
-    await new Promise<void>((resolve, reject) => {
-      const end = (): void => {
-        this.waiters.delete(waiter);
-        signal?.removeEventListener('abort', onAbort);
-      };
-      const waiter: Waiter = {
-        resolve: () => {
-          end();
-          resolve();
-        },
-        reject: (error) => {
-          end();
-          reject(error);
-        },
-      };
-      const onAbort = (): void => {
-        waiter.reject(signal?.reason as Error);
-      };
-      this.waiters.add(waiter);
-      signal?.addEventListener('abort', onAbort, { once: true });
-    });
+    await this.waiters.wait(signal);
   }
 
   /** Ends the run under way and closes the tunnels; everything else in the kernel stays. Idempotent. */
   async close(): Promise<void> {
     this.isClosed = true;
-    this.timer?.cancel();
-    this.timer = undefined;
+    this.alarm.cancel();
     this.subscription?.close();
-    for (const waiter of [...this.waiters]) waiter.reject(new Error('the reconciler was closed'));
+    this.waiters.rejectAll(new Error('the reconciler was closed'));
     await this.running;
     await this.tunnelSet.retire(() => false);
   }
@@ -234,14 +191,7 @@ export class Reconciler {
   /** Makes a run start after that time, or earlier if one is due earlier. */
   private schedule(delayMs: number): void {
     if (this.isClosed || (this.next === undefined && !this.hasStarted)) return;
-    const atMs = this.options.clock.monotonicMs() + delayMs;
-    if (this.timer !== undefined && this.timer.atMs <= atMs) return;
-    this.timer?.cancel();
-    const cancel = this.options.clock.after(delayMs, () => {
-      this.timer = undefined;
-      this.start();
-    });
-    this.timer = { atMs, cancel };
+    this.alarm.set(delayMs);
   }
 
   private get hasStarted(): boolean {
@@ -263,25 +213,24 @@ export class Reconciler {
 
   private scheduleNext(): void {
     const nowMs = this.options.clock.monotonicMs();
+    if (this.failedRuns > 0) {
+      const { clock } = this.options;
+      this.schedule(backoffMs(this.failedRuns, 100, 10_000, () => clock.random()));
+      return;
+    }
     if (this.next !== undefined) this.schedule(0);
-    if (this.dirty.size > 0 || this.needsDump === 'now') this.schedule(this.runRetryMs ?? EVENT_DELAY_MS);
+    if (this.dirty.size > 0 || this.needsDump === 'now') this.schedule(EVENT_DELAY_MS);
     if (this.needsDump === 'soon') {
       this.schedule(Math.max(EVENT_DELAY_MS, this.lastDumpMs + MIN_DUMP_INTERVAL_MS - nowMs));
     }
     const retryMs = this.failures.nextRetryMs();
     if (retryMs !== undefined) this.schedule(Math.max(0, retryMs - nowMs));
-    this.schedule(Math.max(0, this.lastDumpMs + FULL_INTERVAL_MS - nowMs, this.runRetryMs ?? 0));
-  }
-
-  /** Delay after a run that could not read the kernel. */
-  private get runRetryMs(): number | undefined {
-    const { clock } = this.options;
-    return this.failedRuns === 0 ? undefined : backoffMs(this.failedRuns, 100, 10_000, () => clock.random());
+    this.schedule(Math.max(0, this.lastDumpMs + FULL_INTERVAL_MS - nowMs));
   }
 
   private tellStatus(): void {
     const { status } = this;
-    if (status.isConverged) for (const waiter of [...this.waiters]) waiter.resolve();
+    if (status.isConverged) this.waiters.resolveAll();
     const failing = status.failures.map(({ key }) => key);
     const text = JSON.stringify([status.isConverged, status.blocked, failing, [...this.conflicts.keys()]]);
     if (text === this.lastStatus) return;
@@ -348,7 +297,7 @@ export class Reconciler {
       this.adopt();
       this.collectDue();
       await this.openTunnels(report);
-      const isFull = await this.readActual();
+      const isFull = await this.lookAtKernel();
       const keys = isFull ? undefined : new Set(this.dirty);
       this.dirty.clear();
       const plan = this.plan(keys);
@@ -449,14 +398,14 @@ export class Reconciler {
    *
    * @returns whether the whole state has to be compared.
    */
-  private async readActual(): Promise<boolean> {
+  private async lookAtKernel(): Promise<boolean> {
     const nextDumpMs = this.needsDump === 'soon' ? this.lastDumpMs + MIN_DUMP_INTERVAL_MS : 0;
     if (this.needsDump !== 'no' && this.options.clock.monotonicMs() >= nextDumpMs) {
       await this.dump();
       return true;
     }
     const kinds = new Set(Array.from(this.dirty, kindOf));
-    if (kinds.has('sysctl') || kinds.has('link')) this.readSysctls(this.actual);
+    if (kinds.has('sysctl') || kinds.has('link')) readSysctls(this.options.kernel, this.desired, this.actual);
     return kinds.has('link');
   }
 
@@ -469,19 +418,7 @@ export class Reconciler {
     this.needsDump = 'no';
     this.dumps++;
     try {
-      const actual = new ActualState(this.desired, this.ownership, kernel.defaultVxlanPort());
-      for (const link of await kernel.listLinks()) actual.putLink(link);
-      for (const index of actual.ourDevices.keys()) {
-        for (const address of await kernel.listAddresses(index)) actual.putAddress(address);
-        for (const neighbour of await kernel.listNeighbours(4, index)) actual.putNeighbour(neighbour);
-        for (const neighbour of await kernel.listNeighbours(6, index)) actual.putNeighbour(neighbour);
-        if (actual.linkOf(index)?.kind !== 'vxlan') continue;
-        for (const entry of await kernel.listFdb(index)) actual.putFdb(entry);
-      }
-      for (const route of await kernel.listRoutes(4)) actual.putRoute(route);
-      for (const route of await kernel.listRoutes(6)) actual.putRoute(route);
-      this.readSysctls(actual);
-      this.actual = actual;
+      this.actual = await readActual(kernel, this.desired, this.ownership);
     } finally {
       this.lastDumpMs = clock.monotonicMs();
       this.subscription?.drain();
@@ -491,14 +428,6 @@ export class Reconciler {
     }
     for (const device of this.tunnelSet.devices) {
       if (!this.actual.links.has(device)) this.onTunnelLost(device, 'ENODEV', 'device missing');
-    }
-  }
-
-  private readSysctls(actual: ActualState): void {
-    for (const [key, { path }] of this.desired.sysctls.entries()) {
-      const text = this.options.kernel.readSysctl(path);
-      if (text === undefined) actual.sysctls.delete(key);
-      else actual.sysctls.set(key, text);
     }
   }
 
@@ -626,7 +555,7 @@ export class Reconciler {
     const conflicts = new Map(plan.conflicts);
     for (const key of this.blocked) if (!wasLookedAt(key)) blocked.add(key);
     for (const [key, error] of this.conflicts) if (!wasLookedAt(key)) conflicts.set(key, error);
-    this.tellConflicts(conflicts);
+    logConflicts(this.options.logger, this.conflicts, conflicts);
     this.blocked = blocked;
     this.conflicts = conflicts;
     // Consequences of our own changes may show only in the list that follows; until then they are still ours.
@@ -643,28 +572,7 @@ export class Reconciler {
     for (const failure of this.failures.values()) if (objectOf(failure.key) === key) return true;
     return false;
   }
-
-  private tellConflicts(conflicts: ReadonlyMap<ObjectKey, OverlayError>): void {
-    const { logger } = this.options;
-    const appeared = [...conflicts].filter(([key, error]) => this.conflicts.get(key)?.message !== error.message);
-    for (const [, error] of appeared.slice(0, MAX_CONFLICT_LINES))
-      logger.error('object of somebody else is in the way', { error });
-    const rest = appeared.length - MAX_CONFLICT_LINES;
-    if (rest > 0) logger.error('more objects of others are in the way', { count: rest });
-    const resolved = [...this.conflicts.keys()].filter((key) => !conflicts.has(key));
-    if (resolved.length > 0) {
-      logger.info('objects of others are no longer in the way', { count: resolved.length, detail: resolved[0] });
-    }
-  }
 }
-
-interface Waiter {
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-/** Lines per run about conflicts; a whole foreign network would be thousands. */
-const MAX_CONFLICT_LINES = 5;
 
 /** Failure keys of a run. */
 interface Outcome {

@@ -112,3 +112,27 @@ function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> 
   }
   return groups;
 }
+
+/** Lines per run about conflicts; a whole foreign network would be thousands. */
+const MAX_CONFLICT_LINES = 5;
+
+/** Tells which objects of others came into the way, and that some no longer are. */
+export function logConflicts(
+  logger: Logger,
+  before: ReadonlyMap<ObjectKey, OverlayError>,
+  after: ReadonlyMap<ObjectKey, OverlayError>,
+): void {
+  const appeared = [...after].filter(([key, error]) => before.get(key)?.message !== error.message);
+  for (const [, error] of appeared.slice(0, MAX_CONFLICT_LINES)) {
+    logger.error('object of somebody else is in the way', { error });
+  }
+  const rest = appeared.length - MAX_CONFLICT_LINES;
+  if (rest > 0) logger.error('more objects of others are in the way', { count: rest });
+  const resolved = [...before.keys()].filter((key) => !after.has(key));
+  if (resolved.length > 0) {
+    logger.info('objects of others are no longer in the way', {
+      count: resolved.length,
+      detail: listed(resolved.map(nameOf)),
+    });
+  }
+}

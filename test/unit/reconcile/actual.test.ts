@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
 import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
 import { ActualState } from '../../../src/reconcile/actual.js';
+import { readActual } from '../../../src/reconcile/actual-reader.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL } from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
@@ -29,17 +30,7 @@ desired.update({
 });
 const ownership = new Ownership({ instance: 'a', scope: [net('10.5.0.0/16')], staleDevices: [] }, desired);
 
-async function dump(kernel: FakeKernel): Promise<ActualState> {
-  const actual = new ActualState(desired, ownership, 8472);
-  for (const link of await kernel.listLinks()) actual.putLink(link);
-  for (const index of actual.ourDevices.keys()) {
-    for (const address of await kernel.listAddresses(index)) actual.putAddress(address);
-    for (const neighbour of await kernel.listNeighbours(4, index)) actual.putNeighbour(neighbour);
-    for (const entry of await kernel.listFdb(index)) actual.putFdb(entry);
-  }
-  for (const route of await kernel.listRoutes(4)) actual.putRoute(route);
-  return actual;
-}
+const dump = (kernel: FakeKernel): Promise<ActualState> => readActual(kernel, desired, ownership);
 
 /** Everything known, as sorted lines. */
 function describeState(actual: ActualState): string[] {

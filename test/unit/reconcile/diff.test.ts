@@ -4,7 +4,7 @@ import { IpAddress } from '../../../src/ip/address.js';
 import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
-import { ActualState } from '../../../src/reconcile/actual.js';
+import { readActual } from '../../../src/reconcile/actual-reader.js';
 import {
   type DesiredState,
   EMPTY_STATE,
@@ -37,32 +37,18 @@ class Host {
     return new Ownership(rules, this.desired);
   }
 
-  async actual(): Promise<ActualState> {
-    const actual = new ActualState(this.desired, this.ownership(), 8472);
-    for (const link of await this.kernel.listLinks()) actual.putLink(link);
-    for (const index of actual.ourDevices.keys()) {
-      for (const address of await this.kernel.listAddresses(index)) actual.putAddress(address);
-      for (const family of [4, 6] as const) {
-        for (const neighbour of await this.kernel.listNeighbours(family, index)) actual.putNeighbour(neighbour);
-      }
-      for (const entry of await this.kernel.listFdb(index)) actual.putFdb(entry);
-    }
-    for (const family of [4, 6] as const) {
-      for (const route of await this.kernel.listRoutes(family)) actual.putRoute(route);
-    }
-    for (const [key, { path }] of this.desired.sysctls.entries()) {
-      const text = this.kernel.readSysctl(path);
-      if (text !== undefined) actual.sysctls.set(key, text);
-    }
-    return actual;
-  }
-
   async plan(state?: DesiredState, keys?: Iterable<ObjectKey>): Promise<Plan> {
     if (state !== undefined) this.desired.update(state);
     const isHeld = (key: ObjectKey): boolean => this.held.has(key);
     const { desired, tunnelDevices } = this;
     const ownership = this.ownership();
-    const input = { actual: await this.actual(), desired, ownership, isHeld, tunnelDevices };
+    const input = {
+      actual: await readActual(this.kernel, desired, ownership),
+      desired,
+      ownership,
+      isHeld,
+      tunnelDevices,
+    };
     return diff(keys === undefined ? input : { ...input, keys });
   }
 
@@ -209,6 +195,19 @@ describe('diff', () => {
         assert.deepEqual(steps(await host.reconcile(overlay([2], vxlan(change)))), step);
       });
     }
+
+    it('makes an IPIP device anew whose source differs or that has a fixed remote, and no other', async () => {
+      const ipip = (local: string): LinkSpec => ({ kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip(local) });
+      const host = new Host();
+      await host.reconcile(overlay([], ipip('192.0.2.1')));
+      assert.deepEqual(steps(await host.reconcile(overlay([], ipip('192.0.2.1')))), []);
+      const { index, details } = host.kernel.getLink('flannel.ipip') as LinkInfo;
+      assert.equal(steps(await host.reconcile(overlay([], ipip('192.0.2.9'))))[0], 'link add');
+      assert.notEqual(host.kernel.getLink('flannel.ipip')?.index, index);
+      const fixed = { ...details, local: ip('192.0.2.9'), remote: ip('192.0.2.7') } as LinkInfo['details'];
+      host.kernel.setLink((host.kernel.getLink('flannel.ipip') as LinkInfo).index, { details: fixed });
+      assert.equal(steps(await host.reconcile(overlay([], ipip('192.0.2.9'))))[0], 'link add');
+    });
 
     it("takes over flannel's device as it is and marks it", async () => {
       const host = new Host();
@@ -390,6 +389,36 @@ describe('diff', () => {
       assert.equal(host.kernel.routes.get('10.5.2.0/24')?.length, 2);
     });
 
+    it('makes a blackhole of a high metric behind the connected route of a bridge, and removes it alone', async () => {
+      const host = new Host();
+      const subnet = net('10.5.1.0/24');
+      const connected = routeInfo(subnet, { index: host.eth0.index, protocol: 2, scope: 'link' });
+      host.kernel.putRoute(connected, 'add');
+      const hole = {
+        type: 'blackhole',
+        device: undefined,
+        gateway: undefined,
+        isOnlink: false,
+        scope: 'global',
+      } as const;
+      const plan = await host.reconcile({ ...EMPTY_STATE, routes: [{ ...hole, destination: subnet, metric: 5000 }] });
+      assert.deepEqual([steps(plan), plan.conflicts.size], [['route add'], 0]);
+      assert.deepEqual(
+        host.kernel.routes.get('10.5.1.0/24')?.map(({ type, metric }) => [type, metric]),
+        [
+          ['unicast', 0],
+          ['blackhole', 5000],
+        ],
+      );
+      await host.reconcile({ ...EMPTY_STATE, routes: [{ ...hole, destination: subnet, metric: 6000 }] });
+      assert.deepEqual(
+        host.kernel.routes.get('10.5.1.0/24')?.map(({ metric }) => metric),
+        [0, 6000],
+      );
+      await host.reconcile(EMPTY_STATE);
+      assert.deepEqual(host.kernel.routes.get('10.5.1.0/24'), [connected]);
+    });
+
     it('removes routes with its protocol number only inside its own networks', async () => {
       const host = new Host();
       const own = { index: host.eth0.index, protocol: ROUTE_PROTOCOL, gateway: ip('192.0.2.9') };
@@ -499,7 +528,7 @@ const desiredStates: fc.Arbitrary<DesiredState> = fc
     ),
     peers: numbers,
     direct: numbers,
-    blackhole: fc.boolean(),
+    blackhole: fc.constantFrom('none', 'metric 0', 'metric 50'),
   })
   .map(({ link, peers, direct, blackhole }) => {
     const spec = link && vxlan({ ...link, name: `flannel.${link.vni}` });
@@ -517,7 +546,8 @@ const desiredStates: fc.Arbitrary<DesiredState> = fc
       routes: [
         ...base.routes,
         ...onLink.flatMap((n) => directRoute(n).routes),
-        ...(blackhole ? [{ ...hole, destination: net('10.5.1.0/24') }] : []),
+        ...(blackhole === 'metric 0' ? [{ ...hole, destination: net('10.5.1.0/24') }] : []),
+        ...(blackhole === 'metric 50' ? [{ ...hole, destination: net('10.5.3.0/24'), metric: 50 }] : []),
       ],
     };
   });
@@ -666,8 +696,8 @@ function assertReached(host: Host, state: DesiredState, plan: Plan): void {
     assert.equal(String(entry?.destination), destination.toString());
   }
   for (const spec of state.routes) {
-    if (isMissing(objectKey.route(spec.destination))) continue;
-    const metric = spec.destination.family === 4 ? 0 : 1024;
+    if (isMissing(objectKey.route(spec.destination, spec.metric))) continue;
+    const metric = spec.metric ?? (spec.destination.family === 4 ? 0 : 1024);
     const used = kernel.routes.get(spec.destination.toString())?.find((route) => route.metric === metric);
     assert.ok(used, spec.destination.toString());
     assert.equal(used.type, spec.type);

@@ -12,7 +12,8 @@ import {
   type VxlanLink,
   mergeStates,
 } from '../../../src/reconcile/desired.js';
-import { Reconciler, type ReconcilerStatus } from '../../../src/reconcile/reconciler.js';
+import { Reconciler } from '../../../src/reconcile/reconciler.js';
+import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
 import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
@@ -478,6 +479,17 @@ describe('Reconciler', () => {
       await rig.clock.advance(5000);
       assert.ok(rig.reconciler.status.isConverged);
       assert.equal(rig.kernel.routes.size, 1);
+    });
+
+    it('does not hurry to read an unreadable kernel because of what failed before', async () => {
+      refuseRoute();
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      await rig.clock.advance(1000);
+      rig.kernel.isUnreadable = true;
+      rig.kernel.loseEvents();
+      const { dumps } = rig.kernel;
+      await rig.clock.advance(60_000);
+      assert.ok(rig.kernel.dumps - dumps < 30, `${rig.kernel.dumps - dumps} lists in a minute`);
     });
 
     it('keeps trying to read a kernel that cannot be read', async () => {
