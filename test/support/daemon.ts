@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { DaemonStatus } from '../../src/observe/status.js';
 import type { Netns } from './netns.js';
 import type { ExitStatus, Program } from './program.js';
 import { waitFor } from './wait.js';
@@ -113,9 +114,8 @@ export class Daemon {
   }
 
   /** The daemon's own account of itself (`GET /status` on its Unix socket). */
-  async status(): Promise<Record<string, unknown>> {
-    const text = await this.get('/status');
-    return JSON.parse(text) as Record<string, unknown>;
+  async status(): Promise<DaemonStatus> {
+    return JSON.parse(await this.get('/status')) as DaemonStatus;
   }
 
   /** The body of a page of its status server, such as `/metrics`. */

@@ -71,6 +71,20 @@ interface Counters {
   readonly underlayBytes: number;
 }
 
+/** Totals of a userspace tunnel: what an operator sees in `tsflannelctl status`. */
+async function readTunnels(rig: Rig): Promise<string[][]> {
+  const rows = rig.hosts.map(async ({ name, daemon }) => {
+    const tunnels = (await daemon?.status())?.tunnels ?? [];
+    return tunnels.map(({ kind, workers, counters }) => {
+      const { txPackets, rxPackets, tunReads, socketSends, socketReceives, tunWrites, drops } = counters;
+      const dropped = Object.values(drops).reduce((sum, count) => sum + count, 0);
+      const calls = [tunReads, socketSends, socketReceives, tunWrites];
+      return [name, `${kind}, ${workers}`, ...[txPackets, rxPackets, ...calls, dropped].map(String)];
+    });
+  });
+  return (await Promise.all(rows)).flat();
+}
+
 interface Findings {
   readonly options: DemoOptions;
   readonly hosts: readonly Host[];
@@ -78,6 +92,7 @@ interface Findings {
   readonly pings: readonly PingResult[];
   readonly throughput: IperfResult;
   readonly counters: readonly Counters[];
+  readonly tunnels: readonly (readonly string[])[];
   readonly problems: readonly string[];
 }
 
@@ -122,7 +137,8 @@ async function demonstrate(rig: Rig, options: DemoOptions): Promise<Findings> {
   if (crossed < CHECKED_BYTES + throughput.bytes) {
     problems.push(`only ${crossed} bytes reached h2 from the underlay, though more were delivered to its container`);
   }
-  return { options, hosts: rig.hosts, containers, pings, throughput, counters, problems };
+  const tunnels = await readTunnels(rig);
+  return { options, hosts: rig.hosts, containers, pings, throughput, counters, tunnels, problems };
 }
 
 /** The kernel's counters of the device that carries packets to the other side, and of the underlay. */
@@ -152,7 +168,7 @@ function difference(after: Counters, before: Counters): Counters {
   };
 }
 
-function summary({ options, hosts, containers, pings, throughput, counters, problems }: Findings): string {
+function summary({ options, hosts, containers, pings, throughput, counters, tunnels, problems }: Findings): string {
   const lines = [``, `tsflannel: ${hosts.length} hosts, backend ${options.backend}`, ``];
   const leases = hosts.map((host, index) => {
     const env = Object.entries(host.daemon?.subnetEnv() ?? {}).map(([key, value]) => `${key}=${value}`);
@@ -173,6 +189,10 @@ function summary({ options, hosts, containers, pings, throughput, counters, prob
   ]);
   const head = ['packets', 'device', 'sent', 'received', 'dropped', 'MB from underlay'];
   lines.push(...table(head, traffic), '  (counted by the kernel; with TSO one packet there is up to 64 KB)', '');
+  if (tunnels.length > 0) {
+    const calls = ['device reads', 'sends', 'receives', 'device writes'];
+    lines.push(...table(['tunnel', 'kind, workers', 'packets sent', 'received', ...calls, 'dropped'], tunnels), '');
+  }
   lines.push(
     `TCP h1 → h2: ${(throughput.bitsPerSecond / 1e9).toFixed(2)} Gb/s, ${throughput.retransmits} retransmissions`,
   );
