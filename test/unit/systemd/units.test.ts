@@ -193,7 +193,7 @@ describe('install.sh', function () {
   it('says what is wrong and writes nothing', () => {
     const old = path.join(directory, 'old-node');
     writeFileSync(old, '#!/bin/sh\n[ "$1" = --version ] && echo v18.19.0\nexit 1\n', { mode: 0o755 });
-    const cases: readonly [string[], Record<string, string>, number, RegExp][] = [
+    const cases: [string[], Record<string, string>, number, RegExp][] = [
       [['--docker=other'], {}, 2, /^Usage: install\.sh/],
       [[], { NODE: '/nonexistent/node' }, 1, /cannot find node: install Node 20\.19 or newer/],
       [[], { NODE: old }, 1, /which is Node v18\.19\.0: Node 20\.19 or newer is needed/],

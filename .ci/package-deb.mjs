@@ -1,0 +1,265 @@
+// Builds the Debian package from dist, the prebuilt addon and the installed npm packages.
+//
+//   node .ci/package-deb.mjs [DIRECTORY]     where the package goes; default: the root of the clone
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+const output = path.resolve(process.argv[2] ?? root);
+/** Debian's names of processors that Node calls otherwise. */
+const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
+const architecture = ARCHITECTURES[process.arch];
+if (architecture === undefined) throw new Error(`cannot build a Debian package for ${process.arch}`);
+const MAINTAINER = 'tsflannel maintainers <maintainers@tsflannel.invalid>';
+/** Only needed to build the addon. */
+const BUILD_ONLY = new Set(['node-addon-api']);
+/** What npm packages carry for compilers, readers and browsers. */
+const NOT_NEEDED = /(\.(d\.[cm]?ts|[cm]?ts|map|md|markdown|cc|h|hh|yml)|\/(CMakeLists\.txt|\.[^/]+))$/i;
+const NOT_NEEDED_DIRECTORY = /\/(tests?|docs?|examples?|benchmarks?|vendor|musl_\w+|\.github|\.bin)$/;
+const LICENSE = /licen[cs]e|copying|notice/i;
+
+/**
+ * The daemon is not enabled on installation: before docker.service, without a reachable etcd, it would keep Docker from
+ * starting, and on a host with flanneld it would take over unasked.
+ */
+const SCRIPTS = {
+  postinst: [
+    'if [ "$1" = configure ] && [ -d /run/systemd/system ]; then',
+    '  systemctl daemon-reload',
+    '  # An update: the overlay keeps its devices over the restart.',
+    '  [ -z "$2" ] || systemctl --no-block try-restart tsflanneld.service',
+    'fi',
+  ],
+  prerm: [
+    'if [ "$1" = remove ] && [ -d /run/systemd/system ]; then',
+    '  systemctl --quiet disable --now tsflannel-docker.path tsflanneld.service etcd-single.service',
+    'fi',
+  ],
+  postrm: [
+    'if [ -d /run/systemd/system ]; then',
+    '  systemctl daemon-reload',
+    'fi',
+    'if [ "$1" = purge ]; then',
+    '  rm -rf /run/flannel /run/docker_opts.env /var/lib/etcd-single /var/lib/private/etcd-single',
+    'fi',
+  ],
+};
+
+const date = new Date(gitSeconds() * 1000);
+const stage = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-deb-'));
+process.on('exit', () => rmSync(stage, { recursive: true, force: true }));
+const lib = 'usr/lib/tsflannel';
+
+addPrograms();
+addUnits();
+addDocumentation();
+addControl();
+const file = build();
+process.stdout.write(`${path.relative(process.cwd(), file)}\n`);
+
+function addPrograms() {
+  const addon = `native/prebuilds/linux-${process.arch}/tsflannel.node`;
+  for (const needed of ['dist/bin/tsflanneld.js', addon]) {
+    if (!existsSync(path.join(root, needed))) throw new Error(`cannot find ${needed}: run npm run package:deb`);
+  }
+  copy('dist', `${lib}/dist`);
+  // The programs are started by the wrappers, with the Node that the package depends on.
+  for (const program of filesBelow(path.join(stage, lib, 'dist/bin'))) {
+    writeFileSync(program, readFileSync(program, 'utf8').replace(/^#!.*\n/, ''));
+  }
+  copy(addon, `${lib}/${addon}`);
+  const { name, version, description, license, type } = manifest;
+  write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
+  for (const directory of productionPackages()) copyPackage(directory);
+  copy('systemd/docker-follow', `${lib}/docker-follow`, 0o755);
+  for (const program of Object.keys(manifest.bin)) {
+    const script = `/${lib}/${manifest.bin[program]}`;
+    write(`usr/bin/${program}`, `#!/bin/sh\nexec /usr/bin/node ${script} "$@"\n`, 0o755);
+  }
+}
+
+/** Folders of the packages that the programs need, as npm has laid them out. */
+function productionPackages() {
+  const args = ['ls', '--omit=dev', '--all', '--parseable', '--loglevel=error'];
+  const result = spawnSync('npm', args, { cwd: root, encoding: 'utf8' });
+  if (result.status !== 0) throw new Error(`cannot list the npm packages: run npm ci first\n${result.stderr}`);
+  const folders = result.stdout.split('\n').filter((line) => line.includes('/node_modules/'));
+  return folders.map((line) => path.relative(root, line)).filter((line) => !BUILD_ONLY.has(path.basename(line)));
+}
+
+function copyPackage(directory) {
+  cpSync(path.join(root, directory), path.join(stage, lib, directory), {
+    recursive: true,
+    filter: (source) => {
+      const inside = `/${path.relative(path.join(root, directory), source)}`;
+      // Packages inside packages come on their own.
+      if (/\/node_modules$/.test(inside)) return false;
+      if (lstatSync(source).isDirectory()) return !NOT_NEEDED_DIRECTORY.test(inside);
+      return LICENSE.test(path.basename(inside)) || !NOT_NEEDED.test(inside);
+    },
+  });
+}
+
+function addUnits() {
+  for (const unit of ['tsflanneld.service', 'etcd-single.service', 'tsflannel-docker.path', 'tsflannel-docker.service'])
+    copy(`systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
+  copy('systemd/network/10-tsflannel.network', 'usr/lib/systemd/network/10-tsflannel.network');
+  copy('systemd/network/10-tsflannel.link', 'usr/lib/systemd/network/10-tsflannel.link');
+  copy('systemd/network/networkd-foreign-routes.conf', 'usr/lib/systemd/networkd.conf.d/tsflannel.conf');
+  copy('systemd/network/networkmanager.conf', 'usr/lib/NetworkManager/conf.d/tsflannel.conf');
+  copy('systemd/tsflanneld.default', 'etc/default/tsflanneld');
+}
+
+function addDocumentation() {
+  const doc = 'usr/share/doc/tsflannel';
+  copy('systemd/docker', `${doc}/examples/docker`);
+  for (const page of readdirSync(path.join(root, 'docs')).filter((name) => name.endsWith('.md')))
+    copy(`docs/${page}`, `${doc}/${page}`);
+  if (existsSync(path.join(root, 'README.md'))) copy('README.md', `${doc}/README.md`);
+  if (existsSync(path.join(root, 'CHANGELOG.md'))) copy('CHANGELOG.md', `${doc}/CHANGELOG.md`);
+  const entry = [
+    `tsflannel (${debianVersion()}) unstable; urgency=medium`,
+    '  * See CHANGELOG.md for what has changed.',
+    ` -- ${MAINTAINER}  ${date.toUTCString().replace('GMT', '+0000')}`,
+  ];
+  compress(`${doc}/changelog.gz`, `${entry.join('\n\n')}\n`);
+  write(`${doc}/copyright`, copyright());
+
+  const pages = path.join(stage, 'manual');
+  run(process.execPath, [path.join(root, '.ci/manual.mjs'), pages]);
+  for (const page of readdirSync(pages))
+    compress(`usr/share/man/man8/${page}.gz`, readFileSync(path.join(pages, page), 'utf8'));
+  rmSync(pages, { recursive: true });
+}
+
+function copyright() {
+  const packages = productionPackages().map((directory) => {
+    const { name, version, license = 'see its files' } = JSON.parse(readText(`${directory}/package.json`));
+    return ` ${name} ${version}: ${typeof license === 'string' ? license : 'see its files'}`;
+  });
+  return [
+    'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/',
+    'Upstream-Name: tsflannel',
+    'Comment: Below node_modules lie npm packages with licenses of their own:',
+    ...packages.sort(),
+    '',
+    'Files: *',
+    `Copyright: ${date.getUTCFullYear()} The tsflannel authors`,
+    `License: ${manifest.license}`,
+    ' On Debian systems the text of this license is in /usr/share/common-licenses/Apache-2.0.',
+    '',
+  ].join('\n');
+}
+
+function addControl() {
+  const addon = readFileSync(path.join(root, `native/prebuilds/linux-${process.arch}/tsflannel.node`), 'latin1');
+  const glibc = Math.max(...[...addon.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor)));
+  const kilobytes = filesBelow(stage).reduce((sum, name) => sum + Math.ceil(lstatSync(name).size / 1024), 0);
+  const control = {
+    Package: 'tsflannel',
+    Version: debianVersion(),
+    Architecture: architecture,
+    Maintainer: MAINTAINER,
+    'Installed-Size': kilobytes,
+    Depends: `nodejs (>= 20.19), libc6 (>= 2.${glibc}), iptables | nftables`,
+    Recommends: 'systemd',
+    Suggests: 'docker.io | docker-ce, etcd-server, etcd-client',
+    Section: 'net',
+    Priority: 'optional',
+    Description: [
+      'container overlay network daemon, compatible with flanneld',
+      ' Leases a subnet for every host from a network configured in etcd and carries',
+      ' packets between the subnets, through UDP with a native packet path, through',
+      ' VXLAN, IPIP or plain routes. Flags, keys in etcd, files and packets are those',
+      ' of flannel, so that hosts can be switched over one after the other.',
+    ].join('\n'),
+  };
+  const fields = Object.entries(control).map(([field, value]) => `${field}: ${value}\n`);
+  write('DEBIAN/control', fields.join(''));
+  write('DEBIAN/conffiles', '/etc/default/tsflanneld\n');
+  for (const [script, lines] of Object.entries(SCRIPTS)) {
+    write(`DEBIAN/${script}`, `${['#!/bin/sh', 'set -e', ...lines].join('\n')}\n`, 0o755);
+  }
+}
+
+function build() {
+  normalize(stage);
+  const name = `tsflannel_${debianVersion()}_${architecture}.deb`;
+  mkdirSync(output, { recursive: true });
+  const env = { ...process.env, SOURCE_DATE_EPOCH: String(gitSeconds()) };
+  run('dpkg-deb', ['--root-owner-group', '--build', stage, path.join(output, name)], { env });
+  return path.join(output, name);
+}
+
+/** Modes as Debian wants them, and no empty directories. */
+function normalize(directory) {
+  chmodSync(directory, 0o755);
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const full = path.join(directory, entry.name);
+    if (entry.isDirectory()) normalize(full);
+    else if (entry.isFile()) chmodSync(full, isProgram(path.relative(stage, full)) ? 0o755 : 0o644);
+  }
+  if (directory !== stage && readdirSync(directory).length === 0) rmdirSync(directory);
+}
+
+function isProgram(name) {
+  return /^usr\/bin\/|\/docker-follow$|^DEBIAN\/(post|pre)/.test(name);
+}
+
+/** A version like 1.0.0-rc.1 comes before 1.0.0, which Debian writes with a tilde. */
+function debianVersion() {
+  return manifest.version.replace('-', '~');
+}
+
+/** Time of the last commit, so that two builds of it are equal; without git, that of package.json. */
+function gitSeconds() {
+  const { status, stdout } = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' });
+  return status === 0 ? Number(stdout) : Math.floor(lstatSync(path.join(root, 'package.json')).mtimeMs / 1000);
+}
+
+function run(program, args, options = {}) {
+  const result = spawnSync(program, args, { encoding: 'utf8', ...options });
+  if (result.status === 0) return;
+  const cause = result.error?.message ?? `${result.stdout}${result.stderr}`.trim();
+  throw new Error(`cannot run ${program} ${args.join(' ')}: ${cause}`);
+}
+
+function filesBelow(directory) {
+  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => path.join(entry.parentPath, entry.name));
+}
+
+function readText(name) {
+  return readFileSync(path.join(root, name), 'utf8');
+}
+
+function copy(from, to) {
+  mkdirSync(path.join(stage, path.dirname(to)), { recursive: true });
+  cpSync(path.join(root, from), path.join(stage, to), { recursive: true });
+}
+
+function write(to, content, mode = 0o644) {
+  mkdirSync(path.join(stage, path.dirname(to)), { recursive: true });
+  writeFileSync(path.join(stage, to), content, { mode });
+}
+
+function compress(to, content) {
+  write(to, gzipSync(content, { level: 9 }));
+}

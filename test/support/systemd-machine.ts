@@ -1,0 +1,211 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { onExit } from './cleanup.js';
+import { type Output, type RunOptions, run } from './netns.js';
+import { waitFor } from './wait.js';
+
+/** Where a cgroup v2 hierarchy is mounted: on its own, or beside version 1. */
+const CGROUP_ROOTS = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'];
+
+/** What systemd would otherwise start from this machine's own disk, or do to parts of the kernel that are shared. */
+const MASKED = [
+  ...['systemd-sysctl', 'systemd-binfmt', 'systemd-modules-load', 'systemd-udevd', 'systemd-udev-trigger'],
+  ...['systemd-networkd', 'systemd-resolved', 'systemd-timesyncd', 'systemd-logind', 'systemd-random-seed'],
+].map((name) => `${name}.service`);
+
+/**
+ * A host of its own that runs the real systemd: process, mount, network and cgroup namespaces over a copy-on-write view
+ * of this machine's files.
+ *
+ * ```
+ * this machine ── unshare ──▶ /  = overlay(lower: /, upper: tmpfs)     PID 1 = /lib/systemd/systemd
+ *                             /run, /tmp, /dev = tmpfs, /sys/fs/cgroup = cgroup2 of its own, network: lo
+ * ```
+ *
+ * Nothing inside reaches this machine's files, devices or processes. Everything ends with {@link close}, or with this
+ * process.
+ */
+export class SystemdMachine {
+  private constructor(
+    private readonly directory: string,
+    private readonly cgroup: string,
+    private readonly unshare: ChildProcess,
+    private readonly pid: number,
+    private readonly withdraw: () => void,
+  ) {}
+
+  /** Why there can be none here, undefined if there can. */
+  static obstacle(): string | undefined {
+    if (process.getuid?.() !== 0) return 'only root can make namespaces';
+    if (!existsSync('/lib/systemd/systemd')) return 'no systemd on this machine (Debian package systemd)';
+    if (!readFileSync('/proc/filesystems', 'utf8').includes('\toverlay\n'))
+      return 'no overlay file system in this kernel';
+    return cgroupRoot() === undefined ? 'no cgroup v2 on this machine' : undefined;
+  }
+
+  /**
+   * Starts one and waits until systemd takes orders.
+   *
+   * @param options.prepare - shell commands that run in the new root before systemd starts, such as installing files.
+   */
+  static async start(options: { readonly prepare?: string } = {}): Promise<SystemdMachine> {
+    const directory = mkdtempSync(path.join(tmpdir(), `tsflannel-systemd-${process.pid}-`));
+    const cgroup = path.join(cgroupRoot() ?? '', path.basename(directory));
+    mkdirSync(cgroup);
+    const script = path.join(directory, 'boot.sh');
+    writeFileSync(script, bootScript(directory, options.prepare ?? ''));
+    const enter = `echo $$ >${cgroup}/cgroup.procs; exec unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash ${script}`;
+    const unshare = spawn('bash', ['-ec', enter], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let said = '';
+    for (const stream of [unshare.stdout, unshare.stderr])
+      stream.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    const clear = (): void => clearAway(unshare, cgroup, directory);
+    const withdraw = onExit(clear);
+    try {
+      const pid = await waitFor(
+        () => {
+          if (unshare.exitCode !== null) throw new Error(`systemd did not start: ${said}`);
+          return childOf(unshare.pid);
+        },
+        { what: 'the first process of the machine' },
+      );
+      const machine = new SystemdMachine(directory, cgroup, unshare, pid, withdraw);
+      await waitFor(
+        async () => {
+          if (unshare.exitCode !== null) throw new Error(`systemd did not start: ${said}`);
+          const { stdout } = await machine.run(['systemctl', 'is-system-running'], { mayFail: true });
+          return ['running', 'degraded'].includes(stdout.trim()) ? true : undefined;
+        },
+        { what: 'systemd', timeoutMs: 30_000 },
+      );
+      return machine;
+    } catch (error) {
+      withdraw();
+      clear();
+      throw error;
+    }
+  }
+
+  /** Runs a command in there to its end. */
+  async run(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
+    return run(this.command(argv), options);
+  }
+
+  /** Runs a line of shell in there. */
+  async shell(line: string, options: RunOptions = {}): Promise<Output> {
+    return this.run(['sh', '-c', line], options);
+  }
+
+  /** The command line that runs a command in there. */
+  command(argv: readonly string[]): string[] {
+    const root = `/proc/${this.pid}/root`;
+    const enter = ['nsenter', `--target=${this.pid}`, '--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup'];
+    return [
+      ...enter,
+      `--root=${root}`,
+      '--wd=/',
+      'env',
+      '-i',
+      'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
+      'LC_ALL=C',
+      ...argv,
+    ];
+  }
+
+  /** A property of a unit. */
+  async property(unit: string, name: string): Promise<string> {
+    const { stdout } = await this.run(['systemctl', 'show', '--value', `--property=${name}`, unit]);
+    return stdout.trim();
+  }
+
+  /** What a unit wrote to the journal. */
+  async journal(unit: string): Promise<string> {
+    return (await this.run(['journalctl', '--no-pager', '--output=cat', `--unit=${unit}`])).stdout;
+  }
+
+  /** Ends every process in there and removes all traces. */
+  close(): void {
+    this.withdraw();
+    clearAway(this.unshare, this.cgroup, this.directory);
+  }
+}
+
+function cgroupRoot(): string | undefined {
+  return CGROUP_ROOTS.find((root) => existsSync(path.join(root, 'cgroup.controllers')));
+}
+
+function bootScript(directory: string, prepare: string): string {
+  return `set -e
+mount -t tmpfs tmpfs ${directory}
+mkdir ${directory}/upper ${directory}/work ${directory}/root
+root=${directory}/root
+mount -t overlay overlay -o lowerdir=/,upperdir=${directory}/upper,workdir=${directory}/work $root
+for place in run tmp dev; do mount -t tmpfs -o mode=755 tmpfs $root/$place; done
+chmod 1777 $root/tmp
+for node in null zero full random urandom tty net/tun; do
+  [ -e /dev/$node ] || continue
+  mkdir -p $(dirname $root/dev/$node)
+  : >$root/dev/$node
+  mount --bind /dev/$node $root/dev/$node
+done
+mkdir $root/dev/shm $root/dev/pts
+ln -s /proc/self/fd $root/dev/fd
+: >$root/dev/console
+mount -t proc proc $root/proc
+mount -t sysfs sysfs $root/sys
+mount -t cgroup2 cgroup2 $root/sys/fs/cgroup
+ip link set lo up
+cd $root
+pivot_root . mnt
+umount -l /mnt
+cd /
+hostname machine
+# A unit of this machine must not start in the new one: systemd's own are enough.
+rm -rf /etc/systemd/system /run/systemd
+mkdir -p /etc/systemd/system /etc/systemd/journald.conf.d
+for unit in ${MASKED.join(' ')}; do ln -s /dev/null /etc/systemd/system/$unit; done
+printf '[Journal]\\nStorage=volatile\\nForwardToSyslog=no\\nReadKMsg=no\\n' >/etc/systemd/journald.conf.d/test.conf
+${prepare}
+exec env -i container=tsflannel-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=basic.target --log-target=journal --show-status=0 --default-standard-output=journal
+`;
+}
+
+function childOf(pid: number | undefined): number | undefined {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return text === '' ? undefined : Number(text.split(' ')[0]);
+}
+
+function clearAway(unshare: ChildProcess, cgroup: string, directory: string): void {
+  // Ends everything below at once (5.14); its first process takes the namespaces along.
+  if (existsSync(path.join(cgroup, 'cgroup.kill'))) writeFileSync(path.join(cgroup, 'cgroup.kill'), '1');
+  unshare.kill('SIGKILL');
+  const deadline = Date.now() + 5000;
+  while (existsSync(cgroup)) {
+    try {
+      removeCgroup(cgroup);
+    } catch (error) {
+      // Until the kernel has buried the processes.
+      if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || Date.now() > deadline) throw error;
+      spawnSync('sleep', ['0.05']);
+    }
+  }
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function removeCgroup(directory: string): void {
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    if (entry.isDirectory()) removeCgroup(path.join(directory, entry.name));
+  }
+  rmdirSync(directory);
+}
