@@ -57,6 +57,13 @@ const PASS_DELAY_MS = 5;
 /** A pass that failed for a reason that may go away by itself is made again after this time. */
 const PASS_RETRY_MS = 2000;
 
+/**
+ * Leaves the blackhole behind the connected route of the containers' bridge, which has the same destination: with equal
+ * metrics one of the two could not be made, or the blackhole would swallow every packet. It is the metric that the
+ * kernel recommends for such routes (Documentation/networking/vrf.rst): routing daemons read it as distance 255.
+ */
+const BLACKHOLE_METRIC = 0xff002000;
+
 const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
 
 /**

@@ -320,6 +320,7 @@ export class FakeKernel implements Kernel {
       isOnlink: spec.isOnlink,
       scope: spec.destination.family === 4 ? spec.scope : 'global',
       protocol: ROUTE_PROTOCOL,
+      ...(spec.metric === undefined ? {} : { metric: spec.metric }),
     });
   }
 
