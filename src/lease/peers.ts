@@ -29,6 +29,8 @@ export interface PeerSetOptions {
   readonly own: OwnIdentity;
   /** Changes that come within that time are reported together. Default 50. */
   readonly debounceMs?: number;
+  /** A lease that vanishes and is back within that time has never been away. Default 1000. */
+  readonly leaveGraceMs?: number;
 }
 
 /** Numbers that only grow. */
@@ -49,15 +51,19 @@ export interface PeerCounters {
  * *API.* {@link seed} with the leases of an earlier run, {@link start}, then {@link peers} at any time and
  * {@link onChange}.
  *
- * *Rules.* A peer goes only when its key is deleted or missing from a listing; an unreadable value leaves what was
- * known, and a store that is away leaves everything. Of two keys for one IPv4 subnet the one written last counts. The
+ * *Rules.* A peer goes only when its key is deleted or missing from a listing, and then only after a grace: a host
+ * whose lease was deleted by mistake takes it again in a fraction of a second, and traffic to it goes on meanwhile. An
+ * unreadable value leaves what was known, and a store that is away leaves everything. Of two keys for one IPv4 subnet the one written last counts. The
  * own subnet is no peer, and neither is another lease with the own public address: traffic to it would come back here.
  */
 export class PeerSet {
   readonly #options: PeerSetOptions;
   readonly #debounceMs: number;
+  readonly #leaveGraceMs: number;
   /** Last readable lease of each key. */
   readonly #leases = new Map<string, Lease>();
+  /** Keys that are gone from the store while their lease still counts, with what cancels its end. */
+  readonly #leaving = new Map<string, () => void>();
   /** Revision of each key that is unreadable now. */
   readonly #bad = new Map<string, string>();
   readonly #callbacks = new Set<(peers: readonly Lease[]) => void>();
@@ -74,6 +80,7 @@ export class PeerSet {
     this.#options = options;
     this.#own = options.own;
     this.#debounceMs = options.debounceMs ?? 50;
+    this.#leaveGraceMs = options.leaveGraceMs ?? 1000;
   }
 
   /** The peers in order of their subnets. */
@@ -136,6 +143,8 @@ export class PeerSet {
     this.#isClosed = true;
     this.#subscription?.close();
     this.#cancelReport?.();
+    for (const cancel of this.#leaving.values()) cancel();
+    this.#leaving.clear();
     this.#callbacks.clear();
   }
 
@@ -147,10 +156,15 @@ export class PeerSet {
   }
 
   #takeSnapshot(leases: readonly LeaseRecord[], bad: readonly BadEntry[]): void {
-    this.#counters.snapshots++;
+    const isFirst = this.#counters.snapshots++ === 0;
     this.#isSynced = true;
     const listed = new Set([...leases, ...bad].map(({ key }) => key));
-    for (const key of [...this.#leases.keys()]) if (!listed.has(key)) this.#leases.delete(key);
+    for (const key of [...this.#leases.keys()]) {
+      if (listed.has(key)) continue;
+      // What an earlier run knew may have been gone for days.
+      if (isFirst) this.#leases.delete(key);
+      else this.#letGo(key);
+    }
     for (const key of [...this.#bad.keys()]) if (!listed.has(key)) this.#bad.delete(key);
     for (const lease of leases) this.#put(lease);
     for (const entry of bad) this.#noteBad(entry);
@@ -167,7 +181,7 @@ export class PeerSet {
           this.#noteBad(event.entry);
           break;
         case 'delete':
-          this.#leases.delete(event.key);
+          this.#letGo(event.key);
           this.#bad.delete(event.key);
           break;
       }
@@ -175,12 +189,29 @@ export class PeerSet {
     this.#schedule();
   }
 
+  #letGo(key: string): void {
+    if (this.#isClosed || this.#leaving.has(key) || !this.#leases.has(key)) return;
+    const cancel = this.#options.clock.after(this.#leaveGraceMs, () => {
+      this.#leaving.delete(key);
+      this.#leases.delete(key);
+      this.#schedule();
+    });
+    this.#leaving.set(key, cancel);
+  }
+
+  #stay(key: string): void {
+    this.#leaving.get(key)?.();
+    this.#leaving.delete(key);
+  }
+
   #put(lease: LeaseRecord): void {
+    this.#stay(lease.key);
     this.#leases.set(lease.key, lease);
     this.#bad.delete(lease.key);
   }
 
   #noteBad({ key, revision, error }: BadEntry): void {
+    this.#stay(key);
     if (this.#bad.get(key) === revision) return;
     this.#bad.set(key, revision);
     this.#counters.badEntries++;

@@ -24,7 +24,7 @@ describe('PeerSet', () => {
 
   function make(changes: Partial<PeerSetOptions> = {}): PeerSet {
     const own = { subnets: subnetsOf(1), publicIp: ip('192.0.2.1') };
-    const set = new PeerSet({ store: new MemoryStore(cluster), clock, log, own, ...changes });
+    const set = new PeerSet({ store: new MemoryStore(cluster), clock, log, own, leaveGraceMs: 0, ...changes });
     set.onChange((list) => calls.push(names(list)));
     return set;
   }
@@ -114,6 +114,21 @@ describe('PeerSet', () => {
     put(2);
     await clock.advance(1000);
     assert.deepEqual(calls, []);
+  });
+
+  // A key deleted by mistake is back as soon as its host has seen it; its peers dropped the traffic to it meanwhile.
+  it('keeps a peer that comes back within the grace, and lets one go after it', async () => {
+    peers = make({ leaveGraceMs: 1000 });
+    put(2);
+    put(3);
+    await start();
+    drop(2);
+    drop(3);
+    await clock.advance(900);
+    put(2);
+    assert.deepEqual(names(peers.peers), ['10.5.2.0/24', '10.5.3.0/24']);
+    await clock.advance(1000);
+    assert.deepEqual(calls, [['10.5.2.0/24']]);
   });
 
   it('keeps a peer whose value became unreadable, and counts and logs each bad revision once', async () => {
