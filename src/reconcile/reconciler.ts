@@ -56,7 +56,7 @@ export interface ReconcilerOptions {
 export interface DesiredOptions {
   /** Overlay networks; those of earlier calls count as well. */
   readonly scope?: readonly Prefix[];
-  /** Devices of a replaced flanneld to delete. */
+  /** Devices of a replaced flanneld to delete; without it those of the last call that named any. */
   readonly staleDevices?: readonly string[];
 }
 
@@ -330,7 +330,7 @@ export class Reconciler {
     const { rules } = this.ownership;
     const known = new Set(rules.scope.map(String));
     const scope = [...rules.scope, ...(options.scope ?? []).filter((network) => !known.has(network.toString()))];
-    const staleDevices = options.staleDevices ?? [];
+    const staleDevices = options.staleDevices ?? rules.staleDevices;
     if (scope.length > rules.scope.length || staleDevices.join() !== rules.staleDevices.join()) {
       this.ownership = new Ownership({ ...rules, scope, staleDevices }, this.desired);
       this.isSettled = false;

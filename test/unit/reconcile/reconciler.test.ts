@@ -598,6 +598,9 @@ describe('Reconciler', () => {
     rig.reconciler.setDesired(overlay([2]), { ...SCOPE, staleDevices: ['flannel.9'] });
     await rig.clock.advance(500);
     assert.equal(rig.kernel.getLink('flannel.9'), undefined);
+    const { dumps } = rig.kernel;
+    await rig.reach(overlay([2, 3]));
+    assert.equal(rig.kernel.dumps, dumps);
   });
 
   it('removes routes of a network that it had before', async () => {
