@@ -36,6 +36,10 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     if (s < 172800) return Math.floor(s / 3600) + ' h ' + Math.round((s % 3600) / 60) + ' min';
     return Math.round(s / 86400) + ' d';
   }
+  function roundUp(value) {
+    const power = 10 ** Math.floor(Math.log10(value));
+    return [1, 2, 3, 5, 10].find((step) => step * power >= value) * power;
+  }
   const sum = (values) => values.reduce((total, value) => total + value, 0);
 
   function totals(status) {
@@ -119,6 +123,7 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     if (dots.length <= SINGLE) return dots;
     const size = Math.ceil(dots.length / 300);
     const groups = [];
+    dots.sort((a, b) => a.isSkipped - b.isSkipped || (a.backend < b.backend ? -1 : a.backend > b.backend ? 1 : 0));
     for (const dot of dots) {
       const open = groups[groups.length - 1];
       if (open && open.count < size && open.backend === dot.backend && open.isSkipped === dot.isSkipped) {
@@ -138,8 +143,9 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     let radius = isLabelled ? 135 : 78;
     for (let left = dots.length; left > 0; radius += step) {
       const room = isLabelled ? left : Math.min(left, Math.floor((2 * Math.PI * radius) / 15));
+      const turn = -Math.PI / 2 + radius;
       for (let i = 0; i < room; i++) {
-        const angle = -Math.PI / 2 + (2 * Math.PI * (i + 0.5 * (places.length % 2))) / room;
+        const angle = (isLabelled ? -Math.PI / 2 : turn) + (2 * Math.PI * i) / room;
         places.push([radius * Math.cos(angle), radius * Math.sin(angle)]);
       }
       left -= room;
@@ -147,8 +153,9 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     const half = isLabelled ? 160 : Math.max(150, radius + 10), wide = isLabelled ? 235 : half;
     const picture = svg('svg', { viewBox: [-wide, -half, 2 * wide, 2 * half].join(' '), role: 'img', 'aria-label': 'this host and its peers' });
     const most = Math.max(1, ...dots.map((dot) => dot.bps));
+    const least = dots.map((dot) => dot.bps).sort((a, b) => b - a)[LABELLED] || 0;
     dots.forEach((dot, i) => {
-      const width = dot.bps > 0 ? 1 + 4 * Math.sqrt(dot.bps / most) : isLabelled ? 1 : 0;
+      const width = dot.bps > least ? 1 + 4 * Math.sqrt(dot.bps / most) : isLabelled ? 1 : 0;
       if (width > 0) picture.append(svg('line', { x1: 0, y1: 0, x2: places[i][0], y2: places[i][1], 'stroke-width': width, class: dot.bps > 0 ? 's' + palette.get(dot.backend) : 'link', 'stroke-opacity': dot.bps > 0 ? 0.55 : 1 }));
     });
     dots.forEach((dot, i) => {
@@ -173,8 +180,8 @@ export const PAGE_SCRIPT = String.raw`'use strict';
   }
 
   function drawPlot(id, series, unit) {
-    const width = 360, height = 130, left = 4, top = 14, bottom = 16;
-    const most = Math.max(1, ...series.flatMap((one) => one.values)) * 1.05;
+    const width = 480, height = 140, left = 0, top = 16, bottom = 17;
+    const most = roundUp(Math.max(1, ...series.flatMap((one) => one.values)));
     const now = history.length > 0 ? history[history.length - 1].at : 0, length = (HISTORY - 1) * POLL_MS;
     const x = (at) => width - ((now - at) / length) * (width - left);
     const y = (value) => height - bottom - (value / most) * (height - bottom - top);
@@ -193,12 +200,12 @@ export const PAGE_SCRIPT = String.raw`'use strict';
 
   function drawPlots(status) {
     const of = (key) => history.map((entry) => entry[key]);
-    drawPlot('packets', [{ name: 'out', colour: 0, values: of('txPps') }, { name: 'in', colour: 1, values: of('rxPps') }], 'packets/s');
+    drawPlot('packets', [{ name: 'out', colour: 0, values: of('txPps') }, { name: 'in', colour: 1, values: of('rxPps') }], 'pkt/s');
     drawPlot('bits', [{ name: 'out', colour: 0, values: of('txBps') }, { name: 'in', colour: 1, values: of('rxBps') }], 'bit/s');
     const counts = totals(status).drops;
     const reasons = Object.keys(counts).filter((reason) => counts[reason] > 0);
     const shown = reasons.sort((a, b) => counts[b] - counts[a]).slice(0, 8);
-    drawPlot('drops', shown.map((name, colour) => ({ name, colour, values: history.map((entry) => entry.drops[name] || 0) })), 'packets/s');
+    drawPlot('drops', shown.map((name, colour) => ({ name, colour, values: history.map((entry) => entry.drops[name] || 0) })), 'pkt/s');
     show('drop-totals', reasons.length === 0 ? 'No packet was dropped so far.' : 'Since the start: ' + reasons.map((reason) => reason + ' ' + counts[reason].toLocaleString('en')).join(', ') + '.');
   }
 
@@ -208,7 +215,8 @@ export const PAGE_SCRIPT = String.raw`'use strict';
       const chips = Object.keys(tunnel.offloads).map((name) => {
         const lost = tunnel.counters.downgrades[name] || 0;
         const why = tunnel.offloads[name] ? 'on' : tunnel.disabledOffloads.includes(name) ? 'switched off' : lost > 0 ? 'refused by the kernel' : 'off';
-        return html('span', { class: 'chip ' + (tunnel.offloads[name] ? 'on' : lost > 0 ? 'lost' : 'off') }, name + ': ' + why);
+        const tone = tunnel.offloads[name] ? 'on' : why.startsWith('refused') ? 'lost' : 'off';
+        return html('span', { class: 'chip ' + tone }, name + ': ' + why);
       });
       const c = tunnel.counters;
       const per = (packets, calls) => (calls > 0 ? (packets / calls).toFixed(1) : '0');

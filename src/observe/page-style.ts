@@ -19,8 +19,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .soft { color: var(--soft); } .bad { color: var(--bad); } .warn { color: var(--warn); } .good { color: var(--good); }
 .pill { border: 1.5px solid currentColor; border-radius: 99px; padding: 0 .7rem; font-weight: 600; white-space: nowrap; }
 .alarm { border-color: var(--bad); } [hidden] { display: none !important; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem 1.2rem; }
-.tile b { display: block; font-size: 1.05rem; overflow-wrap: anywhere; } .tile span { font-size: .85rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.4rem, 1fr)); gap: .8rem 1.2rem; }
+.tile:first-child { grid-column: span 2; } .tile b { display: block; font-size: 1rem; overflow-wrap: anywhere; } .tile span { font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { fill: var(--text); font: 11px system-ui, sans-serif; } svg text.soft { fill: var(--soft); }
 .link { stroke: var(--line); } .node { stroke: var(--card); stroke-width: 1.5; } .node.skip { fill: var(--card); stroke: var(--bad); stroke-width: 2; }
@@ -30,7 +30,7 @@ svg text { fill: var(--text); font: 11px system-ui, sans-serif; } svg text.soft 
 .s5 { stroke: var(--c5); } .s6 { stroke: var(--c6); } .s7 { stroke: var(--c7); }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); } .f4 { fill: var(--c4); }
 .f5 { fill: var(--c5); } .f6 { fill: var(--c6); } .f7 { fill: var(--c7); }
-.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .85rem; margin-top: .4rem; min-height: 1.3rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .85rem; margin: .4rem 0 .5rem; min-height: 1.3rem; }
 .legend svg { display: inline-block; width: .8rem; height: .8rem; vertical-align: -1px; margin-right: .3rem; }
 .chips { display: flex; flex-wrap: wrap; gap: .4rem; margin: .3rem 0 .8rem; }
 .chip { border: 1px solid var(--line); border-radius: 6px; padding: .1rem .5rem; font-size: .88rem; } .chip.on { border-color: var(--good); }
@@ -42,5 +42,5 @@ tr:last-child td { border-bottom: 0; } ul { margin: 0; padding-left: 1.1rem; } l
 input { font: inherit; width: 100%; max-width: 20rem; padding: .3rem .6rem; margin-bottom: .6rem; color: inherit; background: var(--bg); border: 1px solid var(--line); border-radius: 6px; }
 @media (min-width: 52rem) { .half { grid-column: span 6; } .third { grid-column: span 4; } }
 @media (max-width: 32rem) { header, main { padding-left: .6rem; padding-right: .6rem; } section { padding: .8rem .7rem; }
-  td.wide, th.wide { display: none; } .tiles { grid-template-columns: 1fr 1fr; } }
+  td.wide, th.wide { display: none; } .tiles { grid-template-columns: 1fr 1fr; } .tile:last-child { grid-column: span 2; } }
 `;

@@ -1,0 +1,183 @@
+import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane/tunnel.js';
+import { STATUS_VERSION, type DaemonStatus, type PeerStatus } from '../../src/observe/status.js';
+import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
+
+/** A peer with the subnet `10.<100 + index / 256>.<index % 256>.0/24`; every seventh uses vxlan, index 3 is not reached. */
+export function samplePeer(index: number, packets = 1000): PeerStatus {
+  const isKernel = index % 7 === 6;
+  return {
+    subnet: `10.${100 + Math.floor(index / 256)}.${index % 256}.0/24`,
+    ipv6Subnet: index % 2 === 0 ? `2001:db8:${index.toString(16)}::/64` : null,
+    publicIp: `198.51.100.${(index % 250) + 1}`,
+    publicIpv6: null,
+    backend: isKernel ? 'vxlan' : 'udp',
+    isReservation: index === 1,
+    traffic: isKernel
+      ? null
+      : { txPackets: packets, txBytes: packets * 900, rxPackets: packets * 2, rxBytes: packets * 2400 },
+    skipped: index === 3 ? { reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
+  };
+}
+
+/** Counters of a tunnel in which every kind of thing happened at least once. */
+export function sampleTunnelCounters(scale = 1): TunnelCounters {
+  const numbered = <T extends string>(names: readonly T[]): Record<T, number> =>
+    Object.fromEntries(names.map((name, index) => [name, (index + 1) * scale])) as Record<T, number>;
+  return {
+    txPackets: 40_000 * scale,
+    txBytes: 50_000_000 * scale,
+    rxPackets: 60_000 * scale,
+    rxBytes: 80_000_000 * scale,
+    tunReads: 1000 * scale,
+    tunWrites: 3000 * scale,
+    socketSends: 1200 * scale,
+    socketReceives: 1800 * scale,
+    icmpSent: { 'unreachable-net': 4, 'time-exceeded': 2, 'frag-needed': 1 },
+    icmpLimited: 3,
+    drops: numbered(DROP_REASONS),
+    downgrades: { ...numbered(OFFLOADS), udpSegment: 1 },
+    packetsPerRead: [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    packetsPerSend: [9, 8, 7, 6, 5, 4, 3, 2, 1],
+    packetsPerWrite: [5, 0, 0, 0, 0, 0, 0, 0, 5],
+    workerCpuSeconds: [1.5, 2.25],
+  };
+}
+
+/** A status in which nothing is empty and no metric is absent, with the given fields replaced. */
+export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus {
+  const kinds = { ...zeroPerKind(), route: 3, fdb: 2 };
+  return {
+    statusVersion: STATUS_VERSION,
+    version: 'v0.1.0',
+    hostName: 'node-1.example.net',
+    pid: 4711,
+    startedAt: '2026-01-02T03:04:05.000Z',
+    uptimeSeconds: 93_784.5,
+    isReady: true,
+    notReadyBecause: [],
+    network: {
+      ipv4: '10.96.0.0/11',
+      ipv6: '2001:db8::/48',
+      subnetLen: 24,
+      ipv6SubnetLen: 64,
+      backend: 'udp',
+      rejected: null,
+    },
+    lease: {
+      state: 'held',
+      subnet: '10.99.7.0/24',
+      ipv6Subnet: '2001:db8:0:7::/64',
+      publicIp: '192.0.2.1',
+      publicIpv6: null,
+      backend: 'udp',
+      revision: '1234',
+      isReservation: false,
+      ageSeconds: 5400,
+      expiresInSeconds: 86_100,
+      counters: { renewals: 18, failedRenewals: 2, losses: 1, overwrites: 0, lostRaces: 1 },
+    },
+    underlay: {
+      device: 'eth0',
+      ifindex: 2,
+      mtu: 1500,
+      address: '192.0.2.1',
+      addressV6: null,
+      publicIp: '192.0.2.1',
+      publicIpv6: null,
+    },
+    mtu: 1472,
+    backends: ['udp', 'vxlan'],
+    peers: Array.from({ length: 12 }, (_, index) => samplePeer(index)),
+    peerSet: {
+      isSynced: true,
+      badKeys: ['10.96.0.300-24'],
+      counters: { joined: 14, changed: 3, left: 2, snapshots: 1, badEntries: 1 },
+    },
+    devices: [
+      {
+        name: 'flannel0',
+        isUp: true,
+        mtu: 1472,
+        txPackets: 40_100,
+        txBytes: 50_000_400,
+        rxPackets: 60_000,
+        rxBytes: 80_000_000,
+        txDropped: 3,
+        rxDropped: 0,
+        txErrors: 1,
+        rxErrors: 0,
+      },
+    ],
+    tunnels: [
+      {
+        kind: 'native',
+        device: 'flannel0',
+        workers: 2,
+        offloads: {
+          vnetHdr: true,
+          tso: true,
+          uso: false,
+          udpSegment: false,
+          udpGro: true,
+          tcpMerge: true,
+          udpMerge: true,
+          batch: true,
+        },
+        disabledOffloads: ['uso'],
+        generation: 17,
+        counters: sampleTunnelCounters(),
+      },
+    ],
+    reconcile: {
+      isConverged: true,
+      conflicts: ['cannot route 10.100.9.0/24: eth1 has that route; remove it'],
+      failures: [{ object: 'fdb flannel.1 02:00:00:00:00:01', error: 'ENOSPC', attempt: 2 }],
+      blocked: 1,
+      runs: 310,
+      dumps: 300,
+      lostEvents: 1,
+      changes: { ...zeroChanges(), route: { add: 20, replace: 1, set: 0, del: 4 } },
+      drift: kinds,
+      failed: kinds,
+      lastRunMs: 1.75,
+    },
+    firewall: {
+      mode: 'iptables',
+      isInPlace: true,
+      repaired: {
+        'chain-missing': 1,
+        'chain-changed': 0,
+        'jump-missing': 2,
+        'jump-duplicate': 0,
+        'table-missing': 0,
+        'table-changed': 0,
+      },
+      lastError: null,
+    },
+    store: {
+      isConnected: true,
+      endpoint: '192.0.2.10:2379',
+      error: null,
+      counters: { roundTrips: 4000, errors: { ERR_ETCD_UNAVAILABLE: 7 }, watchRestarts: 2, compactions: 1 },
+    },
+    subnetFile: { path: '/run/flannel/subnet.env', writtenAt: '2026-01-02T03:04:06.000Z', error: null },
+    dockerHint: null,
+    problems: [
+      {
+        at: '2026-01-02T04:00:00.000Z',
+        level: 'warn',
+        message: 'reverted a change made by somebody else',
+        detail: 'kind=route count=1',
+        hint: null,
+      },
+      {
+        at: '2026-01-02T04:10:00.000Z',
+        level: 'error',
+        message: 'lease lost',
+        detail: 'subnet=10.99.7.0/24',
+        hint: 'see which host took it',
+      },
+    ],
+    ...changes,
+  };
+}

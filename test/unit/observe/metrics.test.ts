@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { METRIC_FAMILIES } from '../../../src/observe/metric-families.js';
+import { Metrics } from '../../../src/observe/metrics.js';
+import type { DaemonStatus } from '../../../src/observe/status.js';
+import { sampleStatus, sampleTunnelCounters } from '../../support/sample-status.js';
+
+const textOf = (status: DaemonStatus): Promise<string> => new Metrics({ status: () => status }).text();
+
+describe('Metrics', () => {
+  it('shows a sample of every family when nothing in the status is empty', async () => {
+    const text = await textOf(sampleStatus());
+    for (const { name } of METRIC_FAMILIES) {
+      assert.match(text, new RegExp(`^${name}(_bucket)?(\\{| )`, 'm'), name);
+    }
+  });
+
+  for (const [what, line] of [
+    ['readiness', 'tsflannel_ready 1'],
+    ['the lease', 'tsflannel_lease_remaining_seconds 86100'],
+    ['the state among all states', 'tsflannel_lease_state{state="held"} 1'],
+    ['the states it is not in', 'tsflannel_lease_state{state="lost"} 0'],
+    ['renewals', 'tsflannel_lease_renewals_total 18'],
+    ['errors by code', 'tsflannel_store_errors_total{code="ERR_ETCD_UNAVAILABLE"} 7'],
+    ['peers by backend', 'tsflannel_peers{backend="udp"} 11'],
+    ['skipped peers', 'tsflannel_peers_skipped 1'],
+    ['drift by kind', 'tsflannel_reconcile_drift_total{kind="route"} 3'],
+    ['changes by kind and verb', 'tsflannel_reconcile_changes_total{kind="route",verb="add"} 20'],
+    ['drops by reason', 'tsflannel_tunnel_drops_total{device="flannel0",reason="no-route"} 7'],
+    ['offloads in use', 'tsflannel_tunnel_offload_active{device="flannel0",offload="tso"} 1'],
+    ['offloads not in use', 'tsflannel_tunnel_offload_active{device="flannel0",offload="uso"} 0'],
+    ['ICMP errors', 'tsflannel_tunnel_icmp_sent_total{device="flannel0",error="frag-needed"} 1'],
+    ['CPU time per worker', 'tsflannel_tunnel_worker_cpu_seconds_total{device="flannel0",worker="1"} 2.25'],
+    ['batches of one packet', 'tsflannel_tunnel_packets_per_read_bucket{device="flannel0",le="1"} 1'],
+    ['batches of up to 4 packets', 'tsflannel_tunnel_packets_per_read_bucket{device="flannel0",le="4"} 6'],
+    ['all batches', 'tsflannel_tunnel_packets_per_read_bucket{device="flannel0",le="+Inf"} 45'],
+    ['the number of batches', 'tsflannel_tunnel_packets_per_read_count{device="flannel0"} 45'],
+  ] as const) {
+    it(`shows ${what}`, async () => {
+      const lines = (await textOf(sampleStatus())).split('\n');
+      assert.ok(
+        lines.includes(line),
+        lines.filter((other) => other.startsWith(line.split(/[{ ]/)[0] ?? '')).join('\n'),
+      );
+    });
+  }
+
+  it('declares batch counts as a histogram', async () => {
+    assert.match(await textOf(sampleStatus()), /^# TYPE tsflannel_tunnel_packets_per_send histogram$/m);
+  });
+
+  it('leaves out what has no value instead of telling 0', async () => {
+    const lease = sampleStatus().lease;
+    assert.ok(lease !== null);
+    const text = await textOf(
+      sampleStatus({ mtu: null, lease: { ...lease, expiresInSeconds: null, isReservation: true } }),
+    );
+    assert.doesNotMatch(text, /^tsflannel_mtu_bytes /m);
+    assert.doesNotMatch(text, /^tsflannel_lease_remaining_seconds /m);
+    assert.match(text, /^tsflannel_lease_reserved 1$/m);
+  });
+
+  it('forgets what is gone: each scrape is one snapshot', async () => {
+    let status = sampleStatus();
+    const metrics = new Metrics({ status: () => status });
+    assert.match(await metrics.text(), /flannel0/);
+    status = sampleStatus({ tunnels: [], devices: [], lease: null, peers: [], backends: [] });
+    const text = await metrics.text();
+    assert.doesNotMatch(text, /flannel0|backend="udp"|10\.99\.7\.0/);
+    assert.match(text, /^tsflannel_lease_state\{state="acquiring"\} 1$/m);
+  });
+
+  it('follows counters up, and down when a tunnel was opened anew', async () => {
+    let scale = 1;
+    const [tunnel] = sampleStatus().tunnels;
+    assert.ok(tunnel !== undefined);
+    const metrics = new Metrics({
+      status: () => sampleStatus({ tunnels: [{ ...tunnel, counters: sampleTunnelCounters(scale) }] }),
+    });
+    const packets = async (): Promise<number> =>
+      Number(/^tsflannel_tunnel_transmit_packets_total\{.*\} (\d+)$/m.exec(await metrics.text())?.[1]);
+    assert.equal(await packets(), 40_000);
+    scale = 3;
+    assert.equal(await packets(), 120_000);
+    scale = 0;
+    assert.equal(await packets(), 0);
+  });
+
+  it('takes one snapshot for scrapes at the same time', async () => {
+    let asked = 0;
+    const metrics = new Metrics({
+      status: () => {
+        asked++;
+        return sampleStatus();
+      },
+    });
+    const [first, second] = await Promise.all([metrics.text(), metrics.text()]);
+    assert.equal(first, second);
+    assert.equal(asked, 1);
+    await metrics.text();
+    assert.equal(asked, 2);
+  });
+
+  it('escapes what comes from elsewhere', async () => {
+    const lease = sampleStatus().lease;
+    assert.ok(lease !== null);
+    const text = await textOf(sampleStatus({ lease: { ...lease, backend: 'a"b\\c\nd' } }));
+    assert.match(text, /backend="a\\"b\\\\c\\nd"/);
+  });
+});
+
+describe('docs/metrics.md', () => {
+  const page = readFileSync(new URL('../../../docs/metrics.md', import.meta.url), 'utf8');
+  const rows = [
+    ...page.matchAll(
+      /^\| `(?<name>[a-z_0-9]+)` \| (?<type>\w+) \| (?<labels>[^|]*) \| (?<unit>[^|]*) \| (?<help>.*) \|$/gm,
+    ),
+  ].map(({ groups }) => ({
+    name: groups?.name,
+    type: groups?.type,
+    labels: [...(groups?.labels ?? '').matchAll(/`(\w+)`/g)].map((match) => match[1]),
+    help: groups?.help?.trim(),
+  }));
+
+  it('lists all metrics of the overlay with type, labels and meaning, and no others', () => {
+    const expected = METRIC_FAMILIES.map(({ name, type, labels, help }) => ({ name, type, labels: [...labels], help }));
+    const sort = <T extends { readonly name: string | undefined }>(list: readonly T[]): T[] =>
+      [...list].sort((a, b) => String(a.name).localeCompare(String(b.name)));
+    assert.deepEqual(sort(rows.filter((row) => row.name?.startsWith('tsflannel_'))), sort(expected));
+  });
+
+  it('lists the metrics of process and runtime, and no others', () => {
+    const others = new Metrics({ status: () => sampleStatus() }).names.filter((name) => !name.startsWith('tsflannel_'));
+    const listed = [...page.matchAll(/`((?:process|nodejs)_[a-z_0-9]+)`/g)].map((match) => match[1]);
+    assert.deepEqual([...new Set(listed)].sort(), [...others].sort());
+  });
+});
+
+describe('docs/alerts.yml', () => {
+  it('asks only for metrics that exist', () => {
+    const rules = readFileSync(new URL('../../../docs/alerts.yml', import.meta.url), 'utf8');
+    const known = METRIC_FAMILIES.map(({ name }) => name);
+    const used = [...rules.matchAll(/\btsflannel_[a-z_]+/g)].map((match) => match[0]);
+    assert.ok(used.length > 10);
+    assert.deepEqual(
+      used.filter((name) => !known.includes(name)),
+      [],
+    );
+  });
+});
