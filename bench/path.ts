@@ -1,4 +1,5 @@
 import { makeBed } from './bed.js';
+import { watchCpu } from './cpu.js';
 import { measureMicro } from './micro.js';
 import type { PathOptions } from './options.js';
 import { EFFORTS, probesFor } from './probes.js';
@@ -62,8 +63,12 @@ async function* measureCell(
   onProbe: (name: string) => void,
 ): AsyncGenerator<Omit<Sample, 'round' | 'link' | 'case'>> {
   const effort = isQuick ? EFFORTS.quick : EFFORTS.full;
+  const finish = watchCpu();
   const bed = await makeBed(cell.case, cell.link);
+  const { foreignShare, stealShare } = finish();
   try {
+    const readings = { start: bed.startMs, memory: bed.idleBytes / 1e6 };
+    yield { probe: 'daemon', readings, foreignShare, stealShare, tries: 1 };
     for (const probe of probesFor(cell.case, cell.link, isQuick)) {
       onProbe(probe.name);
       const { value, cpu, tries } = await undisturbed(async () => probe.run(bed, effort, generator), effort.mostTries);

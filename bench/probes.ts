@@ -116,19 +116,12 @@ const requests: Probe = {
   },
 };
 
-/** What was seen while the bed was made. */
-const daemon: Probe = {
-  name: 'daemon',
-  run: async (bed) => Promise.resolve({ readings: { start: bed.startMs, memory: bed.idleBytes / 1e6 } }),
-};
-
 /** The probes for a case. */
 export function probesFor(entry: Case, link: LinkModel, isQuick: boolean): readonly Probe[] {
   const [small1, small64] = [smallPackets('small1', 1), smallPackets('small64', 64)];
-  if (isQuick) return [daemon, tcp, idleRtt, ...(link === 'wire' ? [small1] : [])];
+  if (isQuick) return [tcp, idleRtt, ...(link === 'wire' ? [small1] : [])];
   if (entry.scope === 'offload') return [tcp, small1, idleRtt];
   return [
-    daemon,
     tcp,
     throughput('tcp1Reverse', { isReverse: true }),
     throughput('tcp4', { streams: 4 }),
