@@ -1,18 +1,21 @@
-import { OverlayState, type OverlayResult } from './backend/overlay-state.js';
+import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
 import { backendFor } from './backend/registry.js';
-import type { Backend, BackendOptions, HostFacts, SkippedPeer } from './backend/backend.js';
+import type { Backend, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import type { DaemonOptions } from './config/flags.js';
-import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from './config/network-config.js';
+import type { NetworkConfig } from './config/network-config.js';
 import { HostFactsSource } from './daemon/host-facts.js';
 import { readHostIdentity } from './daemon/host-identity.js';
+import { NetworkSource } from './daemon/network-source.js';
+import { PassLoop } from './daemon/pass-loop.js';
+import { SkippedPeers } from './daemon/skipped-peers.js';
+import { SubnetFile } from './daemon/subnet-file.js';
 import { ProblemLog } from './daemon/problem-log.js';
 import { describeDaemon } from './daemon/status.js';
 import { LingeringBackends } from './daemon/lingering.js';
 import { type SavedState, StateDirectory } from './daemon/saved-state.js';
 import { inheritedTunnels, storeTunnels } from './daemon/tunnel-store.js';
 import { openTunnelFor } from './dataplane/open.js';
-import { type PreviousSubnetEnv, formatSubnetEnv, readSubnetEnv, writeSubnetEnv } from './docker/subnet-env.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
 import { EtcdStore } from './etcd/store.js';
 import { Firewall, type FirewallSpec } from './firewall/firewall.js';
@@ -21,9 +24,9 @@ import type { Prefix } from './ip/prefix.js';
 import { doesFit } from './lease/allocator.js';
 
 import { LeaseKeeper } from './lease/keeper.js';
-import { type Lease, type LeaseAttributes, backendOf } from './lease/lease.js';
+import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
-import type { LeaseStore, Subscription, TextEntry } from './lease/store.js';
+import type { LeaseStore, Subscription } from './lease/store.js';
 import type { Logger } from './log.js';
 import { Netlink } from './netlink/netlink.js';
 import type { DesiredState, RouteSpec } from './reconcile/desired.js';
@@ -50,12 +53,6 @@ const STORE_GRACE_MS = 1000;
 
 /** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
 const CONVERGE_TIMEOUT_MS = 5000;
-
-/** Time from the first of several causes to the pass that handles all of them. */
-const PASS_DELAY_MS = 5;
-
-/** A pass that failed for a reason that may go away by itself is made again after this time. */
-const PASS_RETRY_MS = 2000;
 
 /**
  * Leaves the blackhole behind the connected route of the containers' bridge, which has the same destination: with equal
@@ -93,6 +90,10 @@ export class Daemon implements StatusSource {
   private readonly stateDirectory: StateDirectory;
   private readonly overlay = new OverlayState();
   private readonly lingering: LingeringBackends;
+  private readonly config: NetworkSource;
+  private readonly subnetFile: SubnetFile;
+  private readonly skippedPeers: SkippedPeers;
+  private readonly passes: PassLoop;
   private readonly inheritedDevice: string | undefined;
   private facts: HostFactsSource | undefined;
   private underlay: UnderlayWatcher | undefined;
@@ -102,29 +103,14 @@ export class Daemon implements StatusSource {
   private following: Subscription | undefined;
   private server: ObserveServer | undefined;
 
-  private network: NetworkConfig | undefined;
-  private networkText = '';
-  private readonly optionsByType = new Map<string, BackendOptions>();
   private saved: SavedState | undefined;
-  private previousEnv: PreviousSubnetEnv | undefined;
-  private writtenEnv: string | undefined;
-  private writtenAtMs: number | undefined;
-  private subnetFileError: string | undefined;
-  private mtu: number | undefined;
-  private dockerHint: string | undefined;
-  private rejectedConfig: string | undefined;
   private staleDevices: readonly string[] = [];
   private result: OverlayResult | undefined;
-  private skippedTold = new Map<string, string>();
   private publishedBackend: string | undefined;
   private lastFirewall = '';
   private problem: string | undefined;
 
-  private cancelPass: (() => void) | undefined;
-  private passing: Promise<void> | undefined;
-  private isStale = false;
   private isStopping = false;
-  private hasStarted = false;
   private hasToldReady = false;
   private failStart: (error: unknown) => void = () => {};
 
@@ -173,7 +159,11 @@ export class Daemon implements StatusSource {
     });
     this.firewall = new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 });
     this.stateDirectory = new StateDirectory(options.stateDir, log, (ms, callback) => clock.after(ms, callback));
-    this.lingering = new LingeringBackends(clock, () => this.trigger());
+    this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
+    this.subnetFile = new SubnetFile(options.subnetFile, clock, log);
+    this.skippedPeers = new SkippedPeers(log);
+    this.passes = new PassLoop(clock, () => this.passAndReport());
+    this.lingering = new LingeringBackends(clock, () => this.passes.trigger());
   }
 
   /**
@@ -184,12 +174,12 @@ export class Daemon implements StatusSource {
   async start(): Promise<void> {
     const { healthzIp: ip, healthzPort: port, statusSocket } = this.options;
     this.server = await ObserveServer.start({ ip, port, statusSocket, source: this, log: this.log, clock: this.clock });
-    this.previousEnv = await this.readPreviousEnv();
+    await this.subnetFile.load();
     this.facts = await HostFactsSource.open({
       netlink: this.netlink,
       tunDevice: this.inheritedDevice,
       identity: await readHostIdentity(),
-      onRoutesChanged: () => this.trigger(),
+      onRoutesChanged: () => this.passes.trigger(),
     });
     this.saved = await this.stateDirectory.load();
     this.service.status('waiting for etcd');
@@ -197,16 +187,17 @@ export class Daemon implements StatusSource {
       this.log.warn('etcd does not answer, going on with the last known configuration and peers', {
         count: this.saved.peers.length,
       });
-      this.takeConfig(this.saved.config);
+      this.config.take(this.saved.config);
     }
     const failed = new Promise<never>((_resolve, reject) => {
       this.failStart = reject;
     });
-    this.following = this.store.followConfig((entry) => this.onConfig(entry));
-    this.hasStarted = true;
-    this.trigger();
+    this.following = this.store.followConfig((entry) => {
+      if (this.config.take(entry?.text)) this.passes.trigger();
+    });
+    this.passes.start();
     this.service.startWatchdog(() => !this.isStopping);
-    await Promise.race([failed, this.firstPass()]);
+    await Promise.race([failed, this.passes.settled()]);
     this.failStart = () => {};
   }
 
@@ -218,12 +209,11 @@ export class Daemon implements StatusSource {
     if (this.isStopping) return;
     this.isStopping = true;
     this.service.stopping();
-    this.cancelPass?.();
     this.lingering.close();
     this.following?.close();
     this.underlay?.close();
     this.facts?.close();
-    await this.passing;
+    await this.passes.close();
     this.peers?.close();
     await this.keeper?.close();
     await this.stateDirectory.flush();
@@ -242,11 +232,11 @@ export class Daemon implements StatusSource {
       pid: this.pid,
       startedAtMs: this.startedAtMs,
       notReadyBecause: this.reasonsNotReady(),
-      network: this.network,
-      rejectedConfig: this.rejectedConfig,
+      network: this.config.network,
+      rejectedConfig: this.config.rejected,
       keeper: this.keeper,
       underlay: this.underlay?.state.underlay,
-      mtu: this.mtu,
+      mtu: this.subnetFile.mtu,
       overlay: this.result,
       peers: this.peers?.peers ?? [],
       peerSet: this.peers,
@@ -255,12 +245,8 @@ export class Daemon implements StatusSource {
       disabledOffloads: this.options.disableOffloads,
       firewall: this.firewall,
       store: this.store,
-      subnetFile: {
-        path: this.options.subnetFile,
-        writtenAt: this.writtenAtMs === undefined ? null : new Date(this.writtenAtMs).toISOString(),
-        error: this.subnetFileError ?? null,
-      },
-      dockerHint: this.dockerHint,
+      subnetFile: this.subnetFile.status,
+      dockerHint: this.subnetFile.dockerHint,
       problems: this.log.problems,
     });
   }
@@ -268,10 +254,10 @@ export class Daemon implements StatusSource {
   /** What is still missing until lease, kernel and packet path are all in place, in words. */
   private reasonsNotReady(): readonly string[] {
     const reasons: string[] = [];
-    if (this.network === undefined) reasons.push('no valid network configuration');
+    if (this.config.network === undefined) reasons.push('no valid network configuration');
     if (this.problem !== undefined) reasons.push(this.problem);
     if (!this.isLeaseHeld) reasons.push('no lease');
-    if (this.writtenEnv === undefined) reasons.push('subnet file not written');
+    if (this.subnetFile.mtu === undefined) reasons.push('subnet file not written');
     const { isConverged, failures } = this.reconciler.status;
     const essential = new Set(['link', 'address', 'tunnel', 'sysctl']);
     const missing = failures.filter(({ key }) => essential.has(kindOf(key)));
@@ -281,13 +267,6 @@ export class Daemon implements StatusSource {
   }
 
   // Inputs
-
-  private async readPreviousEnv(): Promise<PreviousSubnetEnv | undefined> {
-    const file = this.options.subnetFile;
-    const env = await readSubnetEnv(file);
-    for (const detail of env?.problems ?? []) this.log.warn('value in subnet file ignored', { file, detail });
-    return env;
-  }
 
   /** @throws {@link OverlayError} `ERR_ETCD_AUTH`: no retry can mend wrong credentials. */
   private async hasStoreAnswered(): Promise<boolean> {
@@ -308,99 +287,40 @@ export class Daemon implements StatusSource {
     }
   }
 
-  private onConfig(entry: TextEntry | undefined): void {
-    if (this.isStopping) return;
-    if (entry === undefined) {
-      this.log.error('network configuration missing', {
-        key: `${this.options.etcdPrefix}/config`,
-        hint: `etcdctl put ${this.options.etcdPrefix}/config '{"Network": "10.5.0.0/16"}'`,
-        ...(this.network === undefined ? {} : { detail: 'going on with the last one' }),
-      });
-      return;
-    }
-    this.takeConfig(entry.text);
-  }
-
-  private takeConfig(text: string): void {
-    this.rejectedConfig = undefined;
-    if (text === this.networkText) return;
-    let network: NetworkConfig;
-    try {
-      network = parseNetworkConfig(text);
-      backendFor(network.backendType);
-    } catch (error) {
-      this.rejectedConfig = describeError(error);
-      this.log.error('network configuration not valid', {
-        key: `${this.options.etcdPrefix}/config`,
-        error,
-        ...(this.network === undefined ? {} : { kind: 'going on with the last one' }),
-      });
-      return;
-    }
-    for (const key of unknownConfigKeys(text)) this.log.warn('key of the network configuration is not used', { key });
-    this.log.info(this.network === undefined ? 'network configuration read' : 'network configuration changed', {
-      subnet: network.ipv4?.network.toString(),
-      ipv6Subnet: network.ipv6?.network.toString(),
-      backend: network.backendType,
-      ...(this.network === undefined ? {} : { from: this.network.backendType }),
-    });
-    this.network = network;
-    this.networkText = text;
-    this.optionsByType.set(network.backendType, network.backendOptions);
-    this.trigger();
-  }
-
   // The pass
 
-  /** Has a pass made soon; causes that come together become one pass. */
-  private trigger(delayMs = PASS_DELAY_MS): void {
-    this.isStale = true;
-    if (this.isStopping || !this.hasStarted || this.passing !== undefined || this.cancelPass !== undefined) return;
-    this.cancelPass = this.clock.after(delayMs, () => {
-      this.cancelPass = undefined;
-      this.isStale = false;
-      this.passing = this.passAndReport().finally(() => {
-        this.passing = undefined;
-        if (this.isStale) this.trigger();
-      });
-    });
-  }
-
-  private async firstPass(): Promise<void> {
-    while (!this.isStopping && (this.isStale || this.passing !== undefined)) {
-      await this.passing;
-      await this.clock.sleep(PASS_DELAY_MS);
-    }
-  }
-
-  private async passAndReport(): Promise<void> {
+  private async passAndReport(): Promise<'done' | 'retry'> {
     try {
       await this.pass();
       if (this.problem !== undefined) this.log.info('works again after an earlier problem');
       this.problem = undefined;
+      return 'done';
     } catch (error) {
       if (isOverlayError(error, 'ERR_UNDERLAY') && this.underlay === undefined) {
         this.failStart(error);
-        return;
+        return 'done';
       }
       const text = describeError(error);
       if (text !== this.problem) this.log.error('cannot carry the overlay as configured', { error });
       this.problem = text;
-      this.cancelPass ??= this.clock.after(PASS_RETRY_MS, () => {
-        this.cancelPass = undefined;
-        this.trigger();
-      });
+      return 'retry';
     }
   }
 
   private async pass(): Promise<void> {
-    const { network, facts: source } = this;
+    const {
+      facts: source,
+      config: { network },
+    } = this;
     if (network === undefined || source === undefined) return;
     const { underlay } = (await this.followUnderlay(network)).state;
     const backend = backendFor(network.backendType);
     backend.check(network, network.backendOptions, underlay);
     const peers = this.peers?.peers ?? this.saved?.peers ?? [];
-    const facts = await source.refresh({ underlay, onLinkAddresses: this.onLinkAddresses(backend, peers) });
+    const facts = await source.refresh({
+      underlay,
+      onLinkAddresses: onLinkQuestions(peers, (type) => this.config.optionsFor(type)),
+    });
     const attributes = attributesFor(backend, network, facts);
     this.keepLease(network, attributes);
     const own = this.ownLease(network, attributes);
@@ -417,9 +337,10 @@ export class Daemon implements StatusSource {
     this.publishedBackend = network.backendType;
     this.keeper?.publish(attributes);
     await this.applyFirewall(network, own);
-    await this.writeEnv(network, own, backend.mtu(network, network.backendOptions, underlay));
+    const mtu = backend.mtu(network, network.backendOptions, underlay);
+    await this.subnetFile.update({ network, lease: own, mtu, isMasquerading: this.options.ipMasq });
     if (this.isLeaseHeld) {
-      this.stateDirectory.save({ config: this.networkText, own, peers: this.peers?.peers ?? peers });
+      this.stateDirectory.save({ config: this.config.text, own, peers: this.peers?.peers ?? peers });
     }
     this.tellReady();
   }
@@ -435,7 +356,7 @@ export class Daemon implements StatusSource {
       request: { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6, families },
       clock: this.clock,
       logger: this.log,
-      onChange: () => this.trigger(),
+      onChange: () => this.passes.trigger(),
     });
     this.underlay?.close();
     this.underlay = watcher;
@@ -449,24 +370,20 @@ export class Daemon implements StatusSource {
       return;
     }
     const { store, clock, log } = this;
-    const { subnet, ipv6Subnet } = this.previousEnv ?? {};
     this.keeper = new LeaseKeeper({
       store,
       clock,
       log,
       network,
       attributes,
-      previousSubnets: {
-        ...(subnet === undefined ? {} : { subnet }),
-        ...(ipv6Subnet === undefined ? {} : { ipv6Subnet }),
-      },
+      previousSubnets: this.subnetFile.previousSubnets,
       renewMarginMinutes: this.options.subnetLeaseRenewMargin,
     });
-    this.keeper.onChange(() => this.trigger());
+    this.keeper.onChange(() => this.passes.trigger());
     this.keeper.start();
     this.peers = new PeerSet({ store, clock, log, own: { subnets: undefined, publicIp: attributes.publicIp } });
     if (this.saved !== undefined) this.peers.seed(this.saved.peers);
-    this.peers.onChange(() => this.trigger());
+    this.peers.onChange(() => this.passes.trigger());
     this.peers.start();
   }
 
@@ -489,20 +406,6 @@ export class Daemon implements StatusSource {
     return isUsable ? saved : undefined;
   }
 
-  private onLinkAddresses(own: Backend, peers: readonly Lease[]): IpAddress[] {
-    const asking = new Set<string>();
-    const types = new Set([own.type, ...peers.map((peer) => backendOf(peer.attributes))]);
-    for (const type of types) {
-      const options = this.optionsByType.get(type) ?? {};
-      if (isKnown(type) && backendFor(type).asksOnLink(options)) asking.add(type);
-    }
-    return peers
-      .filter((peer) => asking.has(backendOf(peer.attributes)))
-      .flatMap(({ attributes: { publicIp, publicIpv6 } }) =>
-        publicIpv6 === undefined ? [publicIp] : [publicIp, publicIpv6],
-      );
-  }
-
   // Outputs
 
   private async desire(network: NetworkConfig, host: HostFacts, own: Lease, peers: readonly Lease[]): Promise<void> {
@@ -513,38 +416,18 @@ export class Daemon implements StatusSource {
       host,
       own,
       peers,
-      optionsFor: (type) => this.optionsByType.get(type) ?? {},
+      optionsFor: (type) => this.config.optionsFor(type),
       lingering: this.lingering.types,
     });
     this.result = result;
     this.lingering.use(result.backends);
-    this.tellSkipped(result.skipped);
+    this.skippedPeers.tell(result.skipped);
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.state, routes: [...result.state.routes, ...blackholes] };
     this.reconciler.setDesired(state, { scope: networks, staleDevices: this.staleDevices });
   }
 
-  private tellSkipped(skipped: readonly SkippedPeer[]): void {
-    const told = new Map<string, string>();
-    for (const { lease, reason, hint } of skipped) {
-      const key = lease.subnet.toString();
-      told.set(key, reason);
-      if (this.skippedTold.get(key) === reason) continue;
-      this.log.warn('peer cannot be reached', {
-        peer: key,
-        publicIp: lease.attributes.publicIp.toString(),
-        detail: reason,
-        hint,
-      });
-    }
-    for (const peer of this.skippedTold.keys()) {
-      if (!told.has(peer)) this.log.info('peer no longer in the way of anything', { peer });
-    }
-    this.skippedTold = told;
-  }
-
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {
-    const { network: previousV4, ipv6Network: previousV6 } = this.previousEnv ?? {};
     const pairs: readonly (readonly [Prefix | undefined, Prefix | undefined])[] = [
       [network.ipv4?.network, own.subnet],
       [network.ipv6?.network, own.ipv6Subnet],
@@ -554,7 +437,7 @@ export class Daemon implements StatusSource {
       networks: pairs.flatMap(([overlay, subnet]) =>
         overlay === undefined || subnet === undefined ? [] : [{ network: overlay, subnet }],
       ),
-      previousNetworks: [previousV4, previousV6].filter((prefix) => prefix !== undefined),
+      previousNetworks: this.subnetFile.previousNetworks,
       ipMasq: this.options.ipMasq,
       forwardRules: this.options.iptablesForwardRules,
       isFullyRandom: !this.options.ipMasqFullyRandomDisable,
@@ -565,46 +448,6 @@ export class Daemon implements StatusSource {
     await this.firewall.apply(spec).catch((error: unknown) => {
       // It looks again by itself; packets go on without the rules meanwhile.
       this.log.error('traffic rules not in place, trying again', { error });
-    });
-  }
-
-  private async writeEnv(network: NetworkConfig, lease: Lease, mtu: number): Promise<void> {
-    const env = { network, lease, mtu, isMasquerading: this.options.ipMasq };
-    const text = formatSubnetEnv(env);
-    if (text === this.writtenEnv) return;
-    try {
-      await writeSubnetEnv(this.options.subnetFile, env);
-    } catch (error) {
-      this.subnetFileError = describeError(error);
-      throw error;
-    }
-    this.tellDocker(lease, mtu);
-    this.subnetFileError = undefined;
-    this.writtenEnv = text;
-    this.writtenAtMs = this.clock.wallMs();
-    this.mtu = mtu;
-    this.log.info('subnet file written', {
-      file: this.options.subnetFile,
-      subnet: lease.subnet.toString(),
-      ipv6Subnet: lease.ipv6Subnet?.toString(),
-      mtu,
-    });
-  }
-
-  /** Docker reads its bridge's address and MTU at its start only. */
-  private tellDocker({ subnet, ipv6Subnet }: Lease, mtu: number): void {
-    const before = this.previousEnv;
-    this.previousEnv = { network: undefined, ipv6Network: undefined, ...before, subnet, ipv6Subnet, mtu, problems: [] };
-    if (before?.subnet === undefined || before.mtu === undefined) return;
-    const changes: string[] = [];
-    if (!subnet.equals(before.subnet)) changes.push(`subnet ${before.subnet.toString()} → ${subnet.toString()}`);
-    if (mtu !== before.mtu) changes.push(`MTU ${before.mtu} → ${mtu}`);
-    if (changes.length === 0) return;
-    this.dockerHint = `${changes.join(', ')}: systemctl restart docker`;
-    this.log.warn('containers need a restart of Docker', {
-      detail: changes.join(', '),
-      file: this.options.subnetFile,
-      hint: 'systemctl restart docker',
     });
   }
 
@@ -622,16 +465,7 @@ export class Daemon implements StatusSource {
     }
     this.hasToldReady = true;
     this.service.ready(status);
-    this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.network?.backendType });
-  }
-}
-
-function isKnown(type: string): boolean {
-  try {
-    backendFor(type);
-    return true;
-  } catch {
-    return false; // a peer's lease may name anything; the overlay state reports it
+    this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.config.network?.backendType });
   }
 }
 

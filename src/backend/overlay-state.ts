@@ -1,3 +1,4 @@
+import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { type DesiredState, EMPTY_STATE, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import type { Backend, BackendContext, BackendOptions, PeerState, SkippedPeer } from './backend.js';
@@ -80,6 +81,21 @@ export class OverlayState {
     this.cacheKey = key;
     this.cache = new WeakMap();
   }
+}
+
+/** Public addresses that the backends of these peers will ask {@link HostFacts.isOnLink} about. */
+export function onLinkQuestions(
+  peers: readonly Lease[],
+  optionsFor: (type: string) => BackendOptions,
+): readonly IpAddress[] {
+  const asks = new Map<string, boolean>();
+  return peers.flatMap(({ attributes }) => {
+    const type = backendOf(attributes);
+    if (!asks.has(type)) asks.set(type, findBackend(type)?.asksOnLink(optionsFor(type)) ?? false);
+    if (asks.get(type) !== true) return [];
+    const { publicIp, publicIpv6 } = attributes;
+    return publicIpv6 === undefined ? [publicIp] : [publicIp, publicIpv6];
+  });
 }
 
 function complete(state: Partial<DesiredState>): DesiredState {
