@@ -1,0 +1,333 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { spawn } from 'node:child_process';
+import { OverlayError } from '../../../src/errors.js';
+import { type LogFields, type Logger, silentLogger } from '../../../src/log.js';
+import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
+import type { DaemonStatus } from '../../../src/observe/status.js';
+import { sampleStatus } from '../../support/sample-status.js';
+
+interface Answer {
+  readonly code: number | undefined;
+  readonly body: string;
+  readonly headers: http.IncomingHttpHeaders;
+}
+
+describe('ObserveServer', () => {
+  let directory: string;
+  let socketPath: string;
+  const open: { close(): unknown }[] = [];
+
+  beforeEach(() => {
+    directory = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-observe-'));
+    socketPath = path.join(directory, 'run', 'status.sock');
+  });
+
+  afterEach(async () => {
+    for (const one of open.splice(0).reverse()) await one.close();
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  async function start(options: Partial<ObserveOptions> = {}): Promise<ObserveServer> {
+    const server = await ObserveServer.start({
+      ip: '127.0.0.1',
+      port: 0,
+      source: { status: () => sampleStatus() },
+      log: silentLogger,
+      ...options,
+    });
+    open.push(server);
+    return server;
+  }
+
+  async function get(where: http.RequestOptions, page: string, method = 'GET'): Promise<Answer> {
+    const request = http.request({ ...where, path: page, method, agent: false });
+    request.end();
+    const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+    let body = '';
+    for await (const chunk of response.setEncoding('utf8')) body += String(chunk);
+    return { code: response.statusCode, body, headers: response.headers };
+  }
+
+  describe('over TCP', () => {
+    let where: { host: string; port: number };
+    beforeEach(async () => {
+      where = { host: '127.0.0.1', port: await freePort() };
+    });
+
+    it('answers /healthz as flannel does, whatever the method and the state', async () => {
+      await start({ port: where.port, source: { status: () => sampleStatus({ isReady: false }) } });
+      for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) {
+        const { code, body } = await get(where, '/healthz', method);
+        assert.deepEqual([code, body], [200, 'flanneld is running'], method);
+      }
+    });
+
+    it('answers /readyz with 503 until the daemon is ready', async () => {
+      let isReady = false;
+      await start({ port: where.port, source: { status: () => sampleStatus({ isReady }) } });
+      const before = await get(where, '/readyz');
+      isReady = true;
+      const after = await get(where, '/readyz?verbose');
+      assert.deepEqual([before.code, before.body], [503, 'flanneld is not ready yet']);
+      assert.deepEqual([after.code, after.body], [200, 'flanneld is ready']);
+    });
+
+    it('answers /status with the status as JSON', async () => {
+      await start({ port: where.port });
+      const { code, body, headers } = await get(where, '/status');
+      assert.equal(code, 200);
+      assert.equal(headers['content-type'], 'application/json');
+      assert.deepEqual(JSON.parse(body), sampleStatus());
+    });
+
+    it('answers /metrics in the format that it declares', async () => {
+      await start({ port: where.port });
+      const { code, body, headers } = await get(where, '/metrics');
+      assert.equal(code, 200);
+      assert.equal(headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8');
+      assert.match(body, /^tsflannel_ready 1$/m);
+    });
+
+    it('sends headers only to HEAD', async () => {
+      await start({ port: where.port });
+      const { code, body, headers } = await get(where, '/healthz', 'HEAD');
+      assert.deepEqual([code, body, headers['content-length']], [200, '', '19']);
+    });
+
+    for (const page of ['/healthz/', '/HEALTHZ', '/favicon.ico', '/status/peers', '//', '/../etc/passwd']) {
+      it(`answers ${page} with 404`, async () => {
+        await start({ port: where.port });
+        assert.equal((await get(where, page)).code, 404);
+      });
+    }
+
+    it('answers 500 and logs once when the status cannot be told, and goes on', async () => {
+      const log = new RecordingLog();
+      let isBroken = true;
+      const status = (): DaemonStatus => {
+        if (isBroken) throw new Error('no tunnel');
+        return sampleStatus();
+      };
+      await start({ port: where.port, source: { status }, log });
+      assert.deepEqual([(await get(where, '/status')).code, (await get(where, '/metrics')).code], [500, 500]);
+      assert.equal(log.lines.filter((line) => line.message === 'a status request failed').length, 1);
+      isBroken = false;
+      assert.deepEqual([(await get(where, '/status')).code, (await get(where, '/metrics')).code], [200, 200]);
+    });
+
+    it('opens nothing when the port is 0', async () => {
+      assert.deepEqual((await start()).addresses, []);
+    });
+
+    it('says which address is in use, and takes it as soon as it is free', async () => {
+      const other = net.createServer().listen(where);
+      await once(other, 'listening');
+      const log = new RecordingLog();
+      const server = await start({ port: where.port, log, clock: impatientClock() });
+      assert.deepEqual(server.addresses, []);
+      const [line] = log.lines;
+      assert.equal(line?.level, 'error');
+      const error = line.fields?.error;
+      assert.ok(error instanceof OverlayError);
+      assert.equal(error.code, 'ERR_OBSERVE_LISTEN');
+      assert.match(error.message, /cannot listen on 127\.0\.0\.1:\d+ .*EADDRINUSE/);
+      assert.match(error.hint ?? '', /--healthz-port/);
+      other.close();
+      await waitUntil(() => server.addresses.length === 1);
+      assert.equal((await get(where, '/healthz')).code, 200);
+      assert.equal(log.lines.filter(({ level }) => level === 'error').length, 1, 'repeats are not logged');
+    });
+
+    it('stops trying when it is closed', async () => {
+      const other = net.createServer().listen(where);
+      await once(other, 'listening');
+      open.push({ close: () => other.close() });
+      const clock = impatientClock();
+      const server = await start({ port: where.port, clock });
+      await server.close();
+      assert.equal(clock.pending, 0);
+    });
+
+    it('refuses headers that are too long', async () => {
+      await start({ port: where.port });
+      const request = http.get({ ...where, path: '/healthz', headers: { 'x-long': 'x'.repeat(20_000) } });
+      const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+      response.resume();
+      assert.equal(response.statusCode, 431);
+    });
+
+    it('closes at once although a connection is kept alive, and can be closed twice', async () => {
+      const server = await start({ port: where.port });
+      const agent = new http.Agent({ keepAlive: true });
+      open.push({ close: () => agent.destroy() });
+      const request = http.get({ ...where, path: '/healthz', agent });
+      const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+      response.resume();
+      await once(response, 'end');
+      const before = performance.now();
+      await Promise.all([server.close(), server.close()]);
+      assert.ok(performance.now() - before < 1000);
+      await assert.rejects(get(where, '/healthz'), { code: 'ECONNREFUSED' });
+    });
+
+    it('cuts a request that is still at work after 3 s', async () => {
+      const clock = impatientClock();
+      const server = await start({ port: where.port, clock });
+      const socket = net.connect(where);
+      open.push({ close: () => socket.destroy() });
+      await once(socket, 'connect');
+      socket.write('GET /healthz HTTP/1.1\r\n');
+      await new Promise((resolve) => setImmediate(resolve));
+      const closed = once(socket, 'close');
+      socket.on('error', () => {});
+      await server.close();
+      await closed;
+      assert.ok(clock.waits.includes(3000), String(clock.waits));
+    });
+
+    it('serves a page that may load nothing from elsewhere and run nothing but its own script', async () => {
+      await start({ port: where.port });
+      const { code, body, headers } = await get(where, '/');
+      assert.equal(code, 200);
+      assert.equal(headers['content-type'], 'text/html; charset=utf-8');
+      const policy = headers['content-security-policy'] ?? '';
+      assert.match(
+        String(policy),
+        /^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; connect-src 'self'/,
+      );
+      assert.doesNotMatch(String(policy), /unsafe/);
+      assert.doesNotMatch(body, /(?:src|href)=["']?(?:https?:)?\/\//);
+      assert.doesNotMatch(body, /innerHTML|insertAdjacentHTML|document\.write| style="| on\w+="/);
+    });
+  });
+
+  describe('over a Unix socket', () => {
+    it('answers the same pages', async () => {
+      const server = await start({ statusSocket: socketPath });
+      assert.deepEqual(server.addresses, [socketPath]);
+      assert.deepEqual(JSON.parse((await get({ socketPath }, '/status')).body), sampleStatus());
+      assert.match((await get({ socketPath }, '/metrics')).body, /^tsflannel_ready 1$/m);
+      assert.equal((await get({ socketPath }, '/readyz')).body, 'flanneld is ready');
+    });
+
+    it('lets only owner and group ask, and leaves the umask as it was', async () => {
+      const before = process.umask(0o027);
+      await start({ statusSocket: socketPath });
+      const after = process.umask(before);
+      assert.equal(statSync(socketPath).mode & 0o777, 0o660);
+      assert.equal(after, 0o027);
+    });
+
+    it('removes its file when it closes', async () => {
+      const server = await start({ statusSocket: socketPath });
+      await server.close();
+      assert.equal(existsSync(socketPath), false);
+    });
+
+    it('replaces the file of a daemon that was killed', async () => {
+      const file = path.join(directory, 'stale.sock');
+      const dead = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(file)})`]);
+      await waitUntil(() => existsSync(file));
+      dead.kill('SIGKILL');
+      await once(dead, 'exit');
+      assert.ok(existsSync(file), 'the file is still there');
+      const server = await start({ statusSocket: file });
+      assert.deepEqual(server.addresses, [file]);
+      assert.equal((await get({ socketPath: file }, '/healthz')).code, 200);
+    });
+
+    it('leaves the socket of a living daemon alone and says so', async () => {
+      await start({ statusSocket: socketPath, source: { status: () => sampleStatus({ hostName: 'first' }) } });
+      const log = new RecordingLog();
+      const second = await start({ statusSocket: socketPath, log, clock: impatientClock(60_000) });
+      assert.deepEqual(second.addresses, []);
+      const error = log.lines[0]?.fields?.error;
+      assert.ok(error instanceof OverlayError);
+      assert.equal(error.code, 'ERR_OBSERVE_LISTEN');
+      assert.match(error.message, /a living daemon listens there/);
+      const { body } = await get({ socketPath }, '/status');
+      assert.equal((JSON.parse(body) as DaemonStatus).hostName, 'first');
+      await second.close();
+      assert.ok(existsSync(socketPath), 'closing the second one does not take the file of the first');
+    });
+
+    it('leaves a file alone that is no socket', async () => {
+      const file = path.join(directory, 'notes.txt');
+      writeFileSync(file, 'keep me');
+      const log = new RecordingLog();
+      const server = await start({ statusSocket: file, log, clock: impatientClock(60_000) });
+      assert.deepEqual(server.addresses, []);
+      assert.match(String(log.lines[0]?.fields?.error), /no socket/);
+      assert.equal(readFileSync(file, 'utf8'), 'keep me');
+    });
+  });
+});
+
+/** Records lines for assertions. */
+class RecordingLog implements Logger {
+  readonly lines: { level: string; message: string; fields: LogFields | undefined }[] = [];
+  error = this.#write('error');
+  warn = this.#write('warn');
+  info = this.#write('info');
+  debug = this.#write('debug');
+  #write(level: string) {
+    return (message: string, fields?: LogFields): void => void this.lines.push({ level, message, fields });
+  }
+}
+
+/** A clock on which whatever is waited for happens within `atMostMs`. */
+function impatientClock(atMostMs = 20): NonNullable<ObserveOptions['clock']> & { pending: number; waits: number[] } {
+  const clock = {
+    pending: 0,
+    waits: [] as number[],
+    wallMs: () => Date.now(),
+    monotonicMs: () => performance.now(),
+    random: () => 0.5,
+    sleep: () => Promise.reject(new Error('not used here')),
+    after: (ms: number, callback: () => void) => {
+      clock.waits.push(ms);
+      clock.pending++;
+      let isOver = false;
+      const end = (): void => {
+        if (isOver) return;
+        isOver = true;
+        clock.pending--;
+      };
+      const timer = setTimeout(
+        () => {
+          end();
+          callback();
+        },
+        atMostMs < 1000 ? Math.min(ms, atMostMs) : atMostMs,
+      );
+      return () => {
+        end();
+        clearTimeout(timer);
+      };
+    },
+  };
+  return clock;
+}
+
+async function freePort(): Promise<number> {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function waitUntil(isTrue: () => boolean): Promise<void> {
+  const deadline = performance.now() + 5000;
+  while (!isTrue()) {
+    assert.ok(performance.now() < deadline, 'it did not come true in 5 s');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
