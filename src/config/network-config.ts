@@ -130,10 +130,10 @@ function readTopLevel(text: string): Fields {
   try {
     node = readJson(text);
   } catch (cause) {
-    throw problem(`it is not JSON: ${describeError(cause)}`, undefined, cause);
+    throw problem(`it is not JSON: ${describeError(cause)}`, REMEDY, cause);
   }
   if (node.kind === 'null') return new Fields([]);
-  if (node.kind !== 'object') throw problem(`it is ${describe(node)}`, 'write an object, {"Network": "10.5.0.0/16"}');
+  if (node.kind !== 'object') throw problem(`it is ${describe(node)}`, REMEDY);
   return new Fields(node.entries);
 }
 
@@ -296,9 +296,11 @@ function isGiven(bound: IpAddress | undefined): bound is IpAddress {
   return bound !== undefined && !bound.isUnspecified;
 }
 
-function problem(reason: string, hint: string | undefined, cause?: unknown): OverlayError {
+const REMEDY = 'write an object, {"Network": "10.5.0.0/16"}';
+
+function problem(reason: string, hint: string, cause?: unknown): OverlayError {
   return new OverlayError('ERR_NETWORK_CONFIG', `cannot use the network configuration: ${reason}`, {
-    ...(hint === undefined ? {} : { hint }),
+    hint,
     ...(cause === undefined ? {} : { cause }),
   });
 }
