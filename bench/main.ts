@@ -1,8 +1,8 @@
 // npm run bench: how fast each way to carry packets is on this machine, and what it costs.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { drawCharts } from './charts.js';
+import { drawCharts, type Chart } from './charts.js';
 import { measureControlPlane } from './control.js';
 import { measureMicro, microTable } from './micro.js';
 import { readOptions, USAGE, UsageError, type PathOptions } from './options.js';
@@ -23,6 +23,12 @@ async function main(args: string[]): Promise<void> {
     process.stdout.write(
       options.isJson ? `${JSON.stringify(results, null, 2)}\n` : `${terminalTable(microTable(results))}\n`,
     );
+    return;
+  }
+  if (options.mode === 'report') {
+    const record = JSON.parse(readFileSync(options.file, 'utf8')) as RunRecord;
+    process.stdout.write(terminalReport(record));
+    writeManualPage(record, await drawCharts(record));
     return;
   }
   if (process.getuid?.() !== 0) throw new Error('cannot make network namespaces: only root may; run it with sudo');
@@ -48,13 +54,15 @@ async function writeReport(record: RunRecord, options: PathOptions): Promise<voi
   writeFileSync(path.join(directory, 'report.md'), markdownReport(record, charts));
   for (const { file, svg } of charts) writeFileSync(path.join(directory, file), svg);
   process.stderr.write(`report, charts and raw record: ${path.relative(process.cwd(), directory)}\n`);
-  if (isComplete(record, options)) {
-    mkdirSync(path.join(root, 'docs/performance'), { recursive: true });
-    const linked = charts.map((chart) => ({ ...chart, file: `performance/${chart.file}` }));
-    writeFileSync(path.join(root, 'docs/performance.md'), markdownReport(record, linked));
-    for (const { file, svg } of charts) writeFileSync(path.join(root, 'docs/performance', file), svg);
-    process.stderr.write('docs/performance.md shows this run now\n');
-  }
+  if (isComplete(record, options)) writeManualPage(record, charts);
+}
+
+function writeManualPage(record: RunRecord, charts: readonly Chart[]): void {
+  mkdirSync(path.join(root, 'docs/performance'), { recursive: true });
+  const linked = charts.map((chart) => ({ ...chart, file: `performance/${chart.file}` }));
+  writeFileSync(path.join(root, 'docs/performance.md'), markdownReport(record, linked));
+  for (const { file, svg } of charts) writeFileSync(path.join(root, 'docs/performance', file), svg);
+  process.stderr.write('docs/performance.md shows this run now\n');
 }
 
 function isComplete(record: RunRecord, { cases }: PathOptions): boolean {

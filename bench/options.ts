@@ -6,6 +6,7 @@ import { allCases, chooseCases, QUICK_CASES, type Case } from './cases.js';
 export const USAGE = `usage: npm run bench [-- OPTION…]            throughput, latency and cost of every way to carry packets
        npm run bench -- control [OPTION…]    the control plane with many peers
        npm run bench -- micro                checksum, segmentation, coalescing and lookup by themselves
+       npm run bench -- report RECORD.JSON   tables and docs/performance.md anew from a raw record
 
   --quick           fewer cases and shorter runs: under two minutes
   --only NAME,…     only these cases; a name may end in *
@@ -48,6 +49,12 @@ export interface MicroOptions {
   readonly isJson: boolean;
 }
 
+/** A report made anew from a raw record. */
+export interface ReportOptions {
+  readonly mode: 'report';
+  readonly file: string;
+}
+
 /**
  * What the command line asks for.
  *
@@ -57,11 +64,12 @@ export interface MicroOptions {
 export function readOptions(
   args: string[],
   stock?: string,
-): PathOptions | ControlOptions | MicroOptions | { readonly mode: 'help' } {
+): PathOptions | ControlOptions | MicroOptions | ReportOptions | { readonly mode: 'help' } {
   const { values, positionals } = parse(args);
   if (values.help) return { mode: 'help' };
   const isJson = values.json;
   const [mode, ...more] = positionals;
+  if (mode === 'report' && more.length === 1) return { mode, file: more[0] ?? '' };
   if (more.length > 0 || (mode !== undefined && mode !== 'control' && mode !== 'micro'))
     throw new UsageError(`unknown word ${positionals.join(' ')}`);
   if (mode === 'micro') return { mode, isJson };

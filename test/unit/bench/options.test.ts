@@ -40,7 +40,12 @@ describe('the options of the benchmark', () => {
     assert.deepEqual(readOptions(['control', '--peers', '50']), { mode: 'control', isJson: false, peers: 50 });
   });
 
+  it('make a report anew from a record', () => {
+    assert.deepEqual(readOptions(['report', 'a.json']), { mode: 'report', file: 'a.json' });
+  });
+
   for (const args of [
+    ['report'],
     ['--only', 'none'],
     ['--link', 'x'],
     ['--rounds', '0'],
