@@ -424,7 +424,9 @@ export class Daemon implements StatusSource {
     this.skippedPeers.tell(result.skipped);
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.state, routes: [...result.state.routes, ...blackholes] };
-    this.reconciler.setDesired(state, { scope: networks, staleDevices: this.staleDevices });
+    // Routes via peers bear no name: those of the network that this host belonged to before are found by its addresses.
+    const scope = [...networks, ...this.subnetFile.previousNetworks];
+    this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices });
   }
 
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {

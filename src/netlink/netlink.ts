@@ -1,4 +1,5 @@
 import { type Clock, systemClock } from '../clock.js';
+import { OverlayError } from '../errors.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import { type AddressInfo, type NewAddress, readAddress, writeAddress, writeAddressList } from './address.js';
 import { NLM_F, NLMSG } from './constants.js';
@@ -173,16 +174,25 @@ class NetlinkLinks {
     );
   }
 
-  /** Makes a device; EEXIST if the name is taken. */
+  /** Makes a device; EEXIST if the name is taken, EOPNOTSUPP if the kernel lacks that kind. */
   add(link: NewLink): void {
-    this.channel.change(
-      NLMSG.RTM_NEWLINK,
-      VERB_FLAGS.add,
-      () => `make ${link.kind} device ${link.name}`,
-      (writer) => {
-        writeNewLink(writer, link);
-      },
-    );
+    try {
+      this.channel.change(
+        NLMSG.RTM_NEWLINK,
+        VERB_FLAGS.add,
+        () => `make ${link.kind} device ${link.name}`,
+        (writer) => {
+          writeNewLink(writer, link);
+        },
+      );
+    } catch (error) {
+      if (!(error instanceof OverlayError) || netlinkErrno(error) !== 'EOPNOTSUPP') throw error;
+      throw new OverlayError(error.code, error.message, {
+        cause: error,
+        context: error.context,
+        hint: `load the kernel module ("modprobe ${link.kind}"), or choose a backend that does without it`,
+      });
+    }
   }
 
   /** Changes a device that exists. */

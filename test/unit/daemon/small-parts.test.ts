@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict';
+import { deriveMac } from '../../../src/daemon/host-identity.js';
+import { LingeringBackends } from '../../../src/daemon/lingering.js';
+import { requirePrivileges } from '../../../src/daemon/privileges.js';
+import { ProblemLog } from '../../../src/daemon/problem-log.js';
+import { SkippedPeers } from '../../../src/daemon/skipped-peers.js';
+import { inheritedTunnels } from '../../../src/daemon/tunnel-store.js';
+import { OverlayError, isOverlayError } from '../../../src/errors.js';
+import { readDeviceCounters } from '../../../src/netlink/device-counters.js';
+import { lease } from '../../support/builders.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { RecordingLogger } from '../../support/recorder.js';
+
+describe('VTEP MAC', () => {
+  it('is the same at every start, another one for every host and device, and locally administered unicast', () => {
+    const macs = ['host-a', 'host-b'].flatMap((host) => ['flannel.1', 'flannel.2'].map((dev) => deriveMac(host, dev)));
+    assert.equal(new Set(macs).size, 4);
+    assert.equal(deriveMac('host-a', 'flannel.1'), macs[0]);
+    for (const mac of macs) assert.equal(Number.parseInt(mac.slice(0, 2), 16) & 3, 2);
+  });
+});
+
+describe('lingering backends', () => {
+  it('stay for 30 s after their last use, then are reported gone', async () => {
+    const clock = new FakeClock();
+    let expired = 0;
+    const lingering = new LingeringBackends(clock, () => expired++);
+    lingering.use(['udp']);
+    lingering.use(['vxlan']);
+    assert.deepEqual([...lingering.types].sort(), ['udp', 'vxlan']);
+    await clock.advance(29_000);
+    assert.equal(expired, 0);
+    await clock.advance(2_000);
+    assert.equal(expired, 1);
+    lingering.use(['vxlan']);
+    assert.deepEqual(lingering.types, ['vxlan']);
+  });
+});
+
+describe('privileges', () => {
+  const status = (bits: string): string => `Name:\tnode\nCapInh:\t0000000000000000\nCapEff:\t${bits}\n`;
+
+  it('are enough with CAP_NET_ADMIN alone', () => {
+    requirePrivileges(status('0000000000001000'));
+  });
+
+  it('are refused without it, with the remedy', () => {
+    assert.throws(
+      () => requirePrivileges(status('00000000ffffefff')),
+      (error) => isOverlayError(error, 'ERR_NOT_PRIVILEGED') && /run as root/.test(error.hint ?? ''),
+    );
+  });
+});
+
+describe('problem log', () => {
+  it('remembers the latest warnings and errors with their hints and passes everything on', () => {
+    const log = new RecordingLogger();
+    const problems = new ProblemLog(log, () => 0);
+    problems.info('all well');
+    problems.warn('peer cannot be reached', { peer: '10.5.2.0/24', hint: 'do this' });
+    problems.error('failed', { error: new OverlayError('ERR_TUNNEL', 'cannot open', { hint: 'do that' }) });
+    assert.deepEqual(problems.problems, [
+      {
+        at: '1970-01-01T00:00:00.000Z',
+        level: 'warn',
+        message: 'peer cannot be reached',
+        detail: 'peer=10.5.2.0/24',
+        hint: 'do this',
+      },
+      { at: '1970-01-01T00:00:00.000Z', level: 'error', message: 'failed', detail: 'cannot open', hint: 'do that' },
+    ]);
+    assert.equal(log.find(/./).length, 3);
+    for (let i = 0; i < 100; i++) problems.warn(`again ${i}`);
+    assert.equal(problems.problems.length, 20);
+    assert.equal(problems.problems.at(-1)?.message, 'again 99');
+  });
+});
+
+describe('skipped peers', () => {
+  it('are told once, again with another reason, and when it is over', () => {
+    const log = new RecordingLogger();
+    const skipped = new SkippedPeers(log);
+    const peer = (reason: string): { lease: ReturnType<typeof lease>; reason: string; hint: string } => ({
+      lease: lease(2),
+      reason,
+      hint: 'hint',
+    });
+    skipped.tell([peer('no MAC')]);
+    skipped.tell([peer('no MAC')]);
+    assert.equal(log.find(/cannot be reached/, 'warn').length, 1);
+    skipped.tell([peer('no address')]);
+    assert.equal(log.find(/cannot be reached/, 'warn').length, 2);
+    skipped.tell([]);
+    assert.equal(log.find(/can be reached again/, 'info').length, 1);
+  });
+});
+
+describe('inherited tunnels', () => {
+  it('are put together from the names of descriptors', () => {
+    const tunnels = inheritedTunnels(
+      new Map([
+        ['tun.flannel0', [3, 4]],
+        ['udp.flannel0', [5]],
+        ['unknown', [6]],
+      ]),
+    );
+    assert.deepEqual([...tunnels], [['flannel0', { tun: [3, 4], socket: [5] }]]);
+  });
+});
+
+describe('device counters', () => {
+  it('are read from the kernel text', () => {
+    const text = [
+      'Inter-|   Receive                                                |  Transmit',
+      ' face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed',
+      '    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0',
+      'flannel.1: 200 2 3 4 0 0 0 0 500 6 7 8 0 0 0 0',
+    ].join('\n');
+    assert.deepEqual(readDeviceCounters(text).get('flannel.1'), {
+      rxBytes: 200,
+      rxPackets: 2,
+      rxErrors: 3,
+      rxDropped: 4,
+      txBytes: 500,
+      txPackets: 6,
+      txErrors: 7,
+      txDropped: 8,
+    });
+    assert.equal(readDeviceCounters(text).size, 2);
+  });
+});
