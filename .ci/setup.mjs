@@ -1,7 +1,7 @@
 // Brings a clone to where demo, tests and benchmark can run: Debian packages, npm packages, addon, compiled TypeScript.
 // Plain Node without dependencies, since it runs before there are any. When nothing is missing it only looks at files.
 //
-//   node .ci/setup.mjs [GROUP…]     groups: base (default), check, docker
+//   node .ci/setup.mjs [GROUP…]     groups: base (default), check, docker, observe
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -32,6 +32,7 @@ const PACKAGES = {
   },
   check: { 'clang-format': 'clang-format' },
   docker: { 'docker.io': 'dockerd' },
+  observe: { prometheus: 'promtool', chromium: 'chromium' },
 };
 
 class SetupError extends Error {}

@@ -150,7 +150,7 @@ export const PAGE_SCRIPT = String.raw`'use strict';
       }
       left -= room;
     }
-    const half = isLabelled ? 160 : Math.max(150, radius + 10), wide = isLabelled ? 235 : half;
+    const half = isLabelled ? 160 : Math.max(150, radius + 10), wide = isLabelled ? (window.innerWidth < 512 ? 262 : 235) : half;
     const picture = svg('svg', { viewBox: [-wide, -half, 2 * wide, 2 * half].join(' '), role: 'img', 'aria-label': 'this host and its peers' });
     const most = Math.max(1, ...dots.map((dot) => dot.bps));
     const least = dots.map((dot) => dot.bps).sort((a, b) => b - a)[LABELLED] || 0;

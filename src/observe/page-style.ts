@@ -42,5 +42,6 @@ tr:last-child td { border-bottom: 0; } ul { margin: 0; padding-left: 1.1rem; } l
 input { font: inherit; width: 100%; max-width: 20rem; padding: .3rem .6rem; margin-bottom: .6rem; color: inherit; background: var(--bg); border: 1px solid var(--line); border-radius: 6px; }
 @media (min-width: 52rem) { .half { grid-column: span 6; } .third { grid-column: span 4; } }
 @media (max-width: 32rem) { header, main { padding-left: .6rem; padding-right: .6rem; } section { padding: .8rem .7rem; }
-  td.wide, th.wide { display: none; } .tiles { grid-template-columns: 1fr 1fr; } .tile:last-child { grid-column: span 2; } }
+  td.wide, th.wide { display: none; } .tiles { grid-template-columns: 1fr 1fr; } svg text { font-size: 14px; }
+  table { font-size: .82rem; } th, td { padding-right: .45rem; } }
 `;

@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { silentLogger } from '../../src/log.js';
+import { Metrics } from '../../src/observe/metrics.js';
+import { ObserveServer } from '../../src/observe/server.js';
+import type { DaemonStatus } from '../../src/observe/status.js';
+import { ChromiumPage, hasChromium } from '../support/chromium.js';
+import { samplePeer, sampleStatus, sampleTunnelCounters } from '../support/sample-status.js';
+import { skipBecause } from '../support/skip.js';
+
+describe('what Prometheus gets', function () {
+  before(function () {
+    if (!existsSync('/usr/bin/promtool')) skipBecause(this, 'no promtool (Debian package prometheus)');
+  });
+
+  it('passes promtool check metrics when everything is in it', async () => {
+    const input = await new Metrics({ status: () => sampleStatus() }).text();
+    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' });
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
+  });
+
+  it('passes it before there is a lease, a peer or a tunnel', async () => {
+    const bare = {
+      lease: null,
+      network: null,
+      underlay: null,
+      mtu: null,
+      peers: [],
+      backends: [],
+      devices: [],
+      tunnels: [],
+    };
+    const input = await new Metrics({ status: () => sampleStatus({ ...bare, firewall: null }) }).text();
+    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' });
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
+  });
+
+  it('gets alert rules that promtool accepts', () => {
+    const rules = path.resolve(import.meta.dirname, '../../docs/alerts.yml');
+    assert.match(execFileSync('promtool', ['check', 'rules', rules], { encoding: 'utf8' }), /SUCCESS: \d+ rules found/);
+  });
+});
+
+describe('the status page in a browser', function () {
+  before(function () {
+    if (!hasChromium()) skipBecause(this, 'no chromium (Debian package chromium)');
+  });
+
+  let server: ObserveServer | undefined;
+  let page: ChromiumPage | undefined;
+  let change: (asked: number) => Partial<DaemonStatus>;
+  let port: number;
+
+  beforeEach(async () => {
+    change = () => ({});
+    let asked = 0;
+    port = await freePort();
+    server = await ObserveServer.start({
+      ip: '127.0.0.1',
+      port,
+      log: silentLogger,
+      source: { status: () => sampleStatus(change(++asked)) },
+    });
+  });
+
+  afterEach(async () => {
+    await page?.close();
+    page = undefined;
+    await server?.close();
+  });
+
+  async function open(width = 1280): Promise<ChromiumPage> {
+    page = await ChromiumPage.open(`http://127.0.0.1:${port}/`, { width, height: 900 });
+    await page.waitUntil(`document.querySelectorAll('#tiles .tile').length > 0`);
+    return page;
+  }
+
+  const text = async (id: string): Promise<string> =>
+    String(await page?.evaluate(`document.getElementById(${JSON.stringify(id)}).textContent`));
+
+  it('shows host, lease, peers, offloads and problems without a complaint', async () => {
+    const { complaints } = await open();
+    assert.equal(await text('ready'), 'ready');
+    assert.equal(await text('host'), 'node-1.example.net');
+    assert.match(await text('tiles'), /10\.99\.7\.0\/24.*held.*renewed 18 times.*connected/);
+    for (const peer of sampleStatus().peers) {
+      for (const id of ['picture', 'peers'])
+        assert.ok((await text(id)).includes(peer.subnet), `${peer.subnet} in ${id}`);
+    }
+    assert.match(await text('peers'), /this host lacks it; load the module/);
+    assert.match(await text('tunnels'), /tso: on.*uso: switched off.*udpSegment: refused by the kernel/);
+    assert.match(await text('problems'), /eth1 has that route.*lease lost/);
+    assert.match(await text('drop-totals'), /no-route 7/);
+    assert.deepEqual(complaints, []);
+  });
+
+  it('draws rates from one answer to the next', async () => {
+    change = (asked) => {
+      const [device] = sampleStatus().devices;
+      const [tunnel] = sampleStatus().tunnels;
+      assert.ok(device !== undefined && tunnel !== undefined);
+      return {
+        devices: [{ ...device, txPackets: asked * 2000, txBytes: asked * 2_000_000 }],
+        tunnels: [{ ...tunnel, counters: sampleTunnelCounters(asked) }],
+        peers: [samplePeer(0, asked * 1000)],
+      };
+    };
+    const { complaints } = await open();
+    await page?.waitUntil(`document.querySelectorAll('#packets .curve').length === 2 &&
+      document.querySelector('#packets .curve').getAttribute('points').split(' ').length >= 2`);
+    assert.match(await text('packets-legend'), /out (\d{3,4} |1(\.\d+)? k)pkt\/s/);
+    assert.match(await text('bits-legend'), /out \d(\.\d+)? Mbit\/s/);
+    assert.match(await text('drops-legend'), /tun-blocked \d/);
+    assert.match(await text('peers'), /Mbit\/s/);
+    assert.deepEqual(complaints, []);
+  });
+
+  it('shows what peers chose as text and never as part of the page', async () => {
+    const evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>';
+    change = () => ({
+      hostName: evil,
+      peers: [{ ...samplePeer(0), backend: evil, publicIp: evil, skipped: { reason: evil, hint: evil } }],
+      problems: [{ at: '2026-01-02T04:00:00.000Z', level: 'error', message: evil, detail: evil, hint: evil }],
+    });
+    const { complaints } = await open();
+    assert.ok((await text('peers')).includes(evil));
+    assert.equal(await text('host'), evil);
+    assert.equal(await page?.evaluate(`document.querySelectorAll('img, main script').length`), 0);
+    assert.deepEqual(complaints, []);
+  });
+
+  it('groups thousands of peers, lists the first of them and finds the others', async () => {
+    change = () => ({ peers: Array.from({ length: 3000 }, (_, index) => samplePeer(index)) });
+    await open();
+    assert.ok(Number(await page?.evaluate(`document.querySelectorAll('#picture circle').length`)) < 400);
+    assert.match(await text('backends'), /a dot is up to \d+ peers/);
+    assert.match(await text('more'), /and 2900 more/);
+    await page?.evaluate(`{ const filter = document.getElementById('filter'); filter.value = '10.111.183.';
+      filter.dispatchEvent(new Event('input')); }`);
+    assert.match(await text('peers'), /10\.111\.183\.0\/24/);
+    assert.equal(await page?.evaluate(`document.querySelectorAll('#peers tbody tr').length`), 1);
+  });
+
+  it('fits on a phone', async () => {
+    await open(390);
+    assert.equal(await page?.evaluate('document.documentElement.scrollWidth'), 390);
+    await keepScreenshot('phone');
+  });
+
+  it('says what readiness waits for', async () => {
+    change = () => ({
+      isReady: false,
+      notReadyBecause: ['etcd has not answered yet'],
+      lease: null,
+      network: null,
+      mtu: null,
+      tunnels: [],
+    });
+    const { complaints } = await open();
+    assert.equal(await text('ready'), 'not ready');
+    assert.equal(await text('reasons'), 'etcd has not answered yet');
+    assert.equal(await page?.evaluate(`document.getElementById('tunnel-section').hidden`), true);
+    assert.deepEqual(complaints, []);
+  });
+
+  it('says that the daemon is away, and comes back with it', async () => {
+    await open();
+    await server?.close();
+    await page?.waitUntil(`!document.getElementById('away').hidden`);
+    assert.match(await text('away'), /No answer from the daemon/);
+    server = await ObserveServer.start({
+      ip: '127.0.0.1',
+      port,
+      log: silentLogger,
+      source: { status: () => sampleStatus({ pid: 4712 }) },
+    });
+    await page?.waitUntil(`document.getElementById('away').hidden`);
+  });
+
+  /** For a look by eye: `OBSERVE_SCREENSHOTS=/some/folder`. */
+  async function keepScreenshot(name: string): Promise<void> {
+    const folder = process.env.OBSERVE_SCREENSHOTS;
+    if (folder === undefined || page === undefined) return;
+    writeFileSync(path.join(folder, `${name}.png`), await page.screenshot());
+  }
+});
+
+async function freePort(): Promise<number> {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
