@@ -356,7 +356,10 @@ export class Daemon implements StatusSource {
       request: { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6, families },
       clock: this.clock,
       logger: this.log,
-      onChange: () => this.passes.trigger(),
+      onChange: (state) => {
+        if (state.isUsable) this.store.networkChanged();
+        this.passes.trigger();
+      },
     });
     this.underlay?.close();
     this.underlay = watcher;

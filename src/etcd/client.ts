@@ -177,6 +177,12 @@ export class EtcdClient {
     )) as OpenWatch;
   }
 
+  /** Gives up every connection; streams and the next requests make new ones. */
+  reconnect(detail: string): void {
+    if (this.isClosed) return;
+    for (const endpoint of this.#endpoints) endpoint.reset(detail);
+  }
+
   /** Ends all calls, streams and connections. Idempotent. */
   close(): void {
     if (this.isClosed) return;

@@ -329,6 +329,10 @@ export class EtcdStore implements LeaseStore {
     return { roundTrips: this.#client.roundTrips, errors: this.#client.errors, ...this.#context.counters };
   }
 
+  networkChanged(): void {
+    this.#client.reconnect('the network of this host has changed');
+  }
+
   close(): Promise<void> {
     this.#client.close();
     return Promise.resolve();

@@ -227,6 +227,8 @@ export interface LeaseStore {
   onHealth(callback: (health: StoreHealth) => void): Subscription;
   /** The counters as they are now. */
   counters(): StoreCounters;
+  /** Says that the host's address or device has changed: connections made before may be dead without a sign. */
+  networkChanged(): void;
   /** Ends every request, stream and connection. Idempotent. */
   close(): Promise<void>;
 }

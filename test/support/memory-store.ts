@@ -389,6 +389,8 @@ export class MemoryStore implements LeaseStore {
     return { roundTrips: this.#roundTrips, errors, ...this.cluster.restarts };
   }
 
+  networkChanged(): void {} // nothing is connected
+
   close(): Promise<void> {
     this.#isClosed = true;
     for (const subscription of this.#subscriptions) subscription.close();
