@@ -59,7 +59,8 @@ unsigned choose_workers(unsigned cpus) {
 
 Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, const TunnelConfig& config,
                                              const TunnelState& state) {
-  const unsigned count = config.workers > 0 ? config.workers : choose_workers(available_cpus());
+  const unsigned cpus = available_cpus();
+  const unsigned count = config.workers > 0 ? config.workers : choose_workers(cpus);
   std::vector<UniqueFd> inherited_sockets = take_over(config.inherited_sockets);
   std::vector<UniqueFd> inherited_tun = take_over(config.inherited_tun);
   // The socket comes first: a running flanneld is then found out before anything is created.
@@ -79,6 +80,7 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
                                                              .tun = tunnel->device_.queues[index].get(),
                                                              .socket = tunnel->sockets_[index].get(),
                                                              .has_vnet_header = has_vnet_header,
+                                                             .may_be_realtime = count < cpus,
                                                              .bind = config.bind});
     if (!worker) return worker.error();
     tunnel->workers_.push_back(std::move(worker).value());

@@ -34,7 +34,8 @@ class Worker {
     int tun = -1;        ///< both owned by the tunnel, which closes them after stop()
     int socket = -1;
     bool has_vnet_header = true;
-    Endpoint bind;  ///< own address, and the port of every peer
+    bool may_be_realtime = false;  ///< there are more CPUs than workers
+    Endpoint bind = {};            ///< own address, and the port of every peer
   };
 
   /// @param published the state to forward by; never null, changes at any time, stays alive until adopted_generation()
@@ -67,13 +68,16 @@ class Worker {
 
   static void* thread_main(void* self);
   void run();
+  void rise_above_processes();
   void adopt_state();
   void wait();
 
   const std::atomic<const ForwardingState*>& published_;  // written by the control thread
   const unsigned index_;                                  // immutable
+  const bool may_be_realtime_;                            // immutable
   UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
   PathMtuProbe path_mtu_;                 // worker; gone after stop()
+  unsigned barren_wakes_ = 0;             // worker
   std::atomic<bool> is_stopping_{false};  // written by the control thread
   std::atomic<uint64_t> adopted_{0};      // written by the worker
   pthread_t thread_{};                    // control thread
