@@ -48,7 +48,9 @@ export async function writeSubnetEnv(file: string, env: SubnetEnv): Promise<void
   try {
     await writeFileAtomically(file, formatSubnetEnv(env));
   } catch (cause) {
-    throw new OverlayError('ERR_SUBNET_FILE', `cannot write ${file}: ${describeError(cause)}`, {
+    // Node adds ", open '…'" with the name of the temporary file: another text at each attempt, and so another log line.
+    const reason = describeError(cause).replace(/, \w+ '.*$/s, '');
+    throw new OverlayError('ERR_SUBNET_FILE', `cannot write ${file}: ${reason}`, {
       cause,
       context: { file },
       hint: 'make the directory writable, or name another file with --subnet-file',
