@@ -10,6 +10,9 @@ import { createLogger } from '../log.js';
 
 const USAGE_ERROR = 2;
 
+/** Columns of the help in a pipe or file. */
+const PLAIN_WIDTH = 80;
+
 async function main(): Promise<number> {
   const commandLine = readCommandLine();
   if (typeof commandLine === 'number') return commandLine;
@@ -49,7 +52,9 @@ function readCommandLine(): Extract<ReturnType<typeof parseCommandLine>, { kind:
     const commandLine = parseCommandLine(process.argv.slice(2), process.env);
     switch (commandLine.kind) {
       case 'help':
-        process.stderr.write(formatHelp({ program: 'tsflanneld', width: process.stderr.columns }));
+        process.stderr.write(
+          formatHelp({ program: 'tsflanneld', width: process.stderr.isTTY ? process.stderr.columns : PLAIN_WIDTH }),
+        );
         return 0;
       case 'version':
         process.stderr.write(`${versionText()}\n`);
