@@ -6,6 +6,7 @@ import { configGet } from './config-get.js';
 import { configHistory } from './config-history.js';
 import { configSet } from './config-set.js';
 import { dockerOpts } from './docker-opts.js';
+import { doctor } from './doctor.js';
 import { leasesList } from './leases-list.js';
 import { leasesRelease } from './leases-release.js';
 import { leasesReserve } from './leases-reserve.js';
@@ -25,6 +26,7 @@ export const COMMANDS: readonly Command[] = [
   leasesUnreserve,
   leasesRelease,
   status,
+  doctor,
   cleanup,
   dockerOpts,
   completionCommand(() => COMMANDS),

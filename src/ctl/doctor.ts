@@ -1,0 +1,48 @@
+import { intFlag } from '../config/flag-values.js';
+import { defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS } from './command.js';
+import { CHECKS, diagnose } from './doctor/checks.js';
+import type { Finding } from './doctor/facts.js';
+import { gatherFacts } from './doctor/gather.js';
+import { systemPing } from './doctor/probe.js';
+
+/** `doctor` */
+export const doctor = defineCommand({
+  name: 'doctor',
+  summary: 'Look for what is wrong on this host and on the way to its peers, with the command that mends it',
+  description:
+    'Nothing is changed. Peers are probed with echoes on the underlay and through the overlay, and with one TCP and one UDP packet to a port that nobody serves.',
+  operands: [],
+  flags: {
+    ...HOST_FLAGS,
+    ...STORE_FLAGS,
+    'max-peers': intFlag(
+      64,
+      { min: 0, max: 65_536 },
+      { group: 'observe', help: 'How many peers are probed at most; 0 probes nobody.' },
+    ),
+  },
+  exits: ['differences'],
+  async run(context, { options }) {
+    const facts = await gatherFacts(context, { ...options, ping: systemPing });
+    const findings = diagnose(facts);
+    const serious = findings.filter(({ severity }) => severity !== 'note');
+    if (options.json) {
+      const note = facts.probeNote ?? null;
+      printJson(context, { findings, checks: CHECKS.map(({ id }) => id), probedPeers: facts.probes.length, note });
+    } else {
+      for (const finding of findings) context.stdout(`${formatFinding(finding)}\n`);
+      if (facts.probeNote !== undefined) context.stdout(`${facts.probeNote}\n`);
+      const probed = facts.probes.length === 1 ? '1 peer' : `${facts.probes.length} peers`;
+      context.stdout(
+        serious.length === 0
+          ? `nothing wrong found: ${CHECKS.length} checks, ${probed} probed\n`
+          : `${serious.length} of ${findings.length} findings need a look: ${CHECKS.length} checks, ${probed} probed\n`,
+      );
+    }
+    return serious.length === 0 ? EXIT.ok : EXIT.differences;
+  },
+});
+
+function formatFinding({ check, severity, message, evidence, command }: Finding): string {
+  return `${severity} (${check}): ${message}\n  seen: ${evidence}\n  mend: ${command}\n`;
+}

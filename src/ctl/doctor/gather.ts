@@ -1,0 +1,195 @@
+import http from 'node:http';
+import https from 'node:https';
+import { type NetworkConfig, parseNetworkConfig } from '../../config/network-config.js';
+import { readSubnetEnv } from '../../docker/subnet-env.js';
+import { describeError } from '../../errors.js';
+import { bridgeNetfilterFinding } from '../../firewall/findings.js';
+import { type SavedTables, parseSave } from '../../firewall/iptables-plan.js';
+import { runCommand } from '../../firewall/run.js';
+import { IpAddress } from '../../ip/address.js';
+import { RT_TABLE_MAIN } from '../../netlink/constants.js';
+import { Netlink } from '../../netlink/netlink.js';
+import { readSysctl } from '../../netlink/sysctl.js';
+import type { DaemonStatus } from '../../observe/status.js';
+import { type CtlContext, type StoreOptions, withStore } from '../command.js';
+import { readDaemonStatus } from '../daemon-client.js';
+import { type LeaseRow, readLeaseRows } from '../lease-rows.js';
+import type { DoctorFacts, PeerProbe } from './facts.js';
+import { type Ping, probePeers } from './probe.js';
+
+/** The Date of an HTTP answer has whole seconds; waiting longer would blur it further. */
+const CLOCK_ANSWER_MS = 2000;
+
+/** What to look at, and how hard. */
+export interface GatherOptions extends StoreOptions {
+  readonly statusSocket: string;
+  readonly subnetFile: string;
+  /** 0 probes nobody. */
+  readonly maxPeers: number;
+  readonly ping: Ping;
+}
+
+/**
+ * Collects everything the checks look at. What cannot be had is left out and said so in the facts.
+ *
+ * @throws {@link OverlayError} `ERR_NETLINK` if not even the kernel answers.
+ */
+export async function gatherFacts(context: CtlContext, options: GatherOptions): Promise<DoctorFacts> {
+  const [stored, daemon, env, clockAheadSeconds] = await Promise.all([
+    readStore(context, options),
+    readDaemon(context, options.statusSocket),
+    readSubnetEnv(options.subnetFile),
+    clockAhead(context, options.etcdEndpoints),
+  ]);
+  const netlink = Netlink.open({ clock: context.clock });
+  try {
+    const links = await netlink.links.list();
+    const addresses = await netlink.addresses.list();
+    const routes = [
+      ...(await netlink.routes.list({ family: 4, table: RT_TABLE_MAIN })),
+      ...(await netlink.routes.list({ family: 6, table: RT_TABLE_MAIN })),
+    ];
+    const own = findOwn(
+      stored.leases,
+      env?.subnet?.toString(),
+      new Set(addresses.map(({ address }) => address.toString())),
+    );
+    const peers = stored.leases.filter((lease) => lease !== own);
+    const target = IpAddress.tryParse(peers[0]?.publicIp ?? '') ?? stored.network?.ipv4?.network.address;
+    const index = target === undefined ? undefined : netlink.routes.lookup(target)?.index;
+    const link = links.find((each) => each.index === index || each.name === daemon.status?.underlay?.device);
+    const underlay = link === undefined ? undefined : { device: link.name, mtu: link.mtu };
+    const { probes, probeNote } = await probe(peers, underlay?.mtu, options);
+    return {
+      etcdPrefix: options.etcdPrefix,
+      etcdEndpoints: options.etcdEndpoints,
+      ...stored,
+      clockAheadSeconds,
+      daemon: daemon.status,
+      daemonError: daemon.error,
+      statusSocket: options.statusSocket,
+      subnetFile: options.subnetFile,
+      env,
+      links,
+      addresses,
+      routes,
+      sysctls: readSysctls(underlay?.device),
+      iptables: await readIptables(),
+      bridgeNetfilter: await bridgeNetfilterFinding({
+        mode: stored.network?.useNftables === true ? 'nftables' : 'iptables',
+      }),
+      underlay,
+      own,
+      probes,
+      probeNote,
+    };
+  } finally {
+    netlink.close();
+  }
+}
+
+interface Stored {
+  readonly storeError: string | undefined;
+  readonly network: NetworkConfig | undefined;
+  readonly configError: string | undefined;
+  readonly leases: readonly LeaseRow[];
+}
+
+async function readStore(context: CtlContext, options: GatherOptions): Promise<Stored> {
+  try {
+    return await withStore(context, options, async (store) => {
+      const entry = await store.readConfig(context.signal);
+      const { rows } = await readLeaseRows(store, { wallMs: context.clock.wallMs(), signal: context.signal });
+      const common = { storeError: undefined, leases: rows };
+      if (entry === undefined) {
+        return { ...common, network: undefined, configError: `${options.etcdPrefix}/config is empty` };
+      }
+      try {
+        return { ...common, network: parseNetworkConfig(entry.text), configError: undefined };
+      } catch (error) {
+        return { ...common, network: undefined, configError: describeError(error) };
+      }
+    });
+  } catch (error) {
+    context.signal.throwIfAborted();
+    return { storeError: describeError(error), network: undefined, configError: undefined, leases: [] };
+  }
+}
+
+async function readDaemon(
+  context: CtlContext,
+  socket: string,
+): Promise<{ readonly status: DaemonStatus | undefined; readonly error: string | undefined }> {
+  try {
+    return { status: await readDaemonStatus(socket, context.signal), error: undefined };
+  } catch (error) {
+    context.signal.throwIfAborted();
+    return { status: undefined, error: describeError(error) };
+  }
+}
+
+function findOwn(
+  leases: readonly LeaseRow[],
+  subnet: string | undefined,
+  local: ReadonlySet<string>,
+): LeaseRow | undefined {
+  return leases.find((lease) => local.has(lease.publicIp)) ?? leases.find((lease) => lease.subnet === subnet);
+}
+
+async function probe(
+  peers: readonly LeaseRow[],
+  underlayMtu: number | undefined,
+  { maxPeers, ping }: GatherOptions,
+): Promise<{ readonly probes: readonly PeerProbe[]; readonly probeNote: string | undefined }> {
+  if (maxPeers === 0) return { probes: [], probeNote: 'no peer was probed, as asked' };
+  if (peers.length === 0) return { probes: [], probeNote: undefined };
+  if (underlayMtu === undefined) return { probes: [], probeNote: 'no peer was probed: there is no route to them' };
+  if ((await ping('127.0.0.1')) === undefined) {
+    return { probes: [], probeNote: 'no peer was probed: there is no program ping; install iputils-ping' };
+  }
+  const chosen = peers.slice(0, maxPeers);
+  const probeNote =
+    chosen.length < peers.length ? `${chosen.length} of ${peers.length} peers were probed; see --max-peers` : undefined;
+  return { probes: await probePeers(chosen, { underlayMtu, ping }), probeNote };
+}
+
+function readSysctls(device: string | undefined): ReadonlyMap<string, string> {
+  const paths = [
+    'net/ipv4/ip_forward',
+    'net/ipv6/conf/all/forwarding',
+    'net/ipv4/conf/all/rp_filter',
+    // A dot in a device's name is part of the file's name.
+    ...(device === undefined ? [] : [`net/ipv4/conf/${device}/rp_filter`]),
+  ];
+  return new Map(
+    paths.flatMap((path): [string, string][] => {
+      const value = readSysctl(path);
+      return value === undefined ? [] : [[path, value]];
+    }),
+  );
+}
+
+async function readIptables(): Promise<SavedTables | undefined> {
+  const result = await runCommand('iptables-save', []);
+  return result?.exitCode === 0 ? parseSave(result.stdout) : undefined;
+}
+
+/** Seconds that our clock is ahead of etcd's, which tells the time with every HTTP answer (RFC 9110 6.6.1). */
+async function clockAhead(context: CtlContext, endpoints: readonly string[]): Promise<number | undefined> {
+  const [url] = endpoints.filter((endpoint) => /^https?:/.test(endpoint) && URL.canParse('/version', endpoint));
+  if (url === undefined) return undefined;
+  const date = await new Promise<string | undefined>((resolve) => {
+    const client = url.startsWith('https:') ? https : http;
+    // Only the Date is read, so it does not matter who vouches for the server.
+    const options = { method: 'HEAD', timeout: CLOCK_ANSWER_MS, agent: false, rejectUnauthorized: false };
+    const request = client.request(new URL('/version', url), options, (response) => {
+      response.resume();
+      resolve(response.headers.date);
+    });
+    request.on('timeout', () => request.destroy());
+    request.on('error', () => resolve(undefined)); // the check of etcd itself tells what is wrong
+    request.end();
+  });
+  const theirMs = Date.parse(date ?? '');
+  return Number.isNaN(theirMs) ? undefined : Math.round((context.clock.wallMs() - theirMs) / 1000);
+}
