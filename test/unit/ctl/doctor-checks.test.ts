@@ -1,0 +1,369 @@
+import assert from 'node:assert/strict';
+import { CHECKS, diagnose } from '../../../src/ctl/doctor/checks.js';
+import type { DoctorFacts, Finding, PeerProbe } from '../../../src/ctl/doctor/facts.js';
+import { findPathMtu } from '../../../src/ctl/doctor/probe.js';
+import type { LeaseRow } from '../../../src/ctl/lease-rows.js';
+import { parseSave } from '../../../src/firewall/iptables-plan.js';
+import type { AddressInfo } from '../../../src/netlink/address.js';
+import type { LinkInfo } from '../../../src/netlink/link.js';
+import type { RouteInfo } from '../../../src/netlink/route.js';
+import type { DaemonStatus } from '../../../src/observe/status.js';
+import { ip, net, network } from '../../support/builders.js';
+
+function row(n: number, changes: Partial<LeaseRow> = {}): LeaseRow {
+  return {
+    key: `10.5.${n}.0-24`,
+    subnet: `10.5.${n}.0/24`,
+    ipv6Subnet: null,
+    publicIp: `192.0.2.${n}`,
+    publicIpv6: null,
+    backend: 'vxlan',
+    backendData: null,
+    backendV6Data: null,
+    isReservation: false,
+    expiresInSeconds: 86_000,
+    hostName: null,
+    ageSeconds: null,
+    revision: String(n),
+    ...changes,
+  };
+}
+
+function probe(changes: Partial<PeerProbe> = {}): PeerProbe {
+  const good = { underlay: true, underlayFull: true, pathMtu: undefined, overlay: true, tcp: true, udp: true };
+  return { lease: row(2), ...good, ...changes };
+}
+
+function link(index: number, name: string, changes: Partial<LinkInfo> = {}): LinkInfo {
+  return {
+    index,
+    name,
+    kind: '',
+    isUp: true,
+    isRunning: true,
+    isLoopback: false,
+    mtu: 1500,
+    mac: undefined,
+    txQueueLength: 1000,
+    alias: '',
+    masterIndex: 0,
+    lowerIndex: 0,
+    details: undefined,
+    ...changes,
+  };
+}
+
+function address(index: number, text: string, length: number): AddressInfo {
+  const flags = { isPermanent: true, isTentative: false, isDeprecated: false, isSecondary: false };
+  return { index, address: ip(text), length, peer: undefined, scope: 0, ...flags };
+}
+
+function route(destination: string, changes: Partial<RouteInfo> = {}): RouteInfo {
+  return {
+    destination: net(destination),
+    type: 'unicast',
+    table: 254,
+    protocol: 3,
+    scope: 'global',
+    tos: 0,
+    metric: 0,
+    prefsrc: undefined,
+    index: 2,
+    gateway: ip('192.0.2.254'),
+    isOnlink: false,
+    multipath: [],
+    ...changes,
+  };
+}
+
+const daemon = {
+  isReady: true,
+  notReadyBecause: [],
+  uptimeSeconds: 600,
+  reconcile: { drift: { link: 0, route: 0 }, conflicts: [] },
+  firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
+} as unknown as DaemonStatus;
+
+/** A host with nothing wrong: lease 1, Docker in it, one peer that answers. */
+function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
+  return {
+    etcdPrefix: '/coreos.com/network',
+    etcdEndpoints: ['http://192.0.2.250:2379'],
+    storeError: undefined,
+    network: network('vxlan'),
+    configError: undefined,
+    leases: [row(1), row(2)],
+    clockAheadSeconds: 0,
+    daemon,
+    daemonError: undefined,
+    statusSocket: '/run/flannel/tsflanneld.sock',
+    subnetFile: '/run/flannel/subnet.env',
+    env: undefined,
+    links: [
+      link(2, 'eth0'),
+      link(3, 'docker0', { kind: 'bridge' }),
+      link(4, 'flannel.1', { kind: 'vxlan', alias: 'tsflannel:coreos.com/network' }),
+    ],
+    addresses: [address(2, '192.0.2.1', 24), address(3, '10.5.1.1', 24), address(4, '10.5.1.0', 32)],
+    routes: [
+      route('0.0.0.0/0'),
+      route('10.5.1.0/24', { protocol: 2, index: 3, gateway: undefined }),
+      route('10.5.2.0/24', { protocol: 173, index: 4 }),
+    ],
+    sysctls: new Map([
+      ['net/ipv4/ip_forward', '1'],
+      ['net/ipv4/conf/all/rp_filter', '0'],
+      ['net/ipv4/conf/eth0/rp_filter', '1'],
+    ]),
+    iptables: parseSave('*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j FLANNEL-FWD\nCOMMIT\n'),
+    bridgeNetfilter: undefined,
+    underlay: { device: 'eth0', mtu: 1500 },
+    own: row(1),
+    probes: [probe()],
+    probeNote: undefined,
+    ...changes,
+  };
+}
+
+interface Case {
+  readonly when: string;
+  readonly facts: Partial<DoctorFacts>;
+  readonly check: string;
+  readonly severity?: Finding['severity'];
+  readonly command: RegExp;
+  readonly evidence?: RegExp;
+}
+
+const CASES: readonly Case[] = [
+  {
+    when: 'etcd does not answer',
+    facts: { storeError: 'no answer', network: undefined, leases: [], own: undefined, probes: [] },
+    check: 'etcd',
+    command: /^etcdctl --endpoints=http:\/\/192\.0\.2\.250:2379 endpoint health$/,
+  },
+  {
+    when: 'there is no configuration',
+    facts: { network: undefined, configError: 'it is empty' },
+    check: 'config',
+    command: /^tsflannelctl config set/,
+  },
+  { when: 'no daemon runs', facts: { daemon: undefined }, check: 'daemon', command: /^systemctl start tsflanneld$/ },
+  {
+    when: 'the daemon is not ready',
+    facts: { daemon: { ...daemon, isReady: false, notReadyBecause: ['no lease'] } },
+    check: 'daemon',
+    command: /^journalctl/,
+    evidence: /no lease/,
+  },
+  {
+    when: 'the own lease runs out',
+    facts: { own: row(1, { expiresInSeconds: 600 }) },
+    check: 'own-lease',
+    severity: 'warning',
+    command: /restart tsflanneld/,
+    evidence: /10m/,
+  },
+  {
+    when: "Docker's bridge has an address of another host",
+    facts: { addresses: [address(3, '10.5.9.1', 24)] },
+    check: 'docker-bridge',
+    command: /docker-opts.*restart docker/,
+    evidence: /docker0 has 10\.5\.9\.1\/24, the lease of this host is 10\.5\.1\.0\/24/,
+  },
+  {
+    when: 'Docker does not use the overlay at all',
+    facts: { addresses: [address(3, '172.17.0.1', 16)] },
+    check: 'docker-bridge',
+    severity: 'warning',
+    command: /restart docker/,
+  },
+  {
+    when: 'a bridge claims the whole overlay',
+    facts: { addresses: [address(3, '10.5.1.1', 16)] },
+    check: 'docker-bridge',
+    command: /restart docker/,
+  },
+  {
+    when: 'the kernel does not forward',
+    facts: { sysctls: new Map([['net/ipv4/ip_forward', '0']]) },
+    check: 'ip-forward',
+    command: /^sysctl -w net\.ipv4\.ip_forward=1$/,
+  },
+  {
+    when: 'the FORWARD policy drops and nobody accepts',
+    facts: { iptables: parseSave('*filter\n:FORWARD DROP [0:0]\nCOMMIT\n') },
+    check: 'forward-rules',
+    command: /^iptables -I FORWARD -s 10\.5\.0\.0\/16 -j ACCEPT && iptables -I FORWARD -d/,
+  },
+  {
+    when: 'an earlier rule drops containers',
+    facts: {
+      iptables: parseSave(
+        '*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.5.0.0/16 -j DROP\n-A FORWARD -j FLANNEL-FWD\nCOMMIT\n',
+      ),
+    },
+    check: 'forward-rules',
+    command: /^iptables -I FORWARD/,
+    evidence: /-s 10\.5\.0\.0\/16 -j DROP/,
+  },
+  {
+    when: 'Docker masquerades before we do',
+    facts: {
+      iptables: parseSave(
+        '*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.5.1.0/24 ! -o docker0 -j MASQUERADE\n-A POSTROUTING -j FLANNEL-POSTRTG\nCOMMIT\n',
+      ),
+    },
+    check: 'masquerade',
+    severity: 'warning',
+    command: /restart docker/,
+  },
+  {
+    when: 'a foreign route takes a peer',
+    facts: { routes: [route('10.5.2.0/24')] },
+    check: 'foreign-route',
+    command: /^ip route del 10\.5\.2\.0\/24 via 192\.0\.2\.254 dev eth0$/,
+  },
+  {
+    when: 'somebody keeps altering our objects',
+    facts: {
+      daemon: { ...daemon, reconcile: { ...daemon.reconcile, drift: { ...daemon.reconcile.drift, route: 40 } } },
+    },
+    check: 'altered',
+    severity: 'warning',
+    command: /nmcli device set flannel\.1 managed no/,
+    evidence: /route 40/,
+  },
+  {
+    when: 'an object of somebody else is in the way',
+    facts: { daemon: { ...daemon, reconcile: { ...daemon.reconcile, conflicts: ['cannot add route'] } } },
+    check: 'altered',
+    command: /^ip /,
+    evidence: /cannot add route/,
+  },
+  {
+    when: 'two leases have one public address',
+    facts: { leases: [row(1), row(2), row(3, { publicIp: '192.0.2.2', revision: '10' })] },
+    check: 'duplicate-public-ip',
+    // Revisions are numbers, not texts: 2 is older than 10.
+    command: /^tsflannelctl leases release 10\.5\.2\.0\/24$/,
+  },
+  {
+    when: 'the clock is wrong',
+    facts: { clockAheadSeconds: -90 },
+    check: 'clock',
+    severity: 'warning',
+    command: /^timedatectl/,
+    evidence: /1m 30s behind/,
+  },
+  {
+    when: 'the reverse path filter is strict and backends are mixed',
+    facts: { leases: [row(1), row(2, { backend: 'udp' })] },
+    check: 'rp-filter',
+    severity: 'warning',
+    command: /^sysctl -w net\.ipv4\.conf\.eth0\.rp_filter=2$/,
+  },
+  {
+    when: 'a host is gone and its lease runs out',
+    facts: {
+      probes: [
+        probe({ underlay: false, underlayFull: false, overlay: false, lease: row(2, { expiresInSeconds: 900 }) }),
+      ],
+    },
+    check: 'peers',
+    severity: 'warning',
+    command: /^tsflannelctl leases release 10\.5\.2\.0\/24$/,
+  },
+  {
+    when: 'a host does not answer but renews',
+    facts: { probes: [probe({ underlay: false, underlayFull: false, overlay: false })] },
+    check: 'peers',
+    severity: 'warning',
+    command: /^ping -c 3 192\.0\.2\.2$/,
+  },
+  {
+    when: 'the path carries less than the MTU',
+    facts: { probes: [probe({ underlayFull: false, pathMtu: 1400 })] },
+    check: 'path-mtu',
+    command: /^ip link set dev eth0 mtu 1400/,
+    evidence: /1500 bytes does not arrive, one of 1400 does/,
+  },
+  {
+    when: 'the overlay does not get through',
+    facts: { probes: [probe({ overlay: false, tcp: undefined, udp: undefined })] },
+    check: 'overlay-blocked',
+    command: /^iptables -I INPUT -p udp --dport 8472 -j ACCEPT/,
+  },
+  {
+    when: 'only ICMP survives vxlan',
+    facts: { probes: [probe({ tcp: false, udp: false })] },
+    check: 'checksum',
+    command: /^ethtool -K flannel\.1 tx-checksum-ip-generic off/,
+  },
+  {
+    when: 'bridged packets bypass iptables',
+    facts: {
+      bridgeNetfilter: { message: 'bypass', hint: 'if services of Kubernetes are used, run modprobe br_netfilter' },
+    },
+    check: 'bridge-netfilter',
+    severity: 'note',
+    command: /^modprobe br_netfilter$/,
+  },
+];
+
+describe('diagnose', () => {
+  it('finds nothing on a host with nothing wrong', () => {
+    assert.deepEqual(diagnose(facts()), []);
+  });
+
+  for (const { when, facts: changes, check, severity = 'error', command, evidence } of CASES) {
+    it(`names the mending command when ${when}`, () => {
+      const findings = diagnose(facts(changes)).filter((finding) => finding.check === check);
+      assert.equal(findings.length, 1, JSON.stringify(diagnose(facts(changes))));
+      const [finding] = findings;
+      assert.equal(finding?.severity, severity);
+      assert.match(finding.command, command);
+      assert.match(finding.evidence, evidence ?? /./);
+    });
+  }
+
+  it('blames one cause for one fault', () => {
+    const single = CASES.filter(({ check }) => !['config', 'etcd'].includes(check));
+    for (const { when, facts: changes, check } of single) {
+      assert.deepEqual([...new Set(diagnose(facts(changes)).map((finding) => finding.check))], [check], when);
+    }
+  });
+
+  it('has a case for every check', () => {
+    assert.deepEqual([...new Set(CASES.map(({ check }) => check))].sort(), CHECKS.map(({ id }) => id).sort());
+  });
+
+  it('says nothing of reservations whose host is off', () => {
+    const off = probe({ underlay: false, underlayFull: false, overlay: false, lease: row(2, { isReservation: true }) });
+    assert.deepEqual(diagnose(facts({ probes: [off] })), []);
+  });
+
+  it('takes routes of the kernel, of daemons and of the own subnet for what they are', () => {
+    const routes = [
+      route('10.5.1.0/25'),
+      route('10.5.3.0/24', { protocol: 2 }),
+      route('10.5.4.0/24', { index: 4 }),
+      route('10.0.0.0/8'),
+    ];
+    assert.deepEqual(diagnose(facts({ routes })), []);
+  });
+});
+
+describe('findPathMtu', () => {
+  for (const limit of [1280, 1281, 1400, 1498, 1499]) {
+    it(`finds ${limit}`, async () => {
+      let asked = 0;
+      const passes = (bytes: number): Promise<boolean> => Promise.resolve(++asked > 0 && bytes <= limit);
+      assert.equal(await findPathMtu(passes, 1500), limit);
+      assert.ok(asked <= 9, `${asked} questions`);
+    });
+  }
+
+  it('gives up where hardly anything passes', async () => {
+    assert.equal(await findPathMtu((bytes) => Promise.resolve(bytes <= 576), 1500), undefined);
+  });
+});
