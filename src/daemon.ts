@@ -223,6 +223,7 @@ export class Daemon implements StatusSource {
     await this.store.close();
     await this.server?.close();
     this.netlink.close();
+    this.service.close();
   }
 
   /** The daemon's account of itself. */
@@ -292,8 +293,10 @@ export class Daemon implements StatusSource {
   private async passAndReport(): Promise<'done' | 'retry'> {
     try {
       await this.pass();
-      if (this.problem !== undefined) this.log.info('works again after an earlier problem');
+      if (this.problem === undefined) return 'done';
       this.problem = undefined;
+      this.log.info('works again after an earlier problem');
+      this.tellReady();
       return 'done';
     } catch (error) {
       if (isOverlayError(error, 'ERR_UNDERLAY') && this.underlay === undefined) {
