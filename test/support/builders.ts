@@ -6,6 +6,7 @@ import { Prefix } from '../../src/ip/prefix.js';
 import type { JsonValue, Lease, LeaseAttributes } from '../../src/lease/lease.js';
 import type { Underlay } from '../../src/underlay/underlay.js';
 
+/** Short names for what tests are full of. */
 export const ip = (text: string): IpAddress => IpAddress.parse(text);
 export const net = (text: string): Prefix => Prefix.parse(text);
 
