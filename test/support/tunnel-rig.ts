@@ -364,7 +364,7 @@ export class ForeignPeer {
 }
 
 /** Runs something with this thread in the namespace; sockets made there stay there. */
-function inNamespace<T>(netns: Netns, action: () => T): T {
+export function inNamespace<T>(netns: Netns, action: () => T): T {
   const home = check(open('/proc/thread-self/ns/net', SYS.O_RDONLY), 'own namespace');
   const target = check(open(`/run/netns/${netns.name}`, SYS.O_RDONLY), netns.name);
   try {
