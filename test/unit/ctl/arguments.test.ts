@@ -16,7 +16,7 @@ function parse(line: string, environment: Readonly<Record<string, string>> = {})
 function optionsOf(line: string, environment: Readonly<Record<string, string>> = {}): Record<string, unknown> {
   const invocation = parse(line, environment);
   assert.equal(invocation.kind, 'run');
-  return invocation.request.options as Record<string, unknown>;
+  return invocation.request.options;
 }
 
 describe('parseInvocation', () => {
