@@ -84,6 +84,7 @@ function settingChanges(before: CheckedConfig, after: CheckedConfig): readonly I
 
 function optionChanges(old: NetworkConfig, now: NetworkConfig): readonly Impact[] {
   const keys = new Set([...Object.keys(old.backendOptions), ...Object.keys(now.backendOptions)]);
+  keys.delete('type'); // compared by the caller, with the default that stands for a missing Backend
   const text = (network: NetworkConfig, key: string): string => {
     const value = network.backendOptions[key];
     return value === undefined ? 'its default' : JSON.stringify(value);

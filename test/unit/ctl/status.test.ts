@@ -1,0 +1,226 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import http from 'node:http';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { isDaemonListening, readDaemonStatus } from '../../../src/ctl/daemon-client.js';
+import { formatBytes, formatDuration, formatTable } from '../../../src/ctl/text-table.js';
+import { isOverlayError } from '../../../src/errors.js';
+import { ctl } from '../../support/ctl.js';
+
+const STATUS = {
+  statusVersion: 1,
+  version: 'v0.1.0',
+  hostName: 'alpha',
+  pid: 7,
+  startedAt: '2026-01-01T00:00:00Z',
+  uptimeSeconds: 100,
+  isReady: false,
+  notReadyBecause: ['no lease'],
+  network: {
+    ipv4: '10.5.0.0/16',
+    ipv6: null,
+    subnetLen: 24,
+    ipv6SubnetLen: null,
+    backend: 'udp',
+    rejected: 'it is not JSON',
+  },
+  lease: null,
+  underlay: null,
+  mtu: null,
+  backends: ['udp'],
+  peers: [
+    {
+      subnet: '10.5.2.0/24',
+      ipv6Subnet: null,
+      publicIp: '192.0.2.2',
+      publicIpv6: null,
+      backend: 'udp',
+      isReservation: false,
+      traffic: { txPackets: 1, txBytes: 2048, rxPackets: 0, rxBytes: 0 },
+      skipped: null,
+    },
+    {
+      subnet: '10.5.3.0/24',
+      ipv6Subnet: null,
+      publicIp: '192.0.2.3',
+      publicIpv6: null,
+      backend: 'wireguard',
+      isReservation: false,
+      traffic: null,
+      skipped: { reason: 'no such backend', hint: 'choose another' },
+    },
+  ],
+  peerSet: { isSynced: false, badKeys: ['.lock'], counters: {} },
+  devices: [
+    {
+      name: 'flannel0',
+      isUp: true,
+      mtu: 1472,
+      txPackets: 0,
+      txBytes: 4096,
+      rxPackets: 0,
+      rxBytes: 0,
+      txDropped: 1,
+      rxDropped: 2,
+      txErrors: 0,
+      rxErrors: 0,
+    },
+  ],
+  tunnels: [
+    {
+      kind: 'native',
+      device: 'flannel0',
+      workers: 1,
+      offloads: { vnetHdr: true, tso: true, uso: false, udpGro: false },
+      disabledOffloads: ['udpGro'],
+      generation: 1,
+      counters: { drops: { short: 0, 'no-route': 5 } },
+    },
+  ],
+  reconcile: {
+    isConverged: false,
+    conflicts: ['a route is in the way'],
+    failures: [],
+    blocked: 2,
+    drift: { route: 3, link: 0 },
+  },
+  firewall: null,
+  store: {
+    isConnected: false,
+    endpoint: null,
+    error: 'refused',
+    counters: { roundTrips: 9, errors: { ERR_ETCD_UNAVAILABLE: 2 } },
+  },
+  subnetFile: { path: '/run/flannel/subnet.env', writtenAt: null, error: null },
+  dockerHint: 'restart Docker',
+  problems: [{ at: '2026-01-01T00:00:01Z', level: 'warn', message: 'etcd away', detail: 'code=X', hint: 'look' }],
+};
+
+describe('tsflannelctl status', () => {
+  let directory: string;
+  let socket: string;
+  let server: http.Server;
+  let answers: (() => { readonly code: number; readonly body: string })[];
+
+  beforeEach(async () => {
+    directory = mkdtempSync(path.join(tmpdir(), 'tsflannelctl-status-'));
+    socket = path.join(directory, 's');
+    answers = [];
+    server = http.createServer((_request, response) => {
+      const { code, body } = (answers.shift() ?? ((): never => assert.fail('one question too many')))();
+      response.writeHead(code).end(body);
+    });
+    await new Promise<void>((resolve) => server.listen(socket, resolve));
+  });
+
+  afterEach(() => {
+    server.close();
+    rmSync(directory, { recursive: true });
+  });
+
+  const answer = (status: object): void => void answers.push(() => ({ code: 200, body: JSON.stringify(status) }));
+
+  it('tells what is missing, what is dropped, repaired and in the way', async () => {
+    answer(STATUS);
+    const { code, stdout } = await ctl(['status', '--status-socket', socket]);
+    assert.equal(code, 0);
+    for (const line of [
+      /not ready: no lease$/m,
+      /the configuration in etcd is not used: it is not JSON/,
+      /^etcd +not connected: refused; 9 requests, 2 errors$/m,
+      /^docker +restart Docker$/m,
+      /^flannel0 +up +1472 +4\.0 KiB +0 B +3 +0$/m,
+      /^offloads +vnetHdr, tso$/m,
+      /^not in use +uso, udpGro \(switched off\)$/m,
+      /^drops +no-route 5$/m,
+      /^2 peers, as known before the start/m,
+      /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +2\.0 KiB +0 B/m,
+      /^10\.5\.3\.0\/24 .* not reached: no such backend; choose another$/m,
+      /^unreadable lease \.lock$/m,
+      /^kernel +not as desired, 2 objects wait$/m,
+      /^repaired +route 3$/m,
+      /^in the way +a route is in the way$/m,
+      /warn etcd away: code=X; look$/m,
+    ]) {
+      assert.match(stdout, line);
+    }
+  });
+
+  it('shows rates between two looks, until it is interrupted', async () => {
+    const interruption = new AbortController();
+    answer(STATUS);
+    answer({ ...STATUS, uptimeSeconds: 102, devices: [{ ...STATUS.devices[0], txBytes: 4096 + 6144 }] });
+    let looks = 0;
+    const { code, stdout } = await ctl(['status', '--watch', '--interval=1', '--status-socket', socket], {
+      signal: interruption.signal,
+      onOutput: () => {
+        if (++looks === 2) interruption.abort();
+      },
+    });
+    assert.equal(code, 0);
+    assert.match(stdout, /^flannel0 +up +1472 +10\.0 KiB \(3\.0 KiB\/s\)/m);
+  });
+
+  it('prints one document per line when watching as JSON', async () => {
+    const interruption = new AbortController();
+    answer(STATUS);
+    const { stdout } = await ctl(['status', '--watch', '--json', '--status-socket', socket], {
+      signal: interruption.signal,
+      onOutput: () => interruption.abort(),
+    });
+    assert.deepEqual(JSON.parse(stdout), { daemon: STATUS });
+    assert.equal(stdout.indexOf('\n'), stdout.length - 1);
+  });
+
+  for (const { what, body, code, reason } of [
+    { what: 'no JSON', body: 'hello', code: 200, reason: /its answer is not JSON/ },
+    { what: 'a later version', body: '{"statusVersion":2}', code: 200, reason: /version 2, not 1/ },
+    { what: 'an error', body: '', code: 500, reason: /answers \/status with 500/ },
+  ]) {
+    it(`takes ${what} for a daemon that runs and cannot be asked`, async () => {
+      answers.push(() => ({ code, body }));
+      answers.push(() => ({ code, body }));
+      await assert.rejects(
+        readDaemonStatus(socket),
+        (error) => isOverlayError(error, 'ERR_DAEMON_UNREACHABLE') && reason.test(error.message),
+      );
+      assert.equal(await isDaemonListening(socket), true);
+    });
+  }
+
+  it('takes a socket that a dead daemon left for none', async () => {
+    assert.equal(await isDaemonListening(path.join(directory, 'none')), false);
+  });
+});
+
+describe('the text of tables', () => {
+  it('aligns columns and shows what is empty', () => {
+    assert.equal(
+      formatTable(
+        ['A', 'LONG'],
+        [
+          ['xyz', ''],
+          ['', 'b'],
+        ],
+      ),
+      'A    LONG\nxyz  -\n-    b\n',
+    );
+  });
+
+  for (const [seconds, text] of [
+    [0, '0s'],
+    [59.6, '1m'],
+    [3599, '59m 59s'],
+    [3600, '1h'],
+    [86_399, '23h 59m'],
+    [90_000, '1d 1h'],
+    [-5, '0s'],
+  ] as const) {
+    it(`writes ${seconds} s as ${text}`, () => assert.equal(formatDuration(seconds), text));
+  }
+
+  it('writes bytes with a binary unit', () => {
+    assert.deepEqual([0, 1023, 1024, 1536 * 1024].map(formatBytes), ['0 B', '1023 B', '1.0 KiB', '1.5 MiB']);
+  });
+});
