@@ -70,7 +70,10 @@ export const udpBackend: Backend = {
           mtu,
           verifySource,
           icmpSource: own.subnet.address,
-          peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+          // A lease without an address (`{}`, or a host with IPv6 alone) is as good as none: the sender is told.
+          peers: peers
+            .filter((peer) => !peer.attributes.publicIp.isUnspecified)
+            .map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
         },
       ],
     };

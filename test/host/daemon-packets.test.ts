@@ -102,6 +102,14 @@ for (const datapath of ['native', 'portable']) {
       assert.match(output, new RegExp(`From ${inSubnetOf(near, 0)} icmp_seq=1 Destination Net Unreachable`));
     });
 
+    it('answers a ping to a subnet whose lease has no address', async () => {
+      const { etcd, etcdPrefix } = overlay.rig;
+      await etcd.put(`${etcdPrefix}/subnets/10.5.254.0-24`, '{}');
+      await overlay.daemon(1).waitForLog(/peer joined subnet=10\.5\.254\.0\/24/);
+      const { output } = await ping(near.netns, '10.5.254.9', { count: 3, intervalMs: 100 });
+      assert.equal(output.match(/Destination Net Unreachable/g)?.length, 3, output);
+    });
+
     it('says what fits when the path to the peer has a smaller MTU than the device', async () => {
       await overlay.rig.host(1).netns.ip([`route add ${overlay.rig.host(2).publicIp} dev eth0 mtu lock 1200`]);
       try {
