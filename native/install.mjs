@@ -4,7 +4,7 @@
 //   node native/install.mjs            npm's install script: never fails, since the daemon can run without the addon
 //   node native/install.mjs --build    builds if anything changed, and fails if that does not work
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, realpathSync, statSync, utimesSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -55,7 +55,11 @@ function build() {
   // Not "rebuild": make knows what changed.
   let run = start('configure');
   if (run.status === 0) run = start('build');
-  if (run.status === 0 && isLoadable(built)) return true;
+  if (run.status === 0 && isLoadable(built)) {
+    // make leaves the file alone when nothing that matters changed; it is up to date all the same.
+    utimesSync(built, new Date(), new Date());
+    return true;
+  }
   const output = `${run.stdout ?? ''}${run.stderr ?? ''}${run.error?.message ?? ''}`.trimEnd();
   console.error(output.split('\n').slice(-OUTPUT_LINES).join('\n'));
   return fail(
