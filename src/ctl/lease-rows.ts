@@ -52,7 +52,8 @@ export async function readLeaseRows(
   const rows = snapshot.leases.map((lease): LeaseRow => {
     const { publicIp, publicIpv6, backendData, backendV6Data } = lease.attributes;
     const host = hosts.get(publicIp.toString());
-    const sinceMs = Date.parse(host?.leaseSince ?? '');
+    // What a host told about an earlier lease says nothing about this one.
+    const sinceMs = Date.parse(host?.leaseKey === lease.key ? host.leaseSince : '');
     return {
       key: lease.key,
       subnet: lease.subnet.toString(),

@@ -8,6 +8,8 @@ export interface HostStatus {
   readonly hostName: string;
   /** Version of the daemon. */
   readonly version: string;
+  /** Name of the key of the lease it has. */
+  readonly leaseKey: string;
   /** When the host got the lease it has, ISO 8601. */
   readonly leaseSince: string;
 }
@@ -18,8 +20,8 @@ export function hostStatusPath(publicIp: IpAddress): string {
 }
 
 /** The text of a host's status. */
-export function encodeHostStatus({ hostName, version, leaseSince }: HostStatus): string {
-  return JSON.stringify({ hostName, version, leaseSince });
+export function encodeHostStatus({ hostName, version, leaseKey, leaseSince }: HostStatus): string {
+  return JSON.stringify({ hostName, version, leaseKey, leaseSince });
 }
 
 /** Reads a host's status; undefined if it is none, which is no reason not to show the lease. */
@@ -34,5 +36,6 @@ export function decodeHostStatus(text: string): HostStatus | undefined {
   const fields = value as Readonly<Record<string, unknown>>;
   const textOf = (name: string): string => (typeof fields[name] === 'string' ? fields[name] : '');
   const hostName = textOf('hostName');
-  return hostName === '' ? undefined : { hostName, version: textOf('version'), leaseSince: textOf('leaseSince') };
+  if (hostName === '') return undefined;
+  return { hostName, version: textOf('version'), leaseKey: textOf('leaseKey'), leaseSince: textOf('leaseSince') };
 }

@@ -155,7 +155,10 @@ describe('tsflannelctl with a real etcd', () => {
       await putLease('10.5.3.0/24', '192.0.2.3', 3600);
       await putLease('10.5.4.0/24', '192.0.2.4');
       const leaseSince = new Date(Date.now() - 3 * 3_600_000).toISOString();
-      await raw.put(`${PREFIX}-ts/hosts/192.0.2.3`, encodeHostStatus({ hostName: 'alpha', version: 'v1', leaseSince }));
+      await raw.put(
+        `${PREFIX}-ts/hosts/192.0.2.3`,
+        encodeHostStatus({ hostName: 'alpha', version: 'v1', leaseKey: '10.5.3.0-24', leaseSince }),
+      );
       const { stdout, code } = await call('leases list');
       assert.equal(code, 0);
       const lines = stdout.split('\n').map((line) => line.split(/\s{2,}/));

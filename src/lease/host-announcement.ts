@@ -1,0 +1,55 @@
+import type { Clock } from '../clock.js';
+import type { Logger } from '../log.js';
+import { decodeHostStatus, encodeHostStatus, hostStatusPath } from './host-status.js';
+import type { LeaseRecord, LeaseStore } from './store.js';
+
+/** What a {@link HostAnnouncement} is made of. */
+export interface HostAnnouncementOptions {
+  readonly store: LeaseStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly hostName: string;
+  /** Of the daemon. */
+  readonly version: string;
+}
+
+/**
+ * Tells the operator, through the store, which host holds a lease and since when.
+ *
+ * API: {@link announce} whenever the lease may be another one; it writes only if it is. The entry expires with the
+ * lease, except that of a reservation, which stays like the reservation itself.
+ * Errors: never thrown, since nothing depends on the entry; one that could not be written is tried again at the next call.
+ */
+export class HostAnnouncement {
+  private announced: string | undefined;
+  private writing: Promise<void> = Promise.resolve();
+
+  constructor(private readonly options: HostAnnouncementOptions) {}
+
+  /** Resolves when the entry is as it should be, or could not be written. */
+  announce(lease: LeaseRecord): Promise<void> {
+    const identity = `${lease.key} ${lease.attributes.publicIp.toString()} ${lease.ttlId ?? 'reservation'}`;
+    this.writing = this.writing.then(async () => {
+      if (identity === this.announced) return;
+      try {
+        await this.write(lease);
+        this.announced = identity;
+      } catch (error) {
+        this.options.log.debug('host name not told to the store', { error });
+      }
+    });
+    return this.writing;
+  }
+
+  private async write(lease: LeaseRecord): Promise<void> {
+    const { store, clock, hostName, version } = this.options;
+    const path = hostStatusPath(lease.attributes.publicIp);
+    const [entry] = (await store.listValues(path)).filter((each) => each.path === path);
+    const before = entry === undefined ? undefined : decodeHostStatus(entry.text);
+    // A restart keeps the lease, and so its age.
+    const isSame = before?.hostName === hostName && before.leaseKey === lease.key;
+    const leaseSince = isSame ? before.leaseSince : new Date(clock.wallMs()).toISOString();
+    const text = encodeHostStatus({ hostName, version, leaseKey: lease.key, leaseSince });
+    await store.putValue(path, text, { ttlId: lease.ttlId });
+  }
+}

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { HostAnnouncement } from '../../../src/lease/host-announcement.js';
+import { decodeHostStatus, hostStatusPath } from '../../../src/lease/host-status.js';
+import type { HostStatus } from '../../../src/lease/host-status.js';
+import type { LeaseRecord } from '../../../src/lease/store.js';
+import { silentLogger } from '../../../src/log.js';
+import { ip, lease } from '../../support/builders.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { MemoryCluster, MemoryStore, unavailable } from '../../support/memory-store.js';
+
+const PATH = hostStatusPath(ip('192.0.2.3'));
+
+describe('HostAnnouncement', () => {
+  let clock: FakeClock;
+  let cluster: MemoryCluster;
+  let store: MemoryStore;
+  let writes: number;
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    cluster = new MemoryCluster(clock);
+    store = new MemoryStore(cluster);
+    writes = 0;
+    store.before = (operation) => {
+      if (operation === 'putValue') writes++;
+    };
+  });
+
+  const make = (hostName = 'alpha'): HostAnnouncement =>
+    new HostAnnouncement({ store, clock, log: silentLogger, hostName, version: 'v1' });
+
+  const record = (ttlSeconds: number | undefined, key = '10.5.3.0-24'): LeaseRecord => ({
+    ...lease(3),
+    key,
+    ttlId: ttlSeconds === undefined ? undefined : cluster.grant(ttlSeconds),
+    isReservation: ttlSeconds === undefined,
+  });
+
+  async function told(): Promise<HostStatus | undefined> {
+    const [entry] = await new MemoryStore(cluster).listValues(PATH);
+    return entry && decodeHostStatus(entry.text);
+  }
+
+  it('tells name, version and since when, once', async () => {
+    const announcement = make();
+    const held = record(100);
+    await announcement.announce(held);
+    await announcement.announce(held);
+    const leaseSince = new Date(clock.wallMs()).toISOString();
+    assert.deepEqual(await told(), { hostName: 'alpha', version: 'v1', leaseKey: '10.5.3.0-24', leaseSince });
+    assert.equal(writes, 1);
+  });
+
+  it('keeps the age of the lease over a restart, and begins anew with another lease or host', async () => {
+    await make().announce(record(1000));
+    const since = (await told())?.leaseSince;
+    await clock.advance(5000);
+    await make().announce(record(1000));
+    assert.equal((await told())?.leaseSince, since);
+    await make().announce(record(1000, '10.5.4.0-24'));
+    assert.notEqual((await told())?.leaseSince, since);
+    await clock.advance(5000);
+    const other = (await told())?.leaseSince;
+    await make('beta').announce(record(1000, '10.5.4.0-24'));
+    assert.notEqual((await told())?.leaseSince, other);
+  });
+
+  it('expires with the lease, and stays with a reservation', async () => {
+    const announcement = make();
+    await announcement.announce(record(100));
+    await clock.advance(101_000);
+    assert.equal(await told(), undefined);
+    await announcement.announce(record(undefined));
+    await clock.advance(1e9);
+    assert.equal((await told())?.hostName, 'alpha');
+  });
+
+  it('does not mind a store that is away, and tells it later', async () => {
+    const announcement = make();
+    const held = record(100);
+    store.before = () => {
+      throw unavailable();
+    };
+    await announcement.announce(held);
+    assert.equal(await told(), undefined);
+    store.before = () => {};
+    await announcement.announce(held);
+    assert.equal((await told())?.hostName, 'alpha');
+  });
+
+  it('reads nothing out of a text of others', () => {
+    for (const text of ['', 'x', 'null', '[]', '{}', '{"hostName":5}'])
+      assert.equal(decodeHostStatus(text), undefined, text);
+  });
+});
