@@ -76,7 +76,7 @@ struct PeerCounters {
 /// called by the worker for slots of the table it has adopted, and by the control thread for all.
 class PeerCounterTable {
  public:
-  /// More public addresses than a /12 has hosts.
+  /// As many public addresses as a /12 has.
   static constexpr uint32_t kMaxSlots = 1U << 20;
 
   void ensure(uint32_t slot) {

@@ -10,6 +10,8 @@ namespace {
 
 /// What an outer IPv4 and UDP header add.
 constexpr uint16_t kEncapOverhead = 28;
+/// Every host takes datagrams of so many bytes (RFC 791 section 3.1); for a path that the kernel tells nothing about.
+constexpr uint16_t kFallbackPathMtu = 576;
 
 /// Header of a packet whose bytes were checked when it was read from the TUN. The first part holds at least the IP
 /// header and 8 bytes more, or the whole packet.
@@ -103,11 +105,10 @@ Sender::Outcome Sender::send_singly(SendEntry& entry) {
 void Sender::handle_too_big(SendEntry& entry, const mmsghdr& message, size_t length) {
   const Ipv4View view = view_of(message.msg_hdr.msg_iov[0]);
   if (view.dont_fragment()) {
-    const uint16_t path_mtu = path_mtu_.path_mtu(context_.kernel, entry.to.outer);
-    if (path_mtu > kEncapOverhead) {
-      const auto inner_mtu = static_cast<uint16_t>(path_mtu - kEncapOverhead);
-      tun_writer_.answer(IcmpError::kFragmentationNeeded, view, inner_mtu);
-    }
+    const uint16_t known = path_mtu_.path_mtu(context_.kernel, entry.to.outer);
+    const uint16_t path_mtu = known > kEncapOverhead ? known : kFallbackPathMtu;
+    const auto inner_mtu = static_cast<uint16_t>(path_mtu - kEncapOverhead);
+    tun_writer_.answer(IcmpError::kFragmentationNeeded, view, inner_mtu);
     context_.counters.drop(DropReason::kOversize);
     return;
   }

@@ -200,6 +200,16 @@ TEST("a narrow path is told to the sender of packets with DF, and does not switc
   }
 }
 
+TEST("a narrow path of unknown width is taken for one of 576 bytes") {
+  PathRig rig;
+  rig.kernel.path_mtu = -ENOTCONN;
+  rig.kernel.on_send = [](const mmsghdr&, size_t) { return EMSGSIZE; };
+  rig.kernel.tun_frames = {single(make_udp(to_peer(1), {}, pattern(1000)))};
+  rig.transmit.run();
+  CHECK_EQ(rig.kernel.written.size(), 1);
+  if (!rig.kernel.written.empty()) CHECK_EQ(get16(packet_of(rig.kernel.written[0]), 26), 576 - 28);
+}
+
 TEST("packets without DF cross a narrow path in outer fragments, and DF is back after them") {
   PathRig rig;
   rig.kernel.options["IP_MTU_DISCOVER"] = IP_PMTUDISC_DO;
