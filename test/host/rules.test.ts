@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { DaemonStatus } from '../../src/observe/status.js';
 import { netState } from '../support/net-state.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
 import { type PingResult, ping, startPing } from '../support/traffic.js';
@@ -177,5 +178,35 @@ describe('--ip-blackhole-route', () => {
     await host.daemon?.stop();
     await host.startDaemon();
     await waitFor(async () => !(await routes()).some((line) => line.startsWith('blackhole')), { what: 'its end' });
+  });
+});
+
+describe('--ip-blackhole-route with both families', () => {
+  let rig: Rig;
+
+  before(async () => {
+    rig = await Rig.create({ hosts: 1, hasIpv6: true });
+    await rig.putConfig({ ...NETWORK, EnableIPv6: true, IPv6Network: 'fd00:10:5::/48' });
+    await reserve(rig.host(1), '10.5.1.0-24&fd00:10:5:1::-64');
+  });
+
+  after(() => rig.close());
+
+  it("makes one of each behind the bridge's routes, and has nothing more to do", async () => {
+    const host = rig.host(1);
+    const daemon = await host.startDaemon({ args: ['--ip-blackhole-route'] });
+    await host.addContainer();
+    const status = async (): Promise<DaemonStatus> => JSON.parse(await daemon.get('/status')) as DaemonStatus;
+    await waitFor(async () => (await status()).reconcile.isConverged, { what: 'a converged daemon' });
+    const routes = async (): Promise<string[]> =>
+      (await netState(host.netns)).routes.filter((line) => /10\.5\.1\.0\/24|fd00:10:5:1::\/64/.test(line));
+    assert.deepEqual(await routes(), [
+      '10.5.1.0/24 dev docker0 proto kernel scope link src 10.5.1.1',
+      'blackhole 10.5.1.0/24 proto 173 metric 4278198272',
+      'blackhole fd00:10:5:1::/64 dev lo proto 173 metric 4278198272 pref medium',
+      'fd00:10:5:1::/64 dev docker0 proto kernel metric 256 pref medium',
+    ]);
+    const { changes, conflicts } = (await status()).reconcile;
+    assert.deepEqual([changes.route.add, changes.route.replace, changes.route.del, conflicts], [2, 0, 0, []]);
   });
 });
