@@ -50,6 +50,7 @@ const SCRIPTS = {
   prerm: [
     'if [ "$1" = remove ] && [ -d /run/systemd/system ]; then',
     '  systemctl --quiet disable --now tsflannel-docker.path tsflanneld.service etcd-single.service',
+    '  systemctl --quiet reset-failed tsflannel-docker.service tsflanneld.service etcd-single.service || true',
     'fi',
   ],
   postrm: [

@@ -114,9 +114,9 @@ export class SystemdMachine {
     return [
       ...enter,
       `--root=${root}`,
-      '--wd=/',
       'env',
       '-i',
+      '--chdir=/',
       'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
       'LC_ALL=C',
       ...argv,
@@ -160,6 +160,8 @@ for node in null zero full random urandom tty net/tun; do
   mount --bind /dev/$node $root/dev/$node
 done
 mkdir $root/dev/shm $root/dev/pts
+mount -t devpts -o newinstance,ptmxmode=0666 devpts $root/dev/pts
+ln -s pts/ptmx $root/dev/ptmx
 ln -s /proc/self/fd $root/dev/fd
 : >$root/dev/console
 mount -t proc proc $root/proc

@@ -100,7 +100,7 @@ describe('units', function () {
     const rated = systemdAnalyze('security', '--offline=yes', `--root=${root}`, '--no-pager', 'tsflanneld.service');
     const [line = '', score = ''] = /→ Overall exposure level.*?: ([\d.]+).*/.exec(rated.output) ?? [];
     process.stdout.write(`      ${line}\n`);
-    // 2.7 with systemd 252; what is left is root without most of its powers, and network access as such.
+    // 2.9 with systemd 252; what is left is root without most of its powers, and network access as such.
     assert.ok(Number(score) > 0 && Number(score) <= 3, rated.output);
   });
 });
