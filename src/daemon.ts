@@ -1,9 +1,11 @@
+import { hostname } from 'node:os';
 import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
 import { backendFor } from './backend/registry.js';
 import type { Backend, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import type { DaemonOptions } from './config/flags.js';
 import type { NetworkConfig } from './config/network-config.js';
+import { versionText } from './config/version.js';
 import { HostFactsSource } from './daemon/host-facts.js';
 import { readHostIdentity } from './daemon/host-identity.js';
 import { NetworkSource } from './daemon/network-source.js';
@@ -22,7 +24,7 @@ import { Firewall, type FirewallSpec } from './firewall/firewall.js';
 import { type Family, IpAddress } from './ip/address.js';
 import type { Prefix } from './ip/prefix.js';
 import { doesFit } from './lease/allocator.js';
-
+import { HostAnnouncement } from './lease/host-announcement.js';
 import { LeaseKeeper } from './lease/keeper.js';
 import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
@@ -94,6 +96,7 @@ export class Daemon implements StatusSource {
   private readonly subnetFile: SubnetFile;
   private readonly skippedPeers: SkippedPeers;
   private readonly passes: PassLoop;
+  private readonly announcement: HostAnnouncement;
   private readonly inheritedDevice: string | undefined;
   private facts: HostFactsSource | undefined;
   private underlay: UnderlayWatcher | undefined;
@@ -163,6 +166,8 @@ export class Daemon implements StatusSource {
     this.subnetFile = new SubnetFile(options.subnetFile, clock, log);
     this.skippedPeers = new SkippedPeers(log);
     this.passes = new PassLoop(clock, () => this.passAndReport());
+    const words = { hostName: hostname(), version: versionText() };
+    this.announcement = new HostAnnouncement({ store: this.store, clock, log, ...words });
     this.lingering = new LingeringBackends(clock, () => this.passes.trigger());
   }
 
@@ -342,7 +347,9 @@ export class Daemon implements StatusSource {
     await this.applyFirewall(network, own);
     const mtu = backend.mtu(network, network.backendOptions, underlay);
     await this.subnetFile.update({ network, lease: own, mtu, isMasquerading: this.options.ipMasq });
-    if (this.isLeaseHeld) {
+    const held = this.keeper?.lease;
+    if (this.isLeaseHeld && held !== undefined) {
+      void this.announcement.announce(held);
       this.stateDirectory.save({ config: this.config.text, own, peers: this.peers?.peers ?? peers });
     }
     this.tellReady();
