@@ -50,7 +50,7 @@ const SCRIPTS = {
   prerm: [
     'if [ "$1" = remove ] && [ -d /run/systemd/system ]; then',
     '  systemctl --quiet disable --now tsflannel-docker.path tsflanneld.service etcd-single.service',
-    '  systemctl --quiet reset-failed tsflannel-docker.service tsflanneld.service etcd-single.service || true',
+    '  systemctl --quiet reset-failed tsflannel-docker.service tsflanneld.service etcd-single.service 2>/dev/null || true',
     'fi',
   ],
   postrm: [

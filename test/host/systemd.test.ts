@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { skipBecause } from '../support/skip.js';
@@ -36,8 +36,7 @@ describe('the Debian package under systemd', function () {
     }
     const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
     machine = await SystemdMachine.start({ prepare: UPLINK });
-    const input = readFileSync(path.join(directory, deb)).toString('base64');
-    await machine.shell('base64 -d >/root/tsflannel.deb', { input });
+    await machine.putFile(path.join(directory, deb), '/root/tsflannel.deb');
   });
 
   after(() => {

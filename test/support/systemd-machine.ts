@@ -97,6 +97,19 @@ export class SystemdMachine {
     }
   }
 
+  /** Lays a cable: `eth0` in both machines, up and with these IPv4 addresses. */
+  static async connect(ends: readonly (readonly [SystemdMachine, string])[]): Promise<void> {
+    const [[near], [far]] = ends as [readonly [SystemdMachine, string], readonly [SystemdMachine, string]];
+    const enter = ['nsenter', `--target=${near.pid}`, '--net'];
+    const pair = ['type', 'veth', 'peer', 'name', 'eth0', 'netns', String(far.pid)];
+    await run([...enter, 'ip', 'link', 'add', 'eth0', ...pair]);
+    for (const [machine, address] of ends) {
+      await machine.shell(
+        `ip link set eth0 up && ip address add ${address} dev eth0 && sysctl -qw net.ipv4.ip_forward=1`,
+      );
+    }
+  }
+
   /** Runs a command in there to its end. */
   async run(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
     return run(this.command(argv), options);
@@ -121,6 +134,12 @@ export class SystemdMachine {
       'LC_ALL=C',
       ...argv,
     ];
+  }
+
+  /** Puts a file of this machine into that one. */
+  async putFile(from: string, to: string): Promise<void> {
+    // By way of standard input, as there is no directory that both see.
+    await this.shell(`base64 -d >${to}`, { input: readFileSync(from).toString('base64') });
   }
 
   /** A property of a unit. */

@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { skipBecause } from '../support/skip.js';
+import { SystemdMachine } from '../support/systemd-machine.js';
+import { waitFor } from '../support/wait.js';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const PAGE = readFileSync(path.join(ROOT, 'docs/quick-start.md'), 'utf8');
+
+/** The commands below a heading of the page, block by block. */
+function blocksOf(heading: string): readonly string[] {
+  const section = PAGE.split(/^## /m).find((text) => text.startsWith(heading)) ?? '';
+  const blocks = [...section.matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, block = '']) => block);
+  assert.ok(blocks.length > 0, `no commands below "${heading}"`);
+  return blocks;
+}
+
+/** Docker's and containerd's files need a file system that can be the upper layer of an overlay. */
+const DOCKER_DIRECTORIES = ['docker', 'containerd']
+  .map((name) => `mkdir -p /var/lib/${name}; mount -t tmpfs tmpfs /var/lib/${name}`)
+  .join('\n');
+
+/** An image without a registry: busybox of this machine under the names that the page uses. */
+const IMPORT_BUSYBOX = `mkdir -p /tmp/image/bin
+cp "$(command -v busybox)" /tmp/image/bin/busybox
+for name in sh ip httpd wget; do ln -s busybox /tmp/image/bin/$name; done
+tar -C /tmp/image -c . | docker import - busybox`;
+
+describe('the commands of the quick start, on two hosts with the real systemd and Docker', function () {
+  this.timeout(240_000);
+  let directory: string;
+  let a: SystemdMachine;
+  let b: SystemdMachine;
+  const machines: SystemdMachine[] = [];
+  let server = '';
+
+  before(async function () {
+    const obstacle = SystemdMachine.obstacle();
+    if (obstacle !== undefined) skipBecause(this, obstacle);
+    if (spawnSync('dockerd', ['--version']).status !== 0) skipBecause(this, 'no dockerd (Debian package docker.io)');
+    directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-quick-'));
+    for (const args of [['.ci/prebuild.mjs'], ['.ci/package-deb.mjs', directory]]) {
+      const built = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
+      assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
+    }
+    const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+    for (const name of ['a', 'b']) {
+      const machine = await SystemdMachine.start({ prepare: `${DOCKER_DIRECTORIES}\nmkdir -p /root/${name}` });
+      machines.push(machine);
+      await machine.putFile(path.join(directory, deb), `/root/${deb}`);
+    }
+    [a, b] = machines as [SystemdMachine, SystemdMachine];
+    await SystemdMachine.connect([
+      [a, '192.0.2.11/24'],
+      [b, '192.0.2.12/24'],
+    ]);
+    // Instead of a default route, by which the daemon finds the interface on most hosts.
+    for (const machine of machines) await machine.shell('ip route add default via 192.0.2.1');
+  });
+
+  after(() => {
+    for (const machine of machines) machine.close();
+    if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
+  });
+
+  /** Carries out blocks as an administrator would who stops at the first failure. */
+  async function follow(machine: SystemdMachine, heading: string, places?: readonly number[]): Promise<string> {
+    const blocks = blocksOf(heading).filter((_, place) => places?.includes(place) ?? true);
+    // Packages cannot be fetched in there; this machine's are seen.
+    const lines = blocks.join('').replaceAll(/^apt-get .*$/gm, ':');
+    const { stdout } = await machine.shell(`set -e; cd /root\n${lines}`, { timeoutMs: 60_000 });
+    return stdout;
+  }
+
+  it('install the package', async () => {
+    for (const machine of machines) await follow(machine, '2. Install', [0]);
+  });
+
+  it('bring up etcd and configure the network', async () => {
+    await follow(a, '3. etcd');
+    assert.match(await follow(a, '4. The network'), /\{"Network": "10\.5\.0\.0\/16"/);
+  });
+
+  it('start the daemons', async () => {
+    for (const machine of machines) {
+      const said = await follow(machine, '5. The daemon');
+      assert.match(said, /^FLANNEL_SUBNET=10\.5\.\d+\.1\/24$/m);
+      assert.match(said, /ready/);
+    }
+  });
+
+  it('give Docker the subnet', async () => {
+    for (const machine of machines) {
+      const said = await follow(machine, '6. Docker', [0]);
+      const { stdout: subnet } = await machine.shell('. /run/flannel/subnet.env; echo $FLANNEL_SUBNET');
+      assert.ok(said.includes(`inet ${subnet.trim()} `), said);
+    }
+  });
+
+  it('let a container reach one on the other host', async () => {
+    for (const machine of machines) await machine.shell(IMPORT_BUSYBOX);
+    const [serve = '', fetch = ''] = blocksOf('7. Try it').join('').trim().split('\n');
+    // There is no terminal; the container is left to itself instead.
+    await a.shell(serve.replace('--rm -it', '--detach --name server'));
+    const output = await waitFor(
+      async () => /inet ([\d.]+)/.exec((await a.run(['docker', 'logs', 'server'])).stdout)?.[1],
+      { what: 'the address of the server' },
+    );
+    server = output;
+    const { stdout, stderr } = await b.shell(fetch.replace(/[\d.]+(?=\/$)/, server), { mayFail: true });
+    assert.match(`${stdout}${stderr}`, /404 Not Found/);
+  });
+
+  it('make Docker follow a new MTU', async () => {
+    await follow(b, '6. Docker', [1]);
+    const before = await b.property('docker', 'MainPID');
+    const config = '{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}';
+    await a.shell(`echo '${config}' >/root/network.json; tsflannelctl config set /root/network.json --yes`);
+    await waitFor(
+      async () =>
+        (await b.property('docker', 'MainPID')) !== before && (await b.property('docker', 'ActiveState')) === 'active',
+      { what: 'the restart of Docker', timeoutMs: 30_000, intervalMs: 200 },
+    );
+    assert.match(await b.journal('tsflannel-docker'), /FLANNEL_MTU was '1450' and is now '1500'/);
+    const link = await b.run(['docker', 'run', '--rm', 'busybox', 'ip', 'link', 'show', 'eth0']);
+    assert.match(link.stdout, /mtu 1500/);
+  });
+
+  it('take a host out again', async () => {
+    await follow(b, 'More hosts, and fewer');
+    const { stdout } = await b.shell("ip -brief link; ip route; iptables-save | grep -i -e 'FLANNEL-' || true");
+    assert.doesNotMatch(stdout, /flannel|10\.5\.\d+\.\d+\/24 via/i);
+  });
+});
