@@ -415,14 +415,23 @@ class Planner {
     const { device } = spec;
     const index = device === undefined ? 0 : (actual.links.get(device)?.index ?? 0);
     const metric = spec.metric ?? defaultMetric(spec.destination.family);
-    const first = present.find((route) => route.tos === 0 && route.metric === metric);
+    const equals = present.filter((route) => route.tos === 0 && route.metric === metric);
+    const [first] = equals;
     if (first === undefined) {
       this.add('routes', { kind: 'route', verb: 'add', key, reason: 'missing', device, route: spec });
       return undefined;
     }
     const leadsTheSameWay = isSameWay(spec, index, first);
     const isOurs = actual.isOurRoute(first);
-    if (first.protocol === ROUTE_PROTOCOL && isOurs && leadsTheSameWay && isExact(spec, first)) return first;
+    // One behind the first moves up when that is removed; the kernel would refuse to put its twin in the first's place.
+    const match = equals.find(
+      (route) =>
+        route.protocol === ROUTE_PROTOCOL &&
+        actual.isOurRoute(route) &&
+        isSameWay(spec, index, route) &&
+        isExact(spec, route),
+    );
+    if (match !== undefined && (match === first || isOurs)) return match;
     if (isOurs || (leadsTheSameWay && first.protocol === RTPROT.BOOT)) {
       this.add('routes', { kind: 'route', verb: 'replace', key, reason: 'altered', device, route: spec });
     } else if (!leadsTheSameWay) {
