@@ -649,6 +649,23 @@ describe('diff, for any kernel and any desired state', () => {
     );
   });
 
+  // The kernel refuses to replace the first route by one that is there already: both were gone after two runs.
+  it('keeps the wanted route where it stands behind another one of ours', async () => {
+    const host = new Host();
+    const destination = net('10.5.6.0/24');
+    const via = (gateway: string): ReturnType<typeof routeInfo> =>
+      routeInfo(destination, { gateway: ip(gateway), protocol: ROUTE_PROTOCOL, index: host.eth0.index });
+    host.kernel.putRoute(via('192.0.2.7'), 'add');
+    host.kernel.putRoute(via('192.0.2.6'), 'append');
+    const wanted = { destination, device: 'eth0', gateway: ip('192.0.2.6'), isOnlink: false } as const;
+    await host.reconcile({ ...EMPTY_STATE, routes: [{ ...wanted, type: 'unicast', scope: 'global' }] });
+    const left = host.kernel.routes.get('10.5.6.0/24') ?? [];
+    assert.deepEqual(
+      left.map(({ gateway }) => gateway?.toString()),
+      ['192.0.2.6'],
+    );
+  });
+
   it('cleans up everything of ours and nothing else', async () => {
     await fc.assert(
       fc.asyncProperty(desiredStates, fc.array(disturbances, { maxLength: 8 }), async (state, disturbing) => {
