@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import Mocha from 'mocha';
 
-const { EVENT_RUN_END, EVENT_TEST_PENDING } = Mocha.Runner.constants;
+const { EVENT_RUN_END, EVENT_TEST_PENDING, EVENT_TEST_RETRY } = Mocha.Runner.constants;
 
 export default class TotalsReporter {
   constructor(runner, options) {
@@ -14,6 +14,9 @@ export default class TotalsReporter {
     const shown = new Shown(runner, options);
     const skipped = [];
     runner.on(EVENT_TEST_PENDING, (test) => skipped.push({ title: test.fullTitle(), reason: reasonOf(test) }));
+    runner.on(EVENT_TEST_RETRY, (test, error) => {
+      process.stdout.write(`      failed once, tried again: ${test.title}: ${error.message}\n`);
+    });
     runner.on(EVENT_RUN_END, () => {
       if (totals === undefined) return;
       const { passes, failures } = shown.stats;
