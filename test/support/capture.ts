@@ -3,6 +3,8 @@ import os from 'node:os';
 import path from 'node:path';
 import { onExit } from './cleanup.js';
 import type { Netns } from './netns.js';
+import type { Program } from './program.js';
+import { waitFor } from './wait.js';
 
 /** One captured frame. */
 export interface Frame {
@@ -17,7 +19,7 @@ export interface CaptureResult {
   readonly frames: readonly Frame[];
   /** Link-layer type of the frames: 1 = Ethernet, 12 or 101 = bare IP, as on a TUN device. */
   readonly linkType: number;
-  /** Frames the kernel had no room for; a test that counts frames must see 0 here. */
+  /** Frames the kernel had no room for or tcpdump did not come to; a test that counts frames must see 0 here. */
   readonly lost: number;
 }
 
@@ -42,14 +44,41 @@ export async function capture(netns: Netns, device: string, filter = ''): Promis
   return {
     async stop() {
       try {
+        await drain(program);
         await program.stop('SIGINT');
-        const lost = Number(/(\d+) packets? dropped by kernel/.exec(program.output)?.[1] ?? Number.NaN);
-        return { ...parsePcap(readFileSync(file)), lost };
+        const { captured, received, dropped } = totalsOf(program.output);
+        return { ...parsePcap(readFileSync(file)), lost: dropped + received - captured };
       } finally {
         withdraw();
         remove();
       }
     },
+  };
+}
+
+// While packets keep coming there is always one under way; after this time they count as lost.
+const DRAIN_TIMEOUT_MS = 5000;
+
+/** Waits until tcpdump has read what the kernel holds for it: when it is told to end it reads nothing more. */
+async function drain(program: Program): Promise<void> {
+  const isDrained = async (): Promise<boolean> => {
+    const mark = program.mark();
+    // SIGUSR1 makes it print its totals, on one line.
+    program.signal('SIGUSR1');
+    await program.waitForLine(/dropped by kernel/, DRAIN_TIMEOUT_MS, mark);
+    const { captured, received } = totalsOf(program.output.slice(mark));
+    return captured === received;
+  };
+  const options = { what: 'tcpdump to read everything', timeoutMs: DRAIN_TIMEOUT_MS };
+  await waitFor(isDrained, options).catch(() => undefined);
+}
+
+function totalsOf(output: string): { captured: number; received: number; dropped: number } {
+  const last = (pattern: RegExp): number => Number([...output.matchAll(pattern)].at(-1)?.[1] ?? Number.NaN);
+  return {
+    captured: last(/(\d+) packets? captured/g),
+    received: last(/(\d+) packets? received by filter/g),
+    dropped: last(/(\d+) packets? dropped by kernel/g),
   };
 }
 
