@@ -36,8 +36,9 @@ export async function capture(netns: Netns, device: string, filter = ''): Promis
   const withdraw = onExit(remove);
   const file = path.join(directory, 'frames.pcap');
   const program = netns.start(
-    // -Z: tcpdump otherwise becomes a user who cannot write there. -B: in KiB.
-    ['tcpdump', '-i', device, '-s', '0', '-n', '-Z', 'root', '-B', '65536', '--immediate-mode', '-w', file, filter],
+    // -Z: tcpdump otherwise becomes a user who cannot write there. -B: in KiB. Not --immediate-mode: it divides the
+    // buffer into slots of the largest possible packet, a few hundred in all.
+    ['tcpdump', '-i', device, '-s', '0', '-n', '-Z', 'root', '-B', '65536', '-w', file, filter],
     { env: { LC_ALL: 'C' } },
   );
   await program.waitForLine(/listening on/);
@@ -46,8 +47,8 @@ export async function capture(netns: Netns, device: string, filter = ''): Promis
       try {
         await drain(program);
         await program.stop('SIGINT');
-        const { captured, received, dropped } = totalsOf(program.output);
-        return { ...parsePcap(readFileSync(file)), lost: dropped + received - captured };
+        const { captured, received } = totalsOf(program.output);
+        return { ...parsePcap(readFileSync(file)), lost: received - captured };
       } finally {
         withdraw();
         remove();
@@ -66,13 +67,14 @@ async function drain(program: Program): Promise<void> {
     // SIGUSR1 makes it print its totals, on one line.
     program.signal('SIGUSR1');
     await program.waitForLine(/dropped by kernel/, DRAIN_TIMEOUT_MS, mark);
-    const { captured, received } = totalsOf(program.output.slice(mark));
-    return captured === received;
+    const { captured, received, dropped } = totalsOf(program.output.slice(mark));
+    return captured + dropped === received;
   };
   const options = { what: 'tcpdump to read everything', timeoutMs: DRAIN_TIMEOUT_MS };
   await waitFor(isDrained, options).catch(() => undefined);
 }
 
+/** Linux counts dropped packets among those received by the filter. */
 function totalsOf(output: string): { captured: number; received: number; dropped: number } {
   const last = (pattern: RegExp): number => Number([...output.matchAll(pattern)].at(-1)?.[1] ?? Number.NaN);
   return {
