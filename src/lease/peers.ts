@@ -62,6 +62,8 @@ export class PeerSet {
   readonly #leaveGraceMs: number;
   /** Last readable lease of each key. */
   readonly #leases = new Map<string, Lease>();
+  /** What {@link peers} gives, until something changes: a pass asks several times, and there may be thousands. */
+  #sorted: readonly Lease[] | undefined;
   /** Keys that are gone from the store while their lease still counts, with what cancels its end. */
   readonly #leaving = new Map<string, () => void>();
   /** Revision of each key that is unreadable now. */
@@ -85,6 +87,11 @@ export class PeerSet {
 
   /** The peers in order of their subnets. */
   get peers(): readonly Lease[] {
+    this.#sorted ??= this.#sort();
+    return this.#sorted;
+  }
+
+  #sort(): readonly Lease[] {
     const peers = new Map<string, Lease>();
     for (const lease of this.#leases.values()) {
       const subnet = lease.subnet.toString();
@@ -114,6 +121,7 @@ export class PeerSet {
   seed(leases: readonly Lease[]): void {
     if (this.#isSynced) return;
     for (const lease of leases) this.#leases.set(formatSubnetKey(lease), lease);
+    this.#sorted = undefined;
     this.#schedule();
   }
 
@@ -134,7 +142,11 @@ export class PeerSet {
 
   /** Which leases are the host's own from now on. */
   setOwn(own: OwnIdentity): void {
+    const { subnets, publicIp } = this.#own;
+    const isSameSubnet = own.subnets === subnets || (own.subnets?.subnet.equals(subnets?.subnet) ?? false);
+    if (isSameSubnet && own.publicIp.equals(publicIp)) return;
     this.#own = own;
+    this.#sorted = undefined;
     this.#schedule();
   }
 
@@ -165,6 +177,7 @@ export class PeerSet {
       if (isFirst) this.#leases.delete(key);
       else this.#letGo(key);
     }
+    this.#sorted = undefined;
     for (const key of [...this.#bad.keys()]) if (!listed.has(key)) this.#bad.delete(key);
     for (const lease of leases) this.#put(lease);
     for (const entry of bad) this.#noteBad(entry);
@@ -194,6 +207,7 @@ export class PeerSet {
     const cancel = this.#options.clock.after(this.#leaveGraceMs, () => {
       this.#leaving.delete(key);
       this.#leases.delete(key);
+      this.#sorted = undefined;
       this.#schedule();
     });
     this.#leaving.set(key, cancel);
@@ -207,6 +221,7 @@ export class PeerSet {
   #put(lease: LeaseRecord): void {
     this.#stay(lease.key);
     this.#leases.set(lease.key, lease);
+    this.#sorted = undefined;
     this.#bad.delete(lease.key);
   }
 
@@ -274,15 +289,25 @@ function isSamePeer(a: Lease, b: Lease): boolean {
 /** Layout of the cache; a file of another version is refused, not guessed at. */
 const CACHE_VERSION = 1;
 
-/** Peers as text for a file, to be used at the next start if the store is away then. */
-export function encodePeerCache(peers: readonly Lease[]): string {
-  const leases = peers.map((peer) => ({
+/** A peer's entry in the file; one peer among thousands changes at a time, and a lease never does. */
+const encoded = new WeakMap<Lease, string>();
+
+function encodeCachedLease(peer: Lease): string {
+  const known = encoded.get(peer);
+  if (known !== undefined) return known;
+  const text = JSON.stringify({
     key: formatSubnetKey(peer),
     value: encodeAttributes(peer.attributes),
     revision: peer.revision,
     isReservation: peer.isReservation,
-  }));
-  return `${JSON.stringify({ version: CACHE_VERSION, leases }, undefined, 1)}\n`;
+  });
+  encoded.set(peer, text);
+  return text;
+}
+
+/** Peers as text for a file, to be used at the next start if the store is away then. */
+export function encodePeerCache(peers: readonly Lease[]): string {
+  return `{"version": ${CACHE_VERSION}, "leases": [\n${peers.map(encodeCachedLease).join(',\n')}\n]}\n`;
 }
 
 /**
