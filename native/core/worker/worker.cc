@@ -140,7 +140,14 @@ void Worker::wait() {
   // A failed descriptor would be reported again and again: from then on only stop() matters.
   const unsigned count = context_.has_failed ? 1 : static_cast<unsigned>(fds.size());
   // While packets wait for the socket their time limit has to be looked at, too.
-  const int ready = context_.kernel.poll(fds.data(), count, is_blocked && !context_.has_failed ? 1 : -1);
+  const int timeout_ms = is_blocked && !context_.has_failed ? 1 : -1;
+  if (const uint64_t pause_ns = pacer_.pause_ns(counters_.tx_bytes.get() + counters_.rx_bytes.get()); pause_ns > 0) {
+    const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(pause_ns)};
+    (void)::clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  }
+  const uint64_t before_ns = monotonic_ns();
+  const int ready = context_.kernel.poll(fds.data(), count, timeout_ms);
+  pacer_.waited(monotonic_ns() - before_ns);
   barren_wakes_ = ready > 0 ? barren_wakes_ + 1 : 0;
   if (barren_wakes_ > kMaxBarrenWakes) (void)::poll(nullptr, 0, kBarrenWakeMs);
   if (ready < 0 && ready != -EINTR) return context_.fail("poll", -ready);

@@ -16,6 +16,7 @@
 #include "sender.h"
 #include "transmit_path.h"
 #include "tun_writer.h"
+#include "wake_pacer.h"
 #include "worker_context.h"
 
 namespace tsflannel {
@@ -77,6 +78,7 @@ class Worker {
   const bool may_be_realtime_;                            // immutable
   UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
   PathMtuProbe path_mtu_;                 // worker; gone after stop()
+  WakePacer pacer_;                       // worker
   unsigned barren_wakes_ = 0;             // worker
   std::atomic<bool> is_stopping_{false};  // written by the control thread
   std::atomic<uint64_t> adopted_{0};      // written by the worker

@@ -232,7 +232,9 @@ TEST("counters of a peer live as long as its address is in the table, and begin 
   for (uint32_t i = 0; i < 200; i++) {
     TunnelState state = state_with({0});
     state.routes.push_back({inner_of(3) & 0xffffff00, 24, ipv4(198, 51, 100, static_cast<uint8_t>(i))});
-    CHECK(rig.tunnel->update(state).ok());
+    const Result<uint64_t> generation = rig.tunnel->update(state);
+    CHECK(generation.ok());
+    CHECK(wait_until([&] { return rig.tunnel->generation() == generation.value(); }));
     CHECK(rig.to_tun(outbound(3)));
     const bool is_counted = wait_until([&] {
       all = rig.tunnel->peer_counters();
