@@ -1,6 +1,6 @@
 import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
-import { type DesiredState, EMPTY_STATE, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
+import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import type { Backend, BackendContext, BackendOptions, PeerState, SkippedPeer } from './backend.js';
 import { findBackend } from './registry.js';
 
@@ -48,14 +48,14 @@ export class OverlayState {
     }
     this.dropStaleCache(input, [...groups.keys()]);
 
-    const states: DesiredState[] = [];
+    const states: Partial<DesiredState>[] = [];
     for (const [type, leases] of groups) {
       const backend = findBackend(type);
       if (backend === undefined) continue;
       const context = { ...input, options: input.optionsFor(type), isOwn: type === ownType };
       const peerStates = leases.map((lease) => this.peerState(backend, context, lease));
       skipped.push(...peerStates.flatMap((peer) => peer.skipped ?? []));
-      states.push(complete(backend.base(context)), ...peerStates.map((peer) => complete(peer.state)));
+      states.push(backend.base(context), ...peerStates.map((peer) => peer.state));
     }
     const merged = mergeStates(states);
     const sysctls = groups.size > 1 ? [...merged.sysctls, ...looseReversePath(merged)] : merged.sysctls;
@@ -96,10 +96,6 @@ export function onLinkQuestions(
     const { publicIp, publicIpv6 } = attributes;
     return publicIpv6 === undefined ? [publicIp] : [publicIp, publicIpv6];
   });
-}
-
-function complete(state: Partial<DesiredState>): DesiredState {
-  return { ...EMPTY_STATE, ...state };
 }
 
 /**

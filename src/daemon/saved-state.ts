@@ -17,8 +17,11 @@ export interface SavedState {
 
 const FILES = { config: 'config.json', own: 'own-lease.json', peers: 'peers.json' } as const;
 
-/** Peers change often in a large cluster, and the file only matters at the next start without etcd. */
-const SAVE_DELAY_MS = 1000;
+/**
+ * Peers change often in a large cluster, writing thousands of them takes tens of milliseconds, and the file only
+ * matters at a start without etcd. An orderly end writes at once.
+ */
+const SAVE_DELAY_MS = 10_000;
 
 /**
  * Keeps the last known state in `--state-dir`.

@@ -148,20 +148,29 @@ export const EMPTY_STATE: DesiredState = {
   sysctls: [],
 };
 
-/** All parts of several states together. */
-export function mergeStates(states: readonly DesiredState[]): DesiredState {
-  return {
-    links: states.flatMap((state) => state.links),
-    addresses: states.flatMap((state) => state.addresses),
-    routes: states.flatMap((state) => state.routes),
-    neighbours: states.flatMap((state) => state.neighbours),
-    fdb: states.flatMap((state) => state.fdb),
-    tunnels: states.flatMap((state) => state.tunnels),
-    sysctls: states.flatMap((state) => state.sysctls),
+/** All parts of several states together; plain loops, since there may be a state for each of thousands of peers. */
+export function mergeStates(states: readonly Partial<DesiredState>[]): DesiredState {
+  const merged = {
+    links: [] as LinkSpec[],
+    addresses: [] as AddressSpec[],
+    routes: [] as RouteSpec[],
+    neighbours: [] as NeighSpec[],
+    fdb: [] as FdbSpec[],
+    tunnels: [] as TunnelSpec[],
+    sysctls: [] as SysctlSpec[],
   };
+  for (const state of states) {
+    append(merged.links, state.links);
+    append(merged.addresses, state.addresses);
+    append(merged.routes, state.routes);
+    append(merged.neighbours, state.neighbours);
+    append(merged.fdb, state.fdb);
+    append(merged.tunnels, state.tunnels);
+    append(merged.sysctls, state.sysctls);
+  }
+  return merged;
 }
 
-/** Name of the family as iproute2 and the kernel's sysctl tree write it. */
-export function familyName(family: Family): 'ipv4' | 'ipv6' {
-  return family === 4 ? 'ipv4' : 'ipv6';
+function append<T>(to: T[], from: readonly T[] | undefined): void {
+  if (from !== undefined) for (const item of from) to.push(item);
 }
