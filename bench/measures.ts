@@ -4,6 +4,8 @@ export interface Measure {
   readonly unit: string;
   readonly digits: number;
   readonly better: 'higher' | 'lower';
+  /** False where the reference is next to nothing, so that a ratio to it says nothing. Default true. */
+  readonly hasRatio?: boolean;
 }
 
 /** Everything the benchmark measures, in the order of the report. */
@@ -14,7 +16,7 @@ export const MEASURES = {
   tcp4Reverse: { title: 'TCP, 4 streams, reverse', unit: 'Gb/s', digits: 2, better: 'higher' },
   cpuPerGb: { title: 'CPU, TCP 1 stream', unit: 's/GB', digits: 2, better: 'lower' },
   syscallsPerGb: { title: 'system calls of the tunnels', unit: '1000/GB', digits: 0, better: 'lower' },
-  retransmitsPerGb: { title: 'TCP retransmissions', unit: '1/GB', digits: 0, better: 'lower' },
+  retransmitsPerGb: { title: 'TCP retransmissions', unit: '1/GB', digits: 0, better: 'lower', hasRatio: false },
   small1: { title: '64 B packets, 1 flow', unit: '1000/s', digits: 0, better: 'higher' },
   small64: { title: '64 B packets, 64 flows', unit: '1000/s', digits: 0, better: 'higher' },
   rttMin: { title: 'RTT idle, min', unit: 'ms', digits: 3, better: 'lower' },
@@ -31,6 +33,11 @@ export const MEASURES = {
 
 /** Name of a measured quantity. */
 export type MeasureName = keyof typeof MEASURES;
+
+/** How a quantity is shown. */
+export function measureOf(name: MeasureName): Measure {
+  return MEASURES[name];
+}
 
 /** Names in the order of the report. */
 export const MEASURE_NAMES = Object.keys(MEASURES) as readonly MeasureName[];

@@ -1,6 +1,6 @@
 import type { LinkModel } from '../test/support/rig.js';
 import { REFERENCE } from './cases.js';
-import { MEASURES, type MeasureName } from './measures.js';
+import { MEASURES, measureOf, type MeasureName } from './measures.js';
 import { microTable } from './micro.js';
 import { ratiosOf, valuesOf, type Machine, type RunRecord } from './record.js';
 import { DISTURBANCE_LIMIT } from './rounds.js';
@@ -64,7 +64,8 @@ function cellText(record: RunRecord, link: LinkModel, name: string, measure: Mea
   if (found === undefined) return NOT_MEASURED;
   const digits = (value: number): string => value.toFixed(MEASURES[measure].digits);
   const range = found.count === 1 ? '' : ` (${digits(found.min)}–${digits(found.max)})`;
-  const ratios = name === REFERENCE ? [] : ratiosOf(record, link, name, REFERENCE, measure);
+  const hasRatio = name !== REFERENCE && measureOf(measure).hasRatio !== false;
+  const ratios = !hasRatio ? [] : ratiosOf(record, link, name, REFERENCE, measure);
   const ratio = ratios.length === 0 ? '' : ` ×${quantile(ratios, 0.5).toFixed(2)}`;
   return `${digits(found.median)}${range}${ratio}`;
 }
