@@ -1,3 +1,4 @@
+import type { JsonValue } from '../lease/lease.js';
 /**
  * A value as it stands in a JSON text. Unlike the result of `JSON.parse` it keeps the order and the duplicates of an
  * object's keys and how a number was written: Go's decoder, which reads the same text in flannel, tells `24` from
@@ -128,5 +129,22 @@ class Reader {
   private fail(reason: string): never {
     const before = this.text.slice(0, this.at).split('\n');
     throw new JsonSyntaxError(reason, before.length, (before.at(-1)?.length ?? 0) + 1);
+  }
+}
+
+/** The value that a node stands for; of several keys with one name the last one counts, as in Go. */
+export function toJsonValue(node: JsonNode): JsonValue {
+  switch (node.kind) {
+    case 'null':
+      return null;
+    case 'boolean':
+    case 'string':
+      return node.value;
+    case 'number':
+      return Number(node.literal);
+    case 'array':
+      return node.items.map(toJsonValue);
+    case 'object':
+      return Object.fromEntries(node.entries.map(([key, value]) => [key, toJsonValue(value)]));
   }
 }

@@ -2,7 +2,7 @@ import { OverlayError, describeError } from '../errors.js';
 import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { JsonValue } from '../lease/lease.js';
-import { type JsonNode, readJson } from './json-reader.js';
+import { type JsonNode, readJson, toJsonValue } from './json-reader.js';
 
 /** Where subnets of one family come from; the values after defaults and checks of compatibility reference 2.4 and 2.5. */
 export interface SubnetRange {
@@ -320,21 +320,5 @@ function describe(node: JsonNode): string {
       return 'a list';
     case 'object':
       return 'an object';
-  }
-}
-
-function toJsonValue(node: JsonNode): JsonValue {
-  switch (node.kind) {
-    case 'null':
-      return null;
-    case 'boolean':
-    case 'string':
-      return node.value;
-    case 'number':
-      return Number(node.literal);
-    case 'array':
-      return node.items.map(toJsonValue);
-    case 'object':
-      return Object.fromEntries(node.entries.map(([key, value]) => [key, toJsonValue(value)]));
   }
 }
