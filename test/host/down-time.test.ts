@@ -176,12 +176,19 @@ describe('a daemon that was down', function () {
         timeoutMs: 45_000,
         intervalMs: 500,
       });
-      const { routes, neighbours } = await netState(host.netns);
-      assert.deepEqual(
-        routes.filter((line) => line.startsWith('10.5.')),
-        expected,
+      // The other host may publish its new backend after this one became ready.
+      await waitFor(
+        async () => {
+          const { routes, neighbours } = await netState(host.netns);
+          assert.deepEqual(
+            routes.filter((line) => line.startsWith('10.5.')),
+            expected,
+          );
+          assert.equal(neighbours.length, to === 'vxlan' ? 1 : 0);
+          return true;
+        },
+        { what: 'the state of the configured backend' },
       );
-      assert.equal(neighbours.length, to === 'vxlan' ? 1 : 0);
     });
   }
 });
