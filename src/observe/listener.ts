@@ -1,10 +1,11 @@
-import { lstat, mkdir, unlink } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import path from 'node:path';
 import { type Clock, backoffMs } from '../clock.js';
 import { OverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { makeDirectory } from '../sys/make-directory.js';
 
 /** Where to listen. */
 export type Place =
@@ -103,7 +104,7 @@ export class Listener {
       await listening(server, () => server.listen({ host: place.ip, port: place.port }));
       return;
     }
-    await mkdir(path.dirname(place.path), { recursive: true });
+    await makeDirectory(path.dirname(place.path));
     try {
       await listenOnPath(server, place.path);
     } catch (error) {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { makeDirectory } from './make-directory.js';
 
 /**
  * Puts a text where readers see either all of the old one or all of the new one, also after a power cut.
@@ -12,7 +13,7 @@ import path from 'node:path';
  */
 export async function writeFileAtomically(file: string, text: string, mode = 0o644): Promise<void> {
   const directory = path.dirname(file);
-  await mkdir(directory, { recursive: true, mode: 0o755 });
+  await makeDirectory(directory, 0o755);
   const temporary = path.join(directory, `.${path.basename(file)}.${randomBytes(6).toString('hex')}`);
   try {
     const handle = await open(temporary, 'wx', 0o600);
