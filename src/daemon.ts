@@ -10,6 +10,7 @@ import { HostFactsSource } from './daemon/host-facts.js';
 import { readHostIdentity } from './daemon/host-identity.js';
 import { NetworkSource } from './daemon/network-source.js';
 import { PassLoop } from './daemon/pass-loop.js';
+import { reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import { ProblemLog } from './daemon/problem-log.js';
@@ -33,7 +34,6 @@ import type { Logger } from './log.js';
 import { Netlink } from './netlink/netlink.js';
 import type { DesiredState, RouteSpec } from './reconcile/desired.js';
 import { NetlinkKernel } from './reconcile/kernel.js';
-import { kindOf } from './reconcile/object-key.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import { ObserveServer } from './observe/server.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
@@ -257,19 +257,16 @@ export class Daemon implements StatusSource {
     });
   }
 
-  /** What is still missing until lease, kernel and packet path are all in place, in words. */
   private reasonsNotReady(): readonly string[] {
-    const reasons: string[] = [];
-    if (this.config.network === undefined) reasons.push('no valid network configuration');
-    if (this.problem !== undefined) reasons.push(this.problem);
-    if (!this.isLeaseHeld) reasons.push('no lease');
-    if (this.subnetFile.mtu === undefined) reasons.push('subnet file not written');
-    const { isConverged, failures } = this.reconciler.status;
-    const essential = new Set(['link', 'address', 'tunnel', 'sysctl']);
-    const missing = failures.filter(({ key }) => essential.has(kindOf(key)));
-    if (missing.length > 0) reasons.push(...missing.map(({ key, error }) => `${key}: ${describeError(error)}`));
-    else if (!isConverged && !this.hasToldReady) reasons.push('kernel state is being set up');
-    return reasons;
+    return reasonsNotReady({
+      hasNetwork: this.config.network !== undefined,
+      problem: this.problem,
+      isLeaseHeld: this.isLeaseHeld,
+      isSubnetFileWritten: this.subnetFile.mtu !== undefined,
+      kernel: this.reconciler.status,
+      lingeringDevices: this.result?.lingeringDevices ?? [],
+      wasReady: this.hasToldReady,
+    });
   }
 
   // Inputs

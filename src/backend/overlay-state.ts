@@ -18,6 +18,8 @@ export interface OverlayResult {
   readonly skipped: readonly SkippedPeer[];
   /** Backends that leases name: the own one and those of peers, without the lingering ones. */
   readonly backends: readonly string[];
+  /** Devices that are there for lingering backends only: what fails on them keeps this host from nothing. */
+  readonly lingeringDevices: readonly string[];
   readonly peersByBackend: ReadonlyMap<string, number>;
 }
 
@@ -49,20 +51,25 @@ export class OverlayState {
     this.dropStaleCache(input, [...groups.keys()]);
 
     const states: Partial<DesiredState>[] = [];
+    const lingeringDevices: string[] = [];
+    const isInUse = (type: string): boolean => type === ownType || (groups.get(type)?.length ?? 0) > 0;
     for (const [type, leases] of groups) {
       const backend = findBackend(type);
       if (backend === undefined) continue;
       const context = { ...input, options: input.optionsFor(type), isOwn: type === ownType };
       const peerStates = leases.map((lease) => this.peerState(backend, context, lease));
       skipped.push(...peerStates.flatMap((peer) => peer.skipped ?? []));
-      states.push(backend.base(context), ...peerStates.map((peer) => peer.state));
+      const base = backend.base(context);
+      if (!isInUse(type)) lingeringDevices.push(...devicesOf(base));
+      states.push(base, ...peerStates.map((peer) => peer.state));
     }
     const merged = mergeStates(states);
     const sysctls = groups.size > 1 ? [...merged.sysctls, ...looseReversePath(merged)] : merged.sysctls;
     return {
       state: { ...merged, sysctls },
       skipped,
-      backends: [...groups].filter(([type, leases]) => type === ownType || leases.length > 0).map(([type]) => type),
+      backends: [...groups.keys()].filter(isInUse),
+      lingeringDevices,
       peersByBackend: new Map([...groups].map(([type, leases]) => [type, leases.length])),
     };
   }
@@ -81,6 +88,10 @@ export class OverlayState {
     this.cacheKey = key;
     this.cache = new WeakMap();
   }
+}
+
+function devicesOf({ links = [], tunnels = [] }: Partial<DesiredState>): string[] {
+  return [...links.map(({ name }) => name), ...tunnels.map(({ device }) => device)];
 }
 
 /** Public addresses that the backends of these peers will ask {@link HostFacts.isOnLink} about. */

@@ -34,3 +34,10 @@ export const objectKey = {
 export function kindOf(key: ObjectKey): ObjectKind {
   return key.slice(0, key.indexOf(' ')) as ObjectKind;
 }
+
+/** The device that an object belongs to; undefined for a route, whose key does not name it, and for host-wide settings. */
+export function deviceOf(key: ObjectKey): string | undefined {
+  const [kind, name = ''] = key.split(' ');
+  if (kind === 'route') return undefined;
+  return kind === 'sysctl' ? /^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//.exec(name)?.[1] : name;
+}

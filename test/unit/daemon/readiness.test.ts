@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict';
+import { OverlayState } from '../../../src/backend/overlay-state.js';
+import { type ReadinessParts, reasonsNotReady } from '../../../src/daemon/readiness.js';
+import type { ObjectKey } from '../../../src/reconcile/object-key.js';
+import { hostFacts, lease, network } from '../../support/builders.js';
+
+const failing = (...keys: ObjectKey[]): ReadinessParts['kernel'] => ({
+  isConverged: false,
+  failures: keys.map((key) => ({ key, error: new Error('refused'), attempt: 1 })),
+});
+
+const reasons = (changes: Partial<ReadinessParts> = {}): readonly string[] =>
+  reasonsNotReady({
+    hasNetwork: true,
+    problem: undefined,
+    isLeaseHeld: true,
+    isSubnetFileWritten: true,
+    kernel: { isConverged: true, failures: [] },
+    lingeringDevices: [],
+    wasReady: true,
+    ...changes,
+  });
+
+describe('readiness', () => {
+  it('lacks nothing when lease, kernel and files are in place', () => {
+    assert.deepEqual(reasons(), []);
+    assert.deepEqual(reasons({ wasReady: false }), []);
+  });
+
+  it('names everything that is missing', () => {
+    const parts = { hasNetwork: false, problem: 'no interface', isLeaseHeld: false, isSubnetFileWritten: false };
+    assert.deepEqual(reasons(parts), [
+      'no valid network configuration',
+      'no interface',
+      'no lease',
+      'subnet file not written',
+    ]);
+  });
+
+  it('is given up for a device, an address, a tunnel or a setting, not for a route or a single peer', () => {
+    for (const key of ['link flannel.1', 'address flannel.1 10.5.1.0/32', 'tunnel flannel0', 'sysctl a/b'] as const) {
+      assert.deepEqual(reasons({ kernel: failing(key) }), [`${key}: refused`]);
+    }
+    const others = ['route 10.5.2.0/24', 'neighbour flannel.1 10.5.2.0', 'fdb flannel.1 02:00:00:00:00:01'] as const;
+    assert.deepEqual(reasons({ kernel: failing(...others) }), []);
+  });
+
+  it('waits at first until the kernel is as desired, and not for later changes', () => {
+    const kernel = failing('route 10.5.2.0/24');
+    assert.deepEqual(reasons({ kernel, wasReady: false }), ['kernel state is being set up']);
+    assert.deepEqual(reasons({ kernel, wasReady: true }), []);
+  });
+
+  it('does not depend on the devices of a former backend', () => {
+    const keys = [
+      'tunnel flannel0',
+      'link flannel0',
+      'address flannel0 10.5.1.0/32',
+      'sysctl net/ipv4/conf/flannel0/rp_filter',
+    ] as const;
+    // The backend was changed from udp to vxlan a moment ago; then a peer still names the former one.
+    const lingeringDevices = (peers: readonly ReturnType<typeof lease>[]): readonly string[] =>
+      new OverlayState().compute({
+        network: network('vxlan'),
+        host: hostFacts(),
+        own: lease(1, { type: 'vxlan' }),
+        peers,
+        optionsFor: () => ({}),
+        lingering: ['udp', 'vxlan'],
+      }).lingeringDevices;
+    assert.deepEqual(reasons({ kernel: failing(...keys), lingeringDevices: lingeringDevices([]) }), []);
+    assert.deepEqual(reasons({ kernel: failing('link flannel.1'), lingeringDevices: lingeringDevices([]) }), [
+      'link flannel.1: refused',
+    ]);
+    assert.equal(reasons({ kernel: failing(...keys), lingeringDevices: lingeringDevices([lease(2)]) }).length, 4);
+  });
+});
