@@ -50,7 +50,6 @@ ReceivedMessage ReceiveRing::message(size_t index) const {
   message.data = {buffers_.get() + index * kStride, header.msg_len};
   message.segment_length = std::max<size_t>(header.msg_len, 1);
   message.outer_source = swap_be32(sources_[index].sin_addr.s_addr);
-  message.is_truncated = (header.msg_hdr.msg_flags & MSG_TRUNC) != 0;
   if (header.msg_hdr.msg_controllen >= CMSG_LEN(sizeof(int))) {
     // UDP_GRO is the only control message this socket asks for, so it is the first.
     const auto* control = reinterpret_cast<const cmsghdr*>(controls_[index].bytes);

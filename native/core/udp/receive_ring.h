@@ -20,7 +20,6 @@ struct ReceivedMessage {
   std::span<uint8_t> data;    ///< in the ring; valid until the next receive()
   size_t segment_length = 0;  ///< every datagram in `data` has it but the last, which may be shorter; at least 1
   uint32_t outer_source = 0;  ///< address as a number
-  bool is_truncated = false;
 };
 
 /// Receives into the same few buffers again and again, so that they stay in the cache. One thread.

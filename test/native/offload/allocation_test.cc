@@ -1,6 +1,8 @@
-// The packet path must not allocate: every operator new of this program is counted here.
+// The packet path must not allocate: every operator new, malloc, calloc and realloc that this program calls is counted
+// here, whichever thread calls it.
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <new>
 
 #include "../../../native/core/offload/coalescer.h"
@@ -15,9 +17,40 @@ namespace {
 
 std::atomic<size_t> allocations{0};
 
-void* counted(size_t size) {
+}  // namespace
+
+// The linker's --wrap sends the calls here; see the Makefile.
+extern "C" {
+void* __real_malloc(size_t size);
+void* __real_calloc(size_t count, size_t size);
+void* __real_realloc(void* memory, size_t size);
+
+void* __wrap_malloc(size_t size) {
   allocations.fetch_add(1, std::memory_order_relaxed);
+  return __real_malloc(size);
+}
+void* __wrap_calloc(size_t count, size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __real_calloc(count, size);
+}
+void* __wrap_realloc(void* memory, size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __real_realloc(memory, size);
+}
+}
+
+namespace {
+
+void* counted(size_t size) {
   void* memory = std::malloc(size == 0 ? 1 : size);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+
+void* counted(size_t size, std::align_val_t alignment) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  const auto bytes = static_cast<size_t>(alignment);
+  void* memory = std::aligned_alloc(bytes, (size + bytes - 1) / bytes * bytes);
   if (memory == nullptr) std::abort();
   return memory;
 }
@@ -34,6 +67,12 @@ void* operator new(size_t size) {
 void* operator new[](size_t size) {
   return counted(size);
 }
+void* operator new(size_t size, std::align_val_t alignment) {
+  return counted(size, alignment);
+}
+void* operator new[](size_t size, std::align_val_t alignment) {
+  return counted(size, alignment);
+}
 void operator delete(void* memory) noexcept {
   std::free(memory);
 }
@@ -46,14 +85,40 @@ void operator delete(void* memory, size_t) noexcept {
 void operator delete[](void* memory, size_t) noexcept {
   std::free(memory);
 }
+void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
 
 namespace tsflannel::testing {
 namespace {
 
 TEST("the allocation counter counts") {
-  const size_t before = allocations.load();
-  const Bytes bytes(100);
-  CHECK(allocations.load() > before && bytes.size() == 100);
+  // Once each, whatever the compiler makes of it: the memory is used.
+  const auto costs = [](auto allocate) {
+    const size_t before = allocations.load();
+    allocate();
+    return allocations.load() - before;
+  };
+  struct alignas(64) Aligned {
+    uint8_t bytes[64];
+  };
+  CHECK_EQ(costs([] { CHECK_EQ(Bytes(100).size(), 100U); }), 1U);
+  CHECK_EQ(costs([] { CHECK(reinterpret_cast<uintptr_t>(std::make_unique<Aligned>().get()) % 64 == 0); }), 1U);
+  void* volatile memory = nullptr;
+  CHECK_EQ(costs([&memory] { memory = std::malloc(10); }), 1U);
+  CHECK_EQ(costs([&memory] { memory = std::realloc(memory, 1000); }), 1U);
+  std::free(memory);
+  CHECK_EQ(costs([&memory] { memory = std::calloc(10, 10); }), 1U);
+  std::free(memory);
 }
 
 TEST("segmenting, coalescing, looking up, and building ICMP errors allocate nothing") {

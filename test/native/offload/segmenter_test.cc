@@ -180,6 +180,21 @@ Bytes with_zero_checksum(Bytes packet) {
   return packet;
 }
 
+TEST("UDP: length and total length of each segment are its own, the shorter last one's too") {
+  Bytes packet = make_udp({}, {}, pattern(250));
+  Segmenter segmenter;
+  CHECK_EQ(segmenter.begin(udp_header(100), packet), SegmentStatus::kOk);
+  const std::vector<Bytes> segments = segments_of(segmenter);
+  CHECK_EQ(segments.size(), 3U);
+  for (size_t i = 0; i < segments.size(); i++) {
+    const size_t payload = i == 2 ? 50 : 100;
+    CHECK_EQ(segments[i].size(), 28 + payload);
+    CHECK_EQ(get16(segments[i], 2), 28 + payload);
+    CHECK_EQ(get16(segments[i], 24), 8 + payload);
+    CHECK(ip_checksum_right(segments[i]) && l4_checksum_right(segments[i]) && get16(segments[i], 26) != 0);
+  }
+}
+
 TEST("UDP: a segment whose checksum comes out as 0 is sent with 0xffff") {
   const Bytes first = with_zero_checksum(make_udp({}, {}, pattern(100)));
   Bytes packet = make_udp({}, {}, Bytes(first.begin() + 28, first.end()));

@@ -21,6 +21,10 @@ TEST("a single socket sends with DF, receives in bulk, and shares its port with 
   CHECK_EQ(rig.kernel.options["IP_MTU_DISCOVER"], IP_PMTUDISC_DO);
   CHECK_EQ(rig.kernel.options["UDP_GRO"], 1);
   CHECK_EQ(rig.kernel.options.count("SO_REUSEPORT"), 0);
+  CHECK(rig.kernel.options["SO_RCVBUFFORCE"] >= 4 << 20);
+  CHECK(rig.kernel.options["SO_SNDBUFFORCE"] >= 256 << 10);
+  // Nothing else, above all no SO_NO_CHECK: with it every UDP_SEGMENT send is EINVAL.
+  CHECK_EQ(rig.kernel.options.size(), 4);
   CHECK_EQ(rig.kernel.calls["bind"], 1);
   for (const Offload each : {Offload::kUdpSegment, Offload::kUdpGro, Offload::kBatch}) {
     CHECK(sockets.value().offloads.has(each));

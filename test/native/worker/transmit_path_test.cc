@@ -133,30 +133,83 @@ TEST("thousands of tiny segments, more headers than the batch has room for, come
   rig.drain_tun();
   CHECK_EQ(rig.kernel.sent.size(), 2500);
   CHECK(data_of(rig.kernel.sent) == super.expected);
+  CHECK_EQ(rig.kernel.largest_send, 64);  // UDP_MAX_SEGMENTS before 6.9
 }
 
 TEST("EIO switches segmenting off for good, and the packets it hit go out once, one by one") {
-  PathRig rig;
-  const Super first = super_tcp(to_peer(1), {}, 20 * kGso);
-  const Super second = super_tcp(to_peer(1), {.sequence = 90000}, 5 * kGso);
-  rig.kernel.on_send = [](const mmsghdr&, size_t datagrams) { return datagrams > 1 ? EIO : 0; };
-  rig.kernel.tun_frames = {first.frame};
-  rig.transmit.run();
-  CHECK(data_of(rig.kernel.sent) == first.expected);
-  CHECK(!rig.health.offloads().has(Offload::kUdpSegment));
-  CHECK_EQ(rig.sink.events.size(), 1);
-  CHECK(rig.sink.events.size() == 1 && rig.sink.events[0].type == TunnelEvent::Type::kDowngrade &&
-        rig.sink.events[0].offload == Offload::kUdpSegment && rig.sink.events[0].code == EIO);
+  // EIO comes from a device without checksums, EOPNOTSUPP from a kernel that knows the option but not for this socket.
+  for (const int refusal : {EIO, EOPNOTSUPP}) {
+    PathRig rig;
+    const Super first = super_tcp(to_peer(1), {}, 20 * kGso);
+    const Super second = super_tcp(to_peer(1), {.sequence = 90000}, 5 * kGso);
+    rig.kernel.on_send = [refusal](const mmsghdr&, size_t datagrams) { return datagrams > 1 ? refusal : 0; };
+    rig.kernel.tun_frames = {first.frame};
+    rig.transmit.run();
+    CHECK(data_of(rig.kernel.sent) == first.expected);
+    CHECK(!rig.health.offloads().has(Offload::kUdpSegment));
+    CHECK_EQ(rig.sink.events.size(), 1);
+    CHECK(rig.sink.events.size() == 1 && rig.sink.events[0].type == TunnelEvent::Type::kDowngrade &&
+          rig.sink.events[0].offload == Offload::kUdpSegment && rig.sink.events[0].code == refusal);
 
-  rig.kernel.sent.clear();
-  rig.kernel.on_send = nullptr;
-  rig.kernel.tun_frames = {second.frame};
-  rig.transmit.run();
-  CHECK(data_of(rig.kernel.sent) == second.expected);
-  CHECK_EQ(rig.kernel.largest_send, 1);
-  CHECK_EQ(rig.sink.events.size(), 1);
-  CHECK_EQ(rig.health.downgrades(Offload::kUdpSegment), 1);
-  CHECK_EQ(rig.all_drops(), 0);
+    rig.kernel.sent.clear();
+    rig.kernel.largest_send = 0;
+    rig.kernel.on_send = nullptr;
+    rig.kernel.tun_frames = {second.frame};
+    rig.transmit.run();
+    CHECK(data_of(rig.kernel.sent) == second.expected);
+    CHECK_EQ(rig.kernel.largest_send, 1);
+    CHECK_EQ(rig.sink.events.size(), 1);
+    CHECK_EQ(rig.health.downgrades(Offload::kUdpSegment), 1);
+    CHECK_EQ(rig.all_drops(), 0);
+  }
+}
+
+TEST("a message refused in the middle of a batch is replayed in its place; those around it go out once") {
+  for (const int refusal : {EIO, EINVAL, EMSGSIZE}) {
+    PathRig rig;
+    std::vector<Bytes> expected;
+    for (unsigned n = 0; n < 3; n++) {
+      const Super super = super_tcp(to_peer(n), {}, 7 * kGso + 3);
+      rig.kernel.tun_frames.push_back(super.frame);
+      expected.insert(expected.end(), super.expected.begin(), super.expected.end());
+    }
+    rig.kernel.on_send = [refusal](const mmsghdr& message, size_t datagrams) {
+      const auto* to = static_cast<const sockaddr_in*>(message.msg_hdr.msg_name);
+      return datagrams > 1 && ntohl(to->sin_addr.s_addr) == outer_of(1) ? refusal : 0;
+    };
+    rig.transmit.run();
+    CHECK(data_of(rig.kernel.sent) == expected);
+    CHECK_EQ(rig.counters->tx_packets.get(), 24);
+    for (unsigned n = 0; n < 3; n++) CHECK_EQ(rig.peers->at(n).tx_packets.get(), 8);
+    CHECK_EQ(rig.all_drops(), 0);
+    CHECK_EQ(rig.health.downgrades(Offload::kUdpSegment), refusal == EMSGSIZE ? 0 : 1);
+  }
+}
+
+TEST("a socket that fills up during a replay goes on with the packet it stopped at") {
+  for (const int full : {EAGAIN, ENOBUFS}) {
+    PathRig rig;
+    const Super first = super_tcp(to_peer(1), {}, 9 * kGso + 5);
+    const Super second = super_tcp(to_peer(2), {}, 4 * kGso);
+    rig.kernel.tun_frames = {first.frame, second.frame};
+    int singles = 0;
+    rig.kernel.on_send = [&singles, full](const mmsghdr&, size_t datagrams) {
+      if (datagrams > 1) return EIO;
+      return ++singles % 3 == 0 ? full : 0;
+    };
+    rig.transmit.run();
+    CHECK(rig.transmit.is_blocked());
+    size_t turns = 0;
+    while (rig.sender.batch().size() > 0 && turns < 100) {
+      rig.transmit.run();
+      turns++;
+    }
+    CHECK(turns > 3);
+    std::vector<Bytes> expected = first.expected;
+    expected.insert(expected.end(), second.expected.begin(), second.expected.end());
+    CHECK(data_of(rig.kernel.sent) == expected);
+    CHECK_EQ(rig.all_drops(), 0);
+  }
 }
 
 TEST("EINVAL that goes away with single packets switches segmenting off") {

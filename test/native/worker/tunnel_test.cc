@@ -1,172 +1,13 @@
 #include "../../../native/core/worker/tunnel.h"
 
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <array>
-#include <atomic>
-#include <cerrno>
-#include <chrono>
-#include <functional>
-#include <mutex>
-#include <thread>
-
-#include "path_rig.h"
+#include "pair_kernel.h"
 
 namespace tsflannel::testing {
 namespace {
 
-/// The host's kernel with pairs of Unix sockets in place of the TUN and the UDP socket: real descriptors, real polling,
-/// real threads, but no privilege and no network.
-class PairKernel final : public Kernel {
- public:
-  /// Ends that the test uses, by worker.
-  std::vector<UniqueFd> far_tun;
-  std::vector<UniqueFd> far_socket;
-  std::atomic<uint32_t> outer_source{outer_of(0)};
-  std::atomic<bool> is_tun_dead{false};
-  int refused_socket = -1;  ///< the how-manieth socket() fails; -1: none
-
-  ssize_t read(int fd, void* buffer, size_t size) override {
-    if (is_tun_dead) return -EBADFD;
-    return host_.read(fd, buffer, size);
-  }
-  ssize_t writev(int fd, const iovec* parts, int count) override { return host_.writev(fd, parts, count); }
-
-  int recvmmsg(int fd, mmsghdr* messages, unsigned count) override {
-    std::array<mmsghdr, ReceiveRing::kMessages> bare{};
-    for (unsigned i = 0; i < count; i++) {
-      bare[i].msg_hdr.msg_iov = messages[i].msg_hdr.msg_iov;
-      bare[i].msg_hdr.msg_iovlen = 1;
-    }
-    const int received = host_.recvmmsg(fd, bare.data(), count);
-    for (int i = 0; i < received; i++) {
-      messages[i].msg_len = bare[static_cast<size_t>(i)].msg_len;
-      messages[i].msg_hdr.msg_controllen = 0;
-      messages[i].msg_hdr.msg_flags = 0;
-      sockaddr_in source{};
-      source.sin_addr.s_addr = htonl(outer_source);
-      std::memcpy(messages[i].msg_hdr.msg_name, &source, sizeof source);
-    }
-    return received;
-  }
-
-  int sendmmsg(int fd, mmsghdr* messages, unsigned count) override {
-    std::vector<mmsghdr> bare(messages, messages + count);
-    for (mmsghdr& each : bare) {
-      each.msg_hdr.msg_name = nullptr;
-      each.msg_hdr.msg_namelen = 0;
-      each.msg_hdr.msg_control = nullptr;
-      each.msg_hdr.msg_controllen = 0;
-    }
-    return host_.sendmmsg(fd, bare.data(), count);
-  }
-
-  int poll(pollfd* fds, unsigned count, int timeout_ms) override { return host_.poll(fds, count, timeout_ms); }
-
-  int open(const char*, int) override { return pair(far_tun); }
-  int socket(int, int, int) override {
-    if (refused_socket-- == 0) return -EMFILE;
-    return pair(far_socket);
-  }
-  int ioctl(int, unsigned long request, void* argument) override {
-    // No TSO and no merging: every packet is seen as it is.
-    if (request == TUNGETFEATURES) *static_cast<unsigned*>(argument) = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE;
-    return 0;
-  }
-  int bind(int, const sockaddr*, socklen_t) override { return 0; }
-  int connect(int, const sockaddr*, socklen_t) override { return 0; }
-  int setsockopt(int, int, int, int) override { return 0; }
-  int getsockopt(int, int, int) override { return -ENOPROTOOPT; }
-  int getsockname(int, sockaddr*, socklen_t*) override { return 0; }
-  int bpf(int, void*, unsigned) override { return -EPERM; }
-
- private:
-  static int pair(std::vector<UniqueFd>& far) {
-    std::array<int, 2> fds{};
-    if (::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds.data()) != 0) return -errno;
-    far.emplace_back(fds[1]);
-    return fds[0];
-  }
-
-  Kernel& host_ = host_kernel();
-};
-
-/// Events from several threads.
-class LockedSink final : public EventSink {
- public:
-  void on_event(const TunnelEvent& event) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    events_.push_back(event);
-  }
-  std::vector<TunnelEvent> events() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return events_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<TunnelEvent> events_;
-};
-
-bool wait_until(const std::function<bool()>& condition) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
-TunnelState state_with(std::initializer_list<unsigned> peers) {
-  TunnelState state{.routes = {}, .icmp_source = kOwnTun, .mtu = kMtu, .verify_source = VerifySource::kOuter};
-  for (const unsigned n : peers) state.routes.push_back({inner_of(n) & 0xffffff00, 24, outer_of(n)});
-  return state;
-}
-
-struct Rig {
-  PairKernel kernel;
-  LockedSink sink;
-  std::unique_ptr<Tunnel> tunnel;
-
-  explicit Rig(unsigned workers = 1) {
-    TunnelConfig config{.device = "flannel0", .bind = {ipv4(192, 0, 2, 1), kPort}, .workers = workers};
-    tunnel = std::move(Tunnel::open(kernel, sink, config, state_with({0, 1}))).value();
-  }
-
-  /// The far end of the socket that forwards; with several workers a probe socket was opened before them.
-  int socket_end(unsigned worker = 0) { return kernel.far_socket[worker].get(); }
-  int tun_end(unsigned worker = 0) { return kernel.far_tun[worker].get(); }
-
-  bool to_tun(const Bytes& packet, unsigned worker = 0) {
-    return ::send(tun_end(worker), packet.data(), packet.size(), MSG_DONTWAIT) > 0;
-  }
-  bool to_socket(const Bytes& packet) { return ::send(socket_end(), packet.data(), packet.size(), MSG_DONTWAIT) > 0; }
-  /// Takes everything that has come out of an end.
-  static size_t drain(int fd) {
-    std::array<uint8_t, 2048> buffer;
-    size_t count = 0;
-    while (::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT) > 0) count++;
-    return count;
-  }
-  const OuterCounters* counters_of(std::vector<OuterCounters>& all, uint32_t outer) {
-    for (const OuterCounters& each : all) {
-      if (each.outer == outer) return &each;
-    }
-    return nullptr;
-  }
-};
-
-Bytes outbound(unsigned n) {
-  return make_udp({.source = kLocal, .destination = inner_of(n)}, {}, pattern(100));
-}
-
 TEST("tables are swapped while packets flow in both directions, and none is lost") {
-  Rig rig;
-  const Bytes in = make_udp({.source = inner_of(0), .destination = kLocal}, {}, pattern(100));
+  TunnelRig rig;
+  const Bytes in = inbound_from(0);
   uint64_t sent_out = 0;
   uint64_t sent_in = 0;
   for (int round = 0; round < 300; round++) {
@@ -177,12 +18,12 @@ TEST("tables are swapped while packets flow in both directions, and none is lost
     // Peer 0 stays, the others come and go.
     const TunnelState state = round % 2 == 0 ? state_with({0, 1, 2}) : state_with({3, 0});
     CHECK(rig.tunnel->update(state).ok());
-    Rig::drain(rig.socket_end());
-    Rig::drain(rig.tun_end());
+    TunnelRig::drain(rig.socket_end());
+    TunnelRig::drain(rig.tun_end());
   }
   const bool is_done = wait_until([&] {
-    Rig::drain(rig.socket_end());
-    Rig::drain(rig.tun_end());
+    TunnelRig::drain(rig.socket_end());
+    TunnelRig::drain(rig.tun_end());
     const TunnelCounters counters = rig.tunnel->counters();
     return counters.tx_packets == sent_out && counters.rx_packets == sent_in;
   });
@@ -195,7 +36,7 @@ TEST("tables are swapped while packets flow in both directions, and none is lost
 }
 
 TEST("an idle worker adopts a new table at once") {
-  Rig rig(3);
+  TunnelRig rig(3);
   CHECK(wait_until([&] { return rig.tunnel->generation() == 1; }));
   const Result<uint64_t> generation = rig.tunnel->update(state_with({2}));
   CHECK(generation.ok());
@@ -204,7 +45,7 @@ TEST("an idle worker adopts a new table at once") {
 }
 
 TEST("a table that cannot be built changes nothing") {
-  Rig rig;
+  TunnelRig rig;
   TunnelState bad = state_with({2});
   bad.routes[0].length = 8;  // host bits are set
   CHECK(!rig.tunnel->update(bad).ok());
@@ -217,7 +58,7 @@ TEST("a table that cannot be built changes nothing") {
 }
 
 TEST("counters of a peer live as long as its address is in the table, and begin at zero when it comes back") {
-  Rig rig;
+  TunnelRig rig;
   CHECK(rig.to_tun(outbound(1)));
   CHECK(wait_until([&] { return rig.tunnel->counters().tx_packets == 1; }));
   // The same address with another subnet.
@@ -239,7 +80,7 @@ TEST("counters of a peer live as long as its address is in the table, and begin 
     const bool is_counted = wait_until([&] {
       all = rig.tunnel->peer_counters();
       const OuterCounters* each = rig.counters_of(all, ipv4(198, 51, 100, static_cast<uint8_t>(i)));
-      Rig::drain(rig.socket_end());
+      TunnelRig::drain(rig.socket_end());
       return each != nullptr && each->tx_packets == 1;
     });
     CHECK(is_counted);
@@ -253,15 +94,41 @@ TEST("counters of a peer live as long as its address is in the table, and begin 
 }
 
 TEST("every worker serves its own queue") {
-  Rig rig(4);
+  TunnelRig rig(4);
   CHECK_EQ(rig.tunnel->worker_count(), 4);
   for (unsigned worker = 0; worker < 4; worker++) CHECK(rig.to_tun(outbound(0), worker));
   CHECK(wait_until([&] { return rig.tunnel->counters().tx_packets == 4; }));
   CHECK_EQ(rig.tunnel->counters().worker_cpu_seconds.size(), 4);
 }
 
+TEST("while the socket takes nothing, what arrives is still delivered") {
+  TunnelRig rig;
+  const Bytes in = inbound_from(0);
+  // Nobody empties the far end of the socket, so it is soon full, for good.
+  const auto blocked = [&rig] { return rig.tunnel->counters().drops[static_cast<size_t>(DropReason::kSendBlocked)]; };
+  const auto press = [&rig] {
+    while (rig.to_tun(outbound(0))) {
+    }
+  };
+  const bool is_full = wait_until([&] {
+    press();
+    return blocked() > 0;
+  });
+  CHECK(is_full);
+  const uint64_t before = rig.tunnel->counters().tx_packets;
+  size_t sent = 0;
+  size_t delivered = 0;
+  while (sent < 500 && passing()) {
+    press();
+    sent += rig.to_socket(in) ? 1 : 0;
+    CHECK(wait_until([&] { return (delivered += TunnelRig::drain(rig.tun_end())) >= sent; }));
+  }
+  CHECK_EQ(delivered, 500);
+  CHECK_EQ(rig.tunnel->counters().tx_packets, before);
+}
+
 TEST("a dead device is told once, and the tunnel can still be updated, read and closed") {
-  Rig rig(2);
+  TunnelRig rig(2);
   rig.kernel.is_tun_dead = true;
   for (unsigned worker = 0; worker < 2; worker++) rig.to_tun(outbound(0), worker);
   CHECK(wait_until([&] { return !rig.sink.events().empty(); }));
@@ -274,12 +141,12 @@ TEST("a dead device is told once, and the tunnel can still be updated, read and 
 
 TEST("closing while packets flow ends the threads and the descriptors, twice too, and keeps the counters") {
   for (int round = 0; round < 20; round++) {
-    Rig rig(2);
+    TunnelRig rig(2);
     std::atomic<bool> is_done{false};
     std::thread traffic([&] {
       while (!is_done) {
         rig.to_tun(outbound(0));
-        Rig::drain(rig.socket_end());
+        TunnelRig::drain(rig.socket_end());
       }
     });
     CHECK(wait_until([&] { return rig.tunnel->counters().tx_packets > 10; }));
