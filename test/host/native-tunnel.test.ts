@@ -6,7 +6,7 @@ import { capture, type Frame } from '../support/capture.js';
 import { existsSync } from 'node:fs';
 import { referenceChecksum } from '../support/packets.js';
 import { skipBecause } from '../support/skip.js';
-import { iperf, ping, tcpTransfer, udpExchange } from '../support/traffic.js';
+import { iperf, numberedFlows, ping, tcpTransfer, udpExchange } from '../support/traffic.js';
 import { PORT, type RemoteTunnel, TUNNEL_MTU, type TunnelKind, TunnelRig } from '../support/tunnel-rig.js';
 import { waitFor } from '../support/wait.js';
 
@@ -66,7 +66,7 @@ describe('native tunnel with real traffic', () => {
 
       it('delivers TCP streams and datagrams unchanged', async () => {
         await openBoth();
-        await exchange(40_000_001);
+        await exchange(150_000_001);
         for (const tunnel of tunnels) {
           const { counters, events } = await tunnel.state();
           assert.deepEqual(events, []);
@@ -85,7 +85,7 @@ describe('native tunnel with real traffic', () => {
             [without, without],
           ] as const) {
             await openBoth(near, far);
-            await exchange(2_000_001);
+            await exchange(10_000_001);
             const { offloads } = await (near === without ? tunnels[0]! : tunnels[1]!).state();
             assert.equal(offloads[offload], false);
             await Promise.all(tunnels.map((tunnel) => tunnel.close()));
@@ -95,12 +95,12 @@ describe('native tunnel with real traffic', () => {
 
       it('delivers them without any offload', async () => {
         await openBoth({ disabledOffloads: OFFLOADS }, { disabledOffloads: OFFLOADS });
-        await exchange(2_000_001);
+        await exchange(10_000_001);
       });
 
       it('understands the portable tunnel, both ways', async () => {
         await openBoth({ kind: 'portable' }, {});
-        await exchange(2_000_001);
+        await exchange(10_000_001);
       });
 
       it('delivers several streams over several workers', async () => {
@@ -110,6 +110,29 @@ describe('native tunnel with real traffic', () => {
         assert.ok(bytes > 1_000_000);
         assert.equal((await tunnels[0]!.state()).workers, 3);
       });
+
+      for (const [near, far] of [
+        [1, 1],
+        [2, 2],
+        [4, 4],
+        [1, 4],
+      ] as const) {
+        it(`keeps the order within each flow, both ways at once, with ${near} and ${far} workers`, async () => {
+          await openBoth({ workers: near }, { workers: far });
+          const options = { flows: 16, datagrams: 2000 };
+          const results = await Promise.all([
+            numberedFlows(rig.near.netns, rig.far.netns, FAR, options),
+            numberedFlows(rig.far.netns, rig.near.netns, NEAR, options),
+          ]);
+          for (const flows of results) {
+            assert.equal(flows.length, options.flows);
+            for (const { received, late } of flows) {
+              assert.equal(late, 0);
+              assert.ok(received > options.datagrams / 4, `${received} datagrams are enough to show their order`);
+            }
+          }
+        });
+      }
 
       it('spreads flows over the workers', async () => {
         await openBoth({ workers: 3 }, { workers: 2 });

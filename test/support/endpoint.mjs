@@ -4,6 +4,8 @@
 //   tcp-send ADDRESS PORT BYTES SEED        random data in odd write sizes, prints {"bytes","sha256","ms"}
 //   udp-echo ADDRESS                        prints {"port"}, sends every datagram back
 //   udp-exchange ADDRESS PORT SEED TIMEOUT  sizes as JSON on standard input; prints {"lost":[sizes],"altered":[sizes]}
+//   udp-flows-receive ADDRESS               prints {"port"}; at the end of standard input {"flows":[{"received","late"}]}
+//   udp-flows-send ADDRESS PORT FLOWS COUNT that many numbered datagrams of each flow, in bursts; prints {"sent"}
 import { createCipheriv, createHash } from 'node:crypto';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
@@ -84,6 +86,51 @@ const commands = {
     }
     socket.close();
     say({ lost, altered });
+  },
+
+  async 'udp-flows-receive'() {
+    const socket = dgram.createSocket({ type: 'udp4', recvBufferSize: 1 << 22 });
+    const flows = new Map();
+    socket.on('message', (data, { port: source }) => {
+      const flow = flows.get(source) ?? { received: 0, late: 0, last: -1 };
+      flows.set(source, flow);
+      const serial = data.readUInt32BE(0);
+      flow.received += 1;
+      // A second copy is as wrong as one that was overtaken.
+      if (serial <= flow.last) flow.late += 1;
+      flow.last = Math.max(flow.last, serial);
+    });
+    socket.bind(0, address);
+    await once(socket, 'listening');
+    say({ port: socket.address().port });
+    process.stdin.resume();
+    await once(process.stdin, 'end');
+    socket.close();
+    say({ flows: [...flows.values()].map(({ received, late }) => ({ received, late })) });
+  },
+
+  async 'udp-flows-send'() {
+    const [count, each] = rest.map(Number);
+    const sockets = Array.from({ length: count }, () => dgram.createSocket({ type: 'udp4', sendBufferSize: 1 << 20 }));
+    for (const socket of sockets) {
+      socket.connect(Number(port), address);
+      await once(socket, 'connect');
+    }
+    // Bursts of one flow, so that neighbours could be joined, dealt out to several workers, or overtake each other; the
+    // last of a burst is shorter, which ends what can be joined. The pause keeps the queues from overflowing.
+    const BURST = 16;
+    for (let serial = 0; serial < each; serial += BURST) {
+      for (const socket of sockets) {
+        for (let i = serial; i < Math.min(serial + BURST, each); i++) {
+          const data = Buffer.alloc(i % BURST === BURST - 1 ? 300 : 1000);
+          data.writeUInt32BE(i);
+          socket.send(data);
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.close(resolve))));
+    say({ sent: count * each });
   },
 };
 

@@ -151,6 +151,38 @@ export async function udpExchange(
   }
 }
 
+/** What arrived of one flow of {@link numberedFlows}. */
+export interface FlowResult {
+  readonly received: number;
+  /** Datagrams that came after a later one of the same flow, or twice. */
+  readonly late: number;
+}
+
+/** Sends numbered datagrams in several flows at once and says how each of them arrived. Loss is a result, not an error. */
+export async function numberedFlows(
+  from: Netns,
+  to: Netns,
+  address: string,
+  options: { readonly flows: number; readonly datagrams: number },
+): Promise<readonly FlowResult[]> {
+  const receiver = to.start(endpoint('udp-flows-receive', address));
+  try {
+    const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
+    const sender = from.start(endpoint('udp-flows-send', address, port, options.flows, options.datagrams));
+    try {
+      await sender.waitForLine(/"sent":/, 60_000);
+    } finally {
+      await sender.kill();
+    }
+    // The receiver takes what is in its queue before it sees the end of its input.
+    receiver.write('', { end: true });
+    const [line] = await receiver.waitForLine(/^\{"flows".*\}$/);
+    return (JSON.parse(line) as { flows: FlowResult[] }).flows;
+  } finally {
+    await receiver.kill();
+  }
+}
+
 /** What an iperf3 run measured. */
 export interface IperfResult {
   /** As the receiver counted. */
