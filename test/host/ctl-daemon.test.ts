@@ -6,7 +6,8 @@ import { netState } from '../support/net-state.js';
 import type { Output } from '../support/netns.js';
 import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
-import { waitFor } from '../support/wait.js';
+import { ping } from '../support/traffic.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 const PROGRAM = path.resolve(import.meta.dirname, '../../src/bin/tsflannelctl.ts');
 
@@ -19,8 +20,17 @@ for (const backend of ['vxlan', 'udp'] as const) {
       rig = await Rig.create({ hosts: 2 });
       await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: backend } });
       for (const host of rig.hosts) await host.startDaemon();
-      for (const host of rig.hosts) await host.addContainer();
-      await waitFor(async () => (await statusOf(host(1))).peers.length === 1, { what: 'the peer' });
+      for (const each of rig.hosts) await each.addContainer();
+      for (const each of rig.hosts) {
+        await eventually(`${each.name} to know its peer`, async () => {
+          const { peers, isReady, reconcile } = await statusOf(each);
+          assert.deepEqual(
+            [peers.map((peer) => peer.backend), isReady, reconcile.isConverged],
+            [[backend], true, true],
+          );
+        });
+      }
+      await overlayWorks();
     });
 
     after(() => rig.close());
@@ -37,7 +47,24 @@ for (const backend of ['vxlan', 'udp'] as const) {
       );
 
     async function statusOf(on: Host): Promise<DaemonStatus> {
-      return (await on.daemon?.status()) as unknown as DaemonStatus;
+      const status = await on.daemon?.status();
+      assert.ok(status !== undefined);
+      return status;
+    }
+
+    /** Waits until both hosts reach each other through the overlay, as they do some time after any disturbance. */
+    async function overlayWorks(): Promise<void> {
+      const addresses = rig.hosts.map(({ daemon }) => daemon?.subnetEnv().FLANNEL_SUBNET?.replace(/\/.*/, '') ?? '');
+      for (const [from, to] of [
+        [1, 2],
+        [2, 1],
+      ] as const) {
+        const [source = '', target = ''] = [addresses[from - 1], addresses[to - 1]];
+        const probe = { count: 1, waitSeconds: 1, source };
+        await waitFor(async () => (await ping(host(from).netns, target, probe)).received === 1, {
+          what: `an answer of host ${to} to host ${from}`,
+        });
+      }
     }
 
     async function doctor(on: Host): Promise<{ readonly code: number; readonly findings: readonly Finding[] }> {
@@ -99,6 +126,7 @@ for (const backend of ['vxlan', 'udp'] as const) {
         assert.deepEqual(await faults(host(1)), ['peers']);
       } finally {
         await host(2).netns.ip(['link set eth0 up', 'route replace default via 192.0.2.1']);
+        await overlayWorks();
       }
     });
 

@@ -5,10 +5,7 @@ import type { Daemon } from '../support/daemon.js';
 import { NotifySocket } from '../support/notify-socket.js';
 import { NETWORK, Overlay, countLines, leaseKey } from '../support/overlay.js';
 import { type Host, Rig } from '../support/rig.js';
-import { ping, startPing } from '../support/traffic.js';
 import { waitFor } from '../support/wait.js';
-
-const PING_INTERVAL_MS = 10;
 
 const subnetOf = (daemon: Daemon): string => daemon.subnetEnv().FLANNEL_SUBNET ?? '';
 
@@ -162,21 +159,6 @@ describe('disturbed leases', () => {
   });
   after(() => overlay.close());
 
-  async function withoutLoss(action: () => Promise<void>): Promise<void> {
-    const [near, far] = [overlay.container(1), overlay.container(2)];
-    const pings = [
-      startPing(near.netns, far.address, { intervalMs: PING_INTERVAL_MS }),
-      startPing(far.netns, near.address, { intervalMs: PING_INTERVAL_MS }),
-    ];
-    await action();
-    await ping(near.netns, far.address, { count: 20, intervalMs: 10 });
-    for (const { sent, received } of await Promise.all(pings.map((running) => running.stop()))) {
-      assert.ok(sent > 20, `only ${sent} pings`);
-      // SIGINT may come between the last request and its answer.
-      assert.ok(sent - received <= 1, `${sent - received} of ${sent} pings lost`);
-    }
-  }
-
   it('are told once and change nothing when a key or value is malformed, and when it goes again', async () => {
     const { etcd, etcdPrefix } = overlay.rig;
     const daemon = overlay.daemon(1);
@@ -190,7 +172,7 @@ describe('disturbed leases', () => {
       ['10.5.80.0-24/deeper', '[]'],
       ['', 'x'],
     ];
-    await withoutLoss(async () => {
+    await overlay.withoutLoss(async () => {
       for (const [key, value] of bad) await etcd.put(`${etcdPrefix}/subnets/${key}`, value);
       await daemon.waitForLog(/unreadable and skipped key="" /, 10_000, mark);
       for (const [key] of bad) await etcd.delete(`${etcdPrefix}/subnets/${key}`);
@@ -210,7 +192,7 @@ describe('disturbed leases', () => {
     const daemon = overlay.daemon(1);
     const mark = daemon.program.mark();
     const peerKey = leaseKey(overlay.rig, subnetOf(overlay.daemon(2)));
-    await withoutLoss(async () => {
+    await overlay.withoutLoss(async () => {
       await etcd.ctl(['put', '--ignore-lease', '--', peerKey, 'garbage']);
       await daemon.waitForLog(/unreadable and skipped/, 10_000, mark);
       // Its owner writes it anew.
@@ -224,7 +206,7 @@ describe('disturbed leases', () => {
     const daemon = overlay.daemon(1);
     const mark = daemon.program.mark();
     const subnet = subnetOf(daemon);
-    await withoutLoss(async () => {
+    await overlay.withoutLoss(async () => {
       await etcd.delete(leaseKey(overlay.rig, subnet));
       await daemon.waitForLog(/lease acquired/, 10_000, mark);
     });
@@ -240,10 +222,13 @@ describe('disturbed leases', () => {
     const subnet = subnetOf(daemon);
     await etcd.put(leaseKey(overlay.rig, subnet), '{"PublicIP":"192.0.2.77"}');
     await waitFor(() => subnetOf(daemon) !== subnet, { what: 'another subnet in subnet.env' });
-    const log = daemon.log.slice(mark);
-    assert.match(log, /error own subnet was taken by another host /);
-    assert.match(log, /error own subnet is another one now from=\S+ to=\S+ hint=/);
-    assert.match(log, /warn {2}containers need a restart of Docker /);
+    for (const line of [
+      /error own subnet was taken by another host /,
+      /error own subnet is another one now from=\S+ to=\S+ hint=/,
+      /warn {2}containers need a restart of Docker /,
+    ]) {
+      await daemon.waitForLog(line, 10_000, mark);
+    }
     assert.equal((await etcd.get(leaseKey(overlay.rig, subnet)))?.value, '{"PublicIP":"192.0.2.77"}');
     const network = subnetOf(daemon).replace(/\.1\/24$/, '.0/32');
     await waitFor(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type Container, Rig } from '../support/rig.js';
 import { ping, tcpTransfer } from '../support/traffic.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 const DUAL = { Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network: 'fd00:10:5::/48' };
 
@@ -86,8 +86,10 @@ for (const type of ['vxlan', 'host-gw']) {
       await waitFor(async () => (await ping(near.netns, far.address, { count: 1 })).received === 1, {
         what: 'pings over IPv4',
       });
-      const links = await rig.host(1).netns.ipJson(['link', 'show']);
-      assert.ok(!links.some((link) => link.ifname === 'flannel-v6.1'));
+      await eventually('the end of the device for IPv6', async () => {
+        const links = await rig.host(1).netns.ipJson(['link', 'show']);
+        assert.ok(!links.some((link) => link.ifname === 'flannel-v6.1'));
+      });
     });
   });
 }

@@ -99,7 +99,9 @@ describe('LeaseKeeper on etcd', () => {
     const lease = await held(start(1));
     const entry = await raw.get(keyOf(lease));
     assert.notEqual(entry?.lease, old);
-    assert.equal((await raw.lease.leaseTimeToLive({ ID: old })).TTL, '-1');
+    await waitFor(async () => (await raw.lease.leaseTimeToLive({ ID: old })).TTL === '-1', {
+      what: 'the end of the former etcd lease, which nobody has to wait for',
+    });
     assert.equal((await raw.lease.leaseTimeToLive({ ID: entry?.lease ?? '0' })).grantedTTL, '86400');
   });
 

@@ -3,6 +3,7 @@ import type { Netns } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
+import { waitFor } from '../support/wait.js';
 
 describe('ipip', () => {
   let rig: Rig;
@@ -21,6 +22,15 @@ describe('ipip', () => {
     if (!isInKernel) skipBecause(this, 'this kernel has no ipip devices');
     const near = await rig.host(1).addContainer();
     const far = await rig.host(2).addContainer();
+    // Each host learns the other's lease at its own time.
+    for (const [from, to] of [
+      [near, far],
+      [far, near],
+    ] as const) {
+      await waitFor(async () => (await ping(from.netns, to.address, { count: 1, waitSeconds: 1 })).received === 1, {
+        what: `a first answer of ${to.address}`,
+      });
+    }
     assert.equal((await ping(near.netns, far.address, { count: 3 })).received, 3);
   });
 

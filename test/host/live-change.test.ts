@@ -91,8 +91,9 @@ describe('live change of the configuration', () => {
     await waitFor(async () => (await ping(container(1).netns, container(2).address, { count: 1 })).received === 1, {
       what: 'pings over the new VNI',
     });
-    const complaint = rig.host(1).daemon?.log ?? '';
-    assert.match(complaint, /containers need a restart of Docker .*MTU 1472 → 1450.*systemctl restart docker/);
+    await rig
+      .host(1)
+      .daemon?.waitForLog(/containers need a restart of Docker .*MTU 1472 → 1450.*systemctl restart docker/);
   });
 
   it('ignores an invalid configuration, says what is wrong and works on', async () => {

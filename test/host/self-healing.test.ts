@@ -3,7 +3,7 @@ import { netChange } from '../support/net-change.js';
 import { type NetState, netState } from '../support/net-state.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
 import { type PingResult, ping, startPing } from '../support/traffic.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 
 const PEERS = 6;
@@ -183,7 +183,14 @@ for (const { type, isNft } of [
       const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
       const random = randomFrom(seed);
       console.log(`      seed ${seed}`);
-      await waitFor(async () => (await status()).reconcile.isConverged, { what: 'a converged daemon' });
+      // Until the other host has published its backend, its reservation makes it a peer of host-gw.
+      await eventually('a converged daemon that knows its peers', async () => {
+        const { peers, reconcile } = await status();
+        assert.deepEqual([...new Set(peers.map(({ backend }) => backend))], [type]);
+        assert.equal(reconcile.isConverged, true);
+        const { routes } = await state();
+        assert.ok(!routes.some((route) => /dev eth0 proto 173/.test(route)), routes.join('\n'));
+      });
       const reference = await state();
       const macs = new Map(
         reference.neighbours.map((line) => [Number(line.split('.')[2]), line.split(' ')[4] ?? ''] as const),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type NetLines, netChange } from '../support/net-change.js';
 import { type NetState, netState } from '../support/net-state.js';
 import { type Host, Rig } from '../support/rig.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 const DUAL = { EnableIPv6: true, IPv6Network: 'fd00:10:5::/48' };
 
@@ -50,31 +50,19 @@ class ThreeHosts {
       return { added, removed };
     };
     const wanted = { added: expected, removed: {} };
-    await waitFor(async () => isEqual(await change(), wanted), {
-      what: 'the expected state',
-      timeoutMs: 5000,
-      intervalMs: 200,
-    }).catch(() => undefined);
-    assert.deepEqual(await change(), wanted, `on ${host.name}`);
+    const check = async (): Promise<void> => assert.deepEqual(await change(), wanted, `on ${host.name}`);
+    await eventually(`the expected state on ${host.name}`, check, { intervalMs: 200 });
   }
 
-  /** MAC of the n-th host's VTEP as its lease tells the others. */
+  /** MAC of the n-th host's VTEP as its lease tells the others, which may be some time after the daemon's start. */
   async vtepMac(number: number, family: 4 | 6 = 4): Promise<string> {
-    const entries = await this.rig.etcd.list(`${this.rig.etcdPrefix}/subnets/`);
-    const value = entries.find(({ key }) => key.includes(`/10.5.${number}.0-24`))?.value ?? '{}';
-    const lease = JSON.parse(value) as Record<string, { VtepMAC?: string } | undefined>;
-    const mac = lease[family === 4 ? 'BackendData' : 'BackendV6Data']?.VtepMAC;
-    assert.ok(mac !== undefined, `no VtepMAC in ${value}`);
-    return mac;
-  }
-}
-
-function isEqual(actual: unknown, expected: unknown): boolean {
-  try {
-    assert.deepEqual(actual, expected);
-    return true;
-  } catch {
-    return false;
+    const published = async (): Promise<string | undefined> => {
+      const entries = await this.rig.etcd.list(`${this.rig.etcdPrefix}/subnets/`);
+      const value = entries.find(({ key }) => key.includes(`/10.5.${number}.0-24`))?.value ?? '{}';
+      const lease = JSON.parse(value) as Record<string, { VtepMAC?: string } | undefined>;
+      return lease[family === 4 ? 'BackendData' : 'BackendV6Data']?.VtepMAC;
+    };
+    return waitFor(published, { what: `the VtepMAC of host ${number}` });
   }
 }
 
@@ -310,12 +298,13 @@ describe('kernel state with host-gw', () => {
       const { stdout } = await three.rig.host(1).netns.run(['nft', 'list', 'table', family, table], { mayFail: true });
       return stdout.split('\n').flatMap((line) => (line.trim() === '' ? [] : [line.trim()]));
     };
-    await waitFor(async () => (await list('ip6', 'flannel-ipv6')).length > 0, { what: 'the nftables tables' });
-    assert.deepEqual(await list('ip', 'flannel-ipv4'), nftRules('ip', '10.5.0.0/16', '10.5.1.0/24', '224.0.0.0/4'));
-    assert.deepEqual(
-      await list('ip6', 'flannel-ipv6'),
-      nftRules('ip6', 'fd00:10:5::/48', 'fd00:10:5:1::/64', 'ff00::/8'),
-    );
+    await eventually('the nftables tables', async () => {
+      assert.deepEqual(await list('ip', 'flannel-ipv4'), nftRules('ip', '10.5.0.0/16', '10.5.1.0/24', '224.0.0.0/4'));
+      assert.deepEqual(
+        await list('ip6', 'flannel-ipv6'),
+        nftRules('ip6', 'fd00:10:5::/48', 'fd00:10:5:1::/64', 'ff00::/8'),
+      );
+    });
   });
 });
 

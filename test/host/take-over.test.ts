@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { DaemonStatus } from '../../src/observe/status.js';
 import type { Daemon } from '../support/daemon.js';
 import { netState } from '../support/net-state.js';
+import { withoutLoss } from '../support/overlay.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
-import { ping, startPing } from '../support/traffic.js';
-import { waitFor } from '../support/wait.js';
+import { ping } from '../support/traffic.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 const MASQ = '-m comment --comment "flanneld masq"';
 const FORWARD = '-m comment --comment "flanneld forward"';
@@ -81,30 +81,20 @@ class MixedCluster {
     }
   }
 
-  /** Waits for the daemon on the formerly stock host to have put everything in place. */
-  async ready(): Promise<void> {
-    await waitFor(
-      async () => {
-        const { isReady, reconcile } = JSON.parse(await this.daemon.get('/status')) as DaemonStatus;
-        return isReady && reconcile.isConverged;
-      },
-      { what: `readiness; log:\n${this.daemon.log}` },
-    );
+  /** Pings in both directions while something happens; what only shows at the next look of the daemon shows as well. */
+  async withoutLoss(happen: () => Promise<void>): Promise<void> {
+    await withoutLoss([this.near, this.far], happen, { intervalMs: 5, afterMs: 1200 });
   }
 
-  /** Pings in both directions while something happens; not one may be lost. */
-  async withoutLoss(happen: () => Promise<void>): Promise<void> {
-    const pings = [
-      startPing(this.near.netns, this.far.address, { intervalMs: 5 }),
-      startPing(this.far.netns, this.near.address, { intervalMs: 5 }),
-    ];
-    await happen();
-    // What only shows at the next look of the daemon shows here.
-    await ping(this.near.netns, this.far.address, { count: 120, intervalMs: 10 });
-    for (const { sent, received } of await Promise.all(pings.map((running) => running.stop()))) {
-      assert.ok(sent > 100);
-      assert.equal(received, sent, `${sent - received} of ${sent} pings lost`);
-    }
+  /** Waits until the routes to the other host's subnet are these, and no others. */
+  async assertRoutes(...expected: readonly string[]): Promise<void> {
+    await eventually('the routes to the other host', async () => {
+      const { routes } = await netState(this.stock.netns);
+      assert.deepEqual(
+        routes.filter((line) => line.startsWith('10.5.2.0/24')),
+        expected,
+      );
+    });
   }
 
   async leases(): Promise<{ key: string; value: string; hasTtl: boolean }[]> {
@@ -118,10 +108,6 @@ class MixedCluster {
 
   async flannelRules(): Promise<string[]> {
     return (await netState(this.stock.netns)).iptables.filter((line) => /FLANNEL|flanneld/.test(line));
-  }
-
-  async routes(): Promise<string[]> {
-    return (await netState(this.stock.netns)).routes.filter((line) => line.startsWith('10.5.2.0/24'));
   }
 
   async close(): Promise<void> {
@@ -176,7 +162,7 @@ describe('taking over from flannel with vxlan', () => {
     const rules = await cluster.flannelRules();
     await cluster.withoutLoss(async () => {
       await cluster.daemon.startAndWait();
-      await cluster.ready();
+      await cluster.daemon.waitUntilReady();
     });
     const after = await device();
     assert.deepEqual([after.ifindex, after.address, after.mtu], [before.ifindex, MAC, 1450]);
@@ -190,7 +176,7 @@ describe('taking over from flannel with vxlan', () => {
       ['10.5.2.0-24'],
     );
     assert.deepEqual(await cluster.flannelRules(), rules);
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink']);
+    await cluster.assertRoutes('10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink');
   });
 
   it('leaves when it ends what flannel reuses, and flannel can write over it', async () => {
@@ -220,7 +206,7 @@ describe('taking over from flannel with vxlan', () => {
       await cluster.stock.netns.run(entry);
     });
     const state = await netState(cluster.stock.netns);
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink']);
+    await cluster.assertRoutes('10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink');
     assert.deepEqual(state.neighbours, [`10.5.2.0 dev flannel.1 lladdr ${peerMac} PERMANENT`]);
     assert.deepEqual(
       state.fdb.filter((line) => line.includes('flannel.1')),
@@ -231,9 +217,9 @@ describe('taking over from flannel with vxlan', () => {
   it('adopts it once more', async () => {
     await cluster.withoutLoss(async () => {
       await cluster.daemon.startAndWait();
-      await cluster.ready();
+      await cluster.daemon.waitUntilReady();
     });
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink']);
+    await cluster.assertRoutes('10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink');
   });
 });
 
@@ -253,16 +239,16 @@ describe('taking over from flannel with host-gw', () => {
     const rules = await cluster.flannelRules();
     await cluster.withoutLoss(async () => {
       await cluster.daemon.startAndWait();
-      await cluster.ready();
+      await cluster.daemon.waitUntilReady();
     });
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 192.0.2.12 dev eth0 proto 173']);
+    await cluster.assertRoutes('10.5.2.0/24 via 192.0.2.12 dev eth0 proto 173');
     assert.deepEqual((await cluster.leases())[0], { key: '10.5.1.0-24', value: cluster.lease, hasTtl: true });
     assert.deepEqual(await cluster.flannelRules(), rules);
     await cluster.withoutLoss(async () => {
       await cluster.daemon.stop();
     });
     // flannel keeps a route with this destination, gateway and device whatever its protocol.
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 192.0.2.12 dev eth0 proto 173']);
+    await cluster.assertRoutes('10.5.2.0/24 via 192.0.2.12 dev eth0 proto 173');
     assert.deepEqual(await cluster.flannelRules(), rules);
   });
 });
@@ -280,11 +266,11 @@ describe('a VXLAN device that flannel left behind', () => {
     const foreign = 'link add vx5 type vxlan id 5 dstport 4790 dev eth0';
     await cluster.stock.netns.ip([foreign, 'addr add 10.99.0.1/32 dev vx5', 'link set vx5 up']);
     await cluster.daemon.startAndWait();
-    await cluster.ready();
+    await cluster.daemon.waitUntilReady();
     const names = (await cluster.stock.netns.ipJson(['link', 'show'])).map(({ ifname }) => ifname);
     assert.ok(!names.includes('flannel.9'), names.join());
     assert.ok(names.includes('flannel.1') && names.includes('vx5'), names.join());
-    assert.deepEqual(await cluster.routes(), ['10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink']);
+    await cluster.assertRoutes('10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 173 onlink');
     assert.equal((await cluster.leases())[0]?.key, '10.5.1.0-24');
     await waitFor(async () => (await ping(cluster.near.netns, cluster.far.address, { count: 1 })).received === 1, {
       what: 'a ping over the new VNI',

@@ -118,6 +118,22 @@ export class Daemon {
     return JSON.parse(await this.get('/status')) as DaemonStatus;
   }
 
+  /**
+   * Waits until it is ready and the kernel is as desired.
+   *
+   * @remarks That is so, too, before it has heard of its peers, and before they have heard of it: wait for what those
+   * bring with `eventually`.
+   */
+  async waitUntilReady(): Promise<void> {
+    await waitFor(
+      async () => {
+        const { isReady, reconcile } = await this.status();
+        return isReady && reconcile.isConverged;
+      },
+      { what: `readiness; log:\n${this.log}` },
+    );
+  }
+
   /** The body of a page of its status server, such as `/metrics`. */
   async get(page: string): Promise<string> {
     return new Promise((resolve, reject) => {

@@ -1,6 +1,7 @@
+import assert from 'node:assert/strict';
 import type { Daemon } from './daemon.js';
 import { Rig, type Container, type RigOptions } from './rig.js';
-import { ping } from './traffic.js';
+import { type PingResult, ping, startPing } from './traffic.js';
 import { waitFor } from './wait.js';
 
 /** The network most tests use; backend udp is the default. */
@@ -78,8 +79,43 @@ export class Overlay {
     );
   }
 
+  /** {@link withoutLoss} between the containers of the first two hosts. */
+  async withoutLoss(action: () => Promise<void>): Promise<void> {
+    await withoutLoss([this.container(1), this.container(2)], action);
+  }
+
   async close(): Promise<void> {
     await this.rig.close();
+  }
+}
+
+/**
+ * Pings in both directions while something happens and for a while after it; not one may be lost.
+ *
+ * @param options.afterMs - for what only shows when the daemon looks again. Default 200.
+ */
+export async function withoutLoss(
+  [near, far]: readonly [Container, Container],
+  action: () => Promise<void>,
+  options: { readonly intervalMs?: number; readonly afterMs?: number } = {},
+): Promise<void> {
+  const { intervalMs = 10, afterMs = 200 } = options;
+  const pings = [
+    startPing(near.netns, far.address, { intervalMs }),
+    startPing(far.netns, near.address, { intervalMs }),
+  ];
+  const stop = async (): Promise<readonly PingResult[]> => Promise.all(pings.map((running) => running.stop()));
+  try {
+    await action();
+    const count = afterMs / intervalMs;
+    assert.equal((await ping(near.netns, far.address, { count, intervalMs })).received, count, 'pings after it');
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  for (const { sent, received } of await stop()) {
+    assert.ok(sent >= 10, `only ${sent} pings`);
+    assert.equal(received, sent, `${sent - received} of ${sent} pings lost`);
   }
 }
 

@@ -8,6 +8,8 @@ const endpoint = (...args: readonly (string | number)[]): string[] => [
   ...args.map(String),
 ];
 
+const PING_INTERVAL_MS = 10;
+
 /** Outcome of a run of pings. */
 export interface PingResult {
   readonly sent: number;
@@ -40,20 +42,24 @@ export async function ping(from: Netns, address: string, options: PingOptions = 
   return parsePing(output);
 }
 
-/** Pings until told to stop, so that a test can see whether anything was lost meanwhile. */
+/**
+ * Pings until told to stop, so that a test can see whether anything was lost meanwhile.
+ *
+ * @returns `sent` leaves out the requests of the last moment, see {@link withoutPending}.
+ */
 export function startPing(from: Netns, address: string, options: PingOptions = {}): { stop(): Promise<PingResult> } {
   const { program } = runPing(from, address, { ...options, count: 0 });
   return {
     async stop() {
       // SIGINT makes ping print its summary.
       await program.stop('SIGINT');
-      return parsePing(program.output);
+      return withoutPending(parsePing(program.output), options.intervalMs ?? PING_INTERVAL_MS);
     },
   };
 }
 
 function runPing(from: Netns, address: string, options: PingOptions): { program: Program; finished: Promise<Program> } {
-  const { count = 3, intervalMs = 10, size, ttl, source, dontFragment, waitSeconds = 2 } = options;
+  const { count = 3, intervalMs = PING_INTERVAL_MS, size, ttl, source, dontFragment, waitSeconds = 2 } = options;
   const program = from.start(
     [
       ...['ping', '-n', '-i', String(intervalMs / 1000), '-W', String(waitSeconds)],
@@ -79,6 +85,20 @@ export function parsePing(output: string): PingResult {
   if (summary === null) throw new Error(`ping gave no summary:\n${output}`);
   const timesMs = [...output.matchAll(/^\d+ bytes from .* time=([\d.]+) ms/gm)].map((match) => Number(match[1]));
   return { sent: Number(summary[1]), received: Number(summary[2]), timesMs, output };
+}
+
+/**
+ * Leaves out the requests at the end whose answers ping did not wait for: an interrupted ping ends at once, and on a
+ * busy machine an answer takes longer than the pause to the next request.
+ *
+ * @internal
+ */
+export function withoutPending(result: PingResult, intervalMs: number): PingResult {
+  const PENDING_MS = 200;
+  const SEQUENCES = 65_536;
+  const lastAnswered = [...result.output.matchAll(/^\d+ bytes from .* icmp_seq=(\d+) /gm)].at(-1)?.[1];
+  const pending = (result.sent - Number(lastAnswered ?? 0)) % SEQUENCES;
+  return pending * intervalMs <= PENDING_MS ? { ...result, sent: result.sent - pending } : result;
 }
 
 /** What arrived of a {@link tcpTransfer}. */

@@ -9,6 +9,25 @@ export interface WaitOptions {
 }
 
 /**
+ * Waits until a check no longer throws: for what another process brings about, at its own time.
+ *
+ * @throws Error when the time is up; its cause is what the check threw last.
+ */
+export async function eventually(
+  what: string,
+  check: () => void | Promise<void>,
+  options: Omit<WaitOptions, 'what'> = {},
+): Promise<void> {
+  await waitFor(
+    async () => {
+      await check();
+      return true;
+    },
+    { ...options, what },
+  );
+}
+
+/**
  * Waits until the probe gives something other than `undefined` or `false`, and gives that.
  *
  * @throws Error when the time is up; its cause is what the probe threw last, if it threw.

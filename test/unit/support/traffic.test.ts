@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { parsePcap } from '../../support/capture.js';
-import { parseIperf, parsePing } from '../../support/traffic.js';
+import { parseIperf, parsePing, withoutPending } from '../../support/traffic.js';
 
 describe('parsePing', () => {
   it('reads times and losses', () => {
@@ -27,6 +27,26 @@ rtt min/avg/max/mdev = 0.071/6.035/12.000/5.964 ms
 
   it('fails with what ping said when there is no summary', () => {
     assert.throws(() => parsePing('ping: connect: Network is unreachable\n'), /Network is unreachable/);
+  });
+});
+
+describe('withoutPending', () => {
+  const answers = (...sequences: number[]): string =>
+    sequences.map((sequence) => `64 bytes from 192.0.2.1: icmp_seq=${sequence} ttl=64 time=0.1 ms\n`).join('');
+  const run = (sent: number, ...sequences: number[]): Parameters<typeof withoutPending>[0] => ({
+    ...{ sent, received: sequences.length, timesMs: [], output: answers(...sequences) },
+  });
+
+  it('leaves out the requests that an interrupted ping did not wait for', () => {
+    assert.equal(withoutPending(run(5, 1, 2, 3), 10).sent, 3);
+    assert.equal(withoutPending(run(3, 1, 2, 3), 10).sent, 3);
+    assert.equal(withoutPending(run(65_538, 65_535, 0, 1), 10).sent, 65_537);
+  });
+
+  it('leaves losses in: those before an answer, and more at the end than an answer takes', () => {
+    assert.equal(withoutPending(run(5, 1, 3), 100).sent, 3);
+    assert.equal(withoutPending(run(30, 1, 2, 3), 10).sent, 30);
+    assert.equal(withoutPending(run(30), 10).sent, 30);
   });
 });
 
