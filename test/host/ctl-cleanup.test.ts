@@ -55,7 +55,7 @@ describe('tsflannelctl cleanup', () => {
     });
     // The first use of ip6tables makes tables that stay; a clean-up must not be blamed for them.
     await netns.run(['ip6tables-save']);
-    await withRules('iptables', async () => {});
+    await (await apply('iptables')).cleanup([]);
     untouched = await netState(netns);
   });
 
@@ -78,8 +78,7 @@ describe('tsflannelctl cleanup', () => {
       ...['--etcd-endpoints=http://127.0.0.1:1', ...more],
     ]);
 
-  /** Installs the rules as the daemon does and leaves them, as it does at its end. */
-  async function withRules(mode: FirewallMode, use: () => Promise<void>): Promise<void> {
+  async function apply(mode: FirewallMode): Promise<Firewall> {
     const firewall = new Firewall({ log: silentLogger, clock: systemClock, resyncMs: 0 });
     await firewall.apply({
       mode,
@@ -89,21 +88,12 @@ describe('tsflannelctl cleanup', () => {
       forwardRules: true,
       isFullyRandom: true,
     });
-    await use();
-    await firewall.cleanup([]);
+    return firewall;
   }
 
+  /** Installs the rules as the daemon does and leaves them, as it does at its end. */
   async function install(mode: FirewallMode): Promise<void> {
-    const firewall = new Firewall({ log: silentLogger, clock: systemClock, resyncMs: 0 });
-    await firewall.apply({
-      mode,
-      networks: [{ network: NETWORK, subnet: net('10.5.1.0/24') }],
-      previousNetworks: [],
-      ipMasq: true,
-      forwardRules: true,
-      isFullyRandom: true,
-    });
-    await firewall.close();
+    await (await apply(mode)).close();
   }
 
   /** Makes a state as the daemon does and ends as it does. */

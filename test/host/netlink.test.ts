@@ -15,6 +15,7 @@ import { ip, net } from '../support/builders.js';
 import { deleteNamespaces, Netns, run } from '../support/netns.js';
 import { OwnNetns } from '../support/own-netns.js';
 import { skipBecause } from '../support/skip.js';
+import { addUnderlay, clearNetwork, linkNamed } from '../support/veth-underlay.js';
 import { waitFor } from '../support/wait.js';
 
 type Json = Record<string, unknown>;
@@ -37,29 +38,15 @@ describe('Netlink', function () {
 
   beforeEach(() => {
     netlink = Netlink.open();
-    netlink.links.add({ kind: 'veth', name: 'eth0', peer: { name: 'eth0p' } });
-    eth0 = device('eth0');
-    netlink.links.set(eth0, { isUp: true });
-    netlink.links.set(device('eth0p'), { isUp: true });
-    netlink.addresses.add({ index: eth0.index, address: ip('192.0.2.1'), length: 24 });
-    netlink.addresses.add({ index: eth0.index, address: ip('2001:db8::1'), length: 64, noDad: true });
+    eth0 = addUnderlay(netlink);
   });
 
   afterEach(async () => {
-    for (const link of await netlink.links.list()) {
-      if (!link.isLoopback && netlink.links.get(link.index) !== undefined) netlink.links.del(link);
-    }
-    for (const family of [4, 6] as const) {
-      for (const route of await netlink.routes.list({ family, table: 254 })) netlink.routes.del(route);
-    }
+    await clearNetwork(netlink);
     netlink.close();
   });
 
-  function device(name: string): LinkInfo {
-    const link = netlink.links.get(name);
-    assert.ok(link, `${name} is not there`);
-    return link;
-  }
+  const device = (name: string): LinkInfo => linkNamed(netlink, name);
 
   const showLink = async (name: string): Promise<Json> =>
     (await netns.ipJson(['-d', 'link', 'show', 'dev', name]))[0] ?? {};

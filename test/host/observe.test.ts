@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
 import path from 'node:path';
 import { silentLogger } from '../../src/log.js';
 import { Metrics } from '../../src/observe/metrics.js';
 import { ObserveServer } from '../../src/observe/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { ChromiumPage, hasChromium } from '../support/chromium.js';
+import { freePort } from '../support/free-port.js';
 import { samplePeer, sampleStatus, sampleTunnelCounters } from '../support/sample-status.js';
 import { skipBecause } from '../support/skip.js';
 
@@ -188,12 +187,3 @@ describe('the status page in a browser', function () {
     writeFileSync(path.join(folder, `${name}.png`), await page.screenshot());
   }
 });
-
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as net.AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { systemClock } from '../../src/clock.js';
 import { openPortableTunnel } from '../../src/dataplane/portable.js';
 import { IpAddress } from '../../src/ip/address.js';
-import { type MacAddress, parseMac } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import { Netlink } from '../../src/netlink/netlink.js';
@@ -16,17 +15,15 @@ import {
 } from '../../src/reconcile/desired.js';
 import { NetlinkKernel } from '../../src/reconcile/kernel.js';
 import { Reconciler } from '../../src/reconcile/reconciler.js';
-import { ip, net } from '../support/builders.js';
+import { ip, mac, net, tunnelSpec } from '../support/builders.js';
 import { netState } from '../support/net-state.js';
 import { OwnNetns } from '../support/own-netns.js';
 import { RecordingLogger } from '../support/recorder.js';
 import { skipBecause } from '../support/skip.js';
+import { addUnderlay, clearNetwork, linkNamed } from '../support/veth-underlay.js';
 import { waitFor } from '../support/wait.js';
 
 const SCOPE = { scope: [net('10.0.0.0/10'), net('fd00:10:5::/48')] };
-
-const mac = (n: number): MacAddress =>
-  parseMac(`02:00:00:00:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`);
 
 /** Subnet address of peer `n` ≥ 1. */
 const subnetOf = (n: number, family: 4 | 6): IpAddress =>
@@ -104,12 +101,7 @@ describe('Reconciler on this kernel', function () {
 
   beforeEach(async () => {
     netlink = Netlink.open();
-    netlink.links.add({ kind: 'veth', name: 'eth0', peer: { name: 'eth0p' } });
-    eth0 = device('eth0');
-    netlink.links.set(eth0, { isUp: true });
-    netlink.links.set(device('eth0p'), { isUp: true });
-    netlink.addresses.add({ index: eth0.index, address: ip('192.0.2.1'), length: 24 });
-    netlink.addresses.add({ index: eth0.index, address: ip('2001:db8::1'), length: 64, noDad: true });
+    eth0 = addUnderlay(netlink);
     await waitFor(() => device('eth0').isRunning && device('eth0p').isRunning, { what: 'the underlay' });
     kernel = new NetlinkKernel(systemClock);
     log = new RecordingLogger();
@@ -119,12 +111,7 @@ describe('Reconciler on this kernel', function () {
   afterEach(async () => {
     await reconciler.close();
     kernel.close();
-    for (const link of await netlink.links.list()) {
-      if (!link.isLoopback && netlink.links.get(link.index) !== undefined) netlink.links.del(link);
-    }
-    for (const family of [4, 6] as const) {
-      for (const route of await netlink.routes.list({ family, table: 254 })) netlink.routes.del(route);
-    }
+    await clearNetwork(netlink);
     netlink.close();
   });
 
@@ -133,11 +120,7 @@ describe('Reconciler on this kernel', function () {
     return new Reconciler({ kernel, clock: systemClock, logger: log, instance, tunnels });
   }
 
-  function device(name: string): LinkInfo {
-    const link = netlink.links.get(name);
-    assert.ok(link, `${name} is not there`);
-    return link;
-  }
+  const device = (name: string): LinkInfo => linkNamed(netlink, name);
 
   function vxlan(more: Partial<VxlanLink> = {}): VxlanLink {
     return {
@@ -449,17 +432,7 @@ describe('Reconciler on this kernel', function () {
           scope: 'global',
         },
       ],
-      tunnels: [
-        {
-          device: 'flannel0',
-          bindAddress: ip('192.0.2.1'),
-          port: 8285,
-          mtu: 1472,
-          verifySource: 'outer',
-          icmpSource: ip('10.5.1.0'),
-          peers: [],
-        },
-      ],
+      tunnels: [tunnelSpec()],
     };
     await reach(tunnel);
     // The kernel gives a device without MAC a random link-local address.

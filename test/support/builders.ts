@@ -1,14 +1,18 @@
 import type { BackendContext, HostFacts } from '../../src/backend/backend.js';
 import type { NetworkConfig } from '../../src/config/network-config.js';
 import { IpAddress } from '../../src/ip/address.js';
-import { asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
+import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { JsonValue, Lease, LeaseAttributes } from '../../src/lease/lease.js';
+import type { TunnelSpec, VxlanLink } from '../../src/reconcile/desired.js';
 import type { Underlay } from '../../src/underlay/underlay.js';
 
 /** Short names for what tests are full of. */
 export const ip = (text: string): IpAddress => IpAddress.parse(text);
 export const net = (text: string): Prefix => Prefix.parse(text);
+
+/** 02:00:00:00 and the number in two bytes. */
+export const mac = (n: number): MacAddress => macFromBytes(Uint8Array.of(2, 0, 0, 0, n >> 8, n & 255));
 
 /** A lease of 10.5.`n`.0/24 at 192.0.2.`n`, in dual-stack networks also fd00:10:5:`n`::/64 at 2001:db8::`n`. */
 export function lease(
@@ -89,6 +93,37 @@ export function backendContext(changes: Partial<BackendContext> = {}): BackendCo
     own: lease(1),
     peers: [lease(2), lease(3)],
     isOwn: true,
+    ...changes,
+  };
+}
+
+/** The device flannel.1 of the host with 192.0.2.1 on interface 1. */
+export function vxlanLink(changes: Partial<VxlanLink> = {}): VxlanLink {
+  return {
+    kind: 'vxlan',
+    name: 'flannel.1',
+    mtu: 1450,
+    mac: mac(1),
+    vni: 1,
+    underlayIndex: 1,
+    local: ip('192.0.2.1'),
+    port: 0,
+    learning: false,
+    gbp: false,
+    ...changes,
+  };
+}
+
+/** The tunnel on flannel0 of the host with 192.0.2.1 and 10.5.1.0/24, without peers. */
+export function tunnelSpec(changes: Partial<TunnelSpec> = {}): TunnelSpec {
+  return {
+    device: 'flannel0',
+    bindAddress: ip('192.0.2.1'),
+    port: 8285,
+    mtu: 1472,
+    verifySource: 'outer',
+    icmpSource: ip('10.5.1.0'),
+    peers: [],
     ...changes,
   };
 }

@@ -10,6 +10,7 @@ import { OverlayError } from '../../../src/errors.js';
 import { type LogFields, type Logger, silentLogger } from '../../../src/log.js';
 import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
+import { freePort } from '../../support/free-port.js';
 import { sampleStatus } from '../../support/sample-status.js';
 
 interface Answer {
@@ -313,15 +314,6 @@ function impatientClock(atMostMs = 20): NonNullable<ObserveOptions['clock']> & {
     },
   };
   return clock;
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as net.AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 async function waitUntil(isTrue: () => boolean): Promise<void> {

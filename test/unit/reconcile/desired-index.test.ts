@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { EMPTY_STATE, type DesiredState, type RouteSpec } from '../../../src/reconcile/desired.js';
 import { DesiredIndex, SpecList } from '../../../src/reconcile/desired-index.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
-import { ip, net } from '../../support/builders.js';
+import { ip, net, tunnelSpec } from '../../support/builders.js';
 
 interface Spec {
   readonly name: number;
@@ -80,15 +80,7 @@ describe('DesiredIndex', () => {
   });
 
   it('notices every field of a tunnel', () => {
-    const tunnel = {
-      device: 'flannel0',
-      bindAddress: ip('192.0.2.1'),
-      port: 8285,
-      mtu: 1472,
-      verifySource: 'outer',
-      icmpSource: ip('10.5.1.0'),
-      peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }],
-    } as const;
+    const tunnel = tunnelSpec({ peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }] });
     for (const change of [
       { bindAddress: ip('192.0.2.9') },
       { port: 1 },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { IpAddress } from '../../../src/ip/address.js';
-import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
+import { parseMac } from '../../../src/ip/mac.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
@@ -16,7 +16,7 @@ import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
 import { type Plan, diff } from '../../../src/reconcile/diff.js';
 import { type ObjectKey, kindOf, objectKey } from '../../../src/reconcile/object-key.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
-import { ip, net } from '../../support/builders.js';
+import { ip, mac, net, vxlanLink } from '../../support/builders.js';
 import { FakeKernel, detailsOf, routeInfo } from '../../support/fake-kernel.js';
 
 const MARK = 'tsflannel:a';
@@ -73,24 +73,8 @@ class Host {
   }
 }
 
-const mac = (n: number): MacAddress => parseMac(`02:00:00:00:00:${n.toString(16).padStart(2, '0')}`);
-
-const vxlan = (more: Partial<VxlanLink> = {}): VxlanLink => ({
-  kind: 'vxlan',
-  name: 'flannel.1',
-  mtu: 1450,
-  mac: mac(1),
-  vni: 1,
-  underlayIndex: 1,
-  local: ip('192.0.2.1'),
-  port: 0,
-  learning: false,
-  gbp: false,
-  ...more,
-});
-
 /** Device, own address, and one peer per number, as the vxlan backend wants them. */
-function overlay(peers: readonly number[], link: LinkSpec = vxlan()): DesiredState {
+function overlay(peers: readonly number[], link: LinkSpec = vxlanLink()): DesiredState {
   const device = link.name;
   return {
     ...EMPTY_STATE,
@@ -145,7 +129,7 @@ describe('diff', () => {
   it('moves routes to another device in one step each, and deletes the old device last, with all that is on it', async () => {
     const host = new Host();
     await host.reconcile(overlay([2, 3]));
-    const plan = await host.reconcile(overlay([2, 3], vxlan({ name: 'flannel.2', vni: 2 })));
+    const plan = await host.reconcile(overlay([2, 3], vxlanLink({ name: 'flannel.2', vni: 2 })));
     assert.deepEqual(steps(plan).slice(-3), ['route replace', 'route replace', 'link del']);
     assert.equal(plan.operations.filter(({ verb }) => verb === 'del').length, 1);
     assert.equal(host.kernel.getLink('flannel.1'), undefined);
@@ -162,7 +146,7 @@ describe('diff', () => {
       it(`makes a VXLAN device anew whose ${what} differs, with everything on it`, async () => {
         const host = new Host();
         await host.reconcile(overlay([2]));
-        const plan = await host.reconcile(overlay([2], vxlan(change)));
+        const plan = await host.reconcile(overlay([2], vxlanLink(change)));
         assert.deepEqual(steps(plan), [
           ...['link add', 'address replace', 'link set'],
           ...['neighbour replace', 'fdb replace', 'route add'],
@@ -178,7 +162,7 @@ describe('diff', () => {
     })) {
       it(`makes a VXLAN device anew that has ${what}`, async () => {
         const host = new Host();
-        const details = { ...detailsOf(vxlan()), ...change } as NonNullable<LinkInfo['details']>;
+        const details = { ...detailsOf(vxlanLink()), ...change } as NonNullable<LinkInfo['details']>;
         host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', mac: mac(1), mtu: 1450, details, isUp: true });
         assert.equal(steps(await host.reconcile(overlay([])))[0], 'link add');
       });
@@ -192,7 +176,7 @@ describe('diff', () => {
       it(`changes the ${what} in place, and renews what the kernel drops for it`, async () => {
         const host = new Host();
         await host.reconcile(overlay([2]));
-        assert.deepEqual(steps(await host.reconcile(overlay([2], vxlan(change)))), step);
+        assert.deepEqual(steps(await host.reconcile(overlay([2], vxlanLink(change)))), step);
       });
     }
 
@@ -217,7 +201,7 @@ describe('diff', () => {
         mac: mac(1),
         mtu: 1450,
         isUp: true,
-        details: detailsOf(vxlan()),
+        details: detailsOf(vxlanLink()),
       };
       const { index } = host.kernel.addLink(link);
       host.kernel.putAddress(index, ip('10.5.1.0'), 32);
@@ -247,7 +231,7 @@ describe('diff', () => {
     it("does not take over another daemon's device", async () => {
       const host = new Host();
       const alias = 'tsflannel:b';
-      host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', alias, details: detailsOf(vxlan()), isUp: true });
+      host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', alias, details: detailsOf(vxlanLink()), isUp: true });
       const plan = await host.reconcile(overlay([2]));
       assert.deepEqual(plan.operations, []);
       assert.match(String(plan.conflicts.get(objectKey.link('flannel.1'))), /belongs to another daemon/);
@@ -255,7 +239,7 @@ describe('diff', () => {
 
     it('deletes devices with its mark that are not desired, and no others', async () => {
       const host = new Host();
-      const details = detailsOf(vxlan());
+      const details = detailsOf(vxlanLink());
       host.kernel.addLink({ name: 'flannel.7', kind: 'vxlan', alias: MARK, details });
       host.kernel.addLink({ name: 'flannel.8', kind: 'vxlan', alias: 'tsflannel:b', details });
       host.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', details });
@@ -269,7 +253,7 @@ describe('diff', () => {
     it('deletes a listed device of a replaced flanneld if its kind is one that flannel makes', async () => {
       const host = new Host();
       host.staleDevices.push('flannel.9', 'br0');
-      host.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', details: detailsOf(vxlan()) });
+      host.kernel.addLink({ name: 'flannel.9', kind: 'vxlan', details: detailsOf(vxlanLink()) });
       host.kernel.addLink({ name: 'br0', kind: 'bridge' });
       await host.reconcile(EMPTY_STATE);
       assert.equal(host.kernel.getLink('flannel.9'), undefined);
@@ -440,7 +424,7 @@ describe('diff', () => {
       const host = new Host();
       await host.reconcile(overlay([2]));
       const tun: LinkSpec = { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 };
-      const both = { ...overlay([2]), links: [vxlan(), tun] };
+      const both = { ...overlay([2]), links: [vxlanLink(), tun] };
       const moved = both.routes.map((route) => ({ ...route, device: 'flannel0' }));
       const plan = await host.reconcile({ ...both, routes: moved });
       assert.deepEqual(plan.operations, []);
@@ -531,7 +515,7 @@ const desiredStates: fc.Arbitrary<DesiredState> = fc
     blackhole: fc.constantFrom('none', 'metric 0', 'metric 50'),
   })
   .map(({ link, peers, direct, blackhole }) => {
-    const spec = link && vxlan({ ...link, name: `flannel.${link.vni}` });
+    const spec = link && vxlanLink({ ...link, name: `flannel.${link.vni}` });
     const base = spec === undefined ? EMPTY_STATE : overlay(peers, spec);
     const onLink = direct.filter((n) => spec === undefined || !peers.includes(n));
     const hole = {

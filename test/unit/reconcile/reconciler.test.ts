@@ -3,42 +3,18 @@ import fc from 'fast-check';
 import type { Tunnel, TunnelOptions } from '../../../src/dataplane/tunnel.js';
 import { OverlayError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
-import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
 import { Prefix } from '../../../src/ip/prefix.js';
-import {
-  type DesiredState,
-  EMPTY_STATE,
-  type TunnelSpec,
-  type VxlanLink,
-  mergeStates,
-} from '../../../src/reconcile/desired.js';
+import { type DesiredState, EMPTY_STATE, type TunnelSpec, mergeStates } from '../../../src/reconcile/desired.js';
 import { Reconciler } from '../../../src/reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
-import { ip, net } from '../../support/builders.js';
+import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
 import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
 const SCOPE = { scope: [net('10.0.0.0/11')] };
-const mac = (n: number): MacAddress =>
-  parseMac(`02:00:00:00:${(n >> 8).toString(16).padStart(2, '0')}:${(n & 255).toString(16).padStart(2, '0')}`);
-
 /** Address and subnet of peer `n`, 1 … 60 000, in 10.0.0.0/8. */
 const subnetAddress = (n: number): IpAddress => IpAddress.fromValue(4, ip('10.5.0.0').value + (BigInt(n) << 8n));
-
-const vxlan = (more: Partial<VxlanLink> = {}): VxlanLink => ({
-  kind: 'vxlan',
-  name: 'flannel.1',
-  mtu: 1450,
-  mac: mac(1),
-  vni: 1,
-  underlayIndex: 1,
-  local: ip('192.0.2.1'),
-  port: 0,
-  learning: false,
-  gbp: false,
-  ...more,
-});
 
 function vxlanPeer(n: number, device = 'flannel.1'): DesiredState {
   const address = subnetAddress(n);
@@ -61,7 +37,7 @@ const cachedPeer = ((): ((n: number) => DesiredState) => {
   };
 })();
 
-function overlay(peers: readonly number[], link = vxlan()): DesiredState {
+function overlay(peers: readonly number[], link = vxlanLink()): DesiredState {
   const addresses = [{ device: link.name, address: ip('10.5.1.0'), length: 32 }];
   const base = { ...EMPTY_STATE, links: [link], addresses };
   const peer = link.name === 'flannel.1' ? cachedPeer : (n: number): DesiredState => vxlanPeer(n, link.name);
@@ -82,18 +58,7 @@ function tunnelState(more: Partial<TunnelSpec> = {}): DesiredState {
     routes: [
       { destination: net('10.5.0.0/16'), type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'link' },
     ],
-    tunnels: [
-      {
-        device,
-        bindAddress: ip('192.0.2.1'),
-        port: 8285,
-        mtu: 1472,
-        verifySource: 'outer',
-        icmpSource: ip('10.5.1.0'),
-        peers: [],
-        ...more,
-      },
-    ],
+    tunnels: [tunnelSpec({ device, ...more })],
   };
 }
 
@@ -582,7 +547,7 @@ describe('Reconciler', () => {
 
   it('cleans up by reconciling to the empty state, without touching another daemon', async () => {
     const other = rig.start('b');
-    other.setDesired(overlay([7, 8], vxlan({ name: 'flannel.2', vni: 2 })), { scope: [net('10.64.0.0/16')] });
+    other.setDesired(overlay([7, 8], vxlanLink({ name: 'flannel.2', vni: 2 })), { scope: [net('10.64.0.0/16')] });
     await rig.clock.advance(500);
     const before = rig.kernel.describe();
     await rig.reach(mergeStates([overlay([20, 30]), directRoute(40)]));
