@@ -27,7 +27,8 @@ bool TransmitPath::run() {
   if (sender_.batch().size() > 0 && !flush()) return false;
   if (!queue_segments()) return true;
   size_t reads = 0;
-  for (; reads < kReadsPerTurn && !context_.has_failed; reads++) {
+  size_t bytes = 0;
+  for (; reads < kReadsPerTurn && bytes < kBytesPerTurn && !context_.has_failed; reads++) {
     if (!make_room()) return true;
     uint8_t* frame = arena_.get() + arena_used_;
     context_.counters.tun_reads.add(1);
@@ -44,6 +45,7 @@ bool TransmitPath::run() {
       }
       continue;
     }
+    bytes += static_cast<size_t>(size);
     accept({frame, static_cast<size_t>(size)});
     if (!queue_segments()) return true;
   }

@@ -34,12 +34,13 @@ class TransmitPath {
  private:
   // Most that one read brings: the largest IP packet behind its vnet header.
   static constexpr size_t kReadBytes = kVnetHeaderSize + kIpv4MaxPacket;
-  // Room for two of those, or for a turn of small packets: small enough to stay in the L2 cache.
-  static constexpr size_t kArenaBytes = 2 * (kReadBytes + 64);
-  // Reads of one turn; bounds how long the other direction has to wait.
+  // Reads and bytes of one turn; they bound how long the other direction has to wait.
   static constexpr size_t kReadsPerTurn = kMaxEntries;
-  // Headers of the longest usual batch: two super-packets of 46 segments, 120 bytes each at most.
-  static constexpr size_t kHeaderBytes = 16 * 1024;
+  static constexpr size_t kBytesPerTurn = 2 * kReadBytes;
+  // Room for a turn, whose last packet may be a large one: small enough to stay in the L2 cache.
+  static constexpr size_t kArenaBytes = kBytesPerTurn + kReadBytes + 2 * 64;
+  // Headers of the longest usual batch: three super-packets of 46 segments, 120 bytes each at most.
+  static constexpr size_t kHeaderBytes = 3 * 46 * 120;
 
   bool make_room();
   void accept(std::span<uint8_t> frame);
