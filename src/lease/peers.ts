@@ -1,25 +1,11 @@
 import type { Clock } from '../clock.js';
 import { OverlayError } from '../errors.js';
-import type { IpAddress } from '../ip/address.js';
 import type { Logger } from '../log.js';
-import { areAttributesEqual, decodeAttributes, encodeAttributes } from './attributes.js';
-import type { Lease, LeaseSubnets } from './lease.js';
-import {
-  type BadEntry,
-  type LeaseEvent,
-  type LeaseRecord,
-  type LeaseStore,
-  type Subscription,
-  isAfter,
-} from './store.js';
+import { decodeAttributes, encodeAttributes } from './attributes.js';
+import type { Lease } from './lease.js';
+import { type OwnIdentity, type PeerChange, PeerTable } from './peer-table.js';
+import type { BadEntry, LeaseEvent, LeaseRecord, LeaseStore, Subscription } from './store.js';
 import { formatSubnetKey, parseSubnetKey } from './subnet-key.js';
-
-/** What tells the host's own leases from those of its peers. */
-export interface OwnIdentity {
-  /** Undefined before a lease is held. */
-  readonly subnets: LeaseSubnets | undefined;
-  readonly publicIp: IpAddress;
-}
 
 /** What a {@link PeerSet} is made of. */
 export interface PeerSetOptions {
@@ -53,26 +39,22 @@ export interface PeerCounters {
  *
  * *Rules.* A peer goes only when its key is deleted or missing from a listing, and then only after a grace: a host
  * whose lease was deleted by mistake takes it again in a fraction of a second, and traffic to it goes on meanwhile. An
- * unreadable value leaves what was known, and a store that is away leaves everything. Of two keys for one IPv4 subnet the one written last counts. The
- * own subnet is no peer, and neither is another lease with the own public address: traffic to it would come back here.
+ * unreadable value leaves what was known, and a store that is away leaves everything. Which leases count as peers is
+ * {@link PeerTable}'s to say.
  */
 export class PeerSet {
   readonly #options: PeerSetOptions;
   readonly #debounceMs: number;
   readonly #leaveGraceMs: number;
-  /** Last readable lease of each key. */
-  readonly #leases = new Map<string, Lease>();
-  /** What {@link peers} gives, until something changes: a pass asks several times, and there may be thousands. */
-  #sorted: readonly Lease[] | undefined;
+  /** The last readable lease of each key. */
+  readonly #table: PeerTable;
   /** Keys that are gone from the store while their lease still counts, with what cancels its end. */
   readonly #leaving = new Map<string, () => void>();
   /** Revision of each key that is unreadable now. */
   readonly #bad = new Map<string, string>();
   readonly #callbacks = new Set<(peers: readonly Lease[]) => void>();
   readonly #counters = { joined: 0, changed: 0, left: 0, snapshots: 0, badEntries: 0 };
-  #own: OwnIdentity;
-  /** What the callbacks were told last, by IPv4 subnet; undefined before the first time. */
-  #told: ReadonlyMap<string, Lease> | undefined;
+  #hasReported = false;
   #isSynced = false;
   #subscription: Subscription | undefined;
   #cancelReport: (() => void) | undefined;
@@ -80,27 +62,14 @@ export class PeerSet {
 
   constructor(options: PeerSetOptions) {
     this.#options = options;
-    this.#own = options.own;
+    this.#table = new PeerTable(options.own);
     this.#debounceMs = options.debounceMs ?? 50;
     this.#leaveGraceMs = options.leaveGraceMs ?? 1000;
   }
 
   /** The peers in order of their subnets. */
   get peers(): readonly Lease[] {
-    this.#sorted ??= this.#sort();
-    return this.#sorted;
-  }
-
-  #sort(): readonly Lease[] {
-    const peers = new Map<string, Lease>();
-    for (const lease of this.#leases.values()) {
-      const subnet = lease.subnet.toString();
-      const other = peers.get(subnet);
-      if (!this.#isOwn(lease) && (other === undefined || isAfter(lease.revision, other.revision))) {
-        peers.set(subnet, lease);
-      }
-    }
-    return [...peers.values()].sort((a, b) => a.subnet.compare(b.subnet));
+    return this.#table.peers;
   }
 
   /** Whether the store has been heard at least once; before that, the peers are those of an earlier run. */
@@ -120,8 +89,7 @@ export class PeerSet {
   /** Takes leases of an earlier run as peers until the store says otherwise; without effect once it has. */
   seed(leases: readonly Lease[]): void {
     if (this.#isSynced) return;
-    for (const lease of leases) this.#leases.set(formatSubnetKey(lease), lease);
-    this.#sorted = undefined;
+    for (const lease of leases) this.#table.put(formatSubnetKey(lease), lease);
     this.#schedule();
   }
 
@@ -142,12 +110,7 @@ export class PeerSet {
 
   /** Which leases are the host's own from now on. */
   setOwn(own: OwnIdentity): void {
-    const { subnets, publicIp } = this.#own;
-    const isSameSubnet = own.subnets === subnets || (own.subnets?.subnet.equals(subnets?.subnet) ?? false);
-    if (isSameSubnet && own.publicIp.equals(publicIp)) return;
-    this.#own = own;
-    this.#sorted = undefined;
-    this.#schedule();
+    if (this.#table.setOwn(own)) this.#schedule();
   }
 
   /** Stops following; the peers stay as they are. Idempotent. */
@@ -160,24 +123,16 @@ export class PeerSet {
     this.#callbacks.clear();
   }
 
-  #isOwn(lease: Lease): boolean {
-    const { subnets, publicIp } = this.#own;
-    return (
-      lease.subnet.equals(subnets?.subnet) || (!publicIp.isUnspecified && publicIp.equals(lease.attributes.publicIp))
-    );
-  }
-
   #takeSnapshot(leases: readonly LeaseRecord[], bad: readonly BadEntry[]): void {
     const isFirst = this.#counters.snapshots++ === 0;
     this.#isSynced = true;
     const listed = new Set([...leases, ...bad].map(({ key }) => key));
-    for (const key of [...this.#leases.keys()]) {
+    for (const key of this.#table.keys) {
       if (listed.has(key)) continue;
       // What an earlier run knew may have been gone for days.
-      if (isFirst) this.#leases.delete(key);
+      if (isFirst) this.#table.delete(key);
       else this.#letGo(key);
     }
-    this.#sorted = undefined;
     for (const key of [...this.#bad.keys()]) if (!listed.has(key)) this.#bad.delete(key);
     for (const lease of leases) this.#put(lease);
     for (const entry of bad) this.#noteBad(entry);
@@ -203,11 +158,10 @@ export class PeerSet {
   }
 
   #letGo(key: string): void {
-    if (this.#isClosed || this.#leaving.has(key) || !this.#leases.has(key)) return;
+    if (this.#isClosed || this.#leaving.has(key) || !this.#table.has(key)) return;
     const cancel = this.#options.clock.after(this.#leaveGraceMs, () => {
       this.#leaving.delete(key);
-      this.#leases.delete(key);
-      this.#sorted = undefined;
+      this.#table.delete(key);
       this.#schedule();
     });
     this.#leaving.set(key, cancel);
@@ -220,8 +174,7 @@ export class PeerSet {
 
   #put(lease: LeaseRecord): void {
     this.#stay(lease.key);
-    this.#leases.set(lease.key, lease);
-    this.#sorted = undefined;
+    this.#table.put(lease.key, lease);
     this.#bad.delete(lease.key);
   }
 
@@ -242,24 +195,12 @@ export class PeerSet {
   }
 
   #reportChanges(): void {
-    const before = this.#told ?? new Map<string, Lease>();
-    const peers = this.peers;
-    const now = new Map(peers.map((peer) => [peer.subnet.toString(), peer]));
-    let changes = 0;
-    for (const [subnet, peer] of now) {
-      const old = before.get(subnet);
-      if (old !== undefined && isSamePeer(old, peer)) continue;
-      changes++;
-      this.#note(old === undefined ? 'joined' : 'changed', peer);
-    }
-    for (const [subnet, peer] of before) {
-      if (now.has(subnet)) continue;
-      changes++;
-      this.#note('left', peer);
-    }
-    const isNews = changes > 0 || (this.#told === undefined && this.#isSynced);
-    if (this.#told !== undefined || isNews) this.#told = now;
+    const changes = this.#table.takeChanges();
+    for (const change of changes) this.#note(change);
+    const isNews = changes.length > 0 || (!this.#hasReported && this.#isSynced);
     if (!isNews) return;
+    this.#hasReported = true;
+    const { peers } = this;
     for (const callback of [...this.#callbacks]) {
       try {
         callback(peers);
@@ -269,7 +210,10 @@ export class PeerSet {
     }
   }
 
-  #note(what: 'joined' | 'changed' | 'left', peer: Lease): void {
+  #note({ before, after }: PeerChange): void {
+    const what = before === undefined ? 'joined' : after === undefined ? 'left' : 'changed';
+    const peer = after ?? before;
+    if (peer === undefined) return;
     this.#counters[what]++;
     this.#options.log.info(`peer ${what}`, {
       subnet: peer.subnet.toString(),
@@ -278,12 +222,6 @@ export class PeerSet {
       backend: peer.attributes.backendType === '' ? undefined : peer.attributes.backendType,
     });
   }
-}
-
-/** Whether nothing that forwarding depends on differs. */
-function isSamePeer(a: Lease, b: Lease): boolean {
-  const isSameIpv6 = a.ipv6Subnet === undefined ? b.ipv6Subnet === undefined : a.ipv6Subnet.equals(b.ipv6Subnet);
-  return isSameIpv6 && areAttributesEqual(a.attributes, b.attributes);
 }
 
 /** Layout of the cache; a file of another version is refused, not guessed at. */
