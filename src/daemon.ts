@@ -433,10 +433,10 @@ export class Daemon implements StatusSource {
     this.lingering.use(result.backends);
     this.skippedPeers.tell(result.skipped);
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
-    const state: DesiredState = { ...result.state, routes: [...result.state.routes, ...blackholes] };
+    const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
     // Routes via peers bear no name: those of the network that this host belonged to before are found by its addresses.
     const scope = [...networks, ...this.subnetFile.previousNetworks];
-    this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices });
+    this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
   }
 
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {

@@ -1,7 +1,9 @@
+import type { NetworkConfig } from '../config/network-config.js';
 import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
-import type { Backend, BackendContext, BackendOptions, PeerState, SkippedPeer } from './backend.js';
+import { differingRange } from '../reconcile/list-difference.js';
+import type { BackendContext, BackendOptions, PeerState, SkippedPeer } from './backend.js';
 import { findBackend } from './registry.js';
 
 /** Input of {@link OverlayState.compute}. */
@@ -14,80 +16,111 @@ export interface OverlayInput extends Omit<BackendContext, 'options' | 'isOwn'> 
 
 /** Result of {@link OverlayState.compute}. */
 export interface OverlayResult {
-  readonly state: DesiredState;
+  /** Everything but what single peers add. */
+  readonly base: DesiredState;
+  /** What each peer adds; the same object as before where nothing has changed. */
+  readonly peers: readonly Partial<DesiredState>[];
   readonly skipped: readonly SkippedPeer[];
   /** Backends that leases name: the own one and those of peers, without the lingering ones. */
   readonly backends: readonly string[];
   /** Devices that are there for lingering backends only: what fails on them keeps this host from nothing. */
   readonly lingeringDevices: readonly string[];
-  readonly peersByBackend: ReadonlyMap<string, number>;
 }
 
 /**
  * The host's desired state over all backends: every peer is reached by the backend that its own lease names, so that a
  * cluster can be moved from one backend to another host by host.
  *
- * @remarks Keeps each peer's part as long as the peer's lease object and everything else stay the same: among thousands
- * of peers one change is one call, and what did not change keeps its identity (`===`).
+ * @remarks Keeps each peer's part as long as the peer's lease object and everything else stay the same, and looks only
+ * at the peers between the first and the last that is another one: among thousands of peers one change is one call.
  */
 export class OverlayState {
-  private cacheKey: readonly unknown[] = [];
-  private cache = new WeakMap<Lease, PeerState>();
+  /** What the parts of all peers depend on. */
+  private common: readonly unknown[] = [];
+  private leases: readonly Lease[] = [];
+  /** What each of the leases adds, at the same index. */
+  private parts: readonly Partial<DesiredState>[] = [];
+  private readonly skipped = new Map<Lease, SkippedPeer>();
+  /** How many peers each backend reaches. */
+  private readonly counts = new Map<string, number>();
 
   compute(input: OverlayInput): OverlayResult {
+    this.follow(input);
     const ownType = input.network.backendType;
-    const groups = new Map<string, Lease[]>([ownType, ...input.lingering].map((type) => [type, []]));
-    const skipped: SkippedPeer[] = [];
-    for (const lease of input.peers) {
-      const type = backendOf(lease.attributes);
-      if (findBackend(type) === undefined) {
-        skipped.push(unknownBackend(lease, type));
-      } else if (ownType !== 'alloc') {
-        const group = groups.get(type);
-        if (group === undefined) groups.set(type, [lease]);
-        else group.push(lease);
-      }
-    }
-    this.dropStaleCache(input, [...groups.keys()]);
-
-    const states: Partial<DesiredState>[] = [];
-    const lingeringDevices: string[] = [];
-    const isInUse = (type: string): boolean => type === ownType || (groups.get(type)?.length ?? 0) > 0;
-    for (const [type, leases] of groups) {
-      const backend = findBackend(type);
-      if (backend === undefined) continue;
-      const context = { ...input, options: input.optionsFor(type), isOwn: type === ownType };
-      const peerStates = leases.map((lease) => this.peerState(backend, context, lease));
-      skipped.push(...peerStates.flatMap((peer) => peer.skipped ?? []));
-      const base = backend.base(context);
-      if (!isInUse(type)) lingeringDevices.push(...devicesOf(base));
-      states.push(base, ...peerStates.map((peer) => peer.state));
-    }
-    const merged = mergeStates(states);
-    const sysctls = groups.size > 1 ? [...merged.sysctls, ...looseReversePath(merged)] : merged.sysctls;
+    const used = [...new Set([ownType, ...this.counts.keys()])];
+    const types = [...new Set([ownType, ...input.lingering, ...this.counts.keys()])];
+    const bases = types.map((type) => findBackend(type)?.base(contextOf(input, type)) ?? {});
+    const base = mergeStates(bases);
+    const sysctls = types.length > 1 ? [...base.sysctls, ...looseReversePath(base)] : base.sysctls;
+    const lingeringDevices = bases.flatMap((part, index) => (used.includes(types[index] ?? '') ? [] : devicesOf(part)));
     return {
-      state: { ...merged, sysctls },
-      skipped,
-      backends: [...groups.keys()].filter(isInUse),
+      base: { ...base, sysctls },
+      peers: this.parts,
+      skipped: [...this.skipped.values()],
+      backends: used,
       lingeringDevices,
-      peersByBackend: new Map([...groups].map(([type, leases]) => [type, leases.length])),
     };
   }
 
-  private peerState(backend: Backend, context: BackendContext, lease: Lease): PeerState {
-    const cached = this.cache.get(lease);
-    if (cached !== undefined) return cached;
-    const state = backend.peer(context, lease);
-    this.cache.set(lease, state);
-    return state;
+  /** Brings what is known of each peer up to date. */
+  private follow(input: OverlayInput): void {
+    const { network, host, own, peers } = input;
+    const common = [network, host, own];
+    if (common.some((part, index) => part !== this.common[index])) {
+      this.common = common;
+      this.leases = [];
+      this.parts = [];
+      this.skipped.clear();
+      this.counts.clear();
+    }
+    const { start, previousEnd, nextEnd } = differingRange(this.leases, peers);
+    const former = new Map(
+      this.leases.slice(start, previousEnd).map((lease, index) => [lease, this.parts[start + index]]),
+    );
+    const next = peers.slice(start, nextEnd);
+    // A backend may throw: nothing is altered before all parts are there.
+    const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, partOf(input, lease)]));
+    const staying = new Set(next);
+    for (const lease of former.keys()) if (!staying.has(lease)) this.leave(network, lease);
+    for (const [lease, { skipped }] of fresh) this.join(network, lease, skipped);
+    const parts = next.map((lease) => former.get(lease) ?? fresh.get(lease)?.state ?? {});
+    this.parts = this.parts.slice(0, start).concat(parts, this.parts.slice(previousEnd));
+    this.leases = peers;
   }
 
-  private dropStaleCache({ network, host, own }: OverlayInput, types: readonly string[]): void {
-    const key = [network, host, own, types.join()];
-    if (key.every((part, index) => part === this.cacheKey[index])) return;
-    this.cacheKey = key;
-    this.cache = new WeakMap();
+  private join(network: NetworkConfig, lease: Lease, skipped: SkippedPeer | undefined): void {
+    if (skipped !== undefined) this.skipped.set(lease, skipped);
+    this.count(network, lease, 1);
   }
+
+  private leave(network: NetworkConfig, lease: Lease): void {
+    this.skipped.delete(lease);
+    this.count(network, lease, -1);
+  }
+
+  private count(network: NetworkConfig, { attributes }: Lease, more: 1 | -1): void {
+    const type = backendOf(attributes);
+    if (!isReaching(network, type)) return;
+    const count = (this.counts.get(type) ?? 0) + more;
+    if (count === 0) this.counts.delete(type);
+    else this.counts.set(type, count);
+  }
+}
+
+function partOf(input: OverlayInput, lease: Lease): PeerState {
+  const type = backendOf(lease.attributes);
+  const backend = findBackend(type);
+  if (backend === undefined) return { state: {}, skipped: unknownBackend(lease, type) };
+  return isReaching(input.network, type) ? backend.peer(contextOf(input, type), lease) : { state: {} };
+}
+
+/** Whether peers that name that backend are reached at all: a host with `alloc` carries nothing. */
+function isReaching(network: NetworkConfig, type: string): boolean {
+  return network.backendType !== 'alloc' && findBackend(type) !== undefined;
+}
+
+function contextOf(input: OverlayInput, type: string): BackendContext {
+  return { ...input, options: input.optionsFor(type), isOwn: type === input.network.backendType };
 }
 
 function devicesOf({ links = [], tunnels = [] }: Partial<DesiredState>): string[] {
@@ -99,14 +132,22 @@ export function onLinkQuestions(
   peers: readonly Lease[],
   optionsFor: (type: string) => BackendOptions,
 ): readonly IpAddress[] {
+  /** By backend as the leases spell it. */
   const asks = new Map<string, boolean>();
-  return peers.flatMap(({ attributes }) => {
-    const type = backendOf(attributes);
-    if (!asks.has(type)) asks.set(type, findBackend(type)?.asksOnLink(optionsFor(type)) ?? false);
-    if (asks.get(type) !== true) return [];
-    const { publicIp, publicIpv6 } = attributes;
-    return publicIpv6 === undefined ? [publicIp] : [publicIp, publicIpv6];
-  });
+  const questions: IpAddress[] = [];
+  for (const { attributes } of peers) {
+    const { backendType, publicIp, publicIpv6 } = attributes;
+    let isAsked = asks.get(backendType);
+    if (isAsked === undefined) {
+      const type = backendOf(attributes);
+      isAsked = findBackend(type)?.asksOnLink(optionsFor(type)) ?? false;
+      asks.set(backendType, isAsked);
+    }
+    if (!isAsked) continue;
+    questions.push(publicIp);
+    if (publicIpv6 !== undefined) questions.push(publicIpv6);
+  }
+  return questions;
 }
 
 /**

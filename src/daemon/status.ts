@@ -175,7 +175,7 @@ const NO_COUNTERS: DeviceCounters = {
 
 function describeDevices({ overlay, netlink }: StatusParts): DeviceStatus[] {
   const counters = readDeviceCounters();
-  return (overlay?.state.links ?? []).flatMap(({ name }) => {
+  return (overlay?.base.links ?? []).flatMap(({ name }) => {
     const link = netlink.links.get(name);
     if (link === undefined) return [];
     return [{ name, isUp: link.isUp, mtu: link.mtu, ...(counters.get(name) ?? NO_COUNTERS) }];

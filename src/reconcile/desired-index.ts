@@ -10,14 +10,15 @@ import type {
   TunnelPeer,
   TunnelSpec,
 } from './desired.js';
-import { EMPTY_STATE } from './desired.js';
+import { EMPTY_STATE, mergeStates } from './desired.js';
+import { listDifference } from './list-difference.js';
 import { type ObjectKey, objectKey } from './object-key.js';
 
 /**
  * The desired state, found by object key, and what changed when a new one took its place.
  *
- * @remarks A cluster of 5000 peers has 15 000 objects and changes by one peer at a time. {@link update} therefore skips
- * what two lists have in common at their beginning and end, and only looks up what lies between.
+ * @remarks A cluster of 5000 peers has 15 000 objects and changes by one peer at a time. {@link update} therefore takes
+ * the state in parts and looks only into those that are not the objects they were before.
  */
 export class DesiredIndex {
   readonly links = new SpecList<LinkSpec>((link) => objectKey.link(link.name), isSameLink);
@@ -39,26 +40,33 @@ export class DesiredIndex {
     (a, b) => a.path === b.path && a.value === b.value,
   );
   readonly tunnels = new SpecList<TunnelSpec>((spec) => objectKey.tunnel(spec.device), isSameTunnel);
-  private source: DesiredState = EMPTY_STATE;
-  private routeDevices: ReadonlySet<string | undefined> = new Set();
+  private base: DesiredState = EMPTY_STATE;
+  private parts: readonly Partial<DesiredState>[] = [];
+  /** How many routes lead through each device. */
+  private readonly routeDevices = new Map<string | undefined, number>();
 
   /**
    * Takes over a new state.
    *
+   * @param parts - what belongs to the state besides `base`. Neither they nor their lists may be altered later on.
    * @returns keys of everything that was added, removed or altered.
    */
-  update(next: DesiredState): Set<ObjectKey> {
+  update(base: DesiredState, parts: readonly Partial<DesiredState>[] = []): Set<ObjectKey> {
+    const difference = listDifference(this.parts, parts);
+    const removed = mergeStates([this.base, ...difference.removed]);
+    const added = mergeStates([base, ...difference.added]);
+    this.base = base;
+    this.parts = parts;
+    for (const { device } of removed.routes) this.countRoute(device, -1);
+    for (const { device } of added.routes) this.countRoute(device, 1);
     const changed = new Set<ObjectKey>();
-    if (next === this.source) return changed;
-    if (next.routes !== this.source.routes) this.routeDevices = new Set(next.routes.map((route) => route.device));
-    this.source = next;
-    this.links.update(next.links, changed);
-    this.addresses.update(next.addresses, changed);
-    this.routes.update(next.routes, changed);
-    this.neighbours.update(next.neighbours, changed);
-    this.fdb.update(next.fdb, changed);
-    this.sysctls.update(next.sysctls, changed);
-    this.tunnels.update(next.tunnels, changed);
+    this.links.update(removed.links, added.links, changed);
+    this.addresses.update(removed.addresses, added.addresses, changed);
+    this.routes.update(removed.routes, added.routes, changed);
+    this.neighbours.update(removed.neighbours, added.neighbours, changed);
+    this.fdb.update(removed.fdb, added.fdb, changed);
+    this.sysctls.update(removed.sysctls, added.sysctls, changed);
+    this.tunnels.update(removed.tunnels, added.tunnels, changed);
     return changed;
   }
 
@@ -66,12 +74,18 @@ export class DesiredIndex {
   refersTo(device: string): boolean {
     return this.routeDevices.has(device) || this.links.has(objectKey.link(device));
   }
+
+  private countRoute(device: string | undefined, more: 1 | -1): void {
+    const count = (this.routeDevices.get(device) ?? 0) + more;
+    if (count === 0) this.routeDevices.delete(device);
+    else this.routeDevices.set(device, count);
+  }
 }
 
-/** Specifications of one kind by key. Where two have the same key, one of them counts and the other is ignored. */
+/** Specifications of one kind by key. Where several have the same key, one of them counts and the others wait. */
 export class SpecList<Spec> {
-  private list: readonly Spec[] = [];
   private readonly byKey = new Map<ObjectKey, Spec>();
+  private readonly waiting = new Map<ObjectKey, readonly Spec[]>();
 
   constructor(
     private readonly keyOf: (spec: Spec) => ObjectKey,
@@ -98,47 +112,46 @@ export class SpecList<Spec> {
     return this.byKey.values();
   }
 
-  /** Replaces the list and adds the keys whose specification is not what it was. */
-  update(next: readonly Spec[], changed: Set<ObjectKey>): void {
-    const { start, previousEnd, nextEnd } = this.differingRange(next);
-    const previous = this.list;
-    this.list = next;
-    const old = new Map<ObjectKey, Spec>();
-    for (const spec of previous.slice(start, previousEnd)) {
+  /**
+   * Takes some specifications out and others in.
+   *
+   * @param removed - the very objects that were added before.
+   * @param changed - gets the keys for which now another specification counts.
+   */
+  update(removed: readonly Spec[], added: readonly Spec[], changed: Set<ObjectKey>): void {
+    const before = new Map<ObjectKey, Spec | undefined>();
+    for (const spec of removed) {
       const key = this.keyOf(spec);
-      const counted = this.byKey.get(key);
-      if (counted !== undefined) old.set(key, counted);
-      this.byKey.delete(key);
+      if (!before.has(key)) before.set(key, this.byKey.get(key));
+      this.remove(key, spec);
     }
-    for (const spec of next.slice(start, nextEnd)) {
+    for (const spec of added) {
       const key = this.keyOf(spec);
-      if (this.byKey.has(key)) continue;
-      this.byKey.set(key, spec);
-      const before = old.get(key);
-      old.delete(key);
-      if (before === undefined || !this.isEqual(before, spec)) changed.add(key);
+      if (!before.has(key)) before.set(key, this.byKey.get(key));
+      this.add(key, spec);
     }
-    for (const key of old.keys()) changed.add(key);
+    for (const [key, old] of before) {
+      const now = this.byKey.get(key);
+      const isSame = old === now || (old !== undefined && now !== undefined && this.isEqual(old, now));
+      if (!isSame) changed.add(key);
+    }
   }
 
-  /** What is left of both lists without their common beginning and end. */
-  private differingRange(next: readonly Spec[]): { start: number; previousEnd: number; nextEnd: number } {
-    const previous = this.list;
-    let previousEnd = previous.length;
-    let nextEnd = next.length;
-    let start = 0;
-    // Entries that lost to another with the same key may count now: look at all of them.
-    if (this.byKey.size !== previous.length) return { start, previousEnd, nextEnd };
-    while (start < previousEnd && start < nextEnd && this.isSameAt(previous[start], next[start])) start++;
-    while (previousEnd > start && nextEnd > start && this.isSameAt(previous[previousEnd - 1], next[nextEnd - 1])) {
-      previousEnd--;
-      nextEnd--;
-    }
-    return { start, previousEnd, nextEnd };
+  private add(key: ObjectKey, spec: Spec): void {
+    if (this.byKey.has(key)) this.waiting.set(key, [...(this.waiting.get(key) ?? []), spec]);
+    else this.byKey.set(key, spec);
   }
 
-  private isSameAt(a: Spec | undefined, b: Spec | undefined): boolean {
-    return a === b || (a !== undefined && b !== undefined && this.isEqual(a, b));
+  private remove(key: ObjectKey, spec: Spec): void {
+    const waiting = this.waiting.get(key) ?? [];
+    const at = waiting.indexOf(spec);
+    const rest = at < 0 ? waiting.slice(1) : waiting.toSpliced(at, 1);
+    if (rest.length === 0) this.waiting.delete(key);
+    else this.waiting.set(key, rest);
+    if (at >= 0) return;
+    const [heir] = waiting;
+    if (heir === undefined) this.byKey.delete(key);
+    else this.byKey.set(key, heir);
   }
 }
 

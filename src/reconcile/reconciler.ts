@@ -58,6 +58,8 @@ export interface DesiredOptions {
   readonly scope?: readonly Prefix[];
   /** Devices of a replaced flanneld to delete; without it those of the last call that named any. */
   readonly staleDevices?: readonly string[];
+  /** More of the state, such as a part for each peer: what is the same object as before costs next to nothing. */
+  readonly parts?: readonly Partial<DesiredState>[];
 }
 
 /**
@@ -336,7 +338,7 @@ export class Reconciler {
       this.isSettled = false;
       this.needsDump = 'now';
     }
-    for (const key of this.desired.update(state)) {
+    for (const key of this.desired.update(state, options.parts)) {
       this.dirty.add(key);
       this.wanted.add(key);
       const kind = kindOf(key);

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import fc from 'fast-check';
 import { type OverlayInput, OverlayState } from '../../../src/backend/overlay-state.js';
+import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
 import { hostFacts, lease, network } from '../../support/builders.js';
 
 const vxlanPeer = (n: number): ReturnType<typeof lease> =>
@@ -17,10 +19,26 @@ function input(changes: Partial<OverlayInput> = {}): OverlayInput {
   };
 }
 
+interface Computed {
+  readonly state: DesiredState;
+  readonly skipped: readonly string[];
+  readonly backends: readonly string[];
+}
+
+/** The whole state in one piece. */
+function compute(overlay: OverlayState, given: OverlayInput): Computed {
+  const { base, peers, skipped, backends } = overlay.compute(given);
+  return {
+    state: mergeStates([base, ...peers]),
+    skipped: skipped.map((peer) => `${peer.lease.subnet.toString()} ${peer.reason}`).sort(),
+    backends: [...backends].sort(),
+  };
+}
+
 describe('overlay state', () => {
   it('reaches each peer by the backend its own lease names', () => {
     const peers = [lease(2), vxlanPeer(3), lease(4, { type: 'host-gw' })];
-    const { state, backends } = new OverlayState().compute(input({ peers }));
+    const { state, backends } = compute(new OverlayState(), input({ peers }));
     assert.deepEqual(state.routes.map((route) => [route.destination.toString(), route.device]).sort(), [
       ['10.5.2.0/24', 'flannel0'],
       ['10.5.3.0/24', 'flannel.1'],
@@ -31,13 +49,13 @@ describe('overlay state', () => {
 
   it('loosens the reverse path filter of our devices only while backends are mixed', () => {
     const paths = (peers: OverlayInput['peers']): string[] =>
-      new OverlayState().compute(input({ peers })).state.sysctls.map((sysctl) => sysctl.path);
+      compute(new OverlayState(), input({ peers })).state.sysctls.map((sysctl) => sysctl.path);
     assert.deepEqual(paths([vxlanPeer(2)]), ['net/ipv6/conf/flannel.1/accept_ra']);
     assert.ok(paths([lease(2)]).includes('net/ipv4/conf/flannel0/rp_filter'));
   });
 
   it('keeps the devices of a lingering backend without routing anything to it', () => {
-    const { state } = new OverlayState().compute(input({ lingering: ['udp'], peers: [vxlanPeer(2)] }));
+    const { state } = compute(new OverlayState(), input({ lingering: ['udp'], peers: [vxlanPeer(2)] }));
     assert.deepEqual(
       state.tunnels.map((tunnel) => tunnel.peers.length),
       [1],
@@ -48,29 +66,82 @@ describe('overlay state', () => {
   it('keeps the identity of what did not change', () => {
     const overlay = new OverlayState();
     const fixed = input();
-    const before = overlay.compute({ ...fixed, peers: [vxlanPeer(2), vxlanPeer(3)] });
-    const stays = vxlanPeer(4);
-    const first = overlay.compute({ ...fixed, peers: [stays, vxlanPeer(5)] });
-    const second = overlay.compute({ ...fixed, peers: [stays, vxlanPeer(6)] });
-    assert.equal(first.state.routes[0], second.state.routes[0]);
-    assert.notEqual(before.state.routes[0], first.state.routes[0]);
-    const other = overlay.compute({ ...fixed, host: hostFacts(), peers: [stays] });
-    assert.notEqual(other.state.routes[0], second.state.routes[0]);
+    const [early, late] = [vxlanPeer(2), vxlanPeer(4)];
+    const first = overlay.compute({ ...fixed, peers: [early, vxlanPeer(3), late, vxlanPeer(5)] });
+    const second = overlay.compute({ ...fixed, peers: [early, late, vxlanPeer(6)] });
+    assert.equal(second.peers[0], first.peers[0]);
+    assert.equal(second.peers[1], first.peers[2]);
+    const other = overlay.compute({ ...fixed, host: hostFacts(), peers: [early, late] });
+    assert.notEqual(other.peers[0], first.peers[0]);
   });
 
   it('reports peers of backends that do not exist here and reaches the others', () => {
-    const { skipped, state } = new OverlayState().compute(
-      input({ peers: [lease(2, { type: 'wireguard' }), vxlanPeer(3)] }),
-    );
-    assert.deepEqual(
-      skipped.map((peer) => peer.lease.subnet.toString()),
-      ['10.5.2.0/24'],
-    );
+    const peers = [lease(2, { type: 'wireguard' }), vxlanPeer(3)];
+    const { skipped, state } = compute(new OverlayState(), input({ peers }));
+    assert.equal(skipped.length, 1);
+    assert.match(skipped[0] ?? '', /^10\.5\.2\.0\/24 .*wireguard/);
     assert.equal(state.routes.length, 1);
   });
 
   it('carries nothing with alloc', () => {
-    const { state } = new OverlayState().compute(input({ network: network('alloc'), peers: [lease(2), vxlanPeer(3)] }));
+    const peers = [lease(2), vxlanPeer(3)];
+    const { state } = compute(new OverlayState(), input({ network: network('alloc'), peers }));
     assert.deepEqual([state.links, state.routes], [[], []]);
   });
+
+  it('comes to the same after any history as a first look at its end', () => {
+    const kinds = ['udp', 'vxlan', 'host-gw', 'ipip', 'wireguard', 'vxlan without data'] as const;
+    const make = (n: number, kind: (typeof kinds)[number]): ReturnType<typeof lease> =>
+      kind === 'vxlan' ? vxlanPeer(n) : lease(n, { type: kind === 'udp' ? '' : (kind.split(' ')[0] ?? '') });
+    const step = fc.record({
+      changes: fc.dictionary(fc.integer({ min: 2, max: 9 }).map(String), fc.constantFrom(...kinds, 'gone' as const), {
+        maxKeys: 4,
+      }),
+      context: fc.constantFrom('same', 'same', 'same', 'host', 'own', 'alloc', 'vxlan'),
+      lingering: fc.subarray(['udp', 'ipip']),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 12 }), (history) => {
+        const overlay = new OverlayState();
+        let fixed = input();
+        const leases = new Map<string, ReturnType<typeof lease>>();
+        for (const { changes, context, lingering } of history) {
+          if (context === 'host') fixed = { ...fixed, host: hostFacts({ isOnLink: () => false }) };
+          if (context === 'own') fixed = { ...fixed, own: vxlanPeer(1) };
+          if (context === 'alloc' || context === 'vxlan') fixed = { ...fixed, network: network(context) };
+          for (const [n, kind] of Object.entries(changes)) {
+            if (kind === 'gone') leases.delete(n);
+            else leases.set(n, make(Number(n), kind));
+          }
+          const peers = [...leases.values()].sort((a, b) => a.subnet.compare(b.subnet));
+          const given = { ...fixed, peers, lingering };
+          const found = compute(overlay, given);
+          const expected = compute(new OverlayState(), given);
+          assert.deepEqual({ ...found, state: sorted(found.state) }, { ...expected, state: sorted(expected.state) });
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it('is not confused by a backend that throws', () => {
+    const overlay = new OverlayState();
+    const fixed = input();
+    const peers = [vxlanPeer(2), lease(3, { type: 'ipip' })];
+    compute(overlay, { ...fixed, peers: [lease(2), vxlanPeer(4)] });
+    const broken = { ...fixed, peers, optionsFor: () => ({ DirectRouting: 'perhaps', directrouting: 'perhaps' }) };
+    assert.throws(() => overlay.compute(broken), { code: 'ERR_BACKEND_OPTION' });
+    assert.deepEqual(compute(overlay, { ...fixed, peers }), compute(new OverlayState(), { ...fixed, peers }));
+    assert.deepEqual(compute(overlay, { ...fixed, peers: [] }).backends, ['vxlan']);
+  });
 });
+
+/** The parts without their order, which means nothing. */
+function sorted(state: DesiredState): unknown {
+  return Object.fromEntries(
+    Object.entries(state).map(([kind, specs]) => [
+      kind,
+      (specs as readonly unknown[]).map((spec) => JSON.stringify(spec)).sort(),
+    ]),
+  );
+}

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { EMPTY_STATE, type DesiredState, type RouteSpec } from '../../../src/reconcile/desired.js';
 import { DesiredIndex, SpecList } from '../../../src/reconcile/desired-index.js';
-import type { ObjectKey } from '../../../src/reconcile/object-key.js';
+import { type ObjectKey, objectKey } from '../../../src/reconcile/object-key.js';
 import { ip, net, tunnelSpec } from '../../support/builders.js';
 
 interface Spec {
@@ -36,9 +36,11 @@ describe('SpecList', () => {
       fc.property(fc.array(distinct, { maxLength: 6 }), (lists) => {
         const list = make();
         let before = new Map<ObjectKey, number>();
+        let previous: readonly Spec[] = [];
         for (const next of lists) {
           const changed = new Set<ObjectKey>();
-          list.update(next, changed);
+          list.update(previous, next, changed);
+          previous = next;
           const after = new Map(next.map((spec) => [keyOf(spec), spec.value]));
           const keys = [...new Set([...before.keys(), ...after.keys()])];
           assert.deepEqual([...changed].sort(), keys.filter((key) => before.get(key) !== after.get(key)).sort());
@@ -53,10 +55,12 @@ describe('SpecList', () => {
     fc.assert(
       fc.property(fc.array(specs, { maxLength: 6 }), (lists) => {
         const list = make();
+        let previous: readonly Spec[] = [];
         for (const next of lists) {
           const before = new Map(list.entries());
           const changed = new Set<ObjectKey>();
-          list.update(next, changed);
+          list.update(previous, next, changed);
+          previous = next;
           assert.equal(list.size, new Set(next.map(keyOf)).size);
           for (const [key, spec] of list.entries())
             assert.ok(next.some((one) => keyOf(one) === key && one.value === spec.value));
@@ -71,6 +75,54 @@ describe('SpecList', () => {
 });
 
 describe('DesiredIndex', () => {
+  it('gives the same for a state in parts as for all of it in one piece, after any history', () => {
+    const part = fc.record({
+      // Two parts may have a route with the same key, and a part may be listed twice.
+      routes: fc.uniqueArray(fc.integer({ min: 2, max: 7 }), { maxLength: 2 }),
+      device: fc.constantFrom('eth0', 'eth1'),
+    });
+    const pool = fc.array(part, { minLength: 1, maxLength: 8 });
+    const lists = fc.array(fc.record({ base: fc.nat(3), picks: fc.array(fc.nat(7), { maxLength: 8 }) }), {
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(pool, lists, (specs, history) => {
+        const parts = specs.map(({ routes: numbers, device }) => ({ routes: numbers.map((n) => route(n, device)) }));
+        const inParts = new DesiredIndex();
+        let wereRoutes = new Map<ObjectKey, RouteSpec>();
+        for (const { base, picks } of history) {
+          const chosen = picks.flatMap((pick) => parts[pick] ?? []);
+          const own = routes(...(base === 0 ? [] : [route(base, 'flannel0')]));
+          const all = [own, ...chosen].flatMap((each) => each.routes);
+          const changed = inParts.update(own, chosen);
+          const nowRoutes = new Map(inParts.routes.entries());
+          assert.deepEqual(
+            [...nowRoutes.keys()].sort(),
+            [...new Set(all.map((spec) => objectKey.route(spec.destination)))].sort(),
+          );
+          for (const [key, spec] of nowRoutes) {
+            assert.ok(
+              all.some((each) => each === spec),
+              key,
+            );
+          }
+          for (const key of new Set([...wereRoutes.keys(), ...nowRoutes.keys()])) {
+            assert.equal(changed.has(key), wereRoutes.get(key)?.device !== nowRoutes.get(key)?.device, key);
+          }
+          for (const device of ['eth0', 'eth1', 'flannel0']) {
+            assert.equal(
+              inParts.refersTo(device),
+              all.some((spec) => spec.device === device),
+              device,
+            );
+          }
+          wereRoutes = nowRoutes;
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   it('compares by value, not by identity', () => {
     const index = new DesiredIndex();
     assert.deepEqual([...index.update(routes(route(2), route(3)))], ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
