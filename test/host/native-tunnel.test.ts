@@ -134,12 +134,12 @@ describe('native tunnel with real traffic', () => {
         });
       }
 
-      it('spreads flows over the workers', async () => {
+      it('spreads TCP connections over the workers', async () => {
         await openBoth({ workers: 3 }, { workers: 2 });
         const before = (await tunnels[0]!.state()).counters.workerCpuSeconds;
         const listener = rig.far.netns.start(['iperf3', '-s', '-1', '-B', FAR, '--forceflush']);
         await listener.waitForLine(/Server listening/);
-        await rig.near.netns.run(['iperf3', '-c', FAR, '-u', '-P', '8', '-b', '20M', '-t', '1', '-l', '500']);
+        await rig.near.netns.run(['iperf3', '-c', FAR, '-P', '8', '-b', '20M', '-t', '1', '-l', '500']);
         await listener.kill();
         const { counters } = await tunnels[0]!.state();
         const busy = counters.workerCpuSeconds.filter((seconds, worker) => seconds - (before[worker] ?? 0) > 0.002);

@@ -117,12 +117,14 @@ const commands = {
       await once(socket, 'connect');
     }
     // Bursts of one flow, so that neighbours could be joined, dealt out to several workers, or overtake each other; the
-    // last of a burst is shorter, which ends what can be joined. The pause keeps the queues from overflowing.
+    // last of a burst is shorter, which ends what can be joined, and one in the middle is sent in fragments. The pause
+    // keeps the queues from overflowing.
     const BURST = 16;
+    const sizeOf = (place) => (place === BURST - 1 ? 300 : place === BURST / 2 ? 3000 : 1000);
     for (let serial = 0; serial < each; serial += BURST) {
       for (const socket of sockets) {
         for (let i = serial; i < Math.min(serial + BURST, each); i++) {
-          const data = Buffer.alloc(i % BURST === BURST - 1 ? 300 : 1000);
+          const data = Buffer.alloc(sizeOf(i % BURST));
           data.writeUInt32BE(i);
           socket.send(data);
         }

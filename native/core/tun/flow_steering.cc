@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "../base/unique_fd.h"
+#include "../packet/ipv4.h"
 
 #ifndef TUNSETSTEERINGEBPF
 #define TUNSETSTEERINGEBPF _IOR('T', 224, int)  // include/uapi/linux/if_tun.h, Linux 4.16
@@ -33,6 +34,18 @@ constexpr bpf_insn load_word(int32_t offset) {
   return instruction(BPF_LD | BPF_ABS | BPF_W, 0, 0, offset);
 }
 
+/// The byte at `offset` into register 0.
+constexpr bpf_insn load_byte(int32_t offset) {
+  return instruction(BPF_LD | BPF_ABS | BPF_B, 0, 0, offset);
+}
+
+/// Leaves out the next `count` instructions unless register 0 holds `value`.
+constexpr bpf_insn skip_unless(int32_t value, int16_t count) {
+  bpf_insn jump = instruction(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_0, 0, value);
+  jump.off = count;
+  return jump;
+}
+
 constexpr bpf_insn mix_in() {
   return instruction(BPF_ALU | BPF_ADD | BPF_X, kSum, BPF_REG_0, 0);
 }
@@ -41,9 +54,11 @@ constexpr bpf_insn scramble() {
   return instruction(BPF_ALU | BPF_MUL | BPF_K, kSum, 0, kMultiplier);
 }
 
-// What the packet starts with is its IPv4 header. With options, the first of them stand in for the ports; that is the
-// same for every packet of a flow, too.
-constexpr std::array<bpf_insn, 15> kProgram = {{
+// What the packet starts with is its IPv4 header. Only TCP is spread by port: a large datagram is sent in fragments, of
+// which all but the first have no ports, and one flow's fragments and whole datagrams must not overtake each other.
+// NICs spread UDP by address alone for the same reason. With IP options, the first of them stand in for TCP's ports;
+// that is the same for every packet of a flow, too.
+constexpr std::array<bpf_insn, 17> kProgram = {{
     copy(BPF_REG_6, BPF_REG_1),  // BPF_ABS reads from the packet that register 6 points to
     load_word(12),               // source
     copy(kSum, BPF_REG_0),
@@ -51,6 +66,8 @@ constexpr std::array<bpf_insn, 15> kProgram = {{
     load_word(16),  // destination
     mix_in(),
     scramble(),
+    load_byte(9),  // protocol
+    skip_unless(kProtocolTcp, 3),
     load_word(20),  // ports
     mix_in(),
     scramble(),
