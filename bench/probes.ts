@@ -22,7 +22,7 @@ export interface Effort {
 /** `--quick` and the full run. */
 export const EFFORTS = {
   quick: { tcpSeconds: 1, pings: 200, trialSeconds: 0.25, bisectionSteps: 6, requestSeconds: 0.5, mostTries: 1 },
-  full: { tcpSeconds: 4, pings: 400, trialSeconds: 0.6, bisectionSteps: 7, requestSeconds: 1.5, mostTries: 3 },
+  full: { tcpSeconds: 2, pings: 400, trialSeconds: 0.3, bisectionSteps: 6, requestSeconds: 1, mostTries: 3 },
 } as const satisfies Record<string, Effort>;
 
 /** Values of a probe and, where it has one, the distribution behind them. */
