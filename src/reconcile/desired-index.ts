@@ -132,8 +132,10 @@ export class SpecList<Spec> {
     }
     for (const [key, old] of before) {
       const now = this.byKey.get(key);
-      const isSame = old === now || (old !== undefined && now !== undefined && this.isEqual(old, now));
-      if (!isSame) changed.add(key);
+      if (old === now) continue;
+      // An equal one changes nothing, for those who compare objects either.
+      if (old !== undefined && now !== undefined && this.isEqual(old, now)) this.byKey.set(key, old);
+      else changed.add(key);
     }
   }
 

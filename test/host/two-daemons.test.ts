@@ -117,7 +117,8 @@ for (const type of ['vxlan', 'udp', 'host-gw']) {
       const { sent, received } = await pings.stop();
       assert.equal(received, sent);
       assert.deepEqual(part(await netState(host.netns), 'a'), before);
-      assert.doesNotMatch(daemon('1a').log, /reverted a change/, 'there was nothing to repair');
+      const repairs = daemon('1a').log.split('\n').filter((line) => line.includes('reverted a change'));
+      assert.deepEqual(repairs, [], 'there was nothing to repair');
     });
 
     if (type !== 'vxlan') return;

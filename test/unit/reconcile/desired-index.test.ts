@@ -67,6 +67,7 @@ describe('SpecList', () => {
           for (const key of new Set([...before.keys(), ...next.map(keyOf)])) {
             const isDifferent = before.get(key)?.value !== list.get(key)?.value;
             assert.equal(changed.has(key), isDifferent, key);
+            if (!isDifferent) assert.equal(list.get(key), before.get(key), 'keeps the object of what did not change');
           }
         }
       }),
@@ -102,12 +103,14 @@ describe('DesiredIndex', () => {
           );
           for (const [key, spec] of nowRoutes) {
             assert.ok(
-              all.some((each) => each === spec),
+              all.some((each) => each.device === spec.device && objectKey.route(each.destination) === key),
               key,
             );
           }
           for (const key of new Set([...wereRoutes.keys(), ...nowRoutes.keys()])) {
-            assert.equal(changed.has(key), wereRoutes.get(key)?.device !== nowRoutes.get(key)?.device, key);
+            const isDifferent = wereRoutes.get(key)?.device !== nowRoutes.get(key)?.device;
+            assert.equal(changed.has(key), isDifferent, key);
+            if (!isDifferent) assert.equal(nowRoutes.get(key), wereRoutes.get(key), 'keeps what did not change');
           }
           for (const device of ['eth0', 'eth1', 'flannel0']) {
             assert.equal(
