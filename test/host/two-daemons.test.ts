@@ -117,7 +117,9 @@ for (const type of ['vxlan', 'udp', 'host-gw']) {
       const { sent, received } = await pings.stop();
       assert.equal(received, sent);
       assert.deepEqual(part(await netState(host.netns), 'a'), before);
-      const repairs = daemon('1a').log.split('\n').filter((line) => line.includes('reverted a change'));
+      const repairs = daemon('1a')
+        .log.split('\n')
+        .filter((line) => line.includes('reverted a change'));
       assert.deepEqual(repairs, [], 'there was nothing to repair');
     });
 
