@@ -148,8 +148,8 @@ this is the model closer to real hosts. Congestion control is cubic.
 Cases alternate within a round, each on freshly made namespaces, and every other round runs in reverse. A cell shows the median over the rounds,
 the least and the greatest value, and after × the median of the ratios to kernel VXLAN in the same round. A measurement during which other
 processes or the hypervisor took more than ${DISTURBANCE_LIMIT * 100} % of the machine is repeated. CPU per GB counts the whole machine, both hosts and both ends of the
-transfer included, less other processes. Small packets are UDP with 64 bytes of payload at the highest even rate with at most 0.1 % loss in
-one of two trials. Differences below 15 % are not worth reading.`;
+transfer included, less other processes. Small packets are UDP with 64 bytes of payload; what counts is
+the highest rate that was really sent, evenly, and arrived with at most 0.1 % loss. Differences below 15 % are not worth reading.`;
 
 function machineText({ versions, ...machine }: Machine): string {
   return [
