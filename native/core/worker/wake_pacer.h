@@ -16,12 +16,14 @@ class WakePacer {
   [[nodiscard]] uint64_t pause_ns(uint64_t total_bytes) {
     const uint64_t bytes = total_bytes - bytes_before_;
     bytes_before_ = total_bytes;
-    const bool is_worth_it = bytes < kLittleBytes || bytes >= kBulkBytes;
-    return was_quick_ && is_worth_it ? kPauseNs : 0;
+    // A request and its answer follow each other quickly as well, but then nothing comes for a while.
+    const bool is_stream = bytes < kLittleBytes && quick_waits_ >= kStreamWaits;
+    const bool is_bulk = bytes >= kBulkBytes && quick_waits_ > 0;
+    return is_stream || is_bulk ? kPauseNs : 0;
   }
 
   /// Tells how long it took until packets came.
-  void waited(uint64_t ns) { was_quick_ = ns < kQuickNs; }
+  void waited(uint64_t ns) { quick_waits_ = ns < kQuickNs ? quick_waits_ + 1 : 0; }
 
   /// The delay that a packet can see at most: less than an idle round trip takes, and what NICs wait by default. Longer
   /// ones forward bulk for less CPU still, but halve what a window of 256 KiB carries.
@@ -32,9 +34,10 @@ class WakePacer {
  private:
   static constexpr uint64_t kLittleBytes = 16 * 1024;
   static constexpr uint64_t kBulkBytes = 64 * 1024;
+  static constexpr uint32_t kStreamWaits = 2;
 
   uint64_t bytes_before_ = 0;
-  bool was_quick_ = false;
+  uint32_t quick_waits_ = 0;  // in a row
 };
 
 }  // namespace tsflannel
