@@ -3,8 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { ADDON_FILES, isNativeAvailable } from '../../src/dataplane/native.js';
 import { OFFLOADS, type Offload } from '../../src/dataplane/tunnel.js';
 import { capture, type Frame } from '../support/capture.js';
-import { existsSync } from 'node:fs';
-import { referenceChecksum } from '../support/packets.js';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { buildPacket, PROTOCOL, referenceChecksum } from '../support/packets.js';
 import { skipBecause } from '../support/skip.js';
 import { iperf, numberedFlows, ping, tcpTransfer, udpExchange } from '../support/traffic.js';
 import { PORT, type RemoteTunnel, TUNNEL_MTU, type TunnelKind, TunnelRig } from '../support/tunnel-rig.js';
@@ -162,6 +162,30 @@ describe('native tunnel with real traffic', () => {
     for (const frame of frames) assert.deepEqual(faultsOf(frame), [], frame.data.toString('hex'));
   });
 
+  it('lets what is not TCP pass the TCP that waits', async () => {
+    tunnels = [await rig.near.open('native')];
+    const [tap, peer] = [rig.near.tap(), rig.far.socket()];
+    try {
+      const packetOf = (protocol: number): Buffer =>
+        buildPacket({ source: NEAR, destination: FAR, protocol, payload: Buffer.alloc(64) });
+      const TCP_PACKETS = 200;
+      process.kill(rig.near.pid, 'SIGSTOP');
+      await waitFor(() => areThreadsStopped(rig.near.pid), { what: 'all threads to stand still' });
+      for (let i = 0; i < TCP_PACKETS; i++) tap.send(packetOf(PROTOCOL.tcp));
+      tap.send(packetOf(PROTOCOL.udp));
+      process.kill(rig.near.pid, 'SIGCONT');
+      const protocols: (number | undefined)[] = [];
+      while (protocols.length <= TCP_PACKETS) protocols.push((await peer.next()).data[9]);
+      // It has seen the first TCP packets at most before it stopped to look for others.
+      assert.ok(protocols.indexOf(PROTOCOL.udp) < TCP_PACKETS / 4, protocols.join(' '));
+      assert.equal(protocols.filter((protocol) => protocol === PROTOCOL.tcp).length, TCP_PACKETS);
+    } finally {
+      process.kill(rig.near.pid, 'SIGCONT');
+      tap.close();
+      peer.close();
+    }
+  });
+
   it('reports what the path learns about its MTU, and TCP goes on', async () => {
     await openBoth();
     await rig.near.netns.ip(['route add 192.0.2.2/32 dev veth0 src 192.0.2.1 mtu lock 1200']);
@@ -209,6 +233,13 @@ describe('native tunnel with real traffic', () => {
     });
   });
 });
+
+/** Whether SIGSTOP has reached every thread of a process. */
+function areThreadsStopped(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).every((thread) =>
+    /^State:\s+T/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')),
+  );
+}
 
 /** Everything that is wrong with an Ethernet frame that carries a datagram of the tunnel. */
 function faultsOf({ data }: Frame): string[] {

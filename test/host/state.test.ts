@@ -103,7 +103,7 @@ const FLANNEL_0 = {
   txqueuelen: 1000,
   mac: undefined,
   master: undefined,
-  data: { type: 'tun', pi: false, vnet_hdr: true, multi_queue: false, persist: false },
+  data: { type: 'tun', pi: false, vnet_hdr: true, multi_queue: true, numqueues: 2, numdisabled: 0, persist: false },
 };
 
 /** The VXLAN device that flannel makes: unicast only, nothing learnt, no queue, the port of Linux and not of IANA. */

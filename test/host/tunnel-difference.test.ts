@@ -121,18 +121,25 @@ class Subject {
       if (input.from === 'tun') this.tap.send(input.bytes);
       else this.senders.get(input.from)?.send(input.bytes);
     }
+    // The native tunnel keeps the order of TCP and of everything else, but not between them.
     // Two peers answer for themselves; the stranger has no subnet, so nothing can be on its way to it.
     const datagrams: string[][] = [];
     for (const [address, destination] of [
       [SENDERS[0], '10.5.2.77'],
       [SENDERS[1], '10.5.3.77'],
     ] as const) {
-      this.tap.send(buildPacket({ source: LOCAL, destination, payload: END }));
+      const lanes = [PROTOCOL.udp, PROTOCOL.tcp];
+      for (const protocol of lanes) this.tap.send(buildPacket({ source: LOCAL, destination, protocol, payload: END }));
       const socket = this.senders.get(address)!;
-      datagrams.push(await collect(async () => (await socket.next()).data));
+      const all = await collect(async () => (await socket.next()).data, lanes.length);
+      const isTcp = (hex: string): boolean => hex.slice(18, 20) === '06';
+      datagrams.push(
+        all.filter(isTcp),
+        all.filter((hex) => !isTcp(hex)),
+      );
     }
     this.senders.get(SENDERS[0])!.send(buildPacket({ source: REMOTE, destination: LOCAL, payload: END }));
-    const written = await collect(() => this.tap.next());
+    const written = await collect(() => this.tap.next(), 1);
     const isOwnError = (hex: string): boolean => hex.slice(18, 20) === '01' && hex.slice(24, 32) === '0a050100';
 
     const { counters: after } = await this.tunnel.state();
@@ -144,7 +151,7 @@ class Subject {
     return {
       datagrams,
       packets: written.filter((hex) => !isOwnError(hex)),
-      icmpErrors: written.filter(isOwnError),
+      icmpErrors: written.filter(isOwnError).sort(),
       drops: Object.fromEntries(drops),
       counts: (['txPackets', 'txBytes', 'rxPackets', 'rxBytes'] as const).map((name) => after[name] - before[name]),
       answers: answered(after) - answered(before) + held,
@@ -161,14 +168,15 @@ class Subject {
 
 const END = Buffer.from('end of this batch');
 
-/** Everything up to the packet that ends the batch. */
-async function collect(next: () => Promise<Buffer>): Promise<string[]> {
+/** Everything up to the last of the packets that end the batch. */
+async function collect(next: () => Promise<Buffer>, ends: number): Promise<string[]> {
   const all: string[] = [];
-  for (;;) {
+  for (let seen = 0; seen < ends;) {
     const message = await next();
-    if (message.subarray(20).equals(END)) return all;
-    all.push(message.toString('hex'));
+    if (message.subarray(20).equals(END)) seen += 1;
+    else all.push(message.toString('hex'));
   }
+  return all;
 }
 
 describe('native and portable tunnel', () => {

@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 
 namespace tsflannel {
 namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;  // in ns
 
 template <typename T>
 T negative_errno(T result) {
@@ -29,8 +32,9 @@ class HostKernel final : public Kernel {
     return negative_errno(::sendmmsg(fd, messages, count, MSG_DONTWAIT));
   }
 
-  int poll(pollfd* fds, unsigned count, int timeout_ms) override {
-    return negative_errno(::poll(fds, count, timeout_ms));
+  int poll(pollfd* fds, unsigned count, int64_t timeout_ns) override {
+    const timespec timeout{.tv_sec = timeout_ns / kSecond, .tv_nsec = timeout_ns % kSecond};
+    return negative_errno(::ppoll(fds, count, timeout_ns < 0 ? nullptr : &timeout, nullptr));
   }
 
   int open(const char* path, int flags) override { return negative_errno(::open(path, flags)); }

@@ -11,6 +11,9 @@
 
 namespace tsflannel {
 
+/// As a timeout: until something happens.
+inline constexpr int64_t kForever = -1;
+
 /// The system calls of the data plane, so that tests can count them and let any of them fail.
 ///
 /// Every call gives what the system call gives, or -errno instead of -1 and errno. None blocks except poll().
@@ -24,7 +27,8 @@ class Kernel {
   /// Both always with MSG_DONTWAIT.
   virtual int recvmmsg(int fd, mmsghdr* messages, unsigned count) = 0;
   virtual int sendmmsg(int fd, mmsghdr* messages, unsigned count) = 0;
-  virtual int poll(pollfd* fds, unsigned count, int timeout_ms) = 0;
+  /// @param timeout_ns 0 and more, or kForever
+  virtual int poll(pollfd* fds, unsigned count, int64_t timeout_ns) = 0;
 
   virtual int open(const char* path, int flags) = 0;
   virtual int ioctl(int fd, unsigned long request, void* argument) = 0;

@@ -17,7 +17,11 @@
 namespace tsflannel {
 namespace {
 
-constexpr uint8_t kSum = BPF_REG_7;
+// BPF_ABS loads into register 0 and leaves 6 and above as they are.
+constexpr uint8_t kLoaded = BPF_REG_0;
+constexpr uint8_t kHash = BPF_REG_7;
+constexpr uint8_t kLane = BPF_REG_8;
+
 // The fractional part of the golden ratio: spreads consecutive addresses and ports over the upper bits.
 constexpr int32_t kMultiplier = static_cast<int32_t>(0x9e3779b1);
 
@@ -29,63 +33,71 @@ constexpr bpf_insn copy(uint8_t to, uint8_t from) {
   return instruction(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0);
 }
 
-/// Four bytes of the packet into register 0; where there are none, the program ends with 0, the first queue.
+/// `to` = `to` `operation` `value`, in 32 bits.
+constexpr bpf_insn compute(int operation, uint8_t to, int32_t value) {
+  return instruction(BPF_ALU | operation | BPF_K, to, 0, value);
+}
+
+/// `to` = `to` `operation` `from`, in 32 bits.
+constexpr bpf_insn combine(int operation, uint8_t to, uint8_t from) {
+  return instruction(BPF_ALU | operation | BPF_X, to, from, 0);
+}
+
+/// Four bytes of the packet; where there are none, the program ends with 0, the first queue.
 constexpr bpf_insn load_word(int32_t offset) {
   return instruction(BPF_LD | BPF_ABS | BPF_W, 0, 0, offset);
 }
 
-/// The byte at `offset` into register 0.
+/// The byte at `offset`.
 constexpr bpf_insn load_byte(int32_t offset) {
   return instruction(BPF_LD | BPF_ABS | BPF_B, 0, 0, offset);
 }
 
-/// Leaves out the next `count` instructions unless register 0 holds `value`.
+/// Leaves out the next `count` instructions unless `value` was loaded.
 constexpr bpf_insn skip_unless(int32_t value, int16_t count) {
-  bpf_insn jump = instruction(BPF_JMP | BPF_JNE | BPF_K, BPF_REG_0, 0, value);
+  bpf_insn jump = instruction(BPF_JMP | BPF_JNE | BPF_K, kLoaded, 0, value);
   jump.off = count;
   return jump;
-}
-
-constexpr bpf_insn mix_in() {
-  return instruction(BPF_ALU | BPF_ADD | BPF_X, kSum, BPF_REG_0, 0);
-}
-
-constexpr bpf_insn scramble() {
-  return instruction(BPF_ALU | BPF_MUL | BPF_K, kSum, 0, kMultiplier);
 }
 
 // What the packet starts with is its IPv4 header. Only TCP is spread by port: a large datagram is sent in fragments, of
 // which all but the first have no ports, and one flow's fragments and whole datagrams must not overtake each other.
 // NICs spread UDP by address alone for the same reason. With IP options, the first of them stand in for TCP's ports;
 // that is the same for every packet of a flow, too.
-constexpr std::array<bpf_insn, 17> kProgram = {{
-    copy(BPF_REG_6, BPF_REG_1),  // BPF_ABS reads from the packet that register 6 points to
-    load_word(12),               // source
-    copy(kSum, BPF_REG_0),
-    scramble(),
-    load_word(16),  // destination
-    mix_in(),
-    scramble(),
-    load_byte(9),  // protocol
-    skip_unless(kProtocolTcp, 3),
-    load_word(20),  // ports
-    mix_in(),
-    scramble(),
-    // The kernel takes the result modulo the number of queues: the lowest bits hardly depend on the highest inputs.
-    copy(BPF_REG_0, kSum),
-    instruction(BPF_ALU | BPF_RSH | BPF_K, BPF_REG_0, 0, 16),
-    instruction(BPF_ALU | BPF_XOR | BPF_X, BPF_REG_0, kSum, 0),
-    instruction(BPF_ALU | BPF_AND | BPF_K, BPF_REG_0, 0, 0xffff),
-    instruction(BPF_JMP | BPF_EXIT, 0, 0, 0),
-}};
+std::array<bpf_insn, 20> program_for(unsigned workers) {
+  return {{
+      copy(BPF_REG_6, BPF_REG_1),  // BPF_ABS reads from the packet that register 6 points to
+      load_word(12),               // source
+      copy(kHash, kLoaded),
+      compute(BPF_MUL, kHash, kMultiplier),
+      load_word(16),  // destination
+      combine(BPF_ADD, kHash, kLoaded),
+      compute(BPF_MUL, kHash, kMultiplier),
+      compute(BPF_MOV, kLane, 0),
+      load_byte(9),  // protocol
+      skip_unless(kProtocolTcp, 4),
+      load_word(20),  // ports
+      combine(BPF_ADD, kHash, kLoaded),
+      compute(BPF_MUL, kHash, kMultiplier),
+      compute(BPF_MOV, kLane, 1),
+      // The lowest bits hardly depend on the highest inputs, so only the upper half counts.
+      compute(BPF_RSH, kHash, 16),
+      compute(BPF_MOD, kHash, static_cast<int32_t>(workers)),
+      compute(BPF_MUL, kHash, kLanesPerWorker),
+      combine(BPF_ADD, kHash, kLane),
+      copy(BPF_REG_0, kHash),
+      instruction(BPF_JMP | BPF_EXIT, 0, 0, 0),
+  }};
+}
 
 }  // namespace
 
-Result<void> spread_flows(Kernel& kernel, int queue) {
+Result<void> steer_flows(Kernel& kernel, int queue, unsigned workers) {
+  const auto instructions = program_for(workers);
   bpf_attr attributes{};
   attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-  attributes.insns = reinterpret_cast<uint64_t>(kProgram.data());
-  attributes.insn_cnt = kProgram.size();
+  attributes.insns = reinterpret_cast<uint64_t>(instructions.data());
+  attributes.insn_cnt = instructions.size();
   // The program calls no helper, so no licence is asked for; the field must not be empty.
   attributes.license = reinterpret_cast<uint64_t>("Apache-2.0");
   const int loaded = kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes);

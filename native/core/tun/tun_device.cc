@@ -81,6 +81,23 @@ Result<UniqueFd> open_node(Kernel& kernel) {
   return UniqueFd(fd);
 }
 
+/// Makes `node` one more queue of the device, which the first one creates.
+Result<void> attach(Kernel& kernel, UniqueFd node, unsigned flags, TunDevice& device) {
+  ifreq request = request_for(device.name, flags);
+  if (const int failed = kernel.ioctl(node.get(), TUNSETIFF, &request); failed < 0) {
+    return Error{kCreateDeviceStep, -failed, device.name};
+  }
+  device.name.assign(request.ifr_name, strnlen(request.ifr_name, IFNAMSIZ));
+  device.queues.push_back(std::move(node));
+  return {};
+}
+
+/// How many queues the device behind `queue` must have. Without eBPF (CAP_BPF missing in a container, or an old kernel)
+/// flows are spread by peer only, and over several queues of one worker they would lose their order.
+size_t queues_for(Kernel& kernel, int queue, unsigned workers) {
+  return steer_flows(kernel, queue, workers).ok() ? workers * size_t{kLanesPerWorker} : workers;
+}
+
 }  // namespace
 
 Result<TunDevice> open_tun(Kernel& kernel, const TunOptions& options) {
@@ -89,41 +106,34 @@ Result<TunDevice> open_tun(Kernel& kernel, const TunOptions& options) {
   }
   TunDevice device;
   device.name = options.name;
-  bool wants_vnet_header = !options.disabled.has(Offload::kVnetHdr);
-  for (unsigned queue = 0; queue < options.queues; queue++) {
+  Result<UniqueFd> first = open_node(kernel);
+  if (!first) return first.error();
+  unsigned features = 0;
+  const bool are_known = kernel.ioctl(first.value().get(), TUNGETFEATURES, &features) >= 0;
+  const bool has_vnet_header =
+      !options.disabled.has(Offload::kVnetHdr) && (!are_known || (features & IFF_VNET_HDR) != 0);
+  const unsigned flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE | (has_vnet_header ? IFF_VNET_HDR : 0U);
+  // A second daemon must not become one more queue of the first one's device.
+  const Result<void> created = attach(kernel, std::move(first).value(), flags | IFF_TUN_EXCL, device);
+  if (!created) return created.error();
+  const size_t count = queues_for(kernel, device.queues.front().get(), options.workers);
+  while (device.queues.size() < count) {
     Result<UniqueFd> node = open_node(kernel);
     if (!node) return node.error();
-    if (queue == 0) {
-      unsigned features = 0;
-      const bool are_known = kernel.ioctl(node.value().get(), TUNGETFEATURES, &features) >= 0;
-      wants_vnet_header = wants_vnet_header && (!are_known || (features & IFF_VNET_HDR) != 0);
-    }
-    unsigned flags = IFF_TUN | IFF_NO_PI;
-    if (wants_vnet_header) flags |= IFF_VNET_HDR;
-    if (options.queues > 1) flags |= IFF_MULTI_QUEUE;
-    // A second daemon must not become one more queue of the first one's device: with several queues the kernel would
-    // let it in, with one it answers EBUSY by itself.
-    if (options.queues > 1 && queue == 0) flags |= IFF_TUN_EXCL;
-    ifreq request = request_for(device.name, flags);
-    if (const int failed = kernel.ioctl(node.value().get(), TUNSETIFF, &request); failed < 0) {
-      return Error{kCreateDeviceStep, -failed, device.name};
-    }
-    device.name.assign(request.ifr_name, strnlen(request.ifr_name, IFNAMSIZ));
-    device.queues.push_back(std::move(node).value());
+    const Result<void> attached = attach(kernel, std::move(node).value(), flags, device);
+    if (!attached) return attached.error();
   }
-  if (wants_vnet_header) {
+  if (has_vnet_header) {
     const Result<void> done = negotiate_all(kernel, options, device);
     if (!done) return done.error();
   }
-  // Without eBPF (kernel.unprivileged_bpf_disabled in a container, or an old kernel) flows are spread by peer only.
-  if (options.queues > 1) (void)spread_flows(kernel, device.queues.front().get()).ok();
   return device;
 }
 
 Result<TunDevice> adopt_tun(Kernel& kernel, const TunOptions& options, std::vector<UniqueFd> queues) {
   const bool wants_vnet_header = !options.disabled.has(Offload::kVnetHdr);
   const Error misfit{kCreateDeviceStep, ENODEV, "the inherited descriptors do not fit"};
-  if (queues.size() != options.queues) return misfit;
+  if (queues.empty() || queues.size() != queues_for(kernel, queues.front().get(), options.workers)) return misfit;
   TunDevice device;
   for (const UniqueFd& queue : queues) {
     ifreq request{};

@@ -16,8 +16,8 @@ namespace tsflannel {
 struct TunOptions {
   /// Name of the device, or a template such as "flannel%d", of which the kernel takes the first free number.
   std::string name;
-  /// Queues, at least 1; each is a descriptor of its own, and the kernel spreads flows over them.
-  unsigned queues = 1;
+  /// Threads that will read from it, 1…kMaxTunnelWorkers.
+  unsigned workers = 1;
   /// Offloads that must not be used.
   OffloadSet disabled = {};
 };
@@ -25,7 +25,9 @@ struct TunOptions {
 /// An open TUN device; it disappears with the last of its descriptors.
 struct TunDevice {
   std::string name;
-  std::vector<UniqueFd> queues;  ///< non-blocking
+  /// Non-blocking; the same number for each worker, its own in a row: kLanesPerWorker, or one where the kernel does not
+  /// let a program choose among them.
+  std::vector<UniqueFd> queues;
   /// Of kVnetHdr, kTso, kUso, kTcpMerge and kUdpMerge: what is in use.
   OffloadSet offloads;
 };

@@ -19,23 +19,29 @@ TransmitPath::TransmitPath(WorkerContext& context, TunWriter& tun_writer, Sender
     : context_(context),
       tun_writer_(tun_writer),
       sender_(sender),
+      schedule_(context.lanes.size(), kLongestVisit),
       arena_(new uint8_t[kArenaBytes]),
       headers_(new uint8_t[kHeaderBytes]) {}
 
-bool TransmitPath::run() {
+bool TransmitPath::run(LaneSet lanes) {
   // First what the last turn left behind.
   if (sender_.batch().size() > 0 && !flush()) return false;
   if (!queue_segments()) return true;
   size_t reads = 0;
   size_t bytes = 0;
-  for (; reads < kReadsPerTurn && bytes < kBytesPerTurn && !context_.has_failed; reads++) {
+  schedule_.begin_turn(lanes);
+  while (!schedule_.is_dry() && reads < kReadsPerTurn && bytes < kBytesPerTurn && !context_.has_failed) {
     if (!make_room()) return true;
     uint8_t* frame = arena_.get() + arena_used_;
     context_.counters.tun_reads.add(1);
-    const ssize_t size = context_.kernel.read(context_.tun, frame, kReadBytes);
-    if (size <= 0) {
+    const ssize_t size = context_.kernel.read(context_.lanes[schedule_.lane()], frame, kReadBytes);
+    if (size == 0 || size == -EAGAIN) {
+      schedule_.ran_dry();
+      continue;
+    }
+    reads++;
+    if (size < 0) {
       const auto code = static_cast<int>(-size);
-      if (code == EAGAIN || size == 0) break;
       if (code == EINTR) continue;
       if (is_dead_descriptor(code)) {
         context_.fail("read from the TUN", code);
@@ -46,6 +52,7 @@ bool TransmitPath::run() {
       continue;
     }
     bytes += static_cast<size_t>(size);
+    schedule_.took(static_cast<size_t>(size));
     accept({frame, static_cast<size_t>(size)});
     if (!queue_segments()) return true;
   }

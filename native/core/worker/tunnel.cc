@@ -67,21 +67,25 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
   Result<UdpSockets> sockets = obtain_sockets(
       kernel, {.bind = config.bind, .sockets = count, .disabled = config.disabled}, std::move(inherited_sockets));
   if (!sockets) return sockets.error();
-  Result<TunDevice> device = obtain_tun(kernel, {.name = config.device, .queues = count, .disabled = config.disabled},
+  Result<TunDevice> device = obtain_tun(kernel, {.name = config.device, .workers = count, .disabled = config.disabled},
                                         std::move(inherited_tun));
   if (!device) return device.error();
 
   const OffloadSet offloads = OffloadSet::from_bits(sockets.value().offloads.bits() | device.value().offloads.bits());
   const bool has_vnet_header = offloads.has(Offload::kVnetHdr);
   std::unique_ptr<Tunnel> tunnel(new Tunnel(sink, std::move(device).value(), std::move(sockets).value(), offloads));
+  const size_t lanes = tunnel->device_.queues.size() / count;
+  const std::vector<int> queues = tunnel->tun_descriptors();
   for (unsigned index = 0; index < count; index++) {
-    Result<std::unique_ptr<Worker>> worker = Worker::create(kernel, tunnel->health_, tunnel->published_,
-                                                            {.index = index,
-                                                             .tun = tunnel->device_.queues[index].get(),
-                                                             .socket = tunnel->sockets_[index].get(),
-                                                             .has_vnet_header = has_vnet_header,
-                                                             .may_be_realtime = count < cpus,
-                                                             .bind = config.bind});
+    const auto first_lane = queues.begin() + static_cast<std::ptrdiff_t>(index * lanes);
+    Result<std::unique_ptr<Worker>> worker =
+        Worker::create(kernel, tunnel->health_, tunnel->published_,
+                       {.index = index,
+                        .lanes = {first_lane, first_lane + static_cast<std::ptrdiff_t>(lanes)},
+                        .socket = tunnel->sockets_[index].get(),
+                        .has_vnet_header = has_vnet_header,
+                        .may_be_realtime = count < cpus,
+                        .bind = config.bind});
     if (!worker) return worker.error();
     tunnel->workers_.push_back(std::move(worker).value());
   }

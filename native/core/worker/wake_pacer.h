@@ -11,16 +11,24 @@ namespace tsflannel {
 /// small window or a request that the other side waits for, is left alone. One thread.
 class WakePacer {
  public:
-  /// How long to sleep before waiting for packets, in ns; 0 for not at all.
+  enum class Pause : uint8_t {
+    kNone,
+    kFixed,
+    kUnlessUrgent,  ///< ended by packets that do not belong to the bulk
+  };
+
+  /// What to do before waiting for packets, for kPauseNs.
   /// @param total_bytes forwarded so far
-  [[nodiscard]] uint64_t pause_ns(uint64_t total_bytes) {
+  [[nodiscard]] Pause pause(uint64_t total_bytes) {
     const uint64_t bytes = total_bytes - bytes_before_;
     bytes_before_ = total_bytes;
+    if (bytes >= kBulkBytes && quick_waits_ > 0) return was_cut_short_ ? Pause::kFixed : Pause::kUnlessUrgent;
     // A request and its answer follow each other quickly as well, but then nothing comes for a while.
-    const bool is_stream = bytes < kLittleBytes && quick_waits_ >= kStreamWaits;
-    const bool is_bulk = bytes >= kBulkBytes && quick_waits_ > 0;
-    return is_stream || is_bulk ? kPauseNs : 0;
+    return bytes < kLittleBytes && quick_waits_ >= kStreamWaits ? Pause::kFixed : Pause::kNone;
   }
+
+  /// Tells whether urgent packets ended the pause. The next one is fixed: they can be a stream themselves.
+  void paused(bool was_cut_short) { was_cut_short_ = was_cut_short; }
 
   /// Tells how long it took until packets came.
   void waited(uint64_t ns) { quick_waits_ = ns < kQuickNs ? quick_waits_ + 1 : 0; }
@@ -38,6 +46,7 @@ class WakePacer {
 
   uint64_t bytes_before_ = 0;
   uint32_t quick_waits_ = 0;  // in a row
+  bool was_cut_short_ = false;
 };
 
 }  // namespace tsflannel

@@ -21,7 +21,9 @@ constexpr int kWorkerPriority = 1;
 // So many wake-ups in a row without anything to do mean that a descriptor is ready for ever in a way this code does not
 // know. The thread then sleeps between them instead of taking the CPU.
 constexpr unsigned kMaxBarrenWakes = 1000;
-constexpr int kBarrenWakeMs = 10;
+constexpr int64_t kBarrenWakeNs = 10'000'000;
+// How often the time limit of packets that wait for the socket is looked at.
+constexpr int64_t kBlockedWaitNs = 1'000'000;
 
 }  // namespace
 
@@ -40,10 +42,11 @@ Worker::Worker(Kernel& kernel, TunnelHealth& health, const std::atomic<const For
                const Options& options, UniqueFd wake_fd, PathMtuProbe path_mtu)
     : published_(published),
       index_(options.index),
+      lanes_(options.lanes),
       may_be_realtime_(options.may_be_realtime),
       wake_fd_(std::move(wake_fd)),
       path_mtu_(std::move(path_mtu)),
-      context_{kernel, health, counters_, peer_counters_, options.tun, options.socket, options.has_vnet_header},
+      context_{kernel, health, counters_, peer_counters_, lanes_, options.socket, options.has_vnet_header},
       tun_writer_(context_),
       sender_(context_, tun_writer_, path_mtu_, options.bind.port),
       receive_path_(context_, tun_writer_),
@@ -109,15 +112,19 @@ void Worker::run() {
   pthread_setname_np(pthread_self(), name.c_str());
   rise_above_processes();
 
+  // After a wait only what the kernel named is worth a system call. As long as there is work nobody asks it, so then
+  // everything is looked at.
+  Ready ready;
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     adopt_state();
     bool has_progress = false;
-    if (!context_.has_failed) has_progress |= receive_path_.run();
-    if (!context_.has_failed) has_progress |= transmit_path_.run();
+    if (ready.socket && !context_.has_failed) has_progress |= receive_path_.run();
+    if (!context_.has_failed) has_progress |= transmit_path_.run(ready.lanes);
     if (has_progress) {
       barren_wakes_ = 0;
+      ready = {};
     } else {
-      wait();
+      ready = wait();
     }
   }
 }
@@ -130,27 +137,37 @@ void Worker::adopt_state() {
   adopted_.store(state->generation, std::memory_order_release);
 }
 
-void Worker::wait() {
+/// Lets packets gather. With a lane of their own, those that are not TCP are not held back for its bulk.
+void Worker::pause() {
+  const WakePacer::Pause wanted = pacer_.pause(counters_.tx_bytes.get() + counters_.rx_bytes.get());
+  if (wanted == WakePacer::Pause::kNone) return;
+  const bool may_be_cut_short = wanted == WakePacer::Pause::kUnlessUrgent && lanes_.size() > 1;
+  pollfd urgent{lanes_.front(), POLLIN, 0};
+  pacer_.paused(context_.kernel.poll(&urgent, may_be_cut_short ? 1 : 0, WakePacer::kPauseNs) > 0);
+}
+
+Worker::Ready Worker::wait() {
   const bool is_blocked = transmit_path_.is_blocked();
-  std::array<pollfd, 3> fds = {
+  std::array<pollfd, 2 + kLanesPerWorker> fds = {
       pollfd{wake_fd_.get(), POLLIN, 0},
       pollfd{context_.socket, static_cast<short>(is_blocked ? POLLIN | POLLOUT : POLLIN), 0},
-      pollfd{context_.tun, static_cast<short>(is_blocked ? 0 : POLLIN), 0},
   };
+  unsigned count = 1;
   // A failed descriptor would be reported again and again: from then on only stop() matters.
-  const unsigned count = context_.has_failed ? 1 : static_cast<unsigned>(fds.size());
-  // While packets wait for the socket their time limit has to be looked at, too.
-  const int timeout_ms = is_blocked && !context_.has_failed ? 1 : -1;
-  if (const uint64_t pause_ns = pacer_.pause_ns(counters_.tx_bytes.get() + counters_.rx_bytes.get()); pause_ns > 0) {
-    const timespec pause{.tv_sec = 0, .tv_nsec = static_cast<long>(pause_ns)};
-    (void)::clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+  if (!context_.has_failed) {
+    count = 2;
+    for (const int lane : lanes_) fds[count++] = {lane, static_cast<short>(is_blocked ? 0 : POLLIN), 0};
   }
+  // While packets wait for the socket their time limit has to be looked at, too.
+  const int64_t timeout_ns = is_blocked && !context_.has_failed ? kBlockedWaitNs : kForever;
+  pause();
   const uint64_t before_ns = monotonic_ns();
-  const int ready = context_.kernel.poll(fds.data(), count, timeout_ms);
+  const int ready = context_.kernel.poll(fds.data(), count, timeout_ns);
   pacer_.waited(monotonic_ns() - before_ns);
   barren_wakes_ = ready > 0 ? barren_wakes_ + 1 : 0;
-  if (barren_wakes_ > kMaxBarrenWakes) (void)::poll(nullptr, 0, kBarrenWakeMs);
-  if (ready < 0 && ready != -EINTR) return context_.fail("poll", -ready);
+  if (barren_wakes_ > kMaxBarrenWakes) (void)context_.kernel.poll(nullptr, 0, kBarrenWakeNs);
+  if (ready < 0 && ready != -EINTR) context_.fail("poll", -ready);
+  if (ready < 0) return {};
   if ((fds[0].revents & POLLIN) != 0) {
     eventfd_t ignored = 0;
     (void)::eventfd_read(wake_fd_.get(), &ignored);
@@ -158,11 +175,14 @@ void Worker::wait() {
   // Reading tells more than poll() where it can: it gives the errno. A TUN whose device was deleted only signals here.
   if (count > 2 && (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0) {
     uint8_t nothing = 0;
-    const ssize_t size = context_.kernel.read(context_.tun, &nothing, 0);
+    const ssize_t size = context_.kernel.read(context_.tun(), &nothing, 0);
     const int code = size < 0 && size != -EAGAIN ? static_cast<int>(-size) : EBADFD;
     context_.fail("read from the TUN", code);
   }
   if (count > 1 && (fds[1].revents & POLLNVAL) != 0) context_.fail("poll the socket", EBADF);
+  Ready found{.socket = fds[1].revents != 0, .lanes = 0};
+  for (unsigned lane = 0; lane < lanes_.size(); lane++) found.lanes |= (fds[2 + lane].revents != 0 ? 1U : 0U) << lane;
+  return found;
 }
 
 }  // namespace tsflannel

@@ -1,4 +1,4 @@
-// One thread between one queue of the TUN and one socket.
+// One thread between some queues of the TUN and one socket.
 #pragma once
 
 #include <pthread.h>
@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "../base/kernel.h"
 #include "../base/result.h"
 #include "../base/unique_fd.h"
+#include "../tun/flow_steering.h"
 #include "../udp/udp_socket.h"
 #include "receive_path.h"
 #include "sender.h"
@@ -31,8 +33,9 @@ namespace tsflannel {
 class Worker {
  public:
   struct Options {
-    unsigned index = 0;  ///< for the name of the thread
-    int tun = -1;        ///< both owned by the tunnel, which closes them after stop()
+    unsigned index = 0;      ///< for the name of the thread
+    std::vector<int> lanes;  ///< queues of the TUN, 1…kLanesPerWorker; they and the socket are owned by the tunnel,
+                             ///< which closes them after stop()
     int socket = -1;
     bool has_vnet_header = true;
     bool may_be_realtime = false;  ///< there are more CPUs than workers
@@ -67,14 +70,22 @@ class Worker {
   Worker(Kernel& kernel, TunnelHealth& health, const std::atomic<const ForwardingState*>& published,
          const Options& options, UniqueFd wake_fd, PathMtuProbe path_mtu);
 
+  /// Where there may be something to read.
+  struct Ready {
+    bool socket = true;
+    LaneSet lanes = kAllLanes;
+  };
+
   static void* thread_main(void* self);
   void run();
   void rise_above_processes();
   void adopt_state();
-  void wait();
+  void pause();
+  [[nodiscard]] Ready wait();
 
   const std::atomic<const ForwardingState*>& published_;  // written by the control thread
   const unsigned index_;                                  // immutable
+  const std::vector<int> lanes_;                          // immutable
   const bool may_be_realtime_;                            // immutable
   UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
   PathMtuProbe path_mtu_;                 // worker; gone after stop()

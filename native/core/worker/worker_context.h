@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <ctime>
+#include <span>
 
 #include "../base/kernel.h"
 #include "../base/offload.h"
@@ -50,11 +51,14 @@ struct WorkerContext {
   TunnelHealth& health;
   WorkerCounters& counters;
   PeerCounterTable& peer_counters;
-  const int tun;     ///< queue of the TUN, owned by the tunnel
-  const int socket;  ///< owned by the tunnel
+  const std::span<const int> lanes;  ///< queues of the TUN that packets come from, at least one; owned by the tunnel
+  const int socket;                  ///< owned by the tunnel
   const bool has_vnet_header;
   const ForwardingState* state = nullptr;  ///< changes between two batches only
   bool has_failed = false;                 ///< the TUN or the socket is dead: forward nothing more
+
+  /// The queue that packets are written to.
+  [[nodiscard]] int tun() const { return lanes.front(); }
 
   /// Takes the tunnel out of service after an error that no later packet can escape.
   void fail(const char* operation, int code) {

@@ -6,8 +6,12 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "../../../native/core/tun/flow_steering.h"
 #include "../worker/fake_kernel.h"
 
+#ifndef TUNSETSTEERINGEBPF
+#define TUNSETSTEERINGEBPF _IOR('T', 224, int)
+#endif
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
@@ -21,6 +25,7 @@ struct Driver {
   unsigned known = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6;
   unsigned features = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
   int refusal = 0;  ///< of TUNSETIFF
+  bool knows_steering = true;
 
   unsigned offload = 0;
   int header_size = 0;
@@ -47,7 +52,7 @@ struct Driver {
     } else if (request == TUNGETIFF) {
       std::memcpy(interface->ifr_name, existing.c_str(), existing.size() + 1);
       interface->ifr_flags = static_cast<short>(existing_flags);
-    } else {
+    } else if (request != TUNSETSTEERINGEBPF || !knows_steering) {
       return ENOTTY;
     }
     return 0;
@@ -79,7 +84,8 @@ TEST("a TUN of a new kernel has every offload") {
       offloads_of({Offload::kVnetHdr, Offload::kTso, Offload::kUso, Offload::kTcpMerge, Offload::kUdpMerge}).bits());
   CHECK_EQ(rig.driver.offload, rig.driver.known);
   CHECK_EQ(rig.driver.header_size, 10);
-  CHECK(rig.driver.flags == std::vector<unsigned>{IFF_TUN | IFF_NO_PI | IFF_VNET_HDR});
+  const unsigned flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+  CHECK(rig.driver.flags == (std::vector<unsigned>{flags | IFF_TUN_EXCL, flags}));
 }
 
 TEST("what an older kernel lacks is given up step by step") {
@@ -113,7 +119,8 @@ TEST("a kernel without vnet headers gives a plain TUN") {
   const Result<TunDevice> device = open_tun(rig.kernel, {.name = "flannel0"});
   CHECK(device.ok());
   CHECK_EQ(device.value().offloads.bits(), 0);
-  CHECK(rig.driver.flags == std::vector<unsigned>{IFF_TUN | IFF_NO_PI});
+  const unsigned flags = IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE;
+  CHECK(rig.driver.flags == (std::vector<unsigned>{flags | IFF_TUN_EXCL, flags}));
 }
 
 TEST("offloads that must not be used are not asked for") {
@@ -131,14 +138,28 @@ TEST("offloads that must not be used are not asked for") {
   CHECK_EQ(bare.value().offloads.bits(), 0);
 }
 
-TEST("several queues are several descriptors of one device, which must be new") {
+TEST("each worker has its lanes as queues of one device, which must be new") {
   Rig rig;
-  const Result<TunDevice> device = open_tun(rig.kernel, {.name = "flannel%d", .queues = 3});
+  const Result<TunDevice> device = open_tun(rig.kernel, {.name = "flannel%d", .workers = 2});
   CHECK(device.ok());
-  CHECK_EQ(device.value().queues.size(), 3);
+  CHECK_EQ(device.value().queues.size(), 2 * kLanesPerWorker);
   const unsigned flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
-  CHECK(rig.driver.flags == (std::vector<unsigned>{flags | IFF_TUN_EXCL, flags, flags}));
-  CHECK(rig.driver.asked == (std::vector<std::string>{"flannel%d", "flannel7", "flannel7"}));
+  CHECK(rig.driver.flags == (std::vector<unsigned>{flags | IFF_TUN_EXCL, flags, flags, flags}));
+  CHECK(rig.driver.asked == (std::vector<std::string>{"flannel%d", "flannel7", "flannel7", "flannel7"}));
+}
+
+TEST("where no program may choose the queue, a worker has one, so that no flow is spread over two") {
+  Rig refused;
+  refused.kernel.failing["bpf"] = EPERM;
+  Rig old;
+  old.driver.knows_steering = false;
+  for (Rig* rig : {&refused, &old}) {
+    for (const unsigned workers : {1U, 3U}) {
+      const Result<TunDevice> device = open_tun(rig->kernel, {.name = "flannel0", .workers = workers});
+      CHECK(device.ok());
+      CHECK_EQ(device.value().queues.size(), workers);
+    }
+  }
 }
 
 TEST("refusals name the step and keep the errno") {
@@ -172,40 +193,48 @@ bool is_open(int fd) {
   return ::fcntl(fd, F_GETFD) >= 0;
 }
 
-TEST("an inherited descriptor is taken over if name and vnet header fit, and closed if not") {
+TEST("inherited descriptors are taken over if name, number and vnet header fit, and closed if not") {
   struct Case {
     std::string name;
     unsigned flags;
+    unsigned workers;
     unsigned queues;
+    bool is_steered;
     bool fits;
   };
   const unsigned good = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR;
   const std::vector<Case> cases = {
-      {"flannel0", good, 1, true},
-      {"flannel1", good, 1, false},
-      {"flannel0", IFF_TUN | IFF_NO_PI, 1, false},
-      {"flannel0", IFF_TUN | IFF_VNET_HDR, 1, false},
-      {"flannel0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, 1, false},
-      {"flannel0", good, 2, false},
+      {"flannel0", good, 1, kLanesPerWorker, true, true},
+      {"flannel0", good, 2, 2 * kLanesPerWorker, true, true},
+      {"flannel0", good, 1, 1, false, true},
+      {"flannel0", good, 1, 1, true, false},
+      {"flannel0", good, 2, 2, true, false},
+      {"flannel0", good, 1, kLanesPerWorker, false, false},
+      {"flannel0", good, 2, kLanesPerWorker, true, false},
+      {"flannel1", good, 1, kLanesPerWorker, true, false},
+      {"flannel0", IFF_TUN | IFF_NO_PI, 1, kLanesPerWorker, true, false},
+      {"flannel0", IFF_TUN | IFF_VNET_HDR, 1, kLanesPerWorker, true, false},
+      {"flannel0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, 1, kLanesPerWorker, true, false},
   };
   for (const Case& each : cases) {
     Rig rig;
     rig.driver.existing = each.name;
     rig.driver.existing_flags = each.flags;
-    const int fd = real_descriptor();
+    if (!each.is_steered) rig.kernel.failing["bpf"] = EPERM;
+    std::vector<int> numbers;
     std::vector<UniqueFd> queues;
-    queues.emplace_back(fd);
+    for (unsigned i = 0; i < each.queues; i++) queues.emplace_back(numbers.emplace_back(real_descriptor()));
     {
       const Result<TunDevice> device =
-          adopt_tun(rig.kernel, {.name = "flannel0", .queues = each.queues}, std::move(queues));
+          adopt_tun(rig.kernel, {.name = "flannel0", .workers = each.workers}, std::move(queues));
       CHECK_EQ(device.ok(), each.fits);
-      if (device.ok()) {
-        CHECK_EQ(device.value().queues.at(0).get(), fd);
-        CHECK_EQ(rig.driver.offload, rig.driver.known);
-        CHECK((::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+      for (size_t i = 0; device.ok() && i < numbers.size(); i++) {
+        CHECK_EQ(device.value().queues.at(i).get(), numbers[i]);
+        CHECK((::fcntl(numbers[i], F_GETFL) & O_NONBLOCK) != 0);
       }
+      if (device.ok()) CHECK_EQ(rig.driver.offload, rig.driver.known);
     }
-    CHECK(!is_open(fd));
+    for (const int number : numbers) CHECK(!is_open(number));
   }
 }
 

@@ -57,7 +57,7 @@ class BottomlessKernel final : public Kernel {
     if (segments_refusal != 0 && message_list[0].msg_hdr.msg_controllen > 0) return -segments_refusal;
     return static_cast<int>(count);
   }
-  int poll(pollfd*, unsigned, int) override { return 0; }
+  int poll(pollfd*, unsigned, int64_t) override { return 0; }
   int open(const char*, int) override { return -ENOSYS; }
   int ioctl(int, unsigned long, void*) override { return -ENOSYS; }
   int socket(int, int, int) override { return -ENOSYS; }
@@ -77,7 +77,7 @@ struct Rig {
   PathRig base;  // for its table and counters
   BottomlessKernel kernel;
   WorkerContext context{
-      kernel,      base.health, *base.counters, *base.peers, kTunFd, kSocketFd, base.context.has_vnet_header,
+      kernel,      base.health, *base.counters, *base.peers, base.lanes, kSocketFd, base.context.has_vnet_header,
       &base.state, false};
   TunWriter tun_writer{context};
   Sender sender{context, tun_writer, base.path_mtu, kPort};

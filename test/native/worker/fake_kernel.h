@@ -27,6 +27,7 @@ namespace tsflannel::testing {
 
 inline constexpr int kTunFd = 1001;
 inline constexpr int kSocketFd = 1002;
+inline constexpr int kTcpLaneFd = 1003;
 
 /// One datagram on the wire.
 struct Datagram {
@@ -47,7 +48,8 @@ struct Inbound {
 class FakeKernel final : public Kernel {
  public:
   // What the kernel hands over.
-  std::deque<Bytes> tun_frames;  ///< with vnet header
+  std::deque<Bytes> tun_frames;       ///< with vnet header
+  std::deque<Bytes> tcp_lane_frames;  ///< of a second lane, for a worker that has one
   std::deque<Inbound> inbound;
 
   // What it took.
@@ -69,16 +71,17 @@ class FakeKernel final : public Kernel {
   int next_fd = -1;                    ///< given by open() and socket(); negative: none, so that nothing is closed
 
   ssize_t read(int fd, void* buffer, size_t size) override {
-    CHECK_EQ(fd, kTunFd);
+    CHECK(fd == kTunFd || fd == kTcpLaneFd);
     calls["read"]++;
     if (!read_errors.empty()) {
       const int code = read_errors.front();
       read_errors.pop_front();
       return -code;
     }
-    if (tun_frames.empty()) return -EAGAIN;
-    const Bytes frame = std::move(tun_frames.front());
-    tun_frames.pop_front();
+    std::deque<Bytes>& frames = fd == kTunFd ? tun_frames : tcp_lane_frames;
+    if (frames.empty()) return -EAGAIN;
+    const Bytes frame = std::move(frames.front());
+    frames.pop_front();
     CHECK(frame.size() <= size);
     std::memcpy(buffer, frame.data(), frame.size());
     return static_cast<ssize_t>(frame.size());
@@ -118,7 +121,7 @@ class FakeKernel final : public Kernel {
     return static_cast<int>(count);
   }
 
-  int poll(pollfd*, unsigned, int) override {
+  int poll(pollfd*, unsigned, int64_t) override {
     calls["poll"]++;
     return 0;
   }

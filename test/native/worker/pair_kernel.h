@@ -66,7 +66,7 @@ class PairKernel final : public Kernel {
     return host_.sendmmsg(fd, bare.data(), count);
   }
 
-  int poll(pollfd* fds, unsigned count, int timeout_ms) override { return host_.poll(fds, count, timeout_ms); }
+  int poll(pollfd* fds, unsigned count, int64_t timeout_ns) override { return host_.poll(fds, count, timeout_ns); }
 
   int open(const char*, int) override { return pair(far_tun); }
   int socket(int, int, int) override {

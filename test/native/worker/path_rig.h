@@ -61,9 +61,11 @@ inline Bytes packet_of(const Bytes& frame) {
 struct PathRig {
   static constexpr unsigned kPeers = 4;
 
-  explicit PathRig(VerifySource verify = VerifySource::kOuter, OffloadSet offloads = OffloadSet::all())
-      : health(offloads, sink),
-        context{kernel, health, *counters, *peers, kTunFd, kSocketFd, offloads.has(Offload::kVnetHdr)},
+  explicit PathRig(VerifySource verify = VerifySource::kOuter, OffloadSet offloads = OffloadSet::all(),
+                   std::vector<int> lane_fds = {kTunFd})
+      : lanes(std::move(lane_fds)),
+        health(offloads, sink),
+        context{kernel, health, *counters, *peers, lanes, kSocketFd, offloads.has(Offload::kVnetHdr)},
         path_mtu(PathMtuProbe::open(kernel_with_socket(), 0).value()),
         tun_writer(context),
         sender(context, tun_writer, path_mtu, kPort),
@@ -94,9 +96,10 @@ struct PathRig {
 
   /// Runs transmit turns until there is nothing left to read.
   void drain_tun() {
-    while (!kernel.tun_frames.empty() || sender.batch().size() > 0) transmit.run();
+    while (!kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() || sender.batch().size() > 0) transmit.run();
   }
 
+  const std::vector<int> lanes;
   FakeKernel kernel;
   RecordingSink sink;
   TunnelHealth health;

@@ -445,5 +445,37 @@ TEST("whatever the kernel refuses, every packet is sent once and in order or cou
   }
 }
 
+TEST("what is not TCP passes the TCP that waits, and both move on in each turn") {
+  PathRig rig(VerifySource::kOuter, OffloadSet::all(), {kTunFd, kTcpLaneFd});
+  std::vector<Bytes> tcp;
+  for (uint32_t i = 0; i < 10; i++) {
+    const Super super = super_tcp(to_peer(1), {.sequence = i * 57280}, 40 * kGso);
+    rig.kernel.tcp_lane_frames.push_back(super.frame);
+    tcp.insert(tcp.end(), super.expected.begin(), super.expected.end());
+  }
+  CHECK(rig.transmit.run());
+  const size_t of_first_turn = rig.kernel.sent.size();
+  CHECK(of_first_turn > 0 && of_first_turn < tcp.size());
+
+  const Bytes ping = make_udp(to_peer(1), {}, pattern(64));
+  for (int i = 0; i < 200; i++) rig.kernel.tun_frames.push_back(single(ping));
+  CHECK(rig.transmit.run());
+  CHECK(rig.kernel.sent[of_first_turn].data == hop(ping));
+  std::vector<Bytes> others;
+  const auto sort_out = [&] {
+    others.clear();
+    std::vector<Bytes> sent_tcp;
+    for (const Datagram& each : rig.kernel.sent) (each.data == hop(ping) ? others : sent_tcp).push_back(each.data);
+    return sent_tcp;
+  };
+  const size_t tcp_after_two = sort_out().size();
+  CHECK(tcp_after_two > of_first_turn);
+  CHECK(!others.empty() && others.size() < 200);
+
+  rig.drain_tun();
+  CHECK(sort_out() == tcp);
+  CHECK_EQ(others.size(), 200);
+}
+
 }  // namespace
 }  // namespace tsflannel::testing

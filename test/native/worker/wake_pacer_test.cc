@@ -8,12 +8,14 @@ namespace {
 constexpr uint64_t kQuick = WakePacer::kQuickNs - 1;
 constexpr uint64_t kSlow = WakePacer::kQuickNs;
 
+using Pause = WakePacer::Pause;
+
 /// Pauses of a worker that wakes `count` times and forwards `bytes` each time.
 uint64_t pauses(uint64_t wait_ns, uint64_t bytes, int count = 100) {
   WakePacer pacer;
   uint64_t pauses = 0;
   for (int i = 0; i < count; i++) {
-    pauses += pacer.pause_ns(bytes * static_cast<uint64_t>(i)) > 0 ? 1 : 0;
+    pauses += pacer.pause(bytes * static_cast<uint64_t>(i)) == Pause::kNone ? 0 : 1;
     pacer.waited(wait_ns);
   }
   return pauses;
@@ -37,9 +39,9 @@ TEST("a request and its answer, each followed by a gap, are never put off") {
   WakePacer pacer;
   for (uint64_t exchange = 0; exchange < 100; exchange++) {
     pacer.waited(kSlow);
-    CHECK_EQ(pacer.pause_ns(exchange * 200 + 100), 0);
+    CHECK(pacer.pause(exchange * 200 + 100) == Pause::kNone);
     pacer.waited(kQuick);
-    CHECK_EQ(pacer.pause_ns(exchange * 200 + 200), 0);
+    CHECK(pacer.pause(exchange * 200 + 200) == Pause::kNone);
   }
 }
 
@@ -47,11 +49,28 @@ TEST("a gap ends the putting off") {
   WakePacer pacer;
   pacer.waited(kQuick);
   pacer.waited(kQuick);
-  CHECK_EQ(pacer.pause_ns(0), WakePacer::kPauseNs);
+  CHECK(pacer.pause(0) == Pause::kFixed);
   pacer.waited(kSlow);
-  CHECK_EQ(pacer.pause_ns(0), 0);
+  CHECK(pacer.pause(0) == Pause::kNone);
   pacer.waited(kQuick);
-  CHECK_EQ(pacer.pause_ns(0), 0);
+  CHECK(pacer.pause(0) == Pause::kNone);
+}
+
+TEST("what is urgent ends a pause for bulk, but not two in a row; little by little it ends none") {
+  WakePacer pacer;
+  uint64_t total = 0;
+  const auto next_after = [&](uint64_t bytes) {
+    pacer.waited(kQuick);
+    return pacer.pause(total += bytes);
+  };
+  CHECK(next_after(65536) == Pause::kUnlessUrgent);
+  pacer.paused(false);
+  CHECK(next_after(65536) == Pause::kUnlessUrgent);
+  pacer.paused(true);
+  CHECK(next_after(65536) == Pause::kFixed);
+  pacer.paused(false);
+  CHECK(next_after(65536) == Pause::kUnlessUrgent);
+  CHECK(next_after(100) == Pause::kFixed);
 }
 
 }  // namespace
