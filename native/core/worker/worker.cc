@@ -172,17 +172,19 @@ Worker::Ready Worker::wait() {
     eventfd_t ignored = 0;
     (void)::eventfd_read(wake_fd_.get(), &ignored);
   }
-  // Reading tells more than poll() where it can: it gives the errno. A TUN whose device was deleted only signals here.
-  if (count > 2 && (fds[2].revents & (POLLERR | POLLHUP | POLLNVAL)) != 0) {
-    uint8_t nothing = 0;
-    const ssize_t size = context_.kernel.read(context_.tun(), &nothing, 0);
-    const int code = size < 0 && size != -EAGAIN ? static_cast<int>(-size) : EBADFD;
-    context_.fail("read from the TUN", code);
-  }
-  if (count > 1 && (fds[1].revents & POLLNVAL) != 0) context_.fail("poll the socket", EBADF);
+  check_descriptors(fds[1].revents, fds[2].revents);
   Ready found{.socket = fds[1].revents != 0, .lanes = 0};
   for (unsigned lane = 0; lane < lanes_.size(); lane++) found.lanes |= (fds[2 + lane].revents != 0 ? 1U : 0U) << lane;
   return found;
+}
+
+/// A TUN whose device was deleted only signals here. Reading tells more than poll(): it gives the errno.
+void Worker::check_descriptors(int socket_events, int tun_events) {
+  if ((socket_events & POLLNVAL) != 0) context_.fail("poll the socket", EBADF);
+  if ((tun_events & (POLLERR | POLLHUP | POLLNVAL)) == 0) return;
+  uint8_t nothing = 0;
+  const ssize_t size = context_.kernel.read(context_.tun(), &nothing, 0);
+  context_.fail("read from the TUN", size < 0 && size != -EAGAIN ? static_cast<int>(-size) : EBADFD);
 }
 
 }  // namespace tsflannel

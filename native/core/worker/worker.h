@@ -82,6 +82,7 @@ class Worker {
   void adopt_state();
   void pause();
   [[nodiscard]] Ready wait();
+  void check_descriptors(int socket_events, int tun_events);
 
   const std::atomic<const ForwardingState*>& published_;  // written by the control thread
   const unsigned index_;                                  // immutable
