@@ -2,6 +2,7 @@ import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
 import type { IWatchCreateRequest, IWatchResponse } from 'etcd3/lib/rpc.js';
 import type { Clock } from '../clock.js';
 import { OverlayError, describeError } from '../errors.js';
+import { RoundTripTimer, type RoundTripTimes } from '../lease/round-trips.js';
 import type { StoreHealth, Subscription } from '../lease/store.js';
 import type { Logger } from '../log.js';
 import type { EndpointList } from './endpoints.js';
@@ -79,7 +80,7 @@ const ELECTION_POLL_MS = 100;
  *
  * *Errors.* `ERR_ETCD_UNAVAILABLE` after the last endpoint, `ERR_ETCD_AUTH`, `ERR_ETCD_REQUEST`, `ERR_STORE_CLOSED`.
  *
- * *Counters.* `roundTrips` and `errors`.
+ * *Counters.* `roundTrips`, `roundTripTimes` and `errors`.
  */
 export class EtcdClient {
   readonly #options: EtcdClientOptions;
@@ -91,6 +92,7 @@ export class EtcdClient {
   #preferred = 0;
   #login: Promise<Attempt<string | undefined>> | undefined;
   #health: StoreHealth = { isConnected: false, endpoint: undefined, error: undefined };
+  readonly #roundTripTimer = new RoundTripTimer();
   #roundTrips = 0;
   #failuresSinceAnswer = 0;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
@@ -110,6 +112,10 @@ export class EtcdClient {
 
   get roundTrips(): number {
     return this.#roundTrips;
+  }
+
+  get roundTripTimes(): RoundTripTimes {
+    return this.#roundTripTimer.times;
   }
 
   get errors(): Readonly<Record<string, number>> {
@@ -209,18 +215,20 @@ export class EtcdClient {
       for (const endpoint of this.#inTurn()) {
         const timeoutMs = Math.min(shareMs, deadlineMs - clock.monotonicMs());
         if (timeoutMs <= 0) break;
+        const startMs = clock.monotonicMs();
         let result = await attempt(endpoint, timeoutMs);
         if (!result.isOk && result.failure.kind === 'token' && user !== undefined) {
           this.#login = undefined;
           result = await attempt(endpoint, timeoutMs);
         }
+        const tookMs = clock.monotonicMs() - startMs;
         if (result.isOk) {
-          this.#noteAnswer(endpoint);
+          this.#noteAnswer(endpoint, tookMs);
           return result.value;
         }
         const { failure } = result;
         if (failure.kind !== 'endpoint') {
-          this.#noteAnswer(endpoint);
+          this.#noteAnswer(endpoint, tookMs);
           if (failure.kind === expected) return undefined;
           const error = failure.kind === 'final' ? failure.error : refusalError(failure);
           this.#bump(error.code);
@@ -464,8 +472,9 @@ export class EtcdClient {
     }
   }
 
-  #noteAnswer(endpoint: Endpoint): void {
+  #noteAnswer(endpoint: Endpoint, tookMs: number): void {
     this.#roundTrips++;
+    this.#roundTripTimer.add(tookMs / 1000);
     this.#preferred = this.#endpoints.indexOf(endpoint);
     const before = this.#health;
     if (before.isConnected && before.endpoint === endpoint.target) return;

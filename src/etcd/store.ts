@@ -326,7 +326,8 @@ export class EtcdStore implements LeaseStore {
   }
 
   counters(): StoreCounters {
-    return { roundTrips: this.#client.roundTrips, errors: this.#client.errors, ...this.#context.counters };
+    const { roundTrips, roundTripTimes, errors } = this.#client;
+    return { roundTrips, roundTripTimes, errors, ...this.#context.counters };
   }
 
   networkChanged(): void {

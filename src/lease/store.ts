@@ -1,5 +1,6 @@
 import type { OverlayError } from '../errors.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
+import type { RoundTripTimes } from './round-trips.js';
 
 declare const ttlIdBrand: unique symbol;
 
@@ -133,6 +134,8 @@ export interface StoreHealth {
 export interface StoreCounters {
   /** Requests that were answered, and watches that were established. */
   readonly roundTrips: number;
+  /** How long they took. */
+  readonly roundTripTimes: RoundTripTimes;
   /** Failed attempts by error code. */
   readonly errors: Readonly<Record<string, number>>;
   /** Streams of changes that broke and were opened again. */

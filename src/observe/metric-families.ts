@@ -1,4 +1,5 @@
 import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
+import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
 import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
 
 /** One number with its labels. */
@@ -12,6 +13,8 @@ export interface BucketSample {
   readonly labels: Readonly<Record<string, string>>;
   /** One more than there are bounds: the last one counts what is above them. */
   readonly buckets: readonly number[];
+  /** Of everything observed; absent where nobody added it up. */
+  readonly sum?: number;
 }
 
 /** A metric: what it is called, what it means and how it is read from a status. */
@@ -124,6 +127,17 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     'Requests that etcd answered, and watches it established.',
     (s) => s.store.counters.roundTrips,
   ),
+  {
+    type: 'histogram',
+    name: 'tsflannel_store_round_trip_seconds',
+    help: 'Time that etcd took to answer.',
+    labels: [],
+    bounds: ROUND_TRIP_BOUNDS_SECONDS,
+    read: ({ store }) => {
+      const { buckets, sumSeconds: sum } = store.counters.roundTripTimes;
+      return [{ labels: {}, buckets, sum }];
+    },
+  },
   family('counter', 'tsflannel_store_errors_total', 'Failed attempts to ask etcd, by error code.', ['code'], (s) =>
     byKey('code', s.store.counters.errors),
   ),

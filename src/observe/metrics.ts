@@ -75,8 +75,8 @@ type MetricObject = Awaited<ReturnType<Gauge['get']>>;
 /**
  * A histogram whose buckets were counted elsewhere; prom-client's own can only be given single observations.
  *
- * @remarks There is no `_sum`: the workers count batches by size class, and an invented sum would be wrong. The mean is
- * the packet counter divided by the counter of system calls.
+ * @remarks A sample without `sum` has no `_sum` either: the workers count batches by size class, and an invented sum would
+ * be wrong. Their mean is the packet counter divided by the counter of system calls.
  */
 class BucketMetric extends Gauge {
   private values: MetricObject['values'] = [];
@@ -90,14 +90,16 @@ class BucketMetric extends Gauge {
   }
 
   fill(samples: readonly BucketSample[]): void {
-    this.values = samples.flatMap(({ labels, buckets }) => {
+    this.values = samples.flatMap(({ labels, buckets, sum }) => {
       let total = 0;
       const rows = buckets.map((count, index) => {
         total += count;
         const le = String(this.bounds[index] ?? '+Inf');
         return { metricName: `${this.metricName}_bucket`, labels: { ...labels, le }, value: total };
       });
-      return [...rows, { metricName: `${this.metricName}_count`, labels: { ...labels }, value: total }];
+      const sums =
+        sum === undefined ? [] : [{ metricName: `${this.metricName}_sum`, labels: { ...labels }, value: sum }];
+      return [...rows, ...sums, { metricName: `${this.metricName}_count`, labels: { ...labels }, value: total }];
     });
   }
 

@@ -24,6 +24,7 @@ import type {
   ValueObserver,
   WriteResult,
 } from '../../src/lease/store.js';
+import { RoundTripTimer } from '../../src/lease/round-trips.js';
 import { formatSubnetKey, parseSubnetKey } from '../../src/lease/subnet-key.js';
 
 interface Entry {
@@ -200,6 +201,7 @@ export class MemoryStore implements LeaseStore {
   /** Runs after each request was carried out; an error it throws stands for a lost answer. */
   after: (operation: string) => void | Promise<void> = () => {};
   #roundTrips = 0;
+  readonly #timer = new RoundTripTimer();
   #failures = 0;
   #isClosed = false;
   #health: StoreHealth = { isConnected: true, endpoint: 'memory', error: undefined };
@@ -386,7 +388,7 @@ export class MemoryStore implements LeaseStore {
 
   counters(): StoreCounters {
     const errors = this.#failures === 0 ? {} : { ERR_ETCD_UNAVAILABLE: this.#failures };
-    return { roundTrips: this.#roundTrips, errors, ...this.cluster.restarts };
+    return { roundTrips: this.#roundTrips, roundTripTimes: this.#timer.times, errors, ...this.cluster.restarts };
   }
 
   networkChanged(): void {} // nothing is connected
@@ -412,6 +414,7 @@ export class MemoryStore implements LeaseStore {
     }
     const result = act();
     this.#roundTrips++;
+    this.#timer.add(0);
     this.#setHealth({ isConnected: true, endpoint: 'memory', error: undefined });
     await this.after(operation);
     return result;
