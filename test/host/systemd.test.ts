@@ -70,8 +70,8 @@ describe('the Debian package under systemd', function () {
   it('works with nothing but the powers that the unit leaves it', async () => {
     const pid = await machine.property('tsflanneld', 'MainPID');
     const { stdout: status } = await machine.run(['cat', `/proc/${pid}/status`]);
-    // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13, CAP_SYS_NICE bit 23; 2: a filter of system calls is in force.
-    assert.match(status, /^CapEff:\t0000000000803000$/m);
+    // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13, CAP_SYS_NICE bit 23, CAP_BPF bit 39; 2: a filter of system calls is in force.
+    assert.match(status, /^CapEff:\t0000008000803000$/m);
     assert.match(status, /^NoNewPrivs:\t1$/m);
     assert.match(status, /^Seccomp:\t2$/m);
     const { stdout: rules } = await machine.shell('iptables-save -t nat | grep -c FLANNEL-POSTRTG');
@@ -79,6 +79,8 @@ describe('the Debian package under systemd', function () {
     // Nice value and scheduling policy (SCHED_RR is 2) in proc_pid_stat(5).
     const { stdout: threads } = await machine.shell(`awk '$2 ~ /tunnel/ {print $19, $41}' /proc/${pid}/task/*/stat`);
     assert.match(threads, /^(-20 0|-?\d+ 2)$/m, 'the threads that carry packets do not run ahead of others');
+    const { stdout: device } = await machine.shell('ip -details link show flannel0');
+    assert.match(device, /numqueues 2 /, 'the program that chooses between two queues was refused');
     const journal = await machine.journal('tsflanneld');
     assert.doesNotMatch(journal, /EPERM|EROFS|EACCES|not permitted|portable tunnel/, journal);
   });
