@@ -93,7 +93,6 @@ export class EtcdClient {
   #login: Promise<Attempt<string | undefined>> | undefined;
   #health: StoreHealth = { isConnected: false, endpoint: undefined, error: undefined };
   readonly #roundTripTimer = new RoundTripTimer();
-  #roundTrips = 0;
   #failuresSinceAnswer = 0;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -111,7 +110,7 @@ export class EtcdClient {
   }
 
   get roundTrips(): number {
-    return this.#roundTrips;
+    return this.#roundTripTimer.count;
   }
 
   get roundTripTimes(): RoundTripTimes {
@@ -473,7 +472,6 @@ export class EtcdClient {
   }
 
   #noteAnswer(endpoint: Endpoint, tookMs: number): void {
-    this.#roundTrips++;
     this.#roundTripTimer.add(tookMs / 1000);
     this.#preferred = this.#endpoints.indexOf(endpoint);
     const before = this.#health;

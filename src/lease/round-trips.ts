@@ -11,13 +11,20 @@ export interface RoundTripTimes {
 /** Counts {@link RoundTripTimes}. */
 export class RoundTripTimer {
   readonly #buckets = new Array<number>(ROUND_TRIP_BOUNDS_SECONDS.length + 1).fill(0);
+  #count = 0;
   #sumSeconds = 0;
 
   add(seconds: number): void {
     const bucket = ROUND_TRIP_BOUNDS_SECONDS.findIndex((bound) => seconds <= bound);
     const index = bucket < 0 ? ROUND_TRIP_BOUNDS_SECONDS.length : bucket;
     this.#buckets[index] = (this.#buckets[index] ?? 0) + 1;
+    this.#count++;
     this.#sumSeconds += seconds;
+  }
+
+  /** How many times were added. */
+  get count(): number {
+    return this.#count;
   }
 
   get times(): RoundTripTimes {

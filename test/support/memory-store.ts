@@ -200,7 +200,6 @@ export class MemoryStore implements LeaseStore {
   before: (operation: string) => void | Promise<void> = () => {};
   /** Runs after each request was carried out; an error it throws stands for a lost answer. */
   after: (operation: string) => void | Promise<void> = () => {};
-  #roundTrips = 0;
   readonly #timer = new RoundTripTimer();
   #failures = 0;
   #isClosed = false;
@@ -388,7 +387,7 @@ export class MemoryStore implements LeaseStore {
 
   counters(): StoreCounters {
     const errors = this.#failures === 0 ? {} : { ERR_ETCD_UNAVAILABLE: this.#failures };
-    return { roundTrips: this.#roundTrips, roundTripTimes: this.#timer.times, errors, ...this.cluster.restarts };
+    return { roundTrips: this.#timer.count, roundTripTimes: this.#timer.times, errors, ...this.cluster.restarts };
   }
 
   networkChanged(): void {} // nothing is connected
@@ -413,7 +412,6 @@ export class MemoryStore implements LeaseStore {
       throw error;
     }
     const result = act();
-    this.#roundTrips++;
     this.#timer.add(0);
     this.#setHealth({ isConnected: true, endpoint: 'memory', error: undefined });
     await this.after(operation);
