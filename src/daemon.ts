@@ -1,4 +1,3 @@
-import { hostname } from 'node:os';
 import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
 import { backendFor } from './backend/registry.js';
 import type { Backend, HostFacts } from './backend/backend.js';
@@ -7,21 +6,18 @@ import type { DaemonOptions } from './config/flags.js';
 import type { NetworkConfig } from './config/network-config.js';
 import { versionText } from './config/version.js';
 import { HostFactsSource } from './daemon/host-facts.js';
-import { readHostIdentity } from './daemon/host-identity.js';
 import { NetworkSource } from './daemon/network-source.js';
 import { PassLoop } from './daemon/pass-loop.js';
 import { reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
-import { ProblemLog } from './daemon/problem-log.js';
+import type { DaemonParts } from './daemon/parts.js';
 import { describeDaemon } from './daemon/status.js';
 import { LingeringBackends } from './daemon/lingering.js';
 import { type SavedState, StateDirectory } from './daemon/saved-state.js';
-import { inheritedTunnels, storeTunnels } from './daemon/tunnel-store.js';
-import { openTunnelFor } from './dataplane/open.js';
+import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
-import { EtcdStore } from './etcd/store.js';
-import { Firewall, type FirewallSpec } from './firewall/firewall.js';
+import type { FirewallSpec } from './firewall/firewall.js';
 import { type Family, IpAddress } from './ip/address.js';
 import type { Prefix } from './ip/prefix.js';
 import { doesFit } from './lease/allocator.js';
@@ -29,26 +25,13 @@ import { HostAnnouncement } from './lease/host-announcement.js';
 import { LeaseKeeper } from './lease/keeper.js';
 import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
-import type { LeaseStore, Subscription } from './lease/store.js';
-import type { Logger } from './log.js';
-import { Netlink } from './netlink/netlink.js';
+import type { Subscription } from './lease/store.js';
 import type { DesiredState, RouteSpec } from './reconcile/desired.js';
-import { NetlinkKernel } from './reconcile/kernel.js';
 import { Reconciler } from './reconcile/reconciler.js';
-import { ObserveServer } from './observe/server.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
-import { ServiceManager, takeInheritedDescriptors } from './systemd/notify.js';
 import { netlinkHostNetwork } from './underlay/host-network.js';
 import type { Underlay } from './underlay/underlay.js';
 import { UnderlayWatcher } from './underlay/watcher.js';
-
-/** What the process gives its daemon. */
-export interface DaemonRuntime {
-  readonly log: Logger;
-  readonly clock: Clock;
-  readonly environment: Record<string, string | undefined>;
-  readonly pid: number;
-}
 
 /** How long the store may take to answer at start before the last known state is used instead. */
 const STORE_GRACE_MS = 1000;
@@ -79,16 +62,10 @@ const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
  * Errors: {@link start} throws what an operator has to change first: privileges, files, credentials, the interface.
  */
 export class Daemon implements StatusSource {
-  private readonly log: ProblemLog;
+  private readonly log: DaemonParts['log'];
   private readonly clock: Clock;
-  private readonly pid: number;
   private readonly startedAtMs: number;
-  private readonly service: ServiceManager;
-  private readonly store: LeaseStore;
-  private readonly netlink: Netlink;
-  private readonly kernel: NetlinkKernel;
   private readonly reconciler: Reconciler;
-  private readonly firewall: Firewall;
   private readonly stateDirectory: StateDirectory;
   private readonly overlay = new OverlayState();
   private readonly lingering: LingeringBackends;
@@ -97,14 +74,13 @@ export class Daemon implements StatusSource {
   private readonly skippedPeers: SkippedPeers;
   private readonly passes: PassLoop;
   private readonly announcement: HostAnnouncement;
-  private readonly inheritedDevice: string | undefined;
   private facts: HostFactsSource | undefined;
   private underlay: UnderlayWatcher | undefined;
   private underlayFamilies = '';
   private keeper: LeaseKeeper | undefined;
   private peers: PeerSet | undefined;
   private following: Subscription | undefined;
-  private server: ObserveServer | undefined;
+  private server: { close(): Promise<void> } | undefined;
 
   private saved: SavedState | undefined;
   private staleDevices: readonly string[] = [];
@@ -117,57 +93,32 @@ export class Daemon implements StatusSource {
   private hasToldReady = false;
   private failStart: (error: unknown) => void = () => {};
 
-  /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE`, `ERR_NETLINK` */
+  /** @param parts - the daemon's from now on: {@link stop} closes them. */
   constructor(
     private readonly options: DaemonOptions,
-    runtime: DaemonRuntime,
+    private readonly parts: DaemonParts,
   ) {
-    const { clock, environment, pid } = runtime;
-    const log = new ProblemLog(runtime.log, () => clock.wallMs());
+    const { clock, files, log, service, store } = parts;
     this.log = log;
-    this.pid = pid;
-    this.startedAtMs = clock.wallMs();
     this.clock = clock;
-    this.service = new ServiceManager({ environment, pid, clock, logger: log });
-    const inherited = inheritedTunnels(takeInheritedDescriptors(environment, pid));
-    [this.inheritedDevice] = inherited.keys();
-    this.store = new EtcdStore({
-      endpoints: options.etcdEndpoints.join(','),
-      prefix: options.etcdPrefix,
-      caFile: options.etcdCafile,
-      certFile: options.etcdCertfile,
-      keyFile: options.etcdKeyfile,
-      username: options.etcdUsername,
-      password: options.etcdPassword,
-      log,
-      clock,
-    });
-    this.netlink = Netlink.open({ clock });
-    this.kernel = new NetlinkKernel(clock);
+    this.startedAtMs = clock.wallMs();
     this.reconciler = new Reconciler({
-      kernel: this.kernel,
+      kernel: parts.kernel,
       clock,
       logger: log,
       instance: options.etcdPrefix.replace(/^\/+|\/+$/g, ''),
-      tunnels: {
-        open: openTunnelFor(options.datapath, log),
-        workers: options.udpWorkers,
-        disabledOffloads: options.disableOffloads,
-        inherited,
-      },
+      tunnels: parts.tunnels,
       onStatus: () => {
-        storeTunnels(this.service, this.reconciler.tunnels);
+        storeTunnels(service, this.reconciler.tunnels);
         this.tellReady();
       },
     });
-    this.firewall = new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 });
-    this.stateDirectory = new StateDirectory(options.stateDir, log, (ms, callback) => clock.after(ms, callback));
+    this.stateDirectory = new StateDirectory(options.stateDir, log, (ms, callback) => clock.after(ms, callback), files);
     this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
-    this.subnetFile = new SubnetFile(options.subnetFile, clock, log);
+    this.subnetFile = new SubnetFile(options.subnetFile, clock, log, files);
     this.skippedPeers = new SkippedPeers(log);
     this.passes = new PassLoop(clock, () => this.passAndReport());
-    const words = { hostName: hostname(), version: versionText() };
-    this.announcement = new HostAnnouncement({ store: this.store, clock, log, ...words });
+    this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
     this.lingering = new LingeringBackends(clock, () => this.passes.trigger());
   }
 
@@ -177,17 +128,17 @@ export class Daemon implements StatusSource {
    * @throws {@link OverlayError} `ERR_ETCD_AUTH`, `ERR_UNDERLAY`, `ERR_SUBNET_FILE`
    */
   async start(): Promise<void> {
-    const { healthzIp: ip, healthzPort: port, statusSocket } = this.options;
-    this.server = await ObserveServer.start({ ip, port, statusSocket, source: this, log: this.log, clock: this.clock });
+    const { hostIdentity: identity, netlink, observe, service, store, tunnels } = this.parts;
+    this.server = await observe?.(this);
     await this.subnetFile.load();
     this.facts = await HostFactsSource.open({
-      netlink: this.netlink,
-      tunDevice: this.inheritedDevice,
-      identity: await readHostIdentity(),
+      netlink,
+      tunDevice: [...(tunnels.inherited?.keys() ?? [])][0],
+      identity,
       onRoutesChanged: () => this.passes.trigger(),
     });
     this.saved = await this.stateDirectory.load();
-    this.service.status('waiting for etcd');
+    service.status('waiting for etcd');
     if (!(await this.hasStoreAnswered()) && this.saved !== undefined) {
       this.log.warn('etcd does not answer, going on with the last known configuration and peers', {
         count: this.saved.peers.length,
@@ -197,11 +148,11 @@ export class Daemon implements StatusSource {
     const failed = new Promise<never>((_resolve, reject) => {
       this.failStart = reject;
     });
-    this.following = this.store.followConfig((entry) => {
+    this.following = store.followConfig((entry) => {
       if (this.config.take(entry?.text)) this.passes.trigger();
     });
     this.passes.start();
-    this.service.startWatchdog(() => !this.isStopping);
+    service.startWatchdog(() => !this.isStopping);
     await Promise.race([failed, this.passes.settled()]);
     this.failStart = () => {};
   }
@@ -213,7 +164,8 @@ export class Daemon implements StatusSource {
   async stop(): Promise<void> {
     if (this.isStopping) return;
     this.isStopping = true;
-    this.service.stopping();
+    const { firewall, kernel, netlink, service, store } = this.parts;
+    service.stopping();
     this.lingering.close();
     this.following?.close();
     this.underlay?.close();
@@ -222,20 +174,22 @@ export class Daemon implements StatusSource {
     this.peers?.close();
     await this.keeper?.close();
     await this.stateDirectory.flush();
-    await this.firewall.close();
+    await firewall.close();
     await this.reconciler.close();
-    this.kernel.close();
-    await this.store.close();
+    kernel.close();
+    await store.close();
     await this.server?.close();
-    this.netlink.close();
-    this.service.close();
+    netlink.close();
+    service.close();
   }
 
   /** The daemon's account of itself. */
   status(): DaemonStatus {
+    const { deviceCounters, firewall, hostName, netlink, pid, store } = this.parts;
     return describeDaemon({
       clock: this.clock,
-      pid: this.pid,
+      pid,
+      hostName,
       startedAtMs: this.startedAtMs,
       notReadyBecause: this.reasonsNotReady(),
       network: this.config.network,
@@ -246,11 +200,12 @@ export class Daemon implements StatusSource {
       overlay: this.result,
       peers: this.peers?.peers ?? [],
       peerSet: this.peers,
-      netlink: this.netlink,
+      netlink,
+      deviceCounters,
       reconciler: this.reconciler,
       disabledOffloads: this.options.disableOffloads,
-      firewall: this.firewall,
-      store: this.store,
+      firewall,
+      store,
       subnetFile: this.subnetFile.status,
       dockerHint: this.subnetFile.dockerHint,
       problems: this.log.problems,
@@ -274,7 +229,7 @@ export class Daemon implements StatusSource {
   /** @throws {@link OverlayError} `ERR_ETCD_AUTH`: no retry can mend wrong credentials. */
   private async hasStoreAnswered(): Promise<boolean> {
     const deadline = new AbortController();
-    const answer = this.store.readConfig(deadline.signal).then(
+    const answer = this.parts.store.readConfig(deadline.signal).then(
       () => true,
       (error: unknown) => {
         if (isOverlayError(error, 'ERR_ETCD_AUTH')) throw error;
@@ -335,9 +290,7 @@ export class Daemon implements StatusSource {
     await this.desire(network, facts, own, this.peers?.peers ?? peers);
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
       // Peers send the new way as soon as they see the lease: receive that way first.
-      await this.reconciler.whenConverged(AbortSignal.timeout(CONVERGE_TIMEOUT_MS)).catch(() => {
-        this.log.warn('kernel state not complete, publishing the lease all the same', { backend: network.backendType });
-      });
+      await this.waitForKernel(network);
     }
     this.publishedBackend = network.backendType;
     this.keeper?.publish(attributes);
@@ -359,12 +312,12 @@ export class Daemon implements StatusSource {
     if (this.underlay !== undefined && this.underlayFamilies === families.join()) return this.underlay;
     const { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6 } = this.options;
     const watcher = await UnderlayWatcher.start({
-      source: netlinkHostNetwork(this.netlink),
+      source: netlinkHostNetwork(this.parts.netlink),
       request: { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6, families },
       clock: this.clock,
       logger: this.log,
       onChange: (state) => {
-        if (state.isUsable) this.store.networkChanged();
+        if (state.isUsable) this.parts.store.networkChanged();
         this.passes.trigger();
       },
     });
@@ -379,7 +332,11 @@ export class Daemon implements StatusSource {
       this.keeper.setNetwork(network);
       return;
     }
-    const { store, clock, log } = this;
+    const {
+      clock,
+      log,
+      parts: { store },
+    } = this;
     this.keeper = new LeaseKeeper({
       store,
       clock,
@@ -457,26 +414,39 @@ export class Daemon implements StatusSource {
     const text = JSON.stringify(spec);
     if (text === this.lastFirewall) return;
     this.lastFirewall = text;
-    await this.firewall.apply(spec).catch((error: unknown) => {
+    await this.parts.firewall.apply(spec).catch((error: unknown) => {
       // It looks again by itself; packets go on without the rules meanwhile.
       this.log.error('traffic rules not in place, trying again', { error });
     });
   }
 
+  /** The clock holds on to the deadline: a timer that only a signal refers to may be collected before it fires. */
+  private async waitForKernel({ backendType }: NetworkConfig): Promise<void> {
+    const deadline = new AbortController();
+    const cancel = this.clock.after(CONVERGE_TIMEOUT_MS, () => deadline.abort());
+    try {
+      await this.reconciler.whenConverged(deadline.signal);
+    } catch {
+      this.log.warn('kernel state not complete, publishing the lease all the same', { backend: backendType });
+    } finally {
+      cancel();
+    }
+  }
+
   private tellReady(): void {
     const reasons = this.reasonsNotReady();
     if (reasons.length > 0) {
-      this.service.status(reasons.join('; '));
+      this.parts.service.status(reasons.join('; '));
       return;
     }
     const lease = this.keeper?.lease;
     const status = `lease ${lease?.subnet.toString() ?? ''}, ${this.peers?.peers.length ?? 0} peers`;
     if (this.hasToldReady) {
-      this.service.status(status);
+      this.parts.service.status(status);
       return;
     }
     this.hasToldReady = true;
-    this.service.ready(status);
+    this.parts.service.ready(status);
     this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.config.network?.backendType });
   }
 }

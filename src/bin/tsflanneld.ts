@@ -5,6 +5,7 @@ import { formatHelp } from '../config/help.js';
 import { versionText } from '../config/version.js';
 import { Daemon } from '../daemon.js';
 import { requirePrivileges } from '../daemon/privileges.js';
+import { systemParts } from '../daemon/system-parts.js';
 import { describeError } from '../errors.js';
 import { createLogger } from '../log.js';
 
@@ -27,7 +28,9 @@ async function main(): Promise<number> {
   });
   try {
     requirePrivileges();
-    const daemon = new Daemon(options, { log, clock: systemClock, environment: process.env, pid: process.pid });
+    const { env: environment, pid } = process;
+    const parts = await systemParts(options, { log, clock: systemClock, environment, pid });
+    const daemon = new Daemon(options, parts);
     const failed = daemon.start().then(
       () => new Promise<never>(() => {}),
       async (error: unknown) => {

@@ -4,10 +4,10 @@ import { type MacAddress, parseMac } from '../ip/mac.js';
 import type { Prefix } from '../ip/prefix.js';
 import { RTPROT } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
-import type { NetlinkEvent, NetlinkMonitor } from '../netlink/monitor.js';
-import type { Netlink } from '../netlink/netlink.js';
+import type { NetlinkEvent } from '../netlink/monitor.js';
 import { ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { ALIAS_PREFIX } from '../reconcile/ownership.js';
+import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 import { deriveMac } from './host-identity.js';
 import { OnLinkCache } from './on-link.js';
@@ -24,10 +24,10 @@ const FLANNEL_DEVICE = /^flannel(-v6)?\.(\d+|ipip)$/;
 export class HostFactsSource {
   private readonly onLink: OnLinkCache;
   private current: HostFacts | undefined;
-  private monitor: NetlinkMonitor | undefined;
+  private monitor: { close(): void } | undefined;
 
   private constructor(
-    private readonly netlink: Netlink,
+    private readonly netlink: HostNetlink,
     private readonly tunDevice: string,
     private readonly macs: ReadonlyMap<string, MacAddress>,
     private readonly identity: string,
@@ -45,7 +45,7 @@ export class HostFactsSource {
    * @param options.identity - of the host, for MAC addresses.
    */
   static async open(options: {
-    readonly netlink: Netlink;
+    readonly netlink: HostNetlink;
     readonly tunDevice: string | undefined;
     readonly identity: string;
     readonly onRoutesChanged: () => void;

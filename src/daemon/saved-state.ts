@@ -1,11 +1,10 @@
-import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { describeError } from '../errors.js';
 import type { Lease } from '../lease/lease.js';
 import { decodePeerCache, encodePeerCache } from '../lease/peers.js';
 import type { Logger } from '../log.js';
-import { writeFileAtomically } from '../sys/atomic-file.js';
+import { type TextFiles, systemFiles } from '../sys/text-files.js';
 
 /** What the daemon knew last, enough to carry packets while the store is away. */
 export interface SavedState {
@@ -39,13 +38,14 @@ export class StateDirectory {
     private readonly directory: string,
     private readonly log: Logger,
     private readonly after: (ms: number, callback: () => void) => () => void,
+    private readonly files: TextFiles = systemFiles,
   ) {}
 
   /** What an earlier process saved, undefined if it is not all there and valid. */
   async load(): Promise<SavedState | undefined> {
     try {
       const [config, own, peers] = await Promise.all(
-        Object.values(FILES).map((name) => readFile(path.join(this.directory, name), 'utf8')),
+        Object.values(FILES).map((name) => this.files.read(path.join(this.directory, name))),
       );
       parseNetworkConfig(config ?? '');
       const [lease] = decodePeerCache(own ?? '');
@@ -83,7 +83,7 @@ export class StateDirectory {
     try {
       for (const [name, text] of Object.entries(texts)) {
         if (this.written.get(name) === text) continue;
-        await writeFileAtomically(path.join(this.directory, name), text, 0o600);
+        await this.files.write(path.join(this.directory, name), text, 0o600);
         this.written.set(name, text);
       }
       this.hasFailed = false;

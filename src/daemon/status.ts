@@ -1,17 +1,15 @@
-import { hostname } from 'node:os';
 import type { OverlayResult } from '../backend/overlay-state.js';
 import type { Clock } from '../clock.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import { versionText } from '../config/version.js';
 import type { Offload, Tunnel, TunnelPeerCounters } from '../dataplane/tunnel.js';
 import { describeError } from '../errors.js';
-import type { Firewall } from '../firewall/firewall.js';
+import type { RuleKeeper } from '../firewall/firewall.js';
 import type { LeaseKeeper } from '../lease/keeper.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import type { PeerSet } from '../lease/peers.js';
 import type { LeaseStore } from '../lease/store.js';
-import { type DeviceCounters, readDeviceCounters } from '../netlink/device-counters.js';
-import type { Netlink } from '../netlink/netlink.js';
+import type { DeviceCounters } from '../netlink/device-counters.js';
 import {
   type DaemonStatus,
   type DeviceStatus,
@@ -25,6 +23,7 @@ import {
   type UnderlayStatus,
 } from '../observe/status.js';
 import type { Reconciler } from '../reconcile/reconciler.js';
+import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 import type { LoggedProblem } from './problem-log.js';
 
@@ -32,6 +31,7 @@ import type { LoggedProblem } from './problem-log.js';
 export interface StatusParts {
   readonly clock: Clock;
   readonly pid: number;
+  readonly hostName: string;
   readonly startedAtMs: number;
   readonly notReadyBecause: readonly string[];
   readonly network: NetworkConfig | undefined;
@@ -42,10 +42,11 @@ export interface StatusParts {
   readonly overlay: OverlayResult | undefined;
   readonly peers: readonly Lease[];
   readonly peerSet: PeerSet | undefined;
-  readonly netlink: Netlink;
+  readonly netlink: HostNetlink;
+  readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   readonly reconciler: Reconciler;
   readonly disabledOffloads: readonly Offload[];
-  readonly firewall: Firewall;
+  readonly firewall: RuleKeeper;
   readonly store: LeaseStore;
   readonly subnetFile: SubnetFileStatus;
   readonly dockerHint: string | undefined;
@@ -60,7 +61,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
   return {
     statusVersion: STATUS_VERSION,
     version: versionText(),
-    hostName: hostname(),
+    hostName: parts.hostName,
     pid: parts.pid,
     startedAt: new Date(parts.startedAtMs).toISOString(),
     uptimeSeconds: (clock.wallMs() - parts.startedAtMs) / 1000,
@@ -173,8 +174,8 @@ const NO_COUNTERS: DeviceCounters = {
   txDropped: 0,
 };
 
-function describeDevices({ overlay, netlink }: StatusParts): DeviceStatus[] {
-  const counters = readDeviceCounters();
+function describeDevices({ overlay, netlink, deviceCounters }: StatusParts): DeviceStatus[] {
+  const counters = deviceCounters();
   return (overlay?.base.links ?? []).flatMap(({ name }) => {
     const link = netlink.links.get(name);
     if (link === undefined) return [];

@@ -10,6 +10,7 @@ import { describeError } from '../errors.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { LeaseSubnets } from '../lease/lease.js';
 import type { Logger } from '../log.js';
+import { type TextFiles, systemFiles } from '../sys/text-files.js';
 
 /** Docker reads its bridge's address and MTU at its start only. */
 const RESTART_DOCKER = 'systemctl restart docker';
@@ -34,6 +35,7 @@ export class SubnetFile {
     readonly path: string,
     private readonly clock: Clock,
     private readonly log: Logger,
+    private readonly files: TextFiles = systemFiles,
   ) {}
 
   /**
@@ -42,7 +44,7 @@ export class SubnetFile {
    * @throws {@link OverlayError} `ERR_SUBNET_FILE`
    */
   async load(): Promise<void> {
-    this.previous = (await readSubnetEnv(this.path)) ?? NOTHING;
+    this.previous = (await readSubnetEnv(this.path, this.files)) ?? NOTHING;
     for (const detail of this.previous.problems) {
       this.log.warn('value in subnet file ignored', { file: this.path, detail });
     }
@@ -87,7 +89,7 @@ export class SubnetFile {
     const text = formatSubnetEnv(env);
     if (text === this.written?.text) return;
     try {
-      await writeSubnetEnv(this.path, env);
+      await writeSubnetEnv(this.path, env, this.files);
     } catch (error) {
       this.error = describeError(error);
       throw error;

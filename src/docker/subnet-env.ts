@@ -1,10 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { OverlayError, describeError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LeaseSubnets } from '../lease/lease.js';
 import type { NetworkConfig } from '../config/network-config.js';
-import { writeFileAtomically } from '../sys/atomic-file.js';
+import { type TextFiles, systemFiles } from '../sys/text-files.js';
 import { parseEnvFile } from './env-file.js';
 
 /** What Docker and the CNI plugin are told. */
@@ -44,9 +43,9 @@ function familyLines(name: string, network: Prefix | undefined, subnet: Prefix |
  *
  * @throws {@link OverlayError} `ERR_SUBNET_FILE`
  */
-export async function writeSubnetEnv(file: string, env: SubnetEnv): Promise<void> {
+export async function writeSubnetEnv(file: string, env: SubnetEnv, files: TextFiles = systemFiles): Promise<void> {
   try {
-    await writeFileAtomically(file, formatSubnetEnv(env));
+    await files.write(file, formatSubnetEnv(env));
   } catch (cause) {
     // Node adds ", open '…'" with the name of the temporary file: another text at each attempt, and so another log line.
     const reason = describeError(cause).replace(/, \w+ '.*$/s, '');
@@ -100,9 +99,12 @@ export function parseSubnetEnv(text: string): PreviousSubnetEnv {
  * @returns undefined if there is no such file.
  * @throws {@link OverlayError} `ERR_SUBNET_FILE` if it cannot be read.
  */
-export async function readSubnetEnv(file: string): Promise<PreviousSubnetEnv | undefined> {
+export async function readSubnetEnv(
+  file: string,
+  files: TextFiles = systemFiles,
+): Promise<PreviousSubnetEnv | undefined> {
   try {
-    return parseSubnetEnv(await readFile(file, 'utf8'));
+    return parseSubnetEnv(await files.read(file));
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw new OverlayError('ERR_SUBNET_FILE', `cannot read ${file}: ${describeError(cause)}`, {

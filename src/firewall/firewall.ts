@@ -37,6 +37,19 @@ export interface FirewallStatus {
   readonly lastError: string | undefined;
 }
 
+/** Whoever puts the rules in place and looks after them; {@link Firewall} is the one of this host. */
+export interface RuleKeeper {
+  /**
+   * Makes the packet filter what it should be.
+   *
+   * @throws {@link OverlayError} `ERR_FIREWALL`; it is tried again without being asked.
+   */
+  apply(spec: FirewallSpec): Promise<void>;
+  status(): FirewallStatus;
+  /** Stops looking after the rules and leaves them in place. Idempotent. */
+  close(): Promise<void>;
+}
+
 /** What a {@link Firewall} works with. */
 export interface FirewallOptions {
   readonly log: Logger;
@@ -73,7 +86,7 @@ const QUARREL_MS = 15_000;
  * Errors: `ERR_FIREWALL`. A failed {@link apply} is tried again at every look, so the caller may go on.
  * Counters: repairs by kind, in {@link status}.
  */
-export class Firewall {
+export class Firewall implements RuleKeeper {
   private readonly log: Logger;
   private readonly clock: Clock;
   private readonly resyncMs: number;

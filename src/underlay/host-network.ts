@@ -1,16 +1,26 @@
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
-import type { NetlinkEvent } from '../netlink/monitor.js';
+import type { NetlinkEvent, NetlinkTopic } from '../netlink/monitor.js';
 import type { Netlink } from '../netlink/netlink.js';
 import type { RouteInfo } from '../netlink/route.js';
 import type { DefaultRoute, HostNetwork } from './select.js';
 import type { HostNetworkSource } from './watcher.js';
+
+/** What is read of the host's own network, which others configure; {@link Netlink} is the real one. */
+export interface HostNetlink {
+  readonly links: Pick<Netlink['links'], 'list' | 'get'>;
+  readonly addresses: Pick<Netlink['addresses'], 'list'>;
+  readonly routes: Pick<Netlink['routes'], 'list' | 'lookup'>;
+  /** Follows changes until what it returns is closed, which is up to the caller. */
+  subscribe(topics: readonly NetlinkTopic[], onEvent: (event: NetlinkEvent) => void): { close(): void };
+  close(): void;
+}
 
 /**
  * The host's network as the kernel tells it.
  *
  * @param netlink - must stay open as long as the source is used.
  */
-export function netlinkHostNetwork(netlink: Netlink): HostNetworkSource {
+export function netlinkHostNetwork(netlink: HostNetlink): HostNetworkSource {
   return {
     async read({ withRoutes }): Promise<HostNetwork> {
       const links = await netlink.links.list();
@@ -40,7 +50,7 @@ export function netlinkHostNetwork(netlink: Netlink): HostNetworkSource {
   };
 }
 
-async function listDefaultRoutes(netlink: Netlink): Promise<readonly DefaultRoute[]> {
+async function listDefaultRoutes(netlink: HostNetlink): Promise<readonly DefaultRoute[]> {
   const routes = [
     ...(await netlink.routes.list({ family: 4, table: RT_TABLE_MAIN })),
     ...(await netlink.routes.list({ family: 6, table: RT_TABLE_MAIN })),

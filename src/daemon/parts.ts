@@ -1,0 +1,35 @@
+import type { Clock } from '../clock.js';
+import type { RuleKeeper } from '../firewall/firewall.js';
+import type { LeaseStore } from '../lease/store.js';
+import type { DeviceCounters } from '../netlink/device-counters.js';
+import type { StatusSource } from '../observe/status.js';
+import type { Kernel } from '../reconcile/kernel.js';
+import type { TunnelSettings } from '../reconcile/tunnels.js';
+import type { TextFiles } from '../sys/text-files.js';
+import type { ServiceManager } from '../systemd/notify.js';
+import type { HostNetlink } from '../underlay/host-network.js';
+import type { ProblemLog } from './problem-log.js';
+
+/** Everything through which a daemon touches the world; with other parts a whole daemon runs without one. */
+export interface DaemonParts {
+  readonly log: ProblemLog;
+  /** The only time and chance that the daemon has. */
+  readonly clock: Clock;
+  readonly pid: number;
+  readonly hostName: string;
+  /** Stays the same on this host over reboots and differs between hosts. */
+  readonly hostIdentity: string;
+  readonly store: LeaseStore;
+  /** The host's own devices, addresses and routes, which the daemon only reads. */
+  readonly netlink: HostNetlink;
+  /** What the overlay consists of, which the daemon makes. */
+  readonly kernel: Kernel;
+  readonly tunnels: TunnelSettings;
+  readonly firewall: RuleKeeper;
+  /** Where subnet file and saved state lie. */
+  readonly files: TextFiles;
+  readonly service: ServiceManager;
+  readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
+  /** Begins to answer questions about the daemon; without it nobody can ask. */
+  readonly observe?: (source: StatusSource) => Promise<{ close(): Promise<void> }>;
+}

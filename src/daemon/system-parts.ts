@@ -1,0 +1,68 @@
+import { hostname } from 'node:os';
+import type { Clock } from '../clock.js';
+import type { DaemonOptions } from '../config/flags.js';
+import { openTunnelFor } from '../dataplane/open.js';
+import { EtcdStore } from '../etcd/store.js';
+import { Firewall } from '../firewall/firewall.js';
+import type { Logger } from '../log.js';
+import { readDeviceCounters } from '../netlink/device-counters.js';
+import { Netlink } from '../netlink/netlink.js';
+import { ObserveServer } from '../observe/server.js';
+import { NetlinkKernel } from '../reconcile/kernel.js';
+import { systemFiles } from '../sys/text-files.js';
+import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
+import { readHostIdentity } from './host-identity.js';
+import type { DaemonParts } from './parts.js';
+import { ProblemLog } from './problem-log.js';
+import { inheritedTunnels } from './tunnel-store.js';
+
+/** What the process gives its daemon. */
+export interface DaemonRuntime {
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** Variables of the service manager are taken out of it. */
+  readonly environment: Record<string, string | undefined>;
+  readonly pid: number;
+}
+
+/**
+ * The parts of a daemon on this host: etcd, the kernel of this network namespace, its packet filter and files.
+ *
+ * @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE`, `ERR_NETLINK`
+ */
+export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime): Promise<DaemonParts> {
+  const { clock, environment, pid } = runtime;
+  const log = new ProblemLog(runtime.log, () => clock.wallMs());
+  const { healthzIp: ip, healthzPort: port, statusSocket } = options;
+  return {
+    log,
+    clock,
+    pid,
+    hostName: hostname(),
+    hostIdentity: await readHostIdentity(),
+    service: new ServiceManager({ environment, pid, clock, logger: log }),
+    tunnels: {
+      open: openTunnelFor(options.datapath, log),
+      workers: options.udpWorkers,
+      disabledOffloads: options.disableOffloads,
+      inherited: inheritedTunnels(takeInheritedDescriptors(environment, pid)),
+    },
+    store: new EtcdStore({
+      endpoints: options.etcdEndpoints.join(','),
+      prefix: options.etcdPrefix,
+      caFile: options.etcdCafile,
+      certFile: options.etcdCertfile,
+      keyFile: options.etcdKeyfile,
+      username: options.etcdUsername,
+      password: options.etcdPassword,
+      log,
+      clock,
+    }),
+    netlink: Netlink.open({ clock }),
+    kernel: new NetlinkKernel(clock),
+    firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
+    files: systemFiles,
+    deviceCounters: readDeviceCounters,
+    observe: (source) => ObserveServer.start({ ip, port, statusSocket, source, log, clock }),
+  };
+}
