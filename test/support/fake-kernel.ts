@@ -11,6 +11,12 @@ import { ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
 import type { Kernel, KernelSubscription } from '../../src/reconcile/kernel.js';
 import type { Operation } from '../../src/reconcile/operation.js';
 
+/** Somebody who follows changes, with those that were not delivered yet. */
+interface Listener {
+  readonly onEvent: (event: NetlinkEvent) => void;
+  queue: NetlinkEvent[];
+}
+
 /**
  * A kernel in memory, as far as the reconciler sees one: what exists already cannot be added, what does not exist
  * cannot be changed, devices take along what lies on them, and IPv4 routes vanish with them without an event.
@@ -33,8 +39,7 @@ export class FakeKernel implements Kernel {
   /** Makes listing fail. */
   isUnreadable = false;
   private lastIndex = 0;
-  private queue: NetlinkEvent[] = [];
-  private listener: ((event: NetlinkEvent) => void) | undefined;
+  private readonly listeners = new Set<Listener>();
 
   // What the reconciler uses
 
@@ -78,20 +83,20 @@ export class FakeKernel implements Kernel {
   }
 
   subscribe(onEvent: (event: NetlinkEvent) => void): KernelSubscription {
-    this.listener = onEvent;
+    const listener: Listener = { onEvent, queue: [] };
+    this.listeners.add(listener);
     return {
       drain: () => {
-        this.deliver();
+        this.deliverTo(listener);
       },
       close: () => {
-        this.listener = undefined;
+        this.listeners.delete(listener);
       },
     };
   }
 
-  close(): void {
-    this.listener = undefined;
-  }
+  /** Ends what one user of the kernel has open; the state stays, as others use it too. */
+  close(): void {}
 
   apply(operation: Operation, indexOf: (device: string) => number): void {
     const errno = this.refuse(operation);
@@ -133,16 +138,12 @@ export class FakeKernel implements Kernel {
 
   /** Delivers the events that wait. Called by itself a turn after they came up. */
   deliver(): void {
-    while (this.listener !== undefined && this.queue.length > 0) {
-      const events = this.queue;
-      this.queue = [];
-      for (const event of events) this.listener(event);
-    }
+    for (const listener of [...this.listeners]) this.deliverTo(listener);
   }
 
   /** Loses the events that wait, as the kernel does when the receive buffer is full. */
   loseEvents(): void {
-    this.queue = [];
+    for (const listener of this.listeners) listener.queue = [];
     this.emit({ type: 'resync' });
   }
 
@@ -343,13 +344,22 @@ export class FakeKernel implements Kernel {
   }
 
   private emit(event: NetlinkEvent): void {
-    if (this.listener === undefined) return;
-    if (this.queue.length === 0) {
-      setImmediate(() => {
-        this.deliver();
-      });
+    for (const listener of this.listeners) {
+      if (listener.queue.length === 0) {
+        setImmediate(() => {
+          this.deliverTo(listener);
+        });
+      }
+      listener.queue.push(event);
     }
-    this.queue.push(event);
+  }
+
+  private deliverTo(listener: Listener): void {
+    while (this.listeners.has(listener) && listener.queue.length > 0) {
+      const events = listener.queue;
+      listener.queue = [];
+      for (const event of events) listener.onEvent(event);
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
 import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
 import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
+import { FakeTunnel } from '../../support/fake-tunnel.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
 const SCOPE = { scope: [net('10.0.0.0/11')] };
@@ -62,32 +63,6 @@ function tunnelState(more: Partial<TunnelSpec> = {}): DesiredState {
   };
 }
 
-/** A tunnel that has a device and otherwise does nothing. */
-class FakeTunnel {
-  isClosed = false;
-  readonly specs: TunnelSpec[];
-
-  constructor(
-    readonly options: TunnelOptions,
-    private readonly kernel: FakeKernel,
-    readonly index: number,
-  ) {
-    this.specs = [options.spec];
-  }
-
-  update(spec: TunnelSpec): boolean {
-    if (spec.port !== this.options.spec.port) return false;
-    this.specs.push(spec);
-    return true;
-  }
-
-  close(): Promise<void> {
-    if (!this.isClosed && this.kernel.links.has(this.index)) this.kernel.delLink(this.index);
-    this.isClosed = true;
-    return Promise.resolve();
-  }
-}
-
 class Rig {
   readonly kernel = new FakeKernel();
   readonly clock = new FakeClock();
@@ -127,10 +102,9 @@ class Rig {
     if (this.tunnelError !== undefined) {
       return Promise.reject(new OverlayError(this.tunnelError, 'cannot open tunnel flannel0: EADDRINUSE'));
     }
-    const { index } = this.kernel.addLink({ name: options.spec.device, kind: 'tun', mtu: 1500 });
-    const tunnel = new FakeTunnel(options, this.kernel, index);
+    const tunnel = FakeTunnel.open(options, this.kernel);
     this.tunnels.push(tunnel);
-    return Promise.resolve(tunnel as unknown as Tunnel);
+    return Promise.resolve(tunnel);
   }
 }
 

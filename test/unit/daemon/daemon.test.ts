@@ -1,0 +1,207 @@
+import assert from 'node:assert/strict';
+import { decodeAttributes } from '../../../src/lease/attributes.js';
+import { ip, net } from '../../support/builders.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { MemoryCluster } from '../../support/memory-store.js';
+import { canReach, obstacle } from '../../support/reach.js';
+import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
+
+const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
+
+function config(type: string, more: Readonly<Record<string, unknown>> = {}): string {
+  return JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type, ...more } });
+}
+
+describe('Daemon', () => {
+  let clock: FakeClock;
+  let cluster: MemoryCluster;
+  let daemons: TestDaemon[];
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    cluster = new MemoryCluster(clock);
+    daemons = [];
+  });
+
+  afterEach(async () => {
+    for (const daemon of daemons) await stop(daemon);
+  });
+
+  const configure = (text: string): void => cluster.write([{ key: 'config', text }]);
+
+  const host = (number: number, flags: readonly string[] = []): TestDaemon => {
+    const daemon = new TestDaemon({ clock, cluster, number, flags });
+    daemons.push(daemon);
+    return daemon;
+  };
+
+  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
+    const all = Promise.all(started.map((daemon) => daemon.start()));
+    await clock.advance(3000);
+    await all;
+  };
+
+  const stop = async (daemon: TestDaemon): Promise<void> => {
+    const stopped = daemon.stop();
+    await clock.advance(6000);
+    await stopped;
+  };
+
+  const assertReach = (...all: readonly TestDaemon[]): void => {
+    for (const { host: from } of all) {
+      for (const { host: to } of all) if (from !== to) assert.equal(obstacle(from, to), undefined);
+    }
+  };
+
+  const published = ({ subnet }: TestDaemon): ReturnType<typeof decodeAttributes> => {
+    const entry = cluster.read(`subnets/${subnet?.replace('/', '-') ?? ''}`);
+    assert.ok(entry, `no lease of ${String(subnet)}`);
+    return decodeAttributes(entry.text);
+  };
+
+  for (const type of BACKENDS) {
+    describe(`with ${type}`, () => {
+      beforeEach(() => configure(config(type)));
+
+      it('gets ready: lease, subnet file, rules and kernel state', async () => {
+        const a = host(1);
+        await start(a);
+        assert.deepEqual(a.daemon.status().notReadyBecause, []);
+        assert.equal(a.log.find(/^ready$/).length, 1);
+        assert.equal(published(a).publicIp.toString(), '192.0.2.2');
+        const subnet = a.subnet?.replace('.0/24', '.1/24') ?? '';
+        assert.match(a.host.files.texts.get(SUBNET_FILE) ?? '', new RegExp(`^FLANNEL_SUBNET=${subnet}$`, 'm'));
+        assert.equal(a.host.firewall.spec?.networks[0]?.subnet.toString(), a.subnet);
+      });
+
+      it('reaches a host that joins, and no longer one whose lease is gone', async () => {
+        const [a, b] = [host(1), host(2)];
+        await start(a);
+        assert.equal(canReach(a.host, b.host), false);
+        await start(b);
+        assertReach(a, b);
+        const key = `subnets/${b.subnet?.replace('/', '-') ?? ''}`;
+        await stop(b);
+        cluster.write([{ key }]);
+        await clock.advance(3000);
+        assert.equal(canReach(a.host, b.host), false);
+        assert.equal(a.daemon.status().peers.length, 0);
+      });
+
+      it('publishes its lease anew when the address of the host changes, and is reached there', async () => {
+        const [a, b] = [host(1), host(2)];
+        await start(a, b);
+        const { subnet } = b;
+        b.host.renumber(ip('192.0.2.77'));
+        assert.equal(canReach(a.host, b.host), false);
+        await clock.advance(3000);
+        assert.equal(b.subnet, subnet);
+        assert.equal(published(b).publicIp.toString(), '192.0.2.77');
+        assertReach(a, b);
+      });
+
+      it('keeps lease and kernel state over a restart', async () => {
+        const [a, b] = [host(1), host(2)];
+        await start(a, b);
+        const { subnet } = a;
+        await stop(a);
+        const stayed = type !== 'udp'; // the TUN ends with its process
+        assert.equal(canReach(a.host, b.host), stayed);
+        await start(a);
+        assert.equal(a.subnet, subnet);
+        assertReach(a, b);
+        assert.equal(cluster.list('subnets/').length, 2);
+      });
+
+      it('goes on with the saved configuration and peers while the store is away at its start', async () => {
+        const [a, b] = [host(1), host(2)];
+        await start(a, b);
+        await stop(a);
+        a.host.forgetRoutes(net('10.5.0.0/16'));
+        assert.equal(canReach(a.host, b.host), false);
+        cluster.setDown(true);
+        await start(a);
+        assert.equal(obstacle(a.host, b.host), undefined);
+        assert.equal(a.isReady, false, 'nobody has confirmed the lease');
+        assert.equal(a.log.find(/etcd does not answer, going on with the last known/).length, 1);
+        cluster.setDown(false);
+        await clock.advance(60_000);
+        assert.deepEqual(a.daemon.status().notReadyBecause, []);
+      });
+    });
+  }
+
+  for (const [from, to] of [
+    ['udp', 'vxlan'],
+    ['vxlan', 'host-gw'],
+    ['host-gw', 'udp'],
+  ] as const) {
+    it(`follows a change of the backend from ${from} to ${to}`, async () => {
+      configure(config(from));
+      const [a, b] = [host(1), host(2)];
+      await start(a, b);
+      const { subnet } = a;
+      configure(config(to));
+      await clock.advance(3000);
+      assertReach(a, b);
+      assert.deepEqual(a.daemon.status().backends, [to]);
+      assert.equal(published(a).backendType, to === 'udp' ? '' : to);
+      assert.equal(a.subnet, subnet);
+    });
+  }
+
+  it('publishes a new backend after a while although the kernel refuses its device', async () => {
+    configure(config('host-gw'));
+    const a = host(1);
+    await start(a);
+    a.host.kernel.refuse = (operation) => (operation.key.includes('flannel.1') ? 'EOPNOTSUPP' : undefined);
+    configure(config('vxlan'));
+    await clock.advance(4000);
+    assert.equal(published(a).backendType, 'host-gw', 'the peers must not send to what is not there');
+    await clock.advance(2000);
+    assert.equal(published(a).backendType, 'vxlan');
+    assert.equal(a.log.find(/publishing the lease all the same/).length, 1);
+    assert.equal(a.isReady, false);
+  });
+
+  it('waits for a store that has never answered', async () => {
+    configure(config('vxlan'));
+    cluster.setDown(true);
+    const a = host(1);
+    await start(a);
+    assert.equal(a.isReady, false);
+    assert.equal(a.host.files.texts.size, 0);
+    cluster.setDown(false);
+    await clock.advance(3000);
+    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+  });
+
+  it('goes on without rules that cannot be written, and says so', async () => {
+    configure(config('vxlan'));
+    const [a, b] = [host(1), host(2)];
+    a.host.firewall.isRefusing = true;
+    await start(a, b);
+    assertReach(a, b);
+    assert.equal(a.log.find(/traffic rules not in place/).length, 1);
+  });
+
+  it('does not get ready while the subnet file cannot be written, and tries again', async () => {
+    configure(config('vxlan'));
+    const a = host(1);
+    a.host.files.writeErrno = 'EROFS';
+    await start(a);
+    assert.equal(a.isReady, false);
+    a.host.files.writeErrno = undefined;
+    await clock.advance(3000);
+    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+  });
+
+  it('leaves no timer behind', async () => {
+    configure(config('udp'));
+    const a = host(1);
+    await start(a);
+    await stop(a);
+    const ttls = cluster.ttlCount;
+    assert.equal(clock.pending, ttls, 'timers other than those of the store');
+  });
+});
