@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
 import { ip, net } from '../../support/builders.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import { FakeClock, settle } from '../../support/fake-clock.js';
 import { MemoryCluster } from '../../support/memory-store.js';
 import { canReach, obstacle } from '../../support/reach.js';
 import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
@@ -196,12 +196,27 @@ describe('Daemon', () => {
     assert.deepEqual(a.daemon.status().notReadyBecause, []);
   });
 
-  it('leaves no timer behind', async () => {
+  it('takes the subnet of its subnet file again when its lease is gone', async () => {
+    configure(config('vxlan'));
+    const a = host(1);
+    await start(a);
+    const { subnet } = a;
+    await stop(a);
+    cluster.write([{ key: `subnets/${subnet?.replace('/', '-') ?? ''}` }]);
+    await start(a);
+    assert.equal(a.subnet, subnet);
+  });
+
+  it('ends without time passing, whatever was under way, and leaves no timer behind', async () => {
     configure(config('udp'));
     const a = host(1);
     await start(a);
-    await stop(a);
-    const ttls = cluster.ttlCount;
-    assert.equal(clock.pending, ttls, 'timers other than those of the store');
+    configure(config('vxlan'));
+    await clock.advance(3000);
+    a.host.renumber(ip('192.0.2.77'));
+    await settle();
+    await a.stop();
+    daemons = [];
+    assert.equal(clock.pending, cluster.ttlCount, 'timers other than those of the store');
   });
 });
