@@ -1,16 +1,22 @@
-import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
-import type { IWatchCreateRequest, IWatchResponse } from 'etcd3/lib/rpc.js';
+import type { IResponseHeader, IWatchCreateRequest, IWatchResponse } from 'etcd3/lib/rpc.js';
 import type { Clock } from '../clock.js';
 import { OverlayError, describeError } from '../errors.js';
 import { RoundTripTimer, type RoundTripTimes } from '../lease/round-trips.js';
 import type { StoreHealth, Subscription } from '../lease/store.js';
 import type { Logger } from '../log.js';
+import {
+  type Call,
+  type EtcdConnection,
+  type EtcdDialer,
+  type EtcdService,
+  type OpenService,
+  type StreamMethod,
+  type UnaryMethod,
+  dialEtcd,
+} from './connection.js';
 import type { EndpointList } from './endpoints.js';
 import { type Failure, authError, classifyFailure, requestError, unavailableError } from './errors.js';
 import { type TlsFiles, type TlsMaterial, loadTlsMaterial } from './tls.js';
-
-/** The gRPC services of etcd that are used. */
-export type EtcdService = 'KV' | 'Lease' | 'Watch' | 'Auth';
 
 /** What an {@link EtcdClient} is made of. */
 export interface EtcdClientOptions {
@@ -23,10 +29,14 @@ export interface EtcdClientOptions {
   readonly pingIntervalMs: number;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Default {@link dialEtcd}. */
+  readonly dial?: EtcdDialer | undefined;
 }
 
 /** A stream of changes that etcd has confirmed. */
 export interface OpenWatch {
+  /** Of the confirmation: which cluster it is and its revision at that time. */
+  readonly header: IResponseHeader;
   /** Why it ended; never rejects. */
   readonly ended: Promise<Failure>;
   close(): void;
@@ -37,25 +47,18 @@ type Expectable = 'gone' | 'exists' | 'compacted';
 
 type Attempt<T> = { readonly isOk: true; readonly value: T } | { readonly isOk: false; readonly failure: Failure };
 
-/** The part of a generated gRPC client that is used here. */
-interface Call {
-  cancel(): void;
+/** What a log-in gave; no text if etcd has no users. Told apart by identity. */
+interface Token {
+  readonly text: string | undefined;
 }
-interface Duplex<Request, Response> extends Call {
-  write(request: Request): void;
-  on(event: 'data', listener: (response: Response) => void): void;
-  on(event: 'error', listener: (error: Error & { code?: number; details?: string }) => void): void;
-  on(event: 'end', listener: () => void): void;
-}
-type UnaryMethod = (
-  request: unknown,
-  metadata: Metadata,
-  options: object,
-  callback: (error: { code?: number; details?: string } | null, response: unknown) => void,
-) => Call;
-type StreamMethod<Request, Response> = (metadata: Metadata, options: object) => Duplex<Request, Response>;
-interface Metadata {
-  set(key: string, value: string): void;
+
+/** Which service of etcd is called, and until when on the monotonic clock. */
+interface CallScope {
+  readonly service: EtcdService;
+  readonly untilMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** The call that asks for the token. */
+  readonly isLogin?: boolean;
 }
 
 /** One complaint a minute is enough for a state that lasts. */
@@ -90,18 +93,21 @@ export class EtcdClient {
   readonly #errors = new Map<string, number>();
   #tls: TlsMaterial | undefined;
   #preferred = 0;
-  #login: Promise<Attempt<string | undefined>> | undefined;
+  #token: Token | undefined;
   #health: StoreHealth = { isConnected: false, endpoint: undefined, error: undefined };
   readonly #roundTripTimer = new RoundTripTimer();
   #failuresSinceAnswer = 0;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
+  #unprocessed = 0;
+  #unprocessedAtMs = Number.NEGATIVE_INFINITY;
 
   /** @throws {@link OverlayError} `ERR_TLS_FILE` */
   constructor(options: EtcdClientOptions) {
+    const { endpoints, pingIntervalMs, callTimeoutMs: pingTimeoutMs, dial = dialEtcd } = options;
     this.#options = options;
-    this.#tls = options.endpoints.isTls ? loadTlsMaterial(options.tlsFiles) : undefined;
-    this.#endpoints = options.endpoints.targets.map(
-      (target) => new Endpoint(target, () => this.#tls, options.pingIntervalMs, options.callTimeoutMs),
+    this.#tls = endpoints.isTls ? loadTlsMaterial(options.tlsFiles) : undefined;
+    this.#endpoints = endpoints.targets.map(
+      (target) => new Endpoint(target, () => dial(target, { tls: this.#tls, pingIntervalMs, pingTimeoutMs })),
     );
   }
 
@@ -135,7 +141,7 @@ export class EtcdClient {
   async call<T>(service: EtcdService, method: string, request: unknown, signal?: AbortSignal): Promise<T> {
     return (await this.#request(
       undefined,
-      (endpoint, ms) => this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+      (endpoint, untilMs) => this.#unary(endpoint, { service, untilMs, signal }, method, request),
       signal,
     )) as T;
   }
@@ -150,7 +156,7 @@ export class EtcdClient {
   ): Promise<T | undefined> {
     return (await this.#request(
       expected,
-      (endpoint, ms) => this.#unary(endpoint, { service, method, request, timeoutMs: ms, signal }),
+      (endpoint, untilMs) => this.#unary(endpoint, { service, untilMs, signal }, method, request),
       signal,
     )) as T | undefined;
   }
@@ -159,7 +165,7 @@ export class EtcdClient {
   async keepAlive(id: string, signal?: AbortSignal): Promise<number> {
     const answer = await this.#request(
       undefined,
-      (endpoint, timeoutMs) => this.#keepAlive(endpoint, id, timeoutMs, signal),
+      (endpoint, untilMs) => this.#keepAlive(endpoint, { service: 'Lease', untilMs, signal }, id),
       signal,
     );
     return Number(answer);
@@ -168,7 +174,9 @@ export class EtcdClient {
   /**
    * Opens a stream of changes on some endpoint.
    *
-   * @param onResponse - called for each response after the confirmation, except the one that ends the stream.
+   * @param onResponse - called for each response after the confirmation, except the one that ends the stream, and not
+   * after `close()`. If it throws, that is logged and the stream ends, so that what was missed is asked for again.
+   * @param signal - gives up waiting for the confirmation; afterwards only `close()` ends the stream.
    */
   async openWatch(
     request: IWatchCreateRequest,
@@ -177,7 +185,7 @@ export class EtcdClient {
   ): Promise<OpenWatch> {
     return (await this.#request(
       undefined,
-      (endpoint, timeoutMs) => this.#watch(endpoint, request, onResponse, timeoutMs, signal),
+      (endpoint, untilMs) => this.#watch(endpoint, { service: 'Watch', untilMs, signal }, request, onResponse),
       signal,
     )) as OpenWatch;
   }
@@ -202,7 +210,7 @@ export class EtcdClient {
    */
   async #request<T>(
     expected: Expectable | undefined,
-    attempt: (endpoint: Endpoint, timeoutMs: number) => Promise<Attempt<T>>,
+    attempt: (endpoint: Endpoint, untilMs: number) => Promise<Attempt<T>>,
     signal: AbortSignal | undefined,
   ): Promise<T | undefined> {
     const { clock, callTimeoutMs, endpoints, user } = this.#options;
@@ -212,13 +220,12 @@ export class EtcdClient {
     for (let isElecting = true; isElecting;) {
       isElecting = false;
       for (const endpoint of this.#inTurn()) {
-        const timeoutMs = Math.min(shareMs, deadlineMs - clock.monotonicMs());
-        if (timeoutMs <= 0) break;
         const startMs = clock.monotonicMs();
-        let result = await attempt(endpoint, timeoutMs);
-        if (!result.isOk && result.failure.kind === 'token' && user !== undefined) {
-          this.#login = undefined;
-          result = await attempt(endpoint, timeoutMs);
+        const untilMs = Math.min(startMs + shareMs, deadlineMs);
+        if (untilMs <= startMs) break;
+        let result = await attempt(endpoint, untilMs);
+        if (!result.isOk && isTokenFailure(result.failure) && user !== undefined) {
+          result = await attempt(endpoint, untilMs);
         }
         const tookMs = clock.monotonicMs() - startMs;
         if (result.isOk) {
@@ -253,46 +260,23 @@ export class EtcdClient {
     return [...this.#endpoints.slice(this.#preferred), ...this.#endpoints.slice(0, this.#preferred)];
   }
 
-  async #unary(
-    endpoint: Endpoint,
-    call: {
-      readonly service: EtcdService;
-      readonly method: string;
-      readonly request: unknown;
-      readonly timeoutMs: number;
-      readonly signal?: AbortSignal | undefined;
-      readonly isLogin?: boolean;
-    },
-  ): Promise<Attempt<unknown>> {
-    const opened = await this.#prepare(endpoint, call.service, call.timeoutMs, call.isLogin ?? false);
-    if (!opened.isOk) return opened;
-    const { stub, metadata } = opened.value;
-    return this.#settle(endpoint, call.timeoutMs, call.signal, (finish) => {
-      const method = (stub as unknown as Record<string, UnaryMethod>)[call.method];
-      if (method === undefined) throw new TypeError(`etcd has no method ${call.service}.${call.method}`);
-      return method.call(stub, call.request, metadata, {}, (error, response) => {
+  #unary(endpoint: Endpoint, scope: CallScope, method: string, request: unknown): Promise<Attempt<unknown>> {
+    return this.#run(endpoint, scope, ({ stub, metadata }, finish) => {
+      const call = (stub as Record<string, UnaryMethod>)[method];
+      if (call === undefined) throw new TypeError(`etcd has no method ${scope.service}.${method}`);
+      return call.call(stub, request, metadata, {}, (error, response) => {
         finish(error === null ? { isOk: true, value: response } : { isOk: false, failure: classifyFailure(error) });
       });
     });
   }
 
-  async #keepAlive(
-    endpoint: Endpoint,
-    id: string,
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
-  ): Promise<Attempt<number>> {
-    const opened = await this.#prepare(endpoint, 'Lease', timeoutMs, false);
-    if (!opened.isOk) return opened;
-    const { stub, metadata } = opened.value;
-    return this.#settle(endpoint, timeoutMs, signal, (finish) => {
-      const { leaseKeepAlive } = stub as unknown as {
-        leaseKeepAlive: StreamMethod<{ ID: string }, { TTL: string }>;
-      };
+  #keepAlive(endpoint: Endpoint, scope: CallScope, id: string): Promise<Attempt<number>> {
+    return this.#run(endpoint, scope, ({ stub, metadata }, finish) => {
+      const { leaseKeepAlive } = stub as { leaseKeepAlive: StreamMethod<{ ID: string }, { TTL: string }> };
       const stream = leaseKeepAlive.call(stub, metadata, {});
       stream.on('data', ({ TTL }) => {
         finish({ isOk: true, value: Number(TTL) });
-        stream.cancel();
+        this.#guard(() => stream.cancel());
       });
       stream.on('error', (error) => finish({ isOk: false, failure: classifyFailure(error) }));
       stream.on('end', () => finish({ isOk: false, failure: { kind: 'endpoint', detail: 'the stream ended early' } }));
@@ -301,44 +285,47 @@ export class EtcdClient {
     });
   }
 
-  async #watch(
+  #watch(
     endpoint: Endpoint,
+    scope: CallScope,
     request: IWatchCreateRequest,
     onResponse: (response: IWatchResponse) => void,
-    timeoutMs: number,
-    signal: AbortSignal,
   ): Promise<Attempt<OpenWatch>> {
-    const opened = await this.#prepare(endpoint, 'Watch', timeoutMs, false);
-    if (!opened.isOk) return opened;
-    const { stub, metadata } = opened.value;
     let end: (failure: Failure) => void = () => {};
     const ended = new Promise<Failure>((resolve) => (end = resolve));
-    return this.#settle<OpenWatch>(endpoint, timeoutMs, signal, (finish) => {
-      const { watch } = stub as unknown as { watch: StreamMethod<object, IWatchResponse> };
+    return this.#run(endpoint, scope, ({ stub, metadata }, finish) => {
+      const { watch } = stub as { watch: StreamMethod<object, IWatchResponse> };
       const stream = watch.call(stub, metadata, {});
+      let isOver = false;
       const stop = (failure: Failure): void => {
+        if (isOver) return;
+        isOver = true;
         endpoint.streams.delete(abandon);
         this.#closing.signal.removeEventListener('abort', close);
         finish({ isOk: false, failure });
         end(failure);
-        stream.cancel();
+        this.#guard(() => stream.cancel());
       };
       const abandon = (detail: string): void => stop({ kind: 'endpoint', detail });
       const close = (): void => abandon('the stream was closed');
       endpoint.streams.add(abandon);
       this.#closing.signal.addEventListener('abort', close);
       stream.on('data', (response) => {
-        if (response.canceled) {
-          stop(this.#classifyCancel(response));
-        } else if (response.created) {
-          finish({ isOk: true, value: { ended, close } });
-        } else {
-          onResponse(response);
-        }
+        if (isOver) return;
+        const isProcessed = this.#guard(() => {
+          if (response.canceled) stop(this.#classifyCancel(response));
+          else if (response.created) finish({ isOk: true, value: { header: response.header, ended, close } });
+          else onResponse(response);
+        });
+        if (!isProcessed) abandon('a response was not processed');
       });
       stream.on('error', (error) => stop(classifyFailure(error)));
       stream.on('end', () => abandon('etcd ended the stream'));
-      stream.write({ create_request: request });
+      try {
+        stream.write({ create_request: request });
+      } catch (error) {
+        abandon(describeError(error));
+      }
       return { cancel: close };
     });
   }
@@ -351,65 +338,64 @@ export class EtcdClient {
     return mayBeToken && this.#options.user !== undefined ? { kind: 'token', detail: response.cancel_reason } : failure;
   }
 
-  /** A service's client and the metadata for one call: the token, and the wish for a member that has a leader. */
-  async #prepare(
+  /** Opens a service on an endpoint, logs in if need be, and runs one call to its end. */
+  async #run<T>(
     endpoint: Endpoint,
-    service: EtcdService,
-    timeoutMs: number,
-    isLogin: boolean,
-  ): Promise<Attempt<{ readonly stub: object; readonly metadata: Metadata }>> {
+    scope: CallScope,
+    start: (opened: OpenService, finish: (result: Attempt<T>) => void) => Call,
+  ): Promise<Attempt<T>> {
     this.#closing.signal.throwIfAborted();
-    let opened: { readonly stub: object; readonly metadata: Metadata };
+    let opened: OpenService;
     try {
-      opened = await endpoint.open(service);
+      opened = await endpoint.open(scope.service);
     } catch (error) {
       // Another call has just closed the connection that was being opened.
       return { isOk: false, failure: { kind: 'endpoint', detail: describeError(error) } };
     }
-    const { stub, metadata } = opened;
-    metadata.set('hasleader', 'true');
-    if (this.#options.user === undefined || isLogin) return { isOk: true, value: { stub, metadata } };
-    this.#login ??= this.#logIn(endpoint, timeoutMs);
-    const login = this.#login;
-    const token = await login;
-    if (!token.isOk) {
-      if (this.#login === login) this.#login = undefined;
-      return token;
+    // The wish for a member that has a leader.
+    opened.metadata.set('hasleader', 'true');
+    if (this.#options.user === undefined || scope.isLogin === true) return this.#settle(endpoint, scope, opened, start);
+    if (this.#token === undefined) {
+      // Each endpoint asks for itself: one that hangs must not hold up calls to the others.
+      endpoint.login ??= this.#logIn(endpoint, scope.untilMs).finally(() => (endpoint.login = undefined));
+      const login = await endpoint.login;
+      if (!login.isOk) return login;
     }
-    if (token.value !== undefined) metadata.set('token', token.value);
-    return { isOk: true, value: { stub, metadata } };
+    const token = this.#token;
+    if (token?.text !== undefined) opened.metadata.set('token', token.text);
+    const result = await this.#settle(endpoint, scope, opened, start);
+    // Unless another call has got a fresh one meanwhile.
+    if (!result.isOk && isTokenFailure(result.failure) && this.#token === token) this.#token = undefined;
+    return result;
   }
 
-  async #logIn(endpoint: Endpoint, timeoutMs: number): Promise<Attempt<string | undefined>> {
+  async #logIn(endpoint: Endpoint, untilMs: number): Promise<Attempt<undefined>> {
     const { name, password } = this.#options.user ?? { name: '', password: '' };
-    const request = { name, password };
-    const answer = await this.#unary(endpoint, {
-      service: 'Auth',
-      method: 'authenticate',
-      request,
-      timeoutMs,
-      isLogin: true,
-    });
-    if (answer.isOk) return { isOk: true, value: (answer.value as { token: string }).token };
-    if (answer.failure.kind === 'no-auth') {
+    const scope: CallScope = { service: 'Auth', untilMs, isLogin: true };
+    const answer = await this.#unary(endpoint, scope, 'authenticate', { name, password });
+    if (answer.isOk) {
+      this.#token = { text: (answer.value as { token: string }).token };
+    } else if (answer.failure.kind === 'no-auth') {
       this.#options.log.warn('etcd has no authentication, user and password are not used');
-      return { isOk: true, value: undefined };
+      this.#token = { text: undefined };
+    } else if (answer.failure.kind === 'token') {
+      const error = authError(answer.failure.detail, 'check the auth store of etcd');
+      return { isOk: false, failure: { kind: 'final', error } };
+    } else {
+      return answer;
     }
-    if (answer.failure.kind !== 'token') return answer;
-    return {
-      isOk: false,
-      failure: { kind: 'final', error: authError(answer.failure.detail, 'check the auth store of etcd') },
-    };
+    return { isOk: true, value: undefined };
   }
 
   /** Runs one call to its end: answer, time-out, or an aborted signal, whichever is first. */
   #settle<T>(
     endpoint: Endpoint,
-    timeoutMs: number,
-    signal: AbortSignal | undefined,
-    start: (finish: (result: Attempt<T>) => void) => Call,
+    { untilMs, signal }: CallScope,
+    opened: OpenService,
+    start: (opened: OpenService, finish: (result: Attempt<T>) => void) => Call,
   ): Promise<Attempt<T>> {
     const signals = signal === undefined ? [this.#closing.signal] : [signal, this.#closing.signal];
+    const timeoutMs = Math.max(0, untilMs - this.#options.clock.monotonicMs());
     return new Promise((resolve, reject) => {
       const aborted = signals.find((each) => each.aborted);
       if (aborted !== undefined) {
@@ -441,8 +427,8 @@ export class EtcdClient {
       );
       for (const each of signals) each.addEventListener('abort', onAbort);
       try {
-        const call = start((result) => done(() => resolve(result)));
-        cancel = () => call.cancel();
+        const call = start(opened, (result) => done(() => resolve(result)));
+        cancel = () => this.#guard(() => call.cancel());
       } catch (error) {
         // Another call has just closed this connection; grpc-js throws then instead of answering.
         done(() => resolve({ isOk: false, failure: { kind: 'endpoint', detail: describeError(error) } }));
@@ -506,7 +492,23 @@ export class EtcdClient {
   }
 
   #announce(): void {
-    for (const callback of [...this.#healthCallbacks]) callback(this.#health);
+    for (const callback of [...this.#healthCallbacks]) this.#guard(() => callback(this.#health));
+  }
+
+  /** Runs what a stream, a timer or a signal calls, where nobody would catch. @returns whether it did not throw. */
+  #guard(action: () => void): boolean {
+    try {
+      action();
+      return true;
+    } catch (error) {
+      this.#unprocessed++;
+      const now = this.#options.clock.monotonicMs();
+      if (now - this.#unprocessedAtMs >= COMPLAIN_EVERY_MS) {
+        this.#unprocessedAtMs = now;
+        this.#options.log.error('a message from etcd was not processed', { count: this.#unprocessed, error });
+      }
+      return false;
+    }
   }
 
   #bump(code: string): void {
@@ -518,47 +520,38 @@ export class EtcdClient {
 class Endpoint {
   /** Streams that run over it, each by the function that makes it end. */
   readonly streams = new Set<(detail: string) => void>();
-  #pool: ConnectionPool | undefined;
+  /** The log-in that is under way. */
+  login: Promise<Attempt<undefined>> | undefined;
+  #connection: EtcdConnection | undefined;
 
   constructor(
     readonly target: string,
-    private readonly tls: () => TlsMaterial | undefined,
-    private readonly pingIntervalMs: number,
-    private readonly pingTimeoutMs: number,
+    private readonly dial: () => EtcdConnection,
   ) {}
 
-  async open(service: EtcdService): Promise<{ readonly stub: object; readonly metadata: Metadata }> {
-    this.#pool ??= this.#dial();
-    return this.#pool.withConnection(service, ({ client, metadata }) => ({ stub: client, metadata }));
+  async open(service: EtcdService): Promise<OpenService> {
+    this.#connection ??= this.dial();
+    return this.#connection.open(service);
   }
 
   reset(detail: string): void {
     for (const abandon of [...this.streams]) abandon(detail);
-    this.#pool?.close();
-    this.#pool = undefined;
-  }
-
-  #dial(): ConnectionPool {
-    const tls = this.tls();
-    return new ConnectionPool({
-      hosts: this.target,
-      ...(tls === undefined ? {} : { credentials: tls }),
-      grpcOptions: {
-        'grpc.max_receive_message_length': -1,
-        'grpc.keepalive_time_ms': this.pingIntervalMs,
-        'grpc.keepalive_timeout_ms': this.pingTimeoutMs,
-        'grpc.initial_reconnect_backoff_ms': 200,
-        'grpc.max_reconnect_backoff_ms': 5000,
-        'grpc.enable_http_proxy': 0,
-        'grpc.service_config_disable_resolution': 1,
-      },
-    });
+    this.#connection?.close();
+    this.#connection = undefined;
   }
 }
 
 function refusalError(failure: Exclude<Failure, { kind: 'final' }>): OverlayError {
   if (failure.kind === 'token') return authError(failure.detail, 'check --etcd-username and the role of that user');
+  if (failure.kind === 'no-user') {
+    return authError(failure.detail, 'set --etcd-username and --etcd-password: this etcd has authentication enabled');
+  }
   return requestError(failure.detail, false, undefined);
+}
+
+/** Whether a new log-in may help: the token is outdated, or authentication was enabled after the last log-in. */
+function isTokenFailure({ kind }: Failure): boolean {
+  return kind === 'token' || kind === 'no-user';
 }
 
 /** Whether the text comes from etcd itself, so that the way to it works. */

@@ -2,11 +2,15 @@ import { OverlayError } from '../errors.js';
 import type { EndpointList } from './endpoints.js';
 
 /**
- * How a failed gRPC call is dealt with: `endpoint` try another one, `token` log in again, `compacted` list again,
- * `gone` there is no such etcd lease, `exists` there is one already, `no-auth` the server knows no users, `final` pass the error on.
+ * How a failed gRPC call is dealt with: `endpoint` try another one, `token` log in again, `no-user` log in if there is
+ * a user, `compacted` list again, `gone` there is no such etcd lease, `exists` there is one already, `no-auth` the
+ * server knows no users, `final` pass the error on.
  */
 export type Failure =
-  | { readonly kind: 'endpoint' | 'token' | 'compacted' | 'gone' | 'exists' | 'no-auth'; readonly detail: string }
+  | {
+      readonly kind: 'endpoint' | 'token' | 'no-user' | 'compacted' | 'gone' | 'exists' | 'no-auth';
+      readonly detail: string;
+    }
   | { readonly kind: 'final'; readonly error: OverlayError };
 
 /** gRPC status codes by number (grpc `doc/statuscodes.md`). */
@@ -25,10 +29,7 @@ const BY_MESSAGE: readonly (readonly [RegExp, (detail: string) => Failure])[] = 
   [/required revision has been compacted/, (detail) => ({ kind: 'compacted', detail })],
   [/requested lease not found/, (detail) => ({ kind: 'gone', detail })],
   [/lease already exists/, (detail) => ({ kind: 'exists', detail })],
-  [
-    /user name is empty/,
-    (detail) => authFailure(detail, 'set --etcd-username and --etcd-password: this etcd has authentication enabled'),
-  ],
+  [/user name is empty/, (detail) => ({ kind: 'no-user', detail })],
   [
     /authentication failed|user name not found/,
     (detail) => authFailure(detail, 'check --etcd-username and --etcd-password'),

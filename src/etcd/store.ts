@@ -40,6 +40,7 @@ import type {
 import { formatSubnetKey, parseSubnetKey } from '../lease/subnet-key.js';
 import type { Logger } from '../log.js';
 import { EtcdClient } from './client.js';
+import type { EtcdDialer } from './connection.js';
 import { type KeyLayout, layoutKeys, parseEndpoints } from './endpoints.js';
 import { type FollowContext, type KeyRange, followRange, prefixRange, singleKey } from './follow.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
@@ -58,6 +59,8 @@ export interface EtcdStoreOptions extends TlsFiles {
   readonly callTimeoutMs?: number;
   /** Silence after which a connection in use is probed. Default 10 000. */
   readonly pingIntervalMs?: number;
+  /** How members are reached. Default: over the network. */
+  readonly dial?: EtcdDialer | undefined;
 }
 
 type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'>;
@@ -90,6 +93,7 @@ export class EtcdStore implements LeaseStore {
       user: username === '' || password === '' ? undefined : { name: username, password },
       callTimeoutMs: options.callTimeoutMs ?? 5000,
       pingIntervalMs: options.pingIntervalMs ?? 10_000,
+      dial: options.dial,
       clock,
       log,
     });
