@@ -13,19 +13,23 @@ import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import type { DaemonParts } from './daemon/parts.js';
 import { describeDaemon } from './daemon/status.js';
-import { LingeringBackends } from './daemon/lingering.js';
+import { AdmissionSource, networksOf } from './daemon/admission-source.js';
+import { BACKEND_LINGER_MS, Lingering } from './daemon/lingering.js';
 import { type SavedState, StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
 import type { FirewallSpec } from './firewall/firewall.js';
 import { type Family, IpAddress } from './ip/address.js';
-import type { Prefix } from './ip/prefix.js';
+import { Prefix } from './ip/prefix.js';
+import type { AdmissionContext } from './lease/admission.js';
 import { doesFit } from './lease/allocator.js';
+import { ASIDE_MS } from './lease/decide.js';
 import { HostAnnouncement } from './lease/host-announcement.js';
 import { LeaseKeeper } from './lease/keeper.js';
 import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
 import type { Subscription } from './lease/store.js';
+import { type World, newestMark } from './lease/world.js';
 import type { DesiredState, RouteSpec } from './reconcile/desired.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
@@ -68,7 +72,10 @@ export class Daemon implements StatusSource {
   private readonly reconciler: Reconciler;
   private readonly stateDirectory: StateDirectory;
   private readonly overlay = new OverlayState();
-  private readonly lingering: LingeringBackends;
+  private readonly lingering: Lingering;
+  /** Networks that peers and containers may still use after the configuration was changed. */
+  private readonly formerNetworks: Lingering;
+  private readonly admission: AdmissionSource;
   private readonly config: NetworkSource;
   private readonly subnetFile: SubnetFile;
   private readonly skippedPeers: SkippedPeers;
@@ -80,6 +87,8 @@ export class Daemon implements StatusSource {
   private keeper: LeaseKeeper | undefined;
   private peers: PeerSet | undefined;
   private following: Subscription | undefined;
+  private storeHealth: Subscription | undefined;
+  private world: World | undefined;
   private server: { close(): Promise<void> } | undefined;
 
   private saved: SavedState | undefined;
@@ -119,7 +128,9 @@ export class Daemon implements StatusSource {
     this.skippedPeers = new SkippedPeers(log);
     this.passes = new PassLoop(clock, () => this.passAndReport());
     this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
-    this.lingering = new LingeringBackends(clock, () => this.passes.trigger());
+    this.lingering = new Lingering(clock, BACKEND_LINGER_MS, () => this.passes.trigger());
+    this.formerNetworks = new Lingering(clock, ASIDE_MS, () => this.passes.trigger());
+    this.admission = new AdmissionSource(parts.netlink);
   }
 
   /**
@@ -143,13 +154,15 @@ export class Daemon implements StatusSource {
       this.log.warn('etcd does not answer, going on with the last known configuration and peers', {
         count: this.saved.peers.length,
       });
-      this.config.take(this.saved.config);
+      this.takeConfig(this.saved.config);
     }
     const failed = new Promise<never>((_resolve, reject) => {
       this.failStart = reject;
     });
-    this.following = store.followConfig((entry) => {
-      if (this.config.take(entry?.text)) this.passes.trigger();
+    this.following = store.followWorld((world) => this.takeWorld(world), this.saved?.mark);
+    await this.learnStoreAddresses();
+    this.storeHealth = store.onHealth(({ isConnected }) => {
+      if (isConnected) void this.learnStoreAddresses();
     });
     this.passes.start();
     service.startWatchdog(() => !this.isStopping);
@@ -167,7 +180,9 @@ export class Daemon implements StatusSource {
     const { firewall, kernel, netlink, service, store } = this.parts;
     service.stopping();
     this.lingering.close();
+    this.formerNetworks.close();
     this.following?.close();
+    this.storeHealth?.close();
     this.underlay?.close();
     this.facts?.close();
     await this.passes.close();
@@ -217,6 +232,7 @@ export class Daemon implements StatusSource {
       hasNetwork: this.config.network !== undefined,
       problem: this.problem,
       isLeaseHeld: this.isLeaseHeld,
+      isLeasePublished: this.keeper?.isPublished ?? false,
       isSubnetFileWritten: this.subnetFile.mtu !== undefined,
       kernel: this.reconciler.status,
       lingeringDevices: this.result?.lingeringDevices ?? [],
@@ -243,6 +259,33 @@ export class Daemon implements StatusSource {
       deadline.abort(new OverlayError('ERR_STORE_CLOSED', 'the answer is no longer waited for'));
       answer.catch(() => {}); // its outcome was either returned or is no longer waited for
     }
+  }
+
+  private takeWorld(world: World): void {
+    this.world = world;
+    this.takeConfig(world.config?.text);
+    this.peers?.observe(world);
+    this.tellKeeper();
+  }
+
+  private takeConfig(text: string | undefined): void {
+    const isNew = this.config.take(text, (network) => {
+      this.admission.assertSafe(network, this.underlay?.state.underlay);
+    });
+    if (isNew) this.passes.trigger();
+  }
+
+  /** The keeper learns of the peers that may come back for their subnets before it may choose one. */
+  private tellKeeper(): void {
+    if (this.keeper === undefined || this.peers === undefined || this.world === undefined) return;
+    this.keeper.setAvoid(this.peers.kept.map(({ subnet }) => subnet));
+    this.keeper.observe(this.world);
+  }
+
+  /** Where etcd is may change with names and with the way to it. */
+  private async learnStoreAddresses(): Promise<void> {
+    this.admission.setStore(await this.parts.storeAddresses());
+    this.passes.trigger();
   }
 
   // The pass
@@ -274,19 +317,22 @@ export class Daemon implements StatusSource {
     } = this;
     if (network === undefined || source === undefined) return;
     const { underlay } = (await this.followUnderlay(network)).state;
+    this.admission.assertSafe(network, underlay);
     const backend = backendFor(network.backendType);
     backend.check(network, network.backendOptions, underlay);
+    await this.admission.refresh(underlay);
     const peers = this.peers?.peers ?? this.saved?.peers ?? [];
     const facts = await source.refresh({
       underlay,
       onLinkAddresses: onLinkQuestions(peers, (type) => this.config.optionsFor(type)),
     });
     const attributes = attributesFor(backend, network, facts);
-    this.keepLease(network, attributes);
+    this.keepLease(network, attributes, this.admissionContext(network, underlay, attributes));
     const own = this.ownLease(network, attributes);
-    if (own === undefined) return;
-    this.peers?.setOwn({ subnets: own, publicIp: attributes.publicIp });
-
+    if (own === undefined) {
+      this.tellReady();
+      return;
+    }
     await this.desire(network, facts, own, this.peers?.peers ?? peers);
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
       // Peers send the new way as soon as they see the lease: receive that way first.
@@ -300,7 +346,12 @@ export class Daemon implements StatusSource {
     const held = this.keeper?.lease;
     if (this.isLeaseHeld && held !== undefined) {
       void this.announcement.announce(held);
-      this.stateDirectory.save({ config: this.config.text, own, peers: this.peers?.peers ?? peers });
+      this.stateDirectory.save(() => ({
+        config: this.config.text,
+        own,
+        peers: this.peers?.peers ?? peers,
+        mark: this.world && newestMark(this.world),
+      }));
     }
     this.tellReady();
   }
@@ -327,9 +378,20 @@ export class Daemon implements StatusSource {
     return watcher;
   }
 
-  private keepLease(network: NetworkConfig, attributes: LeaseAttributes): void {
+  private admissionContext(
+    network: NetworkConfig,
+    underlay: Underlay,
+    { publicIp }: LeaseAttributes,
+  ): AdmissionContext {
+    this.formerNetworks.use(networksOf(network).map((prefix) => prefix.toString()));
+    const networks = this.formerNetworks.names.map((text) => Prefix.parse(text));
+    return this.admission.context({ network, networks, underlay, publicIp, own: this.keeper?.lease ?? this.saved?.own });
+  }
+
+  private keepLease(network: NetworkConfig, attributes: LeaseAttributes, context: AdmissionContext): void {
     if (this.keeper !== undefined) {
       this.keeper.setNetwork(network);
+      this.peers?.setContext(context);
       return;
     }
     const {
@@ -347,11 +409,12 @@ export class Daemon implements StatusSource {
       renewMarginMinutes: this.options.subnetLeaseRenewMargin,
     });
     this.keeper.onChange(() => this.passes.trigger());
-    this.keeper.start();
-    this.peers = new PeerSet({ store, clock, log, own: { subnets: undefined, publicIp: attributes.publicIp } });
+    this.peers = new PeerSet({ clock, log, context });
     if (this.saved !== undefined) this.peers.seed(this.saved.peers);
     this.peers.onChange(() => this.passes.trigger());
-    this.peers.start();
+    if (this.world !== undefined) this.peers.observe(this.world);
+    this.tellKeeper();
+    this.keeper.start();
   }
 
   private get isLeaseHeld(): boolean {
@@ -384,7 +447,7 @@ export class Daemon implements StatusSource {
       own,
       peers,
       optionsFor: (type) => this.config.optionsFor(type),
-      lingering: this.lingering.types,
+      lingering: this.lingering.names,
     });
     this.result = result;
     this.lingering.use(result.backends);

@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.js';
 import { type Flag, type FlagValue, switchFlag } from '../config/flag-values.js';
 import { FLAGS } from '../config/flags.js';
-import type { LeaseStore, Revision } from '../lease/store.js';
+import type { Revision } from '../lease/record.js';
+import type { LeaseStore } from '../lease/store.js';
 
 /** How a command ends, for scripts. */
 export const EXIT = {

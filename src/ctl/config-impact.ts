@@ -2,7 +2,7 @@ import type { NetworkConfig, SubnetRange } from '../config/network-config.js';
 import { ADDRESS_BITS } from '../ip/address.js';
 import { doesFit } from '../lease/allocator.js';
 import { backendOf } from '../lease/lease.js';
-import type { LeaseRecord } from '../lease/store.js';
+import type { LeaseRecord } from '../lease/record.js';
 import { type CheckedConfig, ORDINARY_UNDERLAY, ordinaryMtu } from './config-validation.js';
 
 /**

@@ -2,7 +2,8 @@ import { OverlayError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
 import { HOST_STATUS_PATH, decodeHostStatus } from '../lease/host-status.js';
 import { type JsonValue, type LeaseSubnets, backendOf } from '../lease/lease.js';
-import type { LeaseRecord, LeaseSnapshot, LeaseStore, TtlId } from '../lease/store.js';
+import type { LeaseRecord, TtlId } from '../lease/record.js';
+import type { LeaseSnapshot, LeaseStore } from '../lease/store.js';
 import { parseSubnetKey } from '../lease/subnet-key.js';
 
 /** A lease as `leases list --json` prints it. */
@@ -70,7 +71,7 @@ export async function readLeaseRows(
       revision: lease.revision,
     };
   });
-  return { rows, bad: snapshot.bad.map(({ key, error }) => ({ key, problem: error.message })), snapshot };
+  return { rows, bad: snapshot.bad.map(({ key, reason }) => ({ key, problem: reason })), snapshot };
 }
 
 async function remainingTimes(

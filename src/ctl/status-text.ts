@@ -100,7 +100,13 @@ function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }:
 
 function peers({ peers: all, peerSet }: DaemonStatus): string {
   const title = `${all.length === 1 ? '1 peer' : `${all.length} peers`}${peerSet.isSynced ? '' : ', as known before the start: etcd has not told yet'}\n`;
-  const bad = peerSet.badKeys.map((key) => `unreadable lease ${key}\n`).join('');
+  const more = peerSet.badKeyCount - peerSet.badKeys.length;
+  const bad = [
+    ...peerSet.badKeys.map((key) => `unreadable lease ${key}\n`),
+    ...(more > 0 ? [`and ${more} more that are unreadable\n`] : []),
+    ...peerSet.quarantined.map(({ key, detail }) => `not routed   ${key}: ${detail}\n`),
+    ...(peerSet.keptCount > 0 ? [`${peerSet.keptCount} of them kept although etcd has forgotten them\n`] : []),
+  ].join('');
   if (all.length === 0) return title + bad;
   const rows = all.map((peer) => [
     peer.subnet,

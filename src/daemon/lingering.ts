@@ -4,33 +4,34 @@ import type { Clock } from '../clock.js';
  * How long the devices of a backend stay after the last lease that named it: longer than any peer needs to see the
  * change, so that what it still sends the old way arrives.
  */
-const LINGER_MS = 30_000;
+export const BACKEND_LINGER_MS = 30_000;
 
-/** Backends that nothing asks for any more, but that peers may still send through. */
-export class LingeringBackends {
+/** Things, by their names, that are no longer in use here but that others may still count on for a while. */
+export class Lingering {
   private readonly lastUsedMs = new Map<string, number>();
   private cancelTimer: (() => void) | undefined;
 
-  /** @param onExpired - called when {@link types} has become shorter. */
+  /** @param onExpired - called when {@link names} has become shorter. */
   constructor(
     private readonly clock: Clock,
+    private readonly lingerMs: number,
     private readonly onExpired: () => void,
   ) {}
 
-  /** Those that were in use a moment ago. */
-  get types(): readonly string[] {
+  /** Those that are in use, or were a moment ago. */
+  get names(): readonly string[] {
     const now = this.clock.monotonicMs();
-    return [...this.lastUsedMs].filter(([, lastMs]) => now - lastMs < LINGER_MS).map(([type]) => type);
+    return [...this.lastUsedMs].filter(([, lastMs]) => now - lastMs < this.lingerMs).map(([name]) => name);
   }
 
-  /** Says which backends are in use now. */
-  use(types: readonly string[]): void {
+  /** Says which are in use now. */
+  use(names: readonly string[]): void {
     const now = this.clock.monotonicMs();
-    for (const type of types) this.lastUsedMs.set(type, now);
-    for (const [type, lastMs] of this.lastUsedMs) if (now - lastMs >= LINGER_MS) this.lastUsedMs.delete(type);
+    for (const name of names) this.lastUsedMs.set(name, now);
+    for (const [name, lastMs] of this.lastUsedMs) if (now - lastMs >= this.lingerMs) this.lastUsedMs.delete(name);
     this.cancelTimer?.();
-    const oldest = Math.min(...[...this.lastUsedMs].filter(([type]) => !types.includes(type)).map(([, ms]) => ms));
-    if (Number.isFinite(oldest)) this.cancelTimer = this.clock.after(oldest + LINGER_MS - now + 1, this.onExpired);
+    const oldest = Math.min(...[...this.lastUsedMs].filter(([name]) => !names.includes(name)).map(([, ms]) => ms));
+    if (Number.isFinite(oldest)) this.cancelTimer = this.clock.after(oldest + this.lingerMs - now + 1, this.onExpired);
   }
 
   close(): void {

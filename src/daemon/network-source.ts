@@ -11,6 +11,8 @@ export class NetworkSource {
   private readonly options = new Map<string, BackendOptions>();
   private current: NetworkConfig | undefined;
   private currentText = '';
+  /** What lay in the store last, in use or not; null before anything was heard. */
+  private latest: string | undefined | null = null;
   private rejection: string | undefined;
 
   /** @param key - of the configuration in the store, for messages. */
@@ -41,9 +43,12 @@ export class NetworkSource {
   /**
    * Takes what lies in the store now.
    *
+   * @param check - throws what speaks against a network that is valid by itself.
    * @returns whether {@link network} is another one than before.
    */
-  take(text: string | undefined): boolean {
+  take(text: string | undefined, check: (network: NetworkConfig) => void): boolean {
+    if (text === this.latest) return false;
+    this.latest = text;
     const goingOn = this.current === undefined ? {} : { kind: 'going on with the last one' };
     if (text === undefined) {
       this.rejection = 'there is none';
@@ -51,15 +56,19 @@ export class NetworkSource {
       this.log.error('network configuration missing', { key: this.key, hint, ...goingOn });
       return false;
     }
-    this.rejection = undefined;
-    if (text === this.currentText) return false;
+    if (text === this.currentText) {
+      this.rejection = undefined;
+      return false;
+    }
     try {
       const network = parseNetworkConfig(text);
+      check(network);
       backendFor(network.backendType);
       for (const key of unknownConfigKeys(text)) this.log.warn('key of the network configuration is not used', { key });
       this.tell(network);
       this.current = network;
       this.currentText = text;
+      this.rejection = undefined;
       this.options.set(network.backendType, network.backendOptions);
       return true;
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
+import type { IpAddress } from '../ip/address.js';
 import type { LeaseStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
 import type { StatusSource } from '../observe/status.js';
@@ -20,6 +21,8 @@ export interface DaemonParts {
   /** Stays the same on this host over reboots and differs between hosts. */
   readonly hostIdentity: string;
   readonly store: LeaseStore;
+  /** Where the store is now: addresses that the overlay must never take. */
+  readonly storeAddresses: () => Promise<readonly IpAddress[]>;
   /** The host's own devices, addresses and routes, which the daemon only reads. */
   readonly netlink: HostNetlink;
   /** What the overlay consists of, which the daemon makes. */

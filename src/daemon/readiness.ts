@@ -8,6 +8,8 @@ export interface ReadinessParts {
   /** Why the overlay cannot be carried as configured, if it cannot. */
   readonly problem: string | undefined;
   readonly isLeaseHeld: boolean;
+  /** Whether the store tells peers what this host wants it to tell. */
+  readonly isLeasePublished: boolean;
   readonly isSubnetFileWritten: boolean;
   readonly kernel: Pick<ReconcilerStatus, 'isConverged' | 'failures'>;
   /** Devices of former backends, kept for peers that have not seen the change yet. */
@@ -31,6 +33,7 @@ export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   if (!parts.hasNetwork) reasons.push('no valid network configuration');
   if (parts.problem !== undefined) reasons.push(parts.problem);
   if (!parts.isLeaseHeld) reasons.push('no lease');
+  else if (!parts.isLeasePublished) reasons.push('lease not yet written as it should be');
   if (!parts.isSubnetFileWritten) reasons.push('subnet file not written');
   const missing = failures.filter(
     ({ key }) => ESSENTIAL.has(kindOf(key)) && !parts.lingeringDevices.includes(deviceOf(key) ?? ''),

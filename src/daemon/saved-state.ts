@@ -2,7 +2,8 @@ import path from 'node:path';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { describeError } from '../errors.js';
 import type { Lease } from '../lease/lease.js';
-import { decodePeerCache, encodePeerCache } from '../lease/peers.js';
+import { decodePeerCache, encodePeerCache } from '../lease/peer-cache.js';
+import { type HistoryMark, decodeMark, encodeMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import { type TextFiles, systemFiles } from '../sys/text-files.js';
 
@@ -12,9 +13,14 @@ export interface SavedState {
   readonly config: string;
   readonly own: Lease;
   readonly peers: readonly Lease[];
+  /** By which the store's history is recognised; undefined if it is not known. */
+  readonly mark: HistoryMark | undefined;
 }
 
 const FILES = { config: 'config.json', own: 'own-lease.json', peers: 'peers.json' } as const;
+
+/** Missing where an earlier version wrote the state: then nothing is known of the history. */
+const MARK_FILE = 'history.json';
 
 /**
  * Peers change often in a large cluster, writing thousands of them takes tens of milliseconds, and the file only
@@ -29,7 +35,7 @@ const SAVE_DELAY_MS = 10_000;
  */
 export class StateDirectory {
   private readonly written = new Map<string, string>();
-  private pending: SavedState | undefined;
+  private pending: (() => SavedState) | undefined;
   private cancelTimer: (() => void) | undefined;
   private writing: Promise<void> = Promise.resolve();
   private hasFailed = false;
@@ -49,17 +55,25 @@ export class StateDirectory {
       );
       parseNetworkConfig(config ?? '');
       const [lease] = decodePeerCache(own ?? '');
-      return lease === undefined
-        ? undefined
-        : { config: config ?? '', own: lease, peers: decodePeerCache(peers ?? '') };
+      if (lease === undefined) return undefined;
+      return { config: config ?? '', own: lease, peers: decodePeerCache(peers ?? ''), mark: await this.loadMark() };
     } catch (error) {
       this.log.debug('no saved state to start from', { file: this.directory, error });
       return undefined;
     }
   }
 
-  /** Has the state written soon; of several calls the last one counts. */
-  save(state: SavedState): void {
+  private async loadMark(): Promise<HistoryMark | undefined> {
+    try {
+      return decodeMark(await this.files.read(path.join(this.directory, MARK_FILE)));
+    } catch (error) {
+      this.log.debug('the history of the store is not known', { file: MARK_FILE, error });
+      return undefined;
+    }
+  }
+
+  /** Has the state written soon, as it is then; of several calls the last one counts. */
+  save(state: () => SavedState): void {
     this.pending = state;
     this.cancelTimer ??= this.after(SAVE_DELAY_MS, () => void this.flush());
   }
@@ -68,7 +82,7 @@ export class StateDirectory {
   async flush(): Promise<void> {
     this.cancelTimer?.();
     this.cancelTimer = undefined;
-    const state = this.pending;
+    const state = this.pending?.();
     this.pending = undefined;
     if (state !== undefined) this.writing = this.writing.then(() => this.write(state));
     await this.writing;
@@ -79,6 +93,8 @@ export class StateDirectory {
       [FILES.config]: state.config,
       [FILES.own]: encodePeerCache([state.own]),
       [FILES.peers]: encodePeerCache(state.peers),
+      // Last: a mark that is older than what else was saved says less, one that is younger would say too much.
+      [MARK_FILE]: state.mark === undefined ? '' : encodeMark(state.mark),
     };
     try {
       for (const [name, text] of Object.entries(texts)) {

@@ -7,7 +7,8 @@ import { describeError } from '../errors.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
 import type { LeaseKeeper } from '../lease/keeper.js';
 import { type Lease, backendOf } from '../lease/lease.js';
-import type { PeerSet } from '../lease/peers.js';
+import { QUARANTINE_REASONS, type QuarantineReason, type Quarantined } from '../lease/admission.js';
+import type { PeerCounters, PeerSet } from '../lease/peers.js';
 import type { LeaseStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
 import {
@@ -75,8 +76,14 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     peers: describePeers(parts),
     peerSet: {
       isSynced: peerSet?.isSynced ?? false,
-      badKeys: peerSet?.badKeys ?? [],
-      counters: peerSet?.counters ?? { joined: 0, changed: 0, left: 0, snapshots: 0, badEntries: 0 },
+      badKeys: (peerSet?.badEntries ?? []).slice(0, MAX_LISTED).map(({ key }) => key),
+      badKeyCount: peerSet?.badEntries.length ?? 0,
+      quarantined: (peerSet?.quarantined ?? []).slice(0, MAX_LISTED).map(({ key, lease, reason, detail }) => {
+        return { key, publicIp: lease.attributes.publicIp.toString(), reason, detail };
+      }),
+      quarantinedCounts: countReasons(peerSet?.quarantined ?? []),
+      keptCount: peerSet?.kept.length ?? 0,
+      counters: peerSet?.counters ?? NO_PEER_COUNTERS,
     },
     devices: describeDevices(parts),
     tunnels: parts.reconciler.tunnels.map((tunnel) => describeTunnel(tunnel, parts.disabledOffloads)),
@@ -117,6 +124,8 @@ function describeLease(keeper: LeaseKeeper | undefined, clock: Clock): LeaseStat
     state,
     ...describeSubnets(lease),
     revision: lease.revision,
+    isPublished: keeper.isPublished,
+    rivals: keeper.rivals.slice(0, MAX_LISTED),
     ageSeconds: heldSinceMs === undefined ? 0 : (now - heldSinceMs) / 1000,
     expiresInSeconds: expiresAtMs === undefined ? null : (expiresAtMs - now) / 1000,
     counters,
@@ -161,6 +170,17 @@ function describePeers({ peers, overlay, reconciler }: StatusParts): PeerStatus[
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
       skipped: skipped.get(peer) ?? null,
     }));
+}
+
+/** Entries of a list that anybody may make as long as they like. */
+const MAX_LISTED = 100;
+
+const NO_PEER_COUNTERS: PeerCounters = { joined: 0, changed: 0, left: 0, epochs: 0, badEntries: 0, quarantined: 0 };
+
+function countReasons(quarantined: readonly Quarantined[]): Record<QuarantineReason, number> {
+  const counts = Object.fromEntries(QUARANTINE_REASONS.map((reason) => [reason, 0]));
+  for (const { reason } of quarantined) counts[reason] = (counts[reason] ?? 0) + 1;
+  return counts as Record<QuarantineReason, number>;
 }
 
 const NO_COUNTERS: DeviceCounters = {

@@ -14,6 +14,7 @@ import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { readHostIdentity } from './host-identity.js';
 import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
+import { addressesOfEndpoints } from './store-addresses.js';
 import { inheritedTunnels } from './tunnel-store.js';
 
 /** What the process gives its daemon. */
@@ -33,6 +34,7 @@ export interface DaemonRuntime {
 export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime): Promise<DaemonParts> {
   const { clock, environment, pid } = runtime;
   const log = new ProblemLog(runtime.log, () => clock.wallMs());
+  const endpoints = options.etcdEndpoints.join(',');
   const { healthzIp: ip, healthzPort: port, statusSocket } = options;
   return {
     log,
@@ -48,7 +50,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
       inherited: inheritedTunnels(takeInheritedDescriptors(environment, pid)),
     },
     store: new EtcdStore({
-      endpoints: options.etcdEndpoints.join(','),
+      endpoints,
       prefix: options.etcdPrefix,
       caFile: options.etcdCafile,
       certFile: options.etcdCertfile,
@@ -58,6 +60,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
       log,
       clock,
     }),
+    storeAddresses: () => addressesOfEndpoints(endpoints),
     netlink: Netlink.open({ clock }),
     kernel: new NetlinkKernel(clock),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),

@@ -1,103 +1,97 @@
-import type { IEvent, IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
+import type { IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
 import { type Clock, backoffMs } from '../clock.js';
 import { isOverlayError } from '../errors.js';
 import type { Subscription } from '../lease/store.js';
+import { type HistoryMark, type World, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import type { EtcdClient } from './client.js';
+import type { KeyLayout } from './endpoints.js';
+import { toEtcdId } from './entries.js';
 import type { Failure } from './errors.js';
-
-/** Keys from `key` up to, but not including, `rangeEnd`; just `key` without it. */
-export interface KeyRange {
-  readonly key: Buffer;
-  readonly rangeEnd?: Buffer;
-}
-
-/** Told what lies in a {@link KeyRange}. */
-export interface RangeObserver {
-  onSnapshot(entries: readonly IKeyValue[], revision: string): void;
-  onEvents(events: readonly IEvent[]): void;
-}
+import { prefixRange } from './key-range.js';
+import { applyEvents, buildWorld } from './world-builder.js';
 
 /** What following needs, and counts. */
 export interface FollowContext {
   readonly client: EtcdClient;
+  readonly keys: KeyLayout;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly counters: { watchRestarts: number; compactions: number };
+  readonly counters: { watchRestarts: number; compactions: number; epochs: number };
 }
 
-/** flannel's delays between attempts to watch again. */
+/**
+ * Whether etcd still has the history that is known here: `same` it has, `other` it does not, `unknown` it has forgotten
+ * what would tell.
+ */
+type Continuity = 'same' | 'other' | 'unknown';
+
+/** Delays between attempts to follow; a host whose lease etcd has lost shall assert it soon after etcd is back. */
 const RETRY_BASE_MS = 100;
-const RETRY_CAP_MS = 5000;
+const RETRY_CAP_MS = 1500;
 
 /** A stream that lived that long was a good one: the next attempt starts with the shortest delay. */
 const GOOD_STREAM_MS = 5000;
 
 const COMPLAIN_EVERY_MS = 60_000;
 
-/** All keys that begin with these bytes. */
-export function prefixRange(prefix: string): Required<KeyRange> {
-  const key = Buffer.from(prefix);
-  const rangeEnd = Buffer.from(key);
-  // No prefix used here ends in 0xff, which would carry.
-  rangeEnd[rangeEnd.length - 1] = (rangeEnd.at(-1) ?? 0) + 1;
-  return { key, rangeEnd };
-}
-
-/** One key. */
-export function singleKey(key: string): KeyRange {
-  return { key: Buffer.from(key) };
-}
-
 /**
- * Follows a range of keys until it is closed: lists, then watches from the listing's revision + 1.
+ * Follows the configuration and all leases until it is closed.
  *
  * ```
- *           ┌──────── compacted, or history went back ────────┐
- *           ▼                                                 │
- *  ──▶ list at R ──▶ watch from R+1 ──▶ events ──▶ stream broke: watch from the last event + 1
+ *       ┌───── compacted, or another history ─────┐
+ *       ▼                                         │
+ *  ──▶ list ──▶ open a watch ──▶ is the history the one we know? ──▶ events ──┐
+ *                    ▲                                                        │
+ *                    └─────────────── the stream broke ───────────────────────┘
  * ```
  *
- * @remarks The place to resume is the last *event*'s revision, not the response's: to a watcher that lags, etcd sends
- * a thousand revisions at a time under the header of the newest one. Before resuming, the current revision is asked
- * for: an etcd that was wiped or restored starts from a lower one and would let the old watch wait in silence.
+ * @remarks
+ * *One range*, one stream: configuration and leases arrive in the order in which they were written.
+ *
+ * *History.* After a wipe or a restore etcd counts from a lower revision, and new writes soon reach the old number. So
+ * before the events of a watch are believed, the newest known key that hangs on an etcd lease is looked up at the
+ * revision that wrote it. It is done after the watch was opened: that stream would not survive a later restore. A watch
+ * resumes at that witness, not at the last event: what came after it may be of a history that is gone, and hearing it
+ * twice does no harm.
  */
-export function followRange(context: FollowContext, range: KeyRange, observer: RangeObserver): Subscription {
+export function followWorld(
+  context: FollowContext,
+  onWorld: (world: World) => void,
+  since: HistoryMark | undefined,
+): Subscription {
   const closing = new AbortController();
-  void new Follower(context, range, observer, closing.signal).run();
+  void new Follower(context, onWorld, since, closing.signal).run();
   return { close: () => closing.abort() };
 }
 
 class Follower {
-  /** First revision not seen yet; undefined before the first listing and when events are missing. */
-  #next: bigint | undefined;
+  #world: World | undefined;
+  /** Set when everything is to be listed anew: whether that listing continues the history that is known. */
+  #relist: Continuity | undefined;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly context: FollowContext,
-    private readonly range: KeyRange,
-    private readonly observer: RangeObserver,
+    private readonly onWorld: (world: World) => void,
+    private readonly since: HistoryMark | undefined,
     private readonly signal: AbortSignal,
   ) {}
 
   async run(): Promise<void> {
-    const { clock, counters } = this.context;
+    const { clock } = this.context;
     let attempt = 0;
     while (!this.#isOver()) {
-      let livedMs = 0;
+      const startedMs = clock.monotonicMs();
+      const wasListing = this.#relist !== undefined;
       try {
-        const next = await this.#position();
-        const startedMs = clock.monotonicMs();
-        const failure = await this.#watch(next);
-        livedMs = clock.monotonicMs() - startedMs;
-        if (this.#isOver()) return;
-        counters.watchRestarts++;
-        this.#noteEnd(failure);
+        this.#noteEnd(await this.#followOnce());
       } catch (error) {
         if (this.#isOver()) return;
         this.#complain(error);
       }
-      attempt = livedMs >= GOOD_STREAM_MS ? 1 : attempt + 1;
+      if (this.#relist !== undefined && !wasListing) continue;
+      attempt = clock.monotonicMs() - startedMs >= GOOD_STREAM_MS ? 1 : attempt + 1;
       try {
         await clock.sleep(
           backoffMs(attempt, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random()),
@@ -113,62 +107,133 @@ class Follower {
     return this.signal.aborted || this.context.client.isClosed;
   }
 
-  /** Lists unless events can be resumed. @returns the revision to watch from. */
-  async #position(): Promise<bigint> {
-    if (this.#next !== undefined) {
-      const probe = await this.#list(true);
-      if (BigInt(probe.header.revision) >= this.#next - 1n) return this.#next;
-      this.context.log.warn('etcd history went back, everything is listed again', { revision: probe.header.revision });
-    }
-    const { kvs, header } = await this.#list(false);
-    this.signal.throwIfAborted();
-    this.#next = BigInt(header.revision) + 1n;
-    this.#tell(() => this.observer.onSnapshot(kvs, header.revision));
-    return this.#next;
-  }
-
-  #list(isProbe: boolean): Promise<IRangeResponse> {
-    const { key, rangeEnd } = this.range;
-    const scope = isProbe ? { key, limit: 1, keys_only: true } : { key, range_end: rangeEnd };
-    return this.context.client.call('KV', 'range', scope, this.signal);
-  }
-
-  async #watch(next: bigint): Promise<Failure> {
-    const { key, rangeEnd } = this.range;
+  /** Lists if need be, watches until the stream ends. @returns why it ended, undefined if it was left to list anew. */
+  async #followOnce(): Promise<Failure | undefined> {
+    const { world, start } = await this.#position();
+    const { key, rangeEnd } = this.#range();
+    /** Responses that wait for the history to be recognised; undefined once it is. */
+    let waiting: IWatchResponse[] | undefined = [];
     const watch = await this.context.client.openWatch(
-      { key, ...(rangeEnd && { range_end: rangeEnd }), start_revision: next.toString(), progress_notify: true },
-      (response) => this.#onResponse(response),
+      { key, range_end: rangeEnd, start_revision: start.toString(), progress_notify: true },
+      (response) => {
+        if (waiting === undefined) this.#take(response);
+        else waiting.push(response);
+      },
       this.signal,
     );
     const close = (): void => watch.close();
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
-    const failure = await watch.ended;
-    this.signal.removeEventListener('abort', close);
-    return failure;
-  }
-
-  #onResponse(response: IWatchResponse): void {
-    if (this.signal.aborted || this.#next === undefined) return;
-    const next = this.#next;
-    const fresh = response.events.filter((event) => BigInt(event.kv.mod_revision) >= next);
-    const last = fresh.at(-1);
-    if (last !== undefined) {
-      this.#next = BigInt(last.kv.mod_revision) + 1n;
-      this.#tell(() => this.observer.onEvents(fresh));
-    } else if (response.events.length === 0) {
-      // A progress notification: etcd sends it only to a watcher that has seen everything up to there.
-      const seen = BigInt(response.header.revision) + 1n;
-      if (seen > this.#next) this.#next = seen;
+    try {
+      const continuity = await this.#compareHistory(newestMark(world) ?? world);
+      if (continuity !== 'same') {
+        this.#relist = continuity;
+        return undefined;
+      }
+      const heard = waiting;
+      waiting = undefined;
+      for (const response of heard) this.#take(response);
+      const failure = await watch.ended;
+      this.context.counters.watchRestarts++;
+      return failure;
+    } finally {
+      this.signal.removeEventListener('abort', close);
+      watch.close();
     }
   }
 
-  #noteEnd(failure: Failure): void {
+  /** @returns the world to go on from and the first revision to watch. */
+  async #position(): Promise<{ readonly world: World; readonly start: bigint }> {
+    if (this.#world !== undefined && this.#relist === undefined) {
+      const { revision } = newestMark(this.#world) ?? this.#world;
+      return { world: this.#world, start: BigInt(revision) + 1n };
+    }
+    const isFirst = this.#world === undefined;
+    const continuity = isFirst ? await this.#compareWithFormerProcess() : this.#relist;
+    const { key, rangeEnd } = this.#range();
+    const { kvs, header } = await this.#read({ key, range_end: rangeEnd });
+    this.signal.throwIfAborted();
+    const isContinued = continuity === 'same' && header.cluster_id === (this.#world ?? this.since)?.clusterId;
+    const epoch = (this.#world?.epoch ?? 0) + (isContinued ? 0 : 1);
+    if (!isContinued && !isFirst) this.#noteEpoch(continuity, header.revision);
+    const { revision, cluster_id: clusterId } = header;
+    this.#relist = undefined;
+    const world = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
+    this.#tell(world);
+    return { world, start: BigInt(revision) + 1n };
+  }
+
+  async #compareWithFormerProcess(): Promise<Continuity> {
+    return this.since === undefined ? 'unknown' : this.#compareHistory(this.since);
+  }
+
+  /** @param mark - the newest witness, or the world itself if nothing in it could be one: then nothing can be lost. */
+  async #compareHistory(mark: HistoryMark | World): Promise<Continuity> {
+    const { keys, client } = this.context;
+    const witness = 'leases' in mark ? undefined : mark;
+    const key = Buffer.from(witness?.leaseKey === undefined ? keys.config : keys.subnets + witness.leaseKey);
+    const now = await this.#read({ key });
+    if (now.header.cluster_id !== mark.clusterId || BigInt(now.header.revision) < BigInt(mark.revision)) return 'other';
+    const [current] = now.kvs;
+    if (witness === undefined || isWitnessed(current, witness)) return 'same';
+    if (current !== undefined && BigInt(current.mod_revision) <= BigInt(witness.revision)) return 'other';
+    const then = await client.callUnless<IRangeResponse>(
+      'compacted',
+      'KV',
+      'range',
+      { key, revision: witness.revision },
+      this.signal,
+    );
+    if (then === undefined) return 'unknown';
+    return isWitnessed(then.kvs[0], witness) ? 'same' : 'other';
+  }
+
+  #read(request: { readonly key: Buffer; readonly range_end?: Buffer }): Promise<IRangeResponse> {
+    return this.context.client.call('KV', 'range', request, this.signal);
+  }
+
+  /** From the configuration to the last lease, with whatever lies between. */
+  #range(): { readonly key: Buffer; readonly rangeEnd: Buffer } {
+    const { config, subnets } = this.context.keys;
+    return { key: Buffer.from(config), rangeEnd: prefixRange(subnets).rangeEnd };
+  }
+
+  #take(response: IWatchResponse): void {
+    if (this.#world === undefined || response.events.length === 0) return;
+    this.#tell(applyEvents(this.context.keys, this.#world, response.events));
+  }
+
+  #tell(world: World): void {
+    if (this.signal.aborted || world === this.#world) return;
+    this.#world = world;
+    try {
+      this.onWorld(world);
+    } catch (error) {
+      this.context.log.error('a change in etcd was not processed', { revision: world.revision, error });
+    }
+  }
+
+  #noteEpoch(continuity: Continuity | undefined, revision: string): void {
+    const { log, counters } = this.context;
+    counters.epochs++;
+    if (continuity === 'other') {
+      log.warn('etcd was restored or wiped, or is another one: everything is read and the own lease asserted again', {
+        revision,
+        hint: 'peers that it does not know are kept for some minutes, so that they can do the same',
+      });
+    } else {
+      log.info('etcd has forgotten what happened meanwhile, everything is read again', { revision });
+    }
+  }
+
+  #noteEnd(failure: Failure | undefined): void {
+    if (failure === undefined) return;
     const { log, counters } = this.context;
     if (failure.kind === 'compacted') {
       counters.compactions++;
-      log.info('etcd compacted the history, everything is listed again', { revision: this.#next?.toString() });
-      this.#next = undefined;
+      log.info('etcd compacted the history, everything is listed again', { revision: this.#world?.revision });
+      // The watch was opened on a history that was recognised.
+      this.#relist = 'same';
     } else if (failure.kind === 'final') {
       this.#complain(failure.error);
     } else {
@@ -182,15 +247,15 @@ class Follower {
     const now = this.context.clock.monotonicMs();
     if (now - this.#complainedAtMs < COMPLAIN_EVERY_MS) return;
     this.#complainedAtMs = now;
-    this.context.log.error('cannot follow keys in etcd', { key: this.range.key.toString(), error });
+    this.context.log.error('cannot follow configuration and leases in etcd', { error });
   }
+}
 
-  #tell(report: () => void): void {
-    if (this.signal.aborted) return;
-    try {
-      report();
-    } catch (error) {
-      this.context.log.error('a change in etcd was not processed', { key: this.range.key.toString(), error });
-    }
-  }
+/** Whether an entry is the very one that a mark tells of. */
+function isWitnessed(entry: IKeyValue | undefined, mark: HistoryMark): boolean {
+  return (
+    entry?.mod_revision === mark.revision &&
+    entry.create_revision === mark.createdAt &&
+    entry.lease === toEtcdId(mark.ttlId)
+  );
 }

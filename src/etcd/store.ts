@@ -3,7 +3,6 @@ import {
   CompareResult,
   CompareTarget,
   type ICompare,
-  type IEvent,
   type IKeyValue,
   type ILeaseTimeToLiveResponse,
   type IPutRequest,
@@ -12,38 +11,35 @@ import {
   type ITxnResponse,
 } from 'etcd3/lib/rpc.js';
 import { type Clock, systemClock } from '../clock.js';
-import { OverlayError } from '../errors.js';
-import { decodeAttributes, encodeAttributes } from '../lease/attributes.js';
+import { encodeAttributes } from '../lease/attributes.js';
 import type { LeaseAttributes, LeaseSubnets } from '../lease/lease.js';
+import type { LeaseRecord, TextEntry, TtlId } from '../lease/record.js';
 import type {
-  BadEntry,
   CreateResult,
   Expected,
-  LeaseEvent,
   LeaseObservation,
-  LeaseObserver,
-  LeaseRecord,
   LeaseSnapshot,
   LeaseStore,
   NewLease,
   StoreCounters,
   StoreHealth,
   Subscription,
-  TextEntry,
-  TtlId,
   Unreserve,
   UpdateResult,
   ValueEntry,
-  ValueObserver,
   WriteResult,
 } from '../lease/store.js';
-import { formatSubnetKey, parseSubnetKey } from '../lease/subnet-key.js';
+import { formatSubnetKey } from '../lease/subnet-key.js';
+import type { HistoryMark, World } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import { EtcdClient } from './client.js';
 import type { EtcdDialer } from './connection.js';
 import { type KeyLayout, layoutKeys, parseEndpoints } from './endpoints.js';
-import { type FollowContext, type KeyRange, followRange, prefixRange, singleKey } from './follow.js';
+import { decodeEntry, toEtcdId, toText } from './entries.js';
+import { type FollowContext, followWorld } from './follow.js';
+import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
+import { UnusedTtls } from './unused-ttls.js';
 
 /** How to reach etcd and where in it to look; the values of the `--etcd-…` flags. */
 export interface EtcdStoreOptions extends TlsFiles {
@@ -82,6 +78,7 @@ export class EtcdStore implements LeaseStore {
   readonly #client: EtcdClient;
   readonly #keys: KeyLayout;
   readonly #context: FollowContext;
+  readonly #unusedTtls: UnusedTtls;
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
   constructor(options: EtcdStoreOptions) {
@@ -97,7 +94,9 @@ export class EtcdStore implements LeaseStore {
       clock,
       log,
     });
-    this.#context = { client: this.#client, clock, log, counters: { watchRestarts: 0, compactions: 0 } };
+    const counters = { watchRestarts: 0, compactions: 0, epochs: 0 };
+    this.#context = { client: this.#client, keys: this.#keys, clock, log, counters };
+    this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), log);
   }
 
   async readConfig(signal?: AbortSignal): Promise<TextEntry | undefined> {
@@ -105,14 +104,8 @@ export class EtcdStore implements LeaseStore {
     return entry && toText(entry);
   }
 
-  followConfig(onEntry: (entry: TextEntry | undefined) => void): Subscription {
-    return followRange(this.#context, singleKey(this.#keys.config), {
-      onSnapshot: ([entry]) => onEntry(entry && toText(entry)),
-      onEvents: (events) => {
-        const last = events.at(-1);
-        if (last !== undefined) onEntry(isDelete(last) ? undefined : toText(last.kv));
-      },
-    });
+  followWorld(onWorld: (world: World) => void, since?: HistoryMark): Subscription {
+    return followWorld(this.#context, onWorld, since);
   }
 
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult> {
@@ -150,57 +143,39 @@ export class EtcdStore implements LeaseStore {
     return this.#toSnapshot(kvs, header.revision);
   }
 
-  followLeases(observer: LeaseObserver): Subscription {
-    return followRange(this.#context, prefixRange(this.#keys.subnets), {
-      onSnapshot: (entries, revision) => observer.onSnapshot(this.#toSnapshot(entries, revision)),
-      onEvents: (events) => observer.onEvents(events.map((event) => this.#toEvent(event))),
-    });
-  }
-
-  followLease(key: string, onObservation: (observation: LeaseObservation) => void): Subscription {
-    return followRange(this.#context, singleKey(this.#keys.subnets + key), {
-      onSnapshot: ([entry], revision) => onObservation(this.#observe(entry, revision)),
-      onEvents: (events) => {
-        for (const event of events) {
-          onObservation(this.#observe(isDelete(event) ? undefined : event.kv, event.kv.mod_revision));
-        }
-      },
-    });
-  }
-
   async createLease(lease: NewLease, signal?: AbortSignal): Promise<CreateResult> {
     const { subnets, attributes, ttlSeconds, replacing } = lease;
     const key = this.#keys.subnets + formatSubnetKey(subnets);
     const replacedKey = replacing === undefined ? undefined : this.#keys.subnets + replacing.key;
-    const ttlId = ttlSeconds === undefined ? undefined : await this.grantTtl(ttlSeconds, signal);
     const value = Buffer.from(encodeAttributes(attributes));
-    const put = { value, lease: toEtcdId(ttlId) };
     const everything = prefixRange(this.#keys.subnets);
     const compare =
       replacing === undefined || replacedKey === undefined
         ? [isAbsent(this.#guardOf(subnets))]
         : [isAt(replacedKey, replacing.revision), ...(replacedKey === key ? [] : [isAbsent(singleKey(key))])];
-    const response = await this.#transact(
-      compare,
-      [
-        ...(replacedKey === undefined || replacedKey === key ? [] : [deleteOp(replacedKey)]),
-        putOp(key, put),
-        { request_range: { key: everything.key, range_end: everything.rangeEnd } },
-      ],
-      key,
-      signal,
-    );
-    if (response.succeeded) {
-      await this.#release(replacing?.ttlId, signal);
-      const listing = response.responses.at(-1)?.response_range.kvs ?? [];
-      return this.#created(key, this.#toSnapshot(listing, response.header.revision));
-    }
-    const current = currentOf(response);
-    if (current !== undefined && isOurs(current, ttlId, value)) {
-      return this.#created(key, await this.listLeases(signal));
-    }
-    await this.#release(ttlId, signal);
-    return { outcome: 'taken' };
+    return this.#withNewTtl(ttlSeconds, signal, async (ttlId) => {
+      const response = await this.#transact(
+        compare,
+        [
+          ...(replacedKey === undefined || replacedKey === key ? [] : [deleteOp(replacedKey)]),
+          putOp(key, { value, lease: toEtcdId(ttlId) }),
+          { request_range: { key: everything.key, range_end: everything.rangeEnd } },
+        ],
+        key,
+        signal,
+      );
+      if (response.succeeded) {
+        await this.#release(replacing?.ttlId, signal);
+        const listing = response.responses.at(-1)?.response_range.kvs ?? [];
+        return this.#created(key, this.#toSnapshot(listing, response.header.revision));
+      }
+      const current = currentOf(response);
+      if (current !== undefined && isOurs(current, ttlId, value)) {
+        return this.#created(key, await this.listLeases(signal));
+      }
+      await this.#release(ttlId, signal);
+      return { outcome: 'taken', revision: current?.mod_revision };
+    });
   }
 
   async adoptLease(
@@ -210,8 +185,8 @@ export class EtcdStore implements LeaseStore {
     signal?: AbortSignal,
   ): Promise<UpdateResult> {
     if (lease.isReservation) return this.publishLease(lease, attributes, signal);
-    const ttlId = await this.grantTtl(ttlSeconds, signal);
-    return this.#rewrite(lease, Buffer.from(encodeAttributes(attributes)), ttlId, signal);
+    const value = Buffer.from(encodeAttributes(attributes));
+    return this.#withNewTtl(ttlSeconds, signal, (ttlId) => this.#rewrite(lease, value, ttlId, signal));
   }
 
   async publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult> {
@@ -254,20 +229,29 @@ export class EtcdStore implements LeaseStore {
 
   async unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'> {
     if (how === 'delete') return (await this.deleteLease(lease, signal)) === 'deleted' ? 'done' : 'changed';
-    const ttlId = await this.grantTtl(how.ttlSeconds, signal);
     const value = Buffer.from(encodeAttributes(lease.attributes));
-    return (await this.#rewrite(lease, value, ttlId, signal)).outcome === 'updated' ? 'done' : 'changed';
+    return this.#withNewTtl(how.ttlSeconds, signal, async (ttlId) =>
+      (await this.#rewrite(lease, value, ttlId, signal)).outcome === 'updated' ? 'done' : 'changed',
+    );
   }
 
   async grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId> {
+    await this.#unusedTtls.sweep();
     // Positive 63 bits, as etcd wants them; chosen here so that a repeated grant does not leave a second lease behind.
     const id = (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
-    await this.#client.callUnless('exists', 'Lease', 'leaseGrant', { ID: id.toString(), TTL: ttlSeconds }, signal);
-    return id.toString(16) as TtlId;
+    const ttlId = id.toString(16) as TtlId;
+    try {
+      await this.#client.callUnless('exists', 'Lease', 'leaseGrant', { ID: id.toString(), TTL: ttlSeconds }, signal);
+    } catch (error) {
+      this.#unusedTtls.add(ttlId); // it may have been granted all the same
+      throw error;
+    }
+    return ttlId;
   }
 
   async keepAlive(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined> {
     const seconds = await this.#client.keepAlive(toEtcdId(ttlId), signal);
+    void this.#unusedTtls.sweep();
     return seconds > 0 ? seconds : undefined;
   }
 
@@ -283,21 +267,13 @@ export class EtcdStore implements LeaseStore {
     return 'released';
   }
 
+  discardTtl(ttlId: TtlId): void {
+    this.#unusedTtls.add(ttlId);
+  }
+
   async listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]> {
     const { kvs } = await this.#range(prefixRange(this.#valueKey(pathPrefix)), signal);
     return kvs.map((entry) => this.#toValue(entry));
-  }
-
-  followValues(pathPrefix: string, observer: ValueObserver): Subscription {
-    return followRange(this.#context, prefixRange(this.#valueKey(pathPrefix)), {
-      onSnapshot: (entries) => observer.onSnapshot(entries.map((entry) => this.#toValue(entry))),
-      onEvents: (events) => {
-        for (const event of events) {
-          const value = this.#toValue(event.kv);
-          observer.onChange(value.path, isDelete(event) ? undefined : value);
-        }
-      },
-    });
   }
 
   putValue(
@@ -358,21 +334,39 @@ export class EtcdStore implements LeaseStore {
     return result;
   }
 
-  /** Failure is no harm: an etcd lease without keys ends by itself. */
+  /** Runs a write with a new TTL handle; one that may have come to nothing is given up later. */
+  async #withNewTtl<T>(
+    ttlSeconds: number | undefined,
+    signal: AbortSignal | undefined,
+    write: (ttlId: TtlId | undefined) => Promise<T>,
+  ): Promise<T> {
+    if (ttlSeconds === undefined) return write(undefined);
+    const ttlId = await this.grantTtl(ttlSeconds, signal);
+    try {
+      return await write(ttlId);
+    } catch (error) {
+      this.#unusedTtls.add(ttlId);
+      throw error;
+    }
+  }
+
+  /** Gives a handle up, later if it cannot be done now. */
   async #release(ttlId: TtlId | undefined, signal: AbortSignal | undefined): Promise<void> {
     if (ttlId === undefined) return;
     try {
-      await this.releaseTtl(ttlId, signal);
-    } catch (error) {
+      if ((await this.releaseTtl(ttlId, signal)) === 'released') return;
+    } catch {
       signal?.throwIfAborted();
-      this.#context.log.debug('an unused etcd lease stays until it ends', { etcdLeaseId: ttlId, error });
     }
+    this.#unusedTtls.add(ttlId);
   }
 
   #created(key: string, snapshot: LeaseSnapshot): CreateResult {
     const name = key.slice(this.#keys.subnets.length);
     const lease = snapshot.leases.find((each) => each.key === name);
-    return lease === undefined ? { outcome: 'taken' } : { outcome: 'created', lease, snapshot };
+    return lease === undefined
+      ? { outcome: 'taken', revision: undefined }
+      : { outcome: 'created', lease, snapshot };
   }
 
   #updated(response: ITxnResponse, ttlId: TtlId | undefined, value: Buffer): UpdateResult {
@@ -446,35 +440,9 @@ export class EtcdStore implements LeaseStore {
     };
   }
 
-  #toEvent(event: IEvent): LeaseEvent {
-    const revision = event.kv.mod_revision;
-    if (isDelete(event)) return { kind: 'delete', key: this.#nameOf(event.kv), revision };
-    const { lease, bad } = this.#observe(event.kv, revision);
-    if (lease !== undefined) return { kind: 'put', lease };
-    if (bad !== undefined) return { kind: 'bad', entry: bad };
-    throw new TypeError('an entry is either a lease or bad');
-  }
-
   #observe(entry: IKeyValue | undefined, revision: string): LeaseObservation {
     if (entry === undefined) return { revision, lease: undefined, bad: undefined };
-    const key = this.#nameOf(entry);
-    let subnets: LeaseSubnets | undefined;
-    try {
-      subnets = parseSubnetKey(key);
-      const lease: LeaseRecord = {
-        ...subnets,
-        key,
-        attributes: decodeAttributes(entry.value.toString()),
-        revision: entry.mod_revision,
-        ttlId: toTtlId(entry.lease),
-        isReservation: entry.lease === '0',
-      };
-      return { revision: entry.mod_revision, lease, bad: undefined };
-    } catch (error) {
-      if (!(error instanceof OverlayError)) throw error;
-      const bad: BadEntry = { key, revision: entry.mod_revision, error, subnets };
-      return { revision: entry.mod_revision, lease: undefined, bad };
-    }
+    return { revision: entry.mod_revision, ...decodeEntry(this.#nameOf(entry), entry) };
   }
 
   #nameOf(entry: IKeyValue): string {
@@ -488,23 +456,6 @@ export class EtcdStore implements LeaseStore {
   #toValue(entry: IKeyValue): ValueEntry {
     return { ...toText(entry), path: entry.key.toString().slice(this.#keys.own.length) };
   }
-}
-
-function toText(entry: IKeyValue): TextEntry {
-  return { text: entry.value.toString(), revision: entry.mod_revision };
-}
-
-/** The enumeration arrives under the names of the protocol file, in capitals, whatever the package's types say. */
-function isDelete(event: IEvent): boolean {
-  return event.type.toUpperCase() === 'DELETE';
-}
-
-function toTtlId(etcdId: string): TtlId | undefined {
-  return etcdId === '0' ? undefined : (BigInt(etcdId).toString(16) as TtlId);
-}
-
-function toEtcdId(ttlId: TtlId | undefined): string {
-  return ttlId === undefined ? '0' : BigInt(`0x${ttlId}`).toString();
 }
 
 /** Whether what lies under a key is what an earlier, unanswered try of the same request would have left there. */

@@ -3,19 +3,27 @@ import { OverlayError } from '../errors.js';
 import { ADDRESS_BITS, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LeaseSubnets } from './lease.js';
-import type { LeaseRecord, LeaseSnapshot } from './store.js';
+import { type BadEntry, type LeaseRecord, isAfter } from './record.js';
 
 /** Of the free subnets only the first hundred are candidates, so that small numbers are used first, as in flannel. */
 const MAX_CANDIDATES = 100;
+
+/** What the store has under `<prefix>/subnets/`. */
+export interface KnownLeases {
+  readonly leases: readonly LeaseRecord[];
+  readonly bad: readonly BadEntry[];
+}
 
 /** What {@link planLease} needs to know. */
 export interface PlanInput {
   readonly network: NetworkConfig;
   /** The host's identity. */
   readonly publicIp: IpAddress;
-  readonly snapshot: LeaseSnapshot;
-  /** What the host had before, from subnet.env or from the lease it lost. */
-  readonly previous: Partial<LeaseSubnets>;
+  readonly known: KnownLeases;
+  /** What the host had before, the latest first: leases that it lost, what subnet.env names. */
+  readonly wishes: readonly Partial<LeaseSubnets>[];
+  /** Subnets of hosts that may come back for them; given away only if no other is free. */
+  readonly avoid: readonly Prefix[];
   /** Uniform in [0, 1). */
   readonly random: () => number;
 }
@@ -33,6 +41,8 @@ export type LeasePlan =
       readonly subnets: LeaseSubnets;
       readonly source: SubnetSource;
       readonly replacing: LeaseRecord | undefined;
+      /** Keys of the host's own that lie outside the network: they may be wanted again if it is soon changed back. */
+      readonly aside: readonly LeaseRecord[];
     };
 
 /**
@@ -41,11 +51,12 @@ export type LeasePlan =
  *
  * @remarks Better than the original in this: a lease that fits in one family only keeps that part, so a network that
  * becomes dual-stack (or ceases to be) keeps its IPv4 subnets; of several own leases a reservation comes first, then
- * the previous subnet; a reservation that does not fit is left alone; keys with unreadable values count as taken.
+ * the previous subnet; a reservation that does not fit is left alone; an own lease that overlaps an older one of
+ * another host is exchanged; keys with unreadable values count as taken.
  * @throws {@link OverlayError} `ERR_OUT_OF_SUBNETS`, or `ERR_NETWORK_CONFIG` for a network without IPv4: flannel has no key for it.
  */
 export function planLease(input: PlanInput): LeasePlan {
-  const { network, snapshot, previous } = input;
+  const { network, known, wishes, avoid } = input;
   const { ipv4 } = network;
   if (ipv4 === undefined) {
     throw new OverlayError(
@@ -57,19 +68,28 @@ export function planLease(input: PlanInput): LeasePlan {
     );
   }
   const own = orderOwn(input);
-  const fitting = own.find((lease) => doesFit(network, lease));
+  const fitting = own.find((lease) => doesFit(network, lease) && findOlderRival(lease, known) === undefined);
   if (fitting !== undefined) return { kind: 'adopt', lease: fitting };
 
-  const replacing = own.find((lease) => !lease.isReservation || keepsIpv4(network, lease));
-  const others = occupied(snapshot, replacing);
-  const choice = chooseFor(ipv4, [replacing?.subnet, previous.subnet], others, input.random);
-  const ipv6 =
-    network.ipv6 && chooseFor(network.ipv6, [replacing?.ipv6Subnet, previous.ipv6Subnet], others, input.random);
+  const isInNetwork = (lease: LeaseRecord): boolean => ipv4.network.overlaps(lease.subnet);
+  const replacing = own.find((lease) => (lease.isReservation ? keepsIpv4(network, lease) : isInNetwork(lease)));
+  const aside = own.filter((lease) => !lease.isReservation && !isInNetwork(lease));
+  const others = occupied(known, replacing);
+  const choose = (range: SubnetRange, family: 'subnet' | 'ipv6Subnet'): Choice => {
+    const wanted = [replacing?.[family], ...wishes.map((wish) => wish[family])];
+    try {
+      return chooseFor(range, wanted, [...others, ...avoid], input.random);
+    } catch (error) {
+      if (avoid.length === 0) throw error;
+      return chooseFor(range, wanted, others, input.random);
+    }
+  };
+  const choice = choose(ipv4, 'subnet');
+  const ipv6 = network.ipv6 && choose(network.ipv6, 'ipv6Subnet');
   const subnets = { subnet: choice.subnet, ipv6Subnet: ipv6?.subnet };
-  return { kind: 'create', subnets, source: SOURCES[choice.rank] ?? 'free', replacing };
+  const source = choice.rank === 0 ? 'public-ip' : choice.rank <= wishes.length ? 'previous' : 'free';
+  return { kind: 'create', subnets, source, replacing, aside };
 }
-
-const SOURCES: readonly SubnetSource[] = ['public-ip', 'previous'];
 
 /**
  * Whether a lease lies in the ranges of the configuration, with exactly the families that it has.
@@ -92,6 +112,27 @@ export function findOverlapping<T extends LeaseSubnets>(subnets: LeaseSubnets, l
   );
 }
 
+/**
+ * Whoever claims an address of a lease under an older key: they are in the right.
+ *
+ * @remarks Keys of the same host do not count; those with an unreadable value do, since nobody knows whose they are.
+ */
+export function findOlderRival(lease: LeaseRecord, known: KnownLeases): LeaseRecord | BadEntry | undefined {
+  return findRivals(lease, known).find((rival) => isAfter(lease.createdAt, rival.createdAt));
+}
+
+/** Keys of others that name an address of a lease. */
+export function findRivals(lease: LeaseRecord, known: KnownLeases): readonly (LeaseRecord | BadEntry)[] {
+  const { publicIp } = lease.attributes;
+  const leases = findOverlapping(lease, known.leases).filter(
+    ({ key, attributes }) => key !== lease.key && (publicIp.isUnspecified || !attributes.publicIp.equals(publicIp)),
+  );
+  const bad = known.bad.filter(
+    ({ key, subnets }) => key !== lease.key && subnets !== undefined && findOverlapping(lease, [subnets]).length > 0,
+  );
+  return [...leases, ...bad];
+}
+
 function isInRange(range: SubnetRange | undefined, subnet: Prefix): boolean {
   return (
     range !== undefined &&
@@ -106,31 +147,41 @@ function keepsIpv4(network: NetworkConfig, lease: LeaseRecord): boolean {
 }
 
 /** The host's own leases, best first. */
-function orderOwn({ snapshot, publicIp, previous }: PlanInput): readonly LeaseRecord[] {
+function orderOwn({ known, publicIp, wishes }: PlanInput): readonly LeaseRecord[] {
   // Without an address there is no identity: every host without IPv4 publishes 0.0.0.0.
   if (publicIp.isUnspecified) return [];
-  const rank = (lease: LeaseRecord): number => (lease.isReservation ? 0 : lease.subnet.equals(previous.subnet) ? 1 : 2);
-  return snapshot.leases
+  const rank = (lease: LeaseRecord): number => {
+    if (lease.isReservation) return -1;
+    const wish = wishes.findIndex(({ subnet }) => lease.subnet.equals(subnet));
+    return wish < 0 ? wishes.length : wish;
+  };
+  return known.leases
     .filter((lease) => lease.attributes.publicIp.equals(publicIp))
     .sort((a, b) => rank(a) - rank(b));
 }
 
 /** Every subnet that belongs to somebody, of both families. */
-function occupied(snapshot: LeaseSnapshot, except: LeaseRecord | undefined): readonly Prefix[] {
-  const leases = snapshot.leases.filter((lease) => lease.key !== except?.key);
-  const halfRead = snapshot.bad.flatMap((entry) => entry.subnets ?? []);
+function occupied(known: KnownLeases, except: LeaseRecord | undefined): readonly Prefix[] {
+  const leases = known.leases.filter((lease) => lease.key !== except?.key);
+  const halfRead = known.bad.flatMap((entry) => entry.subnets ?? []);
   return [...leases, ...halfRead].flatMap((lease) =>
     lease.ipv6Subnet === undefined ? [lease.subnet] : [lease.subnet, lease.ipv6Subnet],
   );
 }
 
-/** The first wish that is in range and free, by its rank in the list; else a free subnet by chance. */
+interface Choice {
+  readonly subnet: Prefix;
+  /** Index of the wish that came true; their number if none did. */
+  readonly rank: number;
+}
+
+/** The first wish that is in range and free; else a free subnet by chance. */
 function chooseFor(
   range: SubnetRange,
   wishes: readonly (Prefix | undefined)[],
   others: readonly Prefix[],
   random: () => number,
-): { readonly subnet: Prefix; readonly rank: number } {
+): Choice {
   for (const [rank, wish] of wishes.entries()) {
     if (wish !== undefined && isInRange(range, wish) && !others.some((other) => other.overlaps(wish))) {
       return { subnet: wish, rank };

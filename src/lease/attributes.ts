@@ -2,6 +2,9 @@ import { OverlayError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
 import type { JsonValue, LeaseAttributes } from './lease.js';
 
+/** Longer than the name of any backend there is. */
+const MAX_TYPE_LENGTH = 64;
+
 const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
 
 /**
@@ -33,6 +36,7 @@ export function decodeAttributes(text: string): LeaseAttributes {
   const fields = readFields(text);
   const type = fields.get('backendtype') ?? '';
   if (typeof type !== 'string') throw valueError('BackendType is not a string');
+  if (type.length > MAX_TYPE_LENGTH) throw valueError(`BackendType has ${type.length} characters`);
   return {
     publicIp: readAddress(fields, 'PublicIP', 4) ?? UNSPECIFIED_V4,
     publicIpv6: fields.get('publicipv6') === null ? undefined : readAddress(fields, 'PublicIPv6', 6),
@@ -47,8 +51,27 @@ export function areAttributesEqual(a: LeaseAttributes, b: LeaseAttributes): bool
   return a === b || encodeAttributes(a) === encodeAttributes(b);
 }
 
+/** Backend data is an object or two deep; what is nested a thousand times ends every recursive function that touches it. */
+const MAX_DEPTH = 16;
+
+/** How deep arrays and objects of a JSON text are nested, counted without recursion and without parsing it. */
+function depthOf(json: string): number {
+  let depth = 0;
+  let deepest = 0;
+  let isInString = false;
+  for (let i = 0; i < json.length; i++) {
+    const character = json[i];
+    if (character === '"') isInString = !isInString;
+    else if (isInString) i += character === '\\' ? 1 : 0;
+    else if (character === '[' || character === '{') deepest = Math.max(deepest, ++depth);
+    else if (character === ']' || character === '}') depth--;
+  }
+  return deepest;
+}
+
 /** Names in lower case; of several that differ in case only, the last one counts, as in Go. */
 function readFields(text: string): ReadonlyMap<string, JsonValue> {
+  if (depthOf(text) > MAX_DEPTH) throw valueError(`its arrays and objects are nested more than ${MAX_DEPTH} deep`);
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.js';
 import type { Logger } from '../log.js';
 import { decodeHostStatus, encodeHostStatus, hostStatusPath } from './host-status.js';
-import type { LeaseRecord, LeaseStore } from './store.js';
+import type { LeaseRecord } from './record.js';
+import type { LeaseStore } from './store.js';
 
 /** What a {@link HostAnnouncement} is made of. */
 export interface HostAnnouncementOptions {

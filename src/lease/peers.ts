@@ -1,18 +1,19 @@
 import type { Clock } from '../clock.js';
-import { OverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
-import { decodeAttributes, encodeAttributes } from './attributes.js';
+import { type AdmissionContext, type Candidate, type Quarantined, admit } from './admission.js';
+import { areAttributesEqual } from './attributes.js';
 import type { Lease } from './lease.js';
-import { type OwnIdentity, type PeerChange, PeerTable } from './peer-table.js';
-import type { BadEntry, LeaseEvent, LeaseRecord, LeaseStore, Subscription } from './store.js';
-import { formatSubnetKey, parseSubnetKey } from './subnet-key.js';
+import { LeaseComplaints } from './lease-complaints.js';
+import type { BadEntry, LeaseRecord } from './record.js';
+import type { Subscription } from './store.js';
+import { formatSubnetKey } from './subnet-key.js';
+import type { World } from './world.js';
 
 /** What a {@link PeerSet} is made of. */
 export interface PeerSetOptions {
-  readonly store: LeaseStore;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly own: OwnIdentity;
+  readonly context: AdmissionContext;
   /** Changes that come within that time are reported together. Default 50. */
   readonly debounceMs?: number;
   /** A lease that vanishes and is back within that time has never been away. Default 1000. */
@@ -24,62 +25,90 @@ export interface PeerCounters {
   readonly joined: number;
   readonly changed: number;
   readonly left: number;
-  /** Listings taken in: one at start, one after each gap in the history. */
-  readonly snapshots: number;
+  /** Histories of the store that were seen: one at start, one more after each wipe or restore. */
+  readonly epochs: number;
   /** Keys and values that could not be read, each revision once. */
   readonly badEntries: number;
+  /** Leases that were not believed, each time one became so. */
+  readonly quarantined: number;
 }
 
 /**
- * The other hosts' leases as the store last told them.
+ * How long a peer is kept that another history of the store does not have: until its host has had every chance to
+ * notice and to assert its lease again. flannel's hosts and ours renew or look within five minutes, give or take.
+ */
+const RETENTION_MS = 400_000;
+
+interface Missing {
+  readonly lease: LeaseRecord;
+  /** When, on the monotonic clock, it no longer counts. */
+  readonly untilMs: number;
+}
+
+/**
+ * The other hosts' leases, as far as they are believed.
  *
  * @remarks
- * *API.* {@link seed} with the leases of an earlier run, {@link start}, then {@link peers} at any time and
- * {@link onChange}.
+ * *API.* {@link seed} with the leases of an earlier run, {@link observe} with every world, then {@link peers} at any time
+ * and {@link onChange}.
  *
- * *Rules.* A peer goes only when its key is deleted or missing from a listing, and then only after a grace: a host
- * whose lease was deleted by mistake takes it again in a fraction of a second, and traffic to it goes on meanwhile. An
- * unreadable value leaves what was known, and a store that is away leaves everything. Which leases count as peers is
- * {@link PeerTable}'s to say.
+ * *Rules.* A peer goes only when its key is gone from the store, and then only after a grace: a host whose lease was
+ * deleted by mistake takes it again in a fraction of a second, and traffic to it goes on meanwhile. What is missing
+ * from another epoch of the store was not given up by anybody: it is kept for some minutes, unless somebody else holds
+ * the subnet. An unreadable value leaves what was known, and a store that is away leaves everything. Which leases are
+ * believed is {@link admit}'s to say.
  */
 export class PeerSet {
   readonly #options: PeerSetOptions;
   readonly #debounceMs: number;
   readonly #leaveGraceMs: number;
-  /** The last readable lease of each key. */
-  readonly #table: PeerTable;
-  /** Keys that are gone from the store while their lease still counts, with what cancels its end. */
-  readonly #leaving = new Map<string, () => void>();
-  /** Revision of each key that is unreadable now. */
-  readonly #bad = new Map<string, string>();
+  readonly #complaints: LeaseComplaints;
+  #context: AdmissionContext;
+  #world: World | undefined;
+  /** Leases that are known but not, or not readably, in the world, by their keys. */
+  readonly #missing = new Map<string, Missing>();
+  #peers: readonly LeaseRecord[] = [];
+  #quarantined: readonly Quarantined[] = [];
+  /** What was reported last, by subnet. */
+  #reported: ReadonlyMap<string, LeaseRecord> = new Map();
   readonly #callbacks = new Set<(peers: readonly Lease[]) => void>();
-  readonly #counters = { joined: 0, changed: 0, left: 0, snapshots: 0, badEntries: 0 };
+  readonly #counters = { joined: 0, changed: 0, left: 0, epochs: 0, badEntries: 0, quarantined: 0 };
   #hasReported = false;
-  #isSynced = false;
-  #subscription: Subscription | undefined;
   #cancelReport: (() => void) | undefined;
+  #cancelExpiry: (() => void) | undefined;
   #isClosed = false;
 
   constructor(options: PeerSetOptions) {
     this.#options = options;
-    this.#table = new PeerTable(options.own);
+    this.#context = options.context;
     this.#debounceMs = options.debounceMs ?? 50;
     this.#leaveGraceMs = options.leaveGraceMs ?? 1000;
+    this.#complaints = new LeaseComplaints(options.log, options.clock);
   }
 
-  /** The peers in order of their subnets. */
+  /** The peers in order of their subnets; the same list until something changes. */
   get peers(): readonly Lease[] {
-    return this.#table.peers;
+    return this.#peers;
+  }
+
+  /** Leases that are in the store and not believed. */
+  get quarantined(): readonly Quarantined[] {
+    return this.#quarantined;
+  }
+
+  /** Peers that the store does not have and that are kept for a while. */
+  get kept(): readonly Lease[] {
+    return [...this.#missing.values()].map(({ lease }) => lease);
   }
 
   /** Whether the store has been heard at least once; before that, the peers are those of an earlier run. */
   get isSynced(): boolean {
-    return this.#isSynced;
+    return this.#world !== undefined;
   }
 
   /** Keys under `<prefix>/subnets` that cannot be read now. */
-  get badKeys(): readonly string[] {
-    return [...this.#bad.keys()];
+  get badEntries(): readonly BadEntry[] {
+    return this.#world === undefined ? [] : [...this.#world.bad.values()];
   }
 
   get counters(): PeerCounters {
@@ -88,102 +117,85 @@ export class PeerSet {
 
   /** Takes leases of an earlier run as peers until the store says otherwise; without effect once it has. */
   seed(leases: readonly Lease[]): void {
-    if (this.#isSynced) return;
-    for (const lease of leases) this.#table.put(formatSubnetKey(lease), lease);
+    if (this.#world !== undefined) return;
+    for (const lease of leases) {
+      const key = formatSubnetKey(lease);
+      const record: LeaseRecord = { ...lease, key, ttlId: undefined, createdAt: lease.revision };
+      this.#missing.set(key, { lease: record, untilMs: Number.POSITIVE_INFINITY });
+    }
+    this.#refresh();
     this.#schedule();
   }
 
-  /** Begins to follow the store. */
-  start(): void {
-    if (this.#isClosed) return;
-    this.#subscription ??= this.#options.store.followLeases({
-      onSnapshot: ({ leases, bad }) => this.#takeSnapshot(leases, bad),
-      onEvents: (events) => this.#takeEvents(events),
-    });
+  /** Takes the leases of a world instead of those before. */
+  observe(world: World): void {
+    if (this.#isClosed || world === this.#world) return;
+    const before = this.#world;
+    this.#world = world;
+    const isNewEpoch = world.epoch !== (before?.epoch ?? 0);
+    if (isNewEpoch) this.#counters.epochs++;
+    // What an earlier process knew, and an unbroken history does not, was given up while nobody looked.
+    const graceMs = isNewEpoch ? RETENTION_MS : before === undefined ? 0 : this.#leaveGraceMs;
+    const untilMs = this.#options.clock.monotonicMs() + graceMs;
+    for (const [key, lease] of before?.leases ?? []) {
+      if (!world.leases.has(key)) this.#missing.set(key, { lease, untilMs });
+    }
+    for (const [key, { lease, untilMs: formerUntilMs }] of this.#missing) {
+      if (world.leases.has(key)) this.#missing.delete(key);
+      else if (world.bad.has(key)) this.#missing.set(key, { lease, untilMs: Number.POSITIVE_INFINITY });
+      else if (!Number.isFinite(formerUntilMs)) this.#missing.set(key, { lease, untilMs });
+    }
+    const fresh = [...world.bad.values()].filter(({ key, revision }) => before?.bad.get(key)?.revision !== revision);
+    this.#counters.badEntries += fresh.length;
+    this.#complaints.tellBad(fresh);
+    this.#refresh();
+    this.#schedule();
   }
 
-  /** Told after the first listing, even of no peers, and after each batch of changes. */
+  /** Told after the first world, even of no peers, and after each batch of changes. */
   onChange(callback: (peers: readonly Lease[]) => void): Subscription {
     this.#callbacks.add(callback);
     return { close: () => this.#callbacks.delete(callback) };
   }
 
-  /** Which leases are the host's own from now on. */
-  setOwn(own: OwnIdentity): void {
-    if (this.#table.setOwn(own)) this.#schedule();
+  /** What decides from now on which leases are believed. */
+  setContext(context: AdmissionContext): void {
+    if (context === this.#context) return;
+    this.#context = context;
+    this.#refresh();
+    this.#schedule();
   }
 
-  /** Stops following; the peers stay as they are. Idempotent. */
+  /** Takes nothing more; the peers stay as they are. Idempotent. */
   close(): void {
     this.#isClosed = true;
-    this.#subscription?.close();
     this.#cancelReport?.();
-    for (const cancel of this.#leaving.values()) cancel();
-    this.#leaving.clear();
+    this.#cancelExpiry?.();
     this.#callbacks.clear();
   }
 
-  #takeSnapshot(leases: readonly LeaseRecord[], bad: readonly BadEntry[]): void {
-    const isFirst = this.#counters.snapshots++ === 0;
-    this.#isSynced = true;
-    const listed = new Set([...leases, ...bad].map(({ key }) => key));
-    for (const key of this.#table.keys) {
-      if (listed.has(key)) continue;
-      // What an earlier run knew may have been gone for days.
-      if (isFirst) this.#table.delete(key);
-      else this.#letGo(key);
+  #refresh(): void {
+    const { clock } = this.#options;
+    const now = clock.monotonicMs();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const [key, { untilMs }] of this.#missing) {
+      if (untilMs <= now) this.#missing.delete(key);
+      else nextMs = Math.min(nextMs, untilMs);
     }
-    for (const key of [...this.#bad.keys()]) if (!listed.has(key)) this.#bad.delete(key);
-    for (const lease of leases) this.#put(lease);
-    for (const entry of bad) this.#noteBad(entry);
-    this.#schedule();
-  }
-
-  #takeEvents(events: readonly LeaseEvent[]): void {
-    for (const event of events) {
-      switch (event.kind) {
-        case 'put':
-          this.#put(event.lease);
-          break;
-        case 'bad':
-          this.#noteBad(event.entry);
-          break;
-        case 'delete':
-          this.#letGo(event.key);
-          this.#bad.delete(event.key);
-          break;
-      }
-    }
-    this.#schedule();
-  }
-
-  #letGo(key: string): void {
-    if (this.#isClosed || this.#leaving.has(key) || !this.#table.has(key)) return;
-    const cancel = this.#options.clock.after(this.#leaveGraceMs, () => {
-      this.#leaving.delete(key);
-      this.#table.delete(key);
-      this.#schedule();
-    });
-    this.#leaving.set(key, cancel);
-  }
-
-  #stay(key: string): void {
-    this.#leaving.get(key)?.();
-    this.#leaving.delete(key);
-  }
-
-  #put(lease: LeaseRecord): void {
-    this.#stay(lease.key);
-    this.#table.put(lease.key, lease);
-    this.#bad.delete(lease.key);
-  }
-
-  #noteBad({ key, revision, error }: BadEntry): void {
-    this.#stay(key);
-    if (this.#bad.get(key) === revision) return;
-    this.#bad.set(key, revision);
-    this.#counters.badEntries++;
-    this.#options.log.warn('an entry among the leases is unreadable and skipped', { key, revision, error });
+    this.#cancelExpiry?.();
+    this.#cancelExpiry = Number.isFinite(nextMs)
+      ? clock.after(nextMs - now, () => {
+          this.#refresh();
+          this.#schedule();
+        })
+      : undefined;
+    const candidates: Candidate[] = [];
+    for (const lease of this.#world?.leases.values() ?? []) candidates.push({ lease, isMissing: false });
+    for (const { lease } of this.#missing.values()) candidates.push({ lease, isMissing: true });
+    const { peers, quarantined } = admit(candidates, this.#context);
+    this.#quarantined = quarantined;
+    const isSame = peers.length === this.#peers.length && peers.every((lease, index) => lease === this.#peers[index]);
+    if (!isSame) this.#peers = peers;
   }
 
   #schedule(): void {
@@ -195,10 +207,23 @@ export class PeerSet {
   }
 
   #reportChanges(): void {
-    const changes = this.#table.takeChanges();
-    for (const change of changes) this.#note(change);
-    const isNews = changes.length > 0 || (!this.#hasReported && this.#isSynced);
-    if (!isNews) return;
+    this.#counters.quarantined += this.#complaints.tellQuarantined(this.#quarantined);
+    const before = this.#reported;
+    const after = new Map(this.#peers.map((lease) => [lease.subnet.toString(), lease]));
+    this.#reported = after;
+    let changes = 0;
+    for (const [subnet, lease] of after) {
+      const former = before.get(subnet);
+      if (former !== undefined && isSamePeer(former, lease)) continue;
+      this.#note(former === undefined ? 'joined' : 'changed', lease);
+      changes++;
+    }
+    for (const [subnet, lease] of before) {
+      if (after.has(subnet)) continue;
+      this.#note('left', lease);
+      changes++;
+    }
+    if (changes === 0 && (this.#hasReported || !this.isSynced)) return;
     this.#hasReported = true;
     const { peers } = this;
     for (const callback of [...this.#callbacks]) {
@@ -210,10 +235,7 @@ export class PeerSet {
     }
   }
 
-  #note({ before, after }: PeerChange): void {
-    const what = before === undefined ? 'joined' : after === undefined ? 'left' : 'changed';
-    const peer = after ?? before;
-    if (peer === undefined) return;
+  #note(what: 'joined' | 'changed' | 'left', peer: Lease): void {
     this.#counters[what]++;
     this.#options.log.info(`peer ${what}`, {
       subnet: peer.subnet.toString(),
@@ -224,58 +246,9 @@ export class PeerSet {
   }
 }
 
-/** Layout of the cache; a file of another version is refused, not guessed at. */
-const CACHE_VERSION = 1;
-
-/** A peer's entry in the file; one peer among thousands changes at a time, and a lease never does. */
-const encoded = new WeakMap<Lease, string>();
-
-function encodeCachedLease(peer: Lease): string {
-  const known = encoded.get(peer);
-  if (known !== undefined) return known;
-  const text = JSON.stringify({
-    key: formatSubnetKey(peer),
-    value: encodeAttributes(peer.attributes),
-    revision: peer.revision,
-    isReservation: peer.isReservation,
-  });
-  encoded.set(peer, text);
-  return text;
-}
-
-/** Peers as text for a file, to be used at the next start if the store is away then. */
-export function encodePeerCache(peers: readonly Lease[]): string {
-  return `{"version": ${CACHE_VERSION}, "leases": [\n${peers.map(encodeCachedLease).join(',\n')}\n]}\n`;
-}
-
-/**
- * Reads what {@link encodePeerCache} wrote.
- *
- * @throws {@link OverlayError} `ERR_PEER_CACHE`
- */
-export function decodePeerCache(text: string): readonly Lease[] {
-  try {
-    const { version, leases } = JSON.parse(text) as { readonly version?: unknown; readonly leases?: unknown };
-    if (version !== CACHE_VERSION || !Array.isArray(leases))
-      throw new TypeError(`it is not of version ${CACHE_VERSION}`);
-    return leases.map(decodeCachedLease);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new OverlayError('ERR_PEER_CACHE', `cannot read the last known peers: ${reason}`, {
-      cause,
-      hint: 'nothing is lost, it is written anew once etcd answers',
-    });
-  }
-}
-
-function decodeCachedLease(entry: unknown): Lease {
-  const { key, value, revision, isReservation } = entry as Record<string, unknown>;
-  if (typeof key !== 'string' || typeof value !== 'string') throw new TypeError('a lease lacks key or value');
-  if (typeof revision !== 'string' || !/^\d+$/.test(revision)) throw new TypeError(`${key} has no revision`);
-  return {
-    ...parseSubnetKey(key),
-    attributes: decodeAttributes(value),
-    revision,
-    isReservation: isReservation === true,
-  };
+/** Whether nothing that forwarding depends on differs; a lease that was only renewed is the same. */
+function isSamePeer(a: Lease, b: Lease): boolean {
+  if (a === b) return true;
+  const isSameIpv6 = a.ipv6Subnet === undefined ? b.ipv6Subnet === undefined : a.ipv6Subnet.equals(b.ipv6Subnet);
+  return isSameIpv6 && areAttributesEqual(a.attributes, b.attributes);
 }

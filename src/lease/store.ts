@@ -1,52 +1,14 @@
 import type { OverlayError } from '../errors.js';
-import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
+import type { LeaseAttributes, LeaseSubnets } from './lease.js';
+import type { BadEntry, LeaseRecord, Revision, TextEntry, TtlId } from './record.js';
 import type { RoundTripTimes } from './round-trips.js';
-
-declare const ttlIdBrand: unique symbol;
-
-/** The store's handle on the time that keys have left; keys that share one expire together (an etcd lease). */
-export type TtlId = string & { readonly [ttlIdBrand]: true };
-
-/** Place in the store's history, as decimal text; later is larger. */
-export type Revision = string;
-
-/** A lease as it lies in the store. */
-export interface LeaseRecord extends Lease {
-  /** The key below `<prefix>/subnets/`; differs from the canonical form if another program wrote it so. */
-  readonly key: string;
-  /** What keeps the key from expiring; undefined for a reservation. */
-  readonly ttlId: TtlId | undefined;
-}
-
-/** A key or value under `<prefix>/subnets/` that is not a lease. Never a reason to forget a peer. */
-export interface BadEntry {
-  readonly key: string;
-  readonly revision: Revision;
-  /** What is wrong with it. */
-  readonly error: OverlayError;
-  /** The subnets its key names, where only the value is bad: they are taken all the same. */
-  readonly subnets: LeaseSubnets | undefined;
-}
+import type { HistoryMark, World } from './world.js';
 
 /** Everything under `<prefix>/subnets/` at one revision, in byte order of the keys. */
 export interface LeaseSnapshot {
   readonly revision: Revision;
   readonly leases: readonly LeaseRecord[];
   readonly bad: readonly BadEntry[];
-}
-
-/** One change of one key under `<prefix>/subnets/`. */
-export type LeaseEvent =
-  | { readonly kind: 'put'; readonly lease: LeaseRecord }
-  | { readonly kind: 'bad'; readonly entry: BadEntry }
-  | { readonly kind: 'delete'; readonly key: string; readonly revision: Revision };
-
-/** Told what changed. Calls never overlap; what it throws is logged and changes nothing. */
-export interface LeaseObserver {
-  /** All there is: at first, and whenever the store cannot tell what happened in between. */
-  onSnapshot(snapshot: LeaseSnapshot): void;
-  /** What happened since, in order, together where it happened together. */
-  onEvents(events: readonly LeaseEvent[]): void;
 }
 
 /** What lies under one lease key right now. */
@@ -58,23 +20,10 @@ export interface LeaseObservation {
   readonly bad: BadEntry | undefined;
 }
 
-/** A text under a key with the revision that wrote it. */
-export interface TextEntry {
-  readonly text: string;
-  readonly revision: Revision;
-}
-
 /** A {@link TextEntry} below `<prefix>-ts/`. */
 export interface ValueEntry extends TextEntry {
   /** Path below `<prefix>-ts/`, without a leading slash. */
   readonly path: string;
-}
-
-/** Told what lies below a path of `<prefix>-ts/`: all of it at first and after a gap, then each change. */
-export interface ValueObserver {
-  onSnapshot(entries: readonly ValueEntry[]): void;
-  /** `entry` is undefined when the value is gone. */
-  onChange(path: string, entry: ValueEntry | undefined): void;
 }
 
 /** Something that is being followed; after `close()` returns, the observer is not called again. */
@@ -92,7 +41,7 @@ export interface NewLease {
   readonly replacing?: LeaseRecord | undefined;
 }
 
-/** `taken`: another host has the subnet, or `replacing` has changed; list again. */
+/** `taken`: another host has the subnet, or `replacing` has changed. */
 export type CreateResult =
   | {
       readonly outcome: 'created';
@@ -100,7 +49,11 @@ export type CreateResult =
       /** All leases at the instant of creation, this one included: a subnet may overlap under a different key. */
       readonly snapshot: LeaseSnapshot;
     }
-  | { readonly outcome: 'taken' };
+  | {
+      readonly outcome: 'taken';
+      /** When the key in the way was written, if it is known. */
+      readonly revision: Revision | undefined;
+    };
 
 /** `changed`: the key is no longer what the caller knew; here is what it is now. */
 export type UpdateResult =
@@ -153,8 +106,8 @@ export interface StoreCounters {
  * something), `ERR_STORE_CLOSED`. An aborted signal rejects with its reason. A request whose answer was lost may have
  * taken effect; repeating the same request is always safe.
  *
- * *Following* (`follow…`) never ends by itself: a snapshot, then events from the next revision on, across lost
- * connections, changes of endpoint and compaction. While the store is away nothing is reported, least of all an empty snapshot.
+ * *Following* never ends by itself, across lost connections, changes of endpoint, compaction, and a store that was wiped
+ * or restored. While the store is away nothing is reported, least of all an empty world.
  *
  * *Conditions.* Updates of leases hold only if the key is still as it was at `lease.revision`, so nothing is
  * resurrected and nothing is taken from another host.
@@ -162,17 +115,18 @@ export interface StoreCounters {
 export interface LeaseStore {
   /** The text under `<prefix>/config`, or undefined when there is none. */
   readConfig(signal?: AbortSignal): Promise<TextEntry | undefined>;
-  /** Reports the configuration as it is and whenever it is written; undefined while there is none. */
-  followConfig(onEntry: (entry: TextEntry | undefined) => void): Subscription;
+  /**
+   * Reports configuration and leases as they are and whenever they change; what the observer throws is logged and
+   * changes nothing.
+   *
+   * @param since - what an earlier process knew last: a world whose history still has it continues that one's.
+   */
+  followWorld(onWorld: (world: World) => void, since?: HistoryMark): Subscription;
   /** Writes the configuration if it is still the expected one. */
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
 
   /** All leases. */
   listLeases(signal?: AbortSignal): Promise<LeaseSnapshot>;
-  /** Reports all leases and their changes. */
-  followLeases(observer: LeaseObserver): Subscription;
-  /** Reports one lease key as it is and whenever it changes. */
-  followLease(key: string, onObservation: (observation: LeaseObservation) => void): Subscription;
   /** Creates a lease whose key must not exist, nor another key that names the same IPv4 subnet. */
   createLease(lease: NewLease, signal?: AbortSignal): Promise<CreateResult>;
   /**
@@ -207,11 +161,11 @@ export interface LeaseStore {
   remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
   /** Gives a handle up, unless keys still hang on it. */
   releaseTtl(ttlId: TtlId, signal?: AbortSignal): Promise<'released' | 'in-use'>;
+  /** Has a handle given up as soon as nothing hangs on it and the store answers; returns at once. */
+  discardTtl(ttlId: TtlId): void;
 
   /** Everything below a path of `<prefix>-ts/`, in byte order. */
   listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]>;
-  /** Reports what lies below a path of `<prefix>-ts/` and its changes. */
-  followValues(pathPrefix: string, observer: ValueObserver): Subscription;
   /** Writes a text below `<prefix>-ts/`, for ever or as long as a handle lives. */
   putValue(
     path: string,
@@ -234,9 +188,4 @@ export interface LeaseStore {
   networkChanged(): void;
   /** Ends every request, stream and connection. Idempotent. */
   close(): Promise<void>;
-}
-
-/** Whether a revision lies after another. */
-export function isAfter(a: Revision, b: Revision): boolean {
-  return BigInt(a) > BigInt(b);
 }

@@ -164,7 +164,7 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   gauge(
     'tsflannel_peer_entries_unreadable',
     'Keys among the leases that cannot be read now.',
-    (s) => s.peerSet.badKeys.length,
+    (s) => s.peerSet.badKeyCount,
   ),
   counter(
     'tsflannel_peer_entries_rejected_total',
@@ -180,9 +180,27 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
       (['joined', 'changed', 'left'] as const).map((change) => ({ labels: { change }, value: counters[change] })),
   ),
   counter(
-    'tsflannel_peer_snapshots_total',
-    'Listings of all leases that were taken in.',
-    (s) => s.peerSet.counters.snapshots,
+    'tsflannel_store_epochs_total',
+    'Histories of etcd that were seen: 1 at first, one more after each wipe, restore or gap.',
+    (s) => s.peerSet.counters.epochs,
+  ),
+  family(
+    'gauge',
+    'tsflannel_leases_quarantined',
+    'Leases of others that are not believed and not routed; /status has the details.',
+    ['reason'],
+    ({ peerSet: { quarantinedCounts } }) =>
+      Object.entries(quarantinedCounts).map(([reason, value]) => ({ labels: { reason }, value })),
+  ),
+  counter(
+    'tsflannel_leases_quarantined_total',
+    'Times that a lease became one that is not believed.',
+    (s) => s.peerSet.counters.quarantined,
+  ),
+  gauge(
+    'tsflannel_peers_kept',
+    'Peers that etcd has forgotten and that are kept for some minutes.',
+    (s) => s.peerSet.keptCount,
   ),
 
   gauge('tsflannel_reconcile_converged', 'Whether the kernel is as desired (1) or not (0).', (s) =>

@@ -1,5 +1,6 @@
 import type { Offload, OffloadState, TunnelCounters } from '../dataplane/tunnel.js';
 import type { FirewallStatus } from '../firewall/firewall.js';
+import type { QuarantineReason } from '../lease/admission.js';
 import type { KeeperCounters, KeeperState } from '../lease/keeper.js';
 import type { PeerCounters } from '../lease/peers.js';
 import type { StoreCounters } from '../lease/store.js';
@@ -78,6 +79,10 @@ export interface LeaseStatus {
   /** Store revision that wrote it. */
   readonly revision: string;
   readonly isReservation: boolean;
+  /** Whether etcd tells peers what this host wants to tell. */
+  readonly isPublished: boolean;
+  /** Keys of others that name addresses of it and are younger; the first hundred of them. */
+  readonly rivals: readonly string[];
   /** Since this process holds it. */
   readonly ageSeconds: number;
   /** Until it ends unless it is renewed; null for a reservation. Negative when that time is over. */
@@ -118,12 +123,26 @@ export interface TrafficStatus {
   readonly rxBytes: number;
 }
 
+/** A lease that is not believed. */
+export interface QuarantinedStatus {
+  readonly key: string;
+  readonly publicIp: string;
+  readonly reason: QuarantineReason;
+  readonly detail: string;
+}
+
 /** What the peer set is like as a whole. */
 export interface PeerSetStatus {
   /** False as long as the peers are those of an earlier run. */
   readonly isSynced: boolean;
-  /** Keys among the leases that cannot be read. */
+  /** Keys among the leases that cannot be read; the first hundred of them. */
   readonly badKeys: readonly string[];
+  readonly badKeyCount: number;
+  /** Leases that are not believed and not routed; the first hundred of them. */
+  readonly quarantined: readonly QuarantinedStatus[];
+  readonly quarantinedCounts: Readonly<Record<QuarantineReason, number>>;
+  /** Peers that etcd has forgotten, in a wipe or a restore, and that are kept for some minutes. */
+  readonly keptCount: number;
   readonly counters: PeerCounters;
 }
 

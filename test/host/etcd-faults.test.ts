@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EtcdStore, type EtcdStoreOptions } from '../../src/etcd/store.js';
 import { PeerSet } from '../../src/lease/peers.js';
-import type { TtlId } from '../../src/lease/store.js';
+import type { TtlId } from '../../src/lease/record.js';
 import { systemClock } from '../../src/clock.js';
 import { ip } from '../support/builders.js';
 import { type EtcdServer, type RawEtcd, rawEtcd, startEtcd, startEtcdCluster } from '../support/loopback-etcd.js';

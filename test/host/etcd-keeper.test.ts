@@ -3,7 +3,7 @@ import { systemClock } from '../../src/clock.js';
 import type { NetworkConfig } from '../../src/config/network-config.js';
 import { EtcdStore } from '../../src/etcd/store.js';
 import { LeaseKeeper, type LeaseKeeperOptions } from '../../src/lease/keeper.js';
-import type { LeaseRecord } from '../../src/lease/store.js';
+import type { LeaseRecord } from '../../src/lease/record.js';
 import { ip, net, network } from '../support/builders.js';
 import { type EtcdServer, type RawEtcd, rawEtcd, startEtcd } from '../support/loopback-etcd.js';
 import { RecordingLogger } from '../support/recorder.js';

@@ -3,27 +3,8 @@ import { OverlayError } from '../../src/errors.js';
 import { decodeAttributes, encodeAttributes } from '../../src/lease/attributes.js';
 import { findOverlapping } from '../../src/lease/allocator.js';
 import type { LeaseAttributes, LeaseSubnets } from '../../src/lease/lease.js';
-import type {
-  CreateResult,
-  Expected,
-  LeaseEvent,
-  LeaseObservation,
-  LeaseObserver,
-  LeaseSnapshot,
-  LeaseRecord,
-  LeaseStore,
-  NewLease,
-  StoreCounters,
-  StoreHealth,
-  Subscription,
-  TextEntry,
-  TtlId,
-  Unreserve,
-  UpdateResult,
-  ValueEntry,
-  ValueObserver,
-  WriteResult,
-} from '../../src/lease/store.js';
+import type { LeaseRecord, TextEntry, TtlId } from '../../src/lease/record.js';
+import type { CreateResult, Expected, LeaseEvent, LeaseObservation, LeaseObserver, LeaseSnapshot, LeaseStore, NewLease, StoreCounters, StoreHealth, Subscription, Unreserve, UpdateResult, ValueEntry, ValueObserver, WriteResult } from '../../src/lease/store.js';
 import { RoundTripTimer } from '../../src/lease/round-trips.js';
 import { formatSubnetKey, parseSubnetKey } from '../../src/lease/subnet-key.js';
 

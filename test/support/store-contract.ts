@@ -1,13 +1,7 @@
 import assert from 'node:assert/strict';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
-import type {
-  LeaseEvent,
-  LeaseObservation,
-  LeaseRecord,
-  LeaseSnapshot,
-  LeaseStore,
-  StoreCounters,
-} from '../../src/lease/store.js';
+import type { LeaseRecord } from '../../src/lease/record.js';
+import type { LeaseEvent, LeaseObservation, LeaseSnapshot, LeaseStore, StoreCounters } from '../../src/lease/store.js';
 import { ip, net } from './builders.js';
 import { waitFor } from './wait.js';
 

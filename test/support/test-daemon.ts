@@ -7,8 +7,9 @@ import type { FakeClock } from './fake-clock.js';
 import { FakeHost } from './fake-host.js';
 import { FakeTunnel } from './fake-tunnel.js';
 import { ip } from './builders.js';
-import { type MemoryCluster, MemoryStore } from './memory-store.js';
 import { RecordingLogger } from './recorder.js';
+import { simStore } from './sim-etcd/sim-store.js';
+import type { SimFlannel } from './sim-flannel.js';
 
 /** Where the daemon of a {@link TestDaemon} writes what Docker reads. */
 export const SUBNET_FILE = '/run/flannel/subnet.env';
@@ -16,35 +17,28 @@ export const SUBNET_FILE = '/run/flannel/subnet.env';
 /** What differs between {@link TestDaemon}s. */
 export interface TestDaemonOptions {
   readonly clock: FakeClock;
-  readonly cluster: MemoryCluster;
+  readonly cluster: SimFlannel;
   /** 1 … 250; the host has 192.0.2.`number` + 1. */
   readonly number: number;
   /** Command line, defaults for the rest. */
   readonly flags?: readonly string[];
 }
 
-/** A whole daemon on a {@link FakeHost} and a {@link MemoryCluster}: everything is real but what it acts on. */
+/** A whole daemon on a {@link FakeHost} and a {@link SimFlannel}: everything is real but what it acts on. */
 export class TestDaemon {
   readonly host: FakeHost;
   readonly log = new RecordingLogger();
   private instance: Daemon | undefined;
-  private currentStore: MemoryStore;
 
   constructor(private readonly options: TestDaemonOptions) {
-    const { cluster, number } = options;
+    const { number } = options;
     this.host = new FakeHost(`host${number}`, ip(`192.0.2.${number + 1}`));
-    this.currentStore = new MemoryStore(cluster);
   }
 
   /** The daemon that runs, or ran last. */
   get daemon(): Daemon {
     if (this.instance === undefined) throw new Error(`${this.host.name} has no daemon yet`);
     return this.instance;
-  }
-
-  /** The store of the daemon that runs. */
-  get store(): MemoryStore {
-    return this.currentStore;
   }
 
   /** The subnet that it holds or works with, undefined before it has one. */
@@ -60,7 +54,6 @@ export class TestDaemon {
   start(): Promise<void> {
     const commandLine = parseCommandLine([`--subnet-file=${SUBNET_FILE}`, ...(this.options.flags ?? [])], {});
     if (commandLine.kind !== 'run') throw new Error('the flags of a test ask for something else than to run');
-    this.currentStore = new MemoryStore(this.options.cluster);
     this.instance = new Daemon(commandLine.options, this.parts());
     return this.instance.start();
   }
@@ -80,7 +73,8 @@ export class TestDaemon {
       pid: number,
       hostName: host.name,
       hostIdentity: host.name,
-      store: this.currentStore,
+      store: simStore(clock, { cluster: options.cluster.etcd, host: host.name, log }).store,
+      storeAddresses: () => Promise.resolve([ip('192.0.2.250')]),
       netlink: host,
       kernel: host.kernel,
       tunnels: {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { configImpact } from '../../../src/ctl/config-impact.js';
 import { type CheckedConfig, checkConfig } from '../../../src/ctl/config-validation.js';
-import type { LeaseRecord } from '../../../src/lease/store.js';
+import type { LeaseRecord } from '../../../src/lease/record.js';
 import { lease } from '../../support/builders.js';
 
 const PLAIN = { Network: '10.5.0.0/16' };

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
-import { MemoryCluster } from '../../support/memory-store.js';
 import { canReach, obstacle } from '../../support/reach.js';
+import { SimFlannel } from '../../support/sim-flannel.js';
 import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
 
 const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
@@ -14,12 +14,12 @@ function config(type: string, more: Readonly<Record<string, unknown>> = {}): str
 
 describe('Daemon', () => {
   let clock: FakeClock;
-  let cluster: MemoryCluster;
+  let cluster: SimFlannel;
   let daemons: TestDaemon[];
 
   beforeEach(() => {
     clock = new FakeClock();
-    cluster = new MemoryCluster(clock);
+    cluster = new SimFlannel(clock);
     daemons = [];
   });
 
@@ -27,7 +27,7 @@ describe('Daemon', () => {
     for (const daemon of daemons) await stop(daemon);
   });
 
-  const configure = (text: string): void => cluster.write([{ key: 'config', text }]);
+  const configure = (text: string): void => cluster.configure(text);
 
   const host = (number: number, flags: readonly string[] = []): TestDaemon => {
     const daemon = new TestDaemon({ clock, cluster, number, flags });
@@ -54,9 +54,9 @@ describe('Daemon', () => {
   };
 
   const published = ({ subnet }: TestDaemon): ReturnType<typeof decodeAttributes> => {
-    const entry = cluster.read(`subnets/${subnet?.replace('/', '-') ?? ''}`);
+    const entry = cluster.lease(subnet?.replace('/', '-') ?? '');
     assert.ok(entry, `no lease of ${String(subnet)}`);
-    return decodeAttributes(entry.text);
+    return decodeAttributes(entry.value);
   };
 
   for (const type of BACKENDS) {
@@ -80,9 +80,9 @@ describe('Daemon', () => {
         assert.equal(canReach(a.host, b.host), false);
         await start(b);
         assertReach(a, b);
-        const key = `subnets/${b.subnet?.replace('/', '-') ?? ''}`;
+        const key = b.subnet?.replace('/', '-') ?? '';
         await stop(b);
-        cluster.write([{ key }]);
+        cluster.deleteLease(key);
         await clock.advance(3000);
         assert.equal(canReach(a.host, b.host), false);
         assert.equal(a.daemon.status().peers.length, 0);
@@ -110,7 +110,7 @@ describe('Daemon', () => {
         await start(a);
         assert.equal(a.subnet, subnet);
         assertReach(a, b);
-        assert.equal(cluster.list('subnets/').length, 2);
+        assert.equal(cluster.leases.length, 2);
       });
 
       it('goes on with the saved configuration and peers while the store is away at its start', async () => {
@@ -202,7 +202,7 @@ describe('Daemon', () => {
     await start(a);
     const { subnet } = a;
     await stop(a);
-    cluster.write([{ key: `subnets/${subnet?.replace('/', '-') ?? ''}` }]);
+    cluster.deleteLease(subnet?.replace('/', '-') ?? '');
     await start(a);
     assert.equal(a.subnet, subnet);
   });
@@ -217,6 +217,7 @@ describe('Daemon', () => {
     await settle();
     await a.stop();
     daemons = [];
-    assert.equal(clock.pending, cluster.ttlCount, 'timers other than those of the store');
+    cluster.etcd.close();
+    assert.equal(clock.pending, 0);
   });
 });

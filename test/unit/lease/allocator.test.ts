@@ -4,7 +4,7 @@ import type { NetworkConfig, SubnetRange } from '../../../src/config/network-con
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import { type PlanInput, doesFit, findOverlapping, listFree, planLease } from '../../../src/lease/allocator.js';
-import type { LeaseRecord, TtlId } from '../../../src/lease/store.js';
+import type { LeaseRecord, TtlId } from '../../../src/lease/record.js';
 import { formatSubnetKey } from '../../../src/lease/subnet-key.js';
 import { ip, lease, net, network } from '../../support/builders.js';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { HostAnnouncement } from '../../../src/lease/host-announcement.js';
 import { decodeHostStatus, hostStatusPath } from '../../../src/lease/host-status.js';
 import type { HostStatus } from '../../../src/lease/host-status.js';
-import type { LeaseRecord } from '../../../src/lease/store.js';
+import type { LeaseRecord } from '../../../src/lease/record.js';
 import { silentLogger } from '../../../src/log.js';
 import { ip, lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';

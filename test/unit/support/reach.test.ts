@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { routeInfo } from '../../support/fake-kernel.js';
-import { MemoryCluster } from '../../support/memory-store.js';
 import { canReach, obstacle } from '../../support/reach.js';
+import { SimFlannel } from '../../support/sim-flannel.js';
 import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
 
 const OVERLAY = net('10.5.0.0/16');
@@ -61,8 +61,8 @@ describe('canReach', () => {
     for (const [name, [breakIt, reason]] of Object.entries(faults)) {
       it(`notices with ${type}: ${name}`, async () => {
         const clock = new FakeClock();
-        const cluster = new MemoryCluster(clock);
-        cluster.write([{ key: 'config', text: JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type } }) }]);
+        const cluster = new SimFlannel(clock);
+        cluster.configure(JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type } }));
         const [from, to] = [1, 2].map((number) => new TestDaemon({ clock, cluster, number }));
         assert.ok(from && to);
         const started = Promise.all([from.start(), to.start()]);

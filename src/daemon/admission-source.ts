@@ -1,0 +1,102 @@
+import type { NetworkConfig } from '../config/network-config.js';
+import { OverlayError } from '../errors.js';
+import type { IpAddress } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
+import { type AdmissionContext, type GuardedAddress, OWN_HOST } from '../lease/admission.js';
+import type { LeaseSubnets } from '../lease/lease.js';
+import type { HostNetlink } from '../underlay/host-network.js';
+import type { Underlay } from '../underlay/underlay.js';
+
+/** Owner of the addresses of the store, for messages. */
+const STORE = 'etcd';
+
+/** What a {@link AdmissionSource.context} is made of, besides what the source knows itself. */
+export interface AdmissionInput {
+  readonly network: NetworkConfig;
+  /** Networks that were configured a moment ago, and the current ones. */
+  readonly networks: readonly Prefix[];
+  readonly underlay: Underlay;
+  readonly publicIp: IpAddress;
+  readonly own: LeaseSubnets | undefined;
+}
+
+/**
+ * Collects the addresses of the real network that the overlay must never take: etcd's and the host's own.
+ *
+ * API: {@link setStore} with the addresses of etcd, {@link refresh} before each decision; then {@link assertSafe} and
+ * {@link context}, which is the same object as before unless something in it has changed.
+ */
+export class AdmissionSource {
+  private store: readonly GuardedAddress[] = [];
+  private host: readonly GuardedAddress[] = [];
+  private broadcasts: readonly IpAddress[] = [];
+  private current: AdmissionContext | undefined;
+  private currentKey = '';
+
+  constructor(private readonly netlink: Pick<HostNetlink, 'addresses'>) {}
+
+  setStore(addresses: readonly IpAddress[]): void {
+    this.store = addresses.map((address) => ({ address, owner: STORE }));
+  }
+
+  /** Reads the host's addresses. */
+  async refresh(underlay: Underlay): Promise<void> {
+    const listed = await this.netlink.addresses.list();
+    const { address, addressV6, publicIp, publicIpv6 } = underlay;
+    const announced = [address, addressV6, publicIp, publicIpv6].filter((each) => each !== undefined);
+    const all = [...announced, ...listed.map((each) => each.address)];
+    const unique = new Map(all.map((each) => [each.toString(), each]));
+    this.host = [...unique.values()].map((each) => ({ address: each, owner: OWN_HOST }));
+    this.broadcasts = listed
+      .filter((each) => each.index === underlay.ifindex && each.address.family === 4 && each.length < 31)
+      .map((each) => Prefix.of(each.address, each.length).last);
+  }
+
+  /**
+   * Refuses a network that would draw etcd or the way to other hosts into the overlay.
+   *
+   * @param underlay - undefined while it is not chosen; then etcd's addresses alone are looked at.
+   * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`
+   */
+  assertSafe(network: NetworkConfig, underlay: Underlay | undefined): void {
+    const { address, addressV6, publicIp, publicIpv6 } = underlay ?? {};
+    const own = [address, addressV6, publicIp, publicIpv6]
+      .filter((each) => each !== undefined)
+      .map((each): GuardedAddress => ({ address: each, owner: OWN_HOST }));
+    for (const prefix of networksOf(network)) {
+      const hit = [...this.store, ...own].find((guarded) => prefix.contains(guarded.address));
+      if (hit === undefined) continue;
+      throw new OverlayError(
+        'ERR_NETWORK_CONFIG',
+        `cannot use the network ${prefix.toString()}: it contains ${hit.address.toString()}, an address of ${hit.owner}`,
+        { hint: 'choose a network that nothing else uses' },
+      );
+    }
+  }
+
+  /** What decides which leases are believed. */
+  context({ network, networks, underlay, publicIp, own }: AdmissionInput): AdmissionContext {
+    // A bridge may still bear an address of a subnet that is another host's by now: inside the overlay, leases decide.
+    const announced = [underlay.address, underlay.addressV6, underlay.publicIp, underlay.publicIpv6];
+    const isOverlay = (address: IpAddress): boolean =>
+      !announced.some((each) => each?.equals(address)) && networks.some((each) => each.contains(address));
+    const guarded = [...this.store, ...this.host.filter(({ address }) => !isOverlay(address))];
+    const context: AdmissionContext = {
+      networks,
+      needsIpv4: network.ipv4 !== undefined,
+      publicIp,
+      own: own && { subnet: own.subnet, ipv6Subnet: own.ipv6Subnet },
+      guarded,
+      broadcasts: this.broadcasts,
+    };
+    const key = JSON.stringify(context);
+    if (this.current === undefined || key !== this.currentKey) this.current = context;
+    this.currentKey = key;
+    return this.current;
+  }
+}
+
+/** The overlay's networks of the families that it has. */
+export function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly Prefix[] {
+  return [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
+}

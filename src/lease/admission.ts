@@ -1,0 +1,208 @@
+import type { IpAddress } from '../ip/address.js';
+import type { Prefix } from '../ip/prefix.js';
+import type { Lease, LeaseSubnets } from './lease.js';
+import { type LeaseRecord, isAfter } from './record.js';
+
+/** An address of the real network that no lease may draw into the overlay, and whose it is. */
+export interface GuardedAddress {
+  readonly address: IpAddress;
+  /** For a person: "etcd", "this host". */
+  readonly owner: string;
+}
+
+/** What decides whether a lease is believed; the same object as long as nothing in it has changed. */
+export interface AdmissionContext {
+  /** Of the network configuration, of each family that it has; also of one that was replaced a moment ago. */
+  readonly networks: readonly Prefix[];
+  /** Whether peers are reached over IPv4; if not, they publish 0.0.0.0. */
+  readonly needsIpv4: boolean;
+  /** The host's own identity. */
+  readonly publicIp: IpAddress;
+  /** Undefined before a lease is held. */
+  readonly own: LeaseSubnets | undefined;
+  readonly guarded: readonly GuardedAddress[];
+  /** Where broadcasts go on the underlay. */
+  readonly broadcasts: readonly IpAddress[];
+}
+
+/** Why a lease is not believed, for metrics. */
+export const QUARANTINE_REASONS = [
+  'outside-network',
+  'overlaps-own',
+  'covers-guarded',
+  'bad-public-ip',
+  'overlaps-peer',
+] as const;
+
+/** One of {@link QUARANTINE_REASONS}. */
+export type QuarantineReason = (typeof QUARANTINE_REASONS)[number];
+
+/** A lease in the store that this host does not route to. */
+export interface Quarantined {
+  readonly key: string;
+  readonly lease: Lease;
+  readonly reason: QuarantineReason;
+  /** What is wrong, for a person. */
+  readonly detail: string;
+}
+
+/** A lease that is known, and whether the store still has it. */
+export interface Candidate {
+  readonly lease: LeaseRecord;
+  /** It is missing from the store and kept for a while: whoever is there has the better claim. */
+  readonly isMissing: boolean;
+}
+
+/** Result of {@link admit}. */
+export interface Admission {
+  /** In order of their subnets. */
+  readonly peers: readonly LeaseRecord[];
+  readonly quarantined: readonly Quarantined[];
+}
+
+/**
+ * Decides which leases are peers. Pure; the one place where what other hosts wrote is believed or not.
+ *
+ * @remarks
+ * A lease that this host could be harmed by is not routed: outside the overlay's network, overlapping the own subnet,
+ * covering etcd or an address of this host, or with a public address that nothing can be sent to. Of leases that
+ * overlap each other one counts: of one host's the one written last, else the one whose key is older. Leases with the
+ * own public address are neither peers nor a fault: what an earlier configuration left behind is the keeper's business.
+ */
+export function admit(candidates: readonly Candidate[], context: AdmissionContext): Admission {
+  const quarantined: Quarantined[] = [];
+  const sound: Candidate[] = [];
+  const judge = judgeFor(context);
+  for (const candidate of candidates) {
+    const { lease } = candidate;
+    if (isOwn(lease, context)) continue;
+    const fault = judge(lease);
+    if (fault === undefined) sound.push(candidate);
+    else quarantined.push({ key: lease.key, lease, ...fault });
+  }
+  const losers = findLosers(sound, (lease) => [lease.subnet]);
+  const v6 = sound.filter((candidate) => candidate.lease.ipv6Subnet !== undefined && !losers.has(candidate.lease));
+  for (const [loser, winner] of findLosers(v6, ({ ipv6Subnet }) => (ipv6Subnet === undefined ? [] : [ipv6Subnet]))) {
+    losers.set(loser, winner);
+  }
+  for (const [lease, winner] of losers) {
+    // Two keys of one host, or one that is gone for a later one, are no conflict.
+    if (winner.attributes.publicIp.equals(lease.attributes.publicIp)) continue;
+    const detail = `it overlaps ${winner.key} of ${winner.attributes.publicIp.toString()}, which is older`;
+    quarantined.push({ key: lease.key, lease, reason: 'overlaps-peer', detail });
+  }
+  const peers = sound.map(({ lease }) => lease).filter((lease) => !losers.has(lease));
+  return { peers: peers.sort((a, b) => a.subnet.compare(b.subnet)), quarantined };
+}
+
+function isOwn(lease: Lease, { publicIp, own }: AdmissionContext): boolean {
+  if (!publicIp.isUnspecified) return lease.attributes.publicIp.equals(publicIp);
+  return own !== undefined && lease.subnet.equals(own.subnet);
+}
+
+type Fault = Pick<Quarantined, 'reason' | 'detail'>;
+
+const verdicts = new WeakMap<AdmissionContext, WeakMap<Lease, Fault | null>>();
+
+/** What is wrong with one lease by itself; remembered, since among thousands one changes at a time. */
+function judgeFor(context: AdmissionContext): (lease: Lease) => Fault | undefined {
+  const known = verdicts.get(context) ?? new WeakMap<Lease, Fault | null>();
+  verdicts.set(context, known);
+  return (lease) => {
+    const before = known.get(lease);
+    if (before !== undefined) return before ?? undefined;
+    const fault = findFault(lease, context);
+    known.set(lease, fault ?? null);
+    return fault;
+  };
+}
+
+function findFault(lease: Lease, context: AdmissionContext): Fault | undefined {
+  const { networks, own, guarded } = context;
+  const subnets = prefixesOf(lease);
+  const outside = subnets.find((subnet) => !networks.some((network) => network.covers(subnet)));
+  if (outside !== undefined) {
+    return { reason: 'outside-network', detail: `${outside.toString()} is outside ${networks.join(', ')}` };
+  }
+  const ownSubnet = own && prefixesOf(own).find((subnet) => subnets.some((each) => each.overlaps(subnet)));
+  if (ownSubnet !== undefined) {
+    return { reason: 'overlaps-own', detail: `it overlaps the own subnet ${ownSubnet.toString()}` };
+  }
+  const covered = guarded.find(({ address }) => subnets.some((subnet) => subnet.contains(address)));
+  if (covered !== undefined) {
+    const detail = `it covers ${covered.address.toString()}, an address of ${covered.owner}`;
+    return { reason: 'covers-guarded', detail };
+  }
+  const { publicIp, publicIpv6 } = lease.attributes;
+  const addresses = [
+    ...(context.needsIpv4 || !publicIp.isUnspecified ? [publicIp] : []),
+    ...(publicIpv6 === undefined ? [] : [publicIpv6]),
+  ];
+  for (const address of addresses) {
+    const why = whyUnreachable(address, context);
+    if (why !== undefined) return { reason: 'bad-public-ip', detail: `its public address ${address.toString()} ${why}` };
+  }
+  return undefined;
+}
+
+/** Why nothing can be sent to an address that a lease names. */
+function whyUnreachable(address: IpAddress, context: AdmissionContext): string | undefined {
+  if (address.isUnspecified) return 'is unspecified';
+  if (address.isLoopback) return 'is a loopback address';
+  if (address.isMulticast) return 'is a multicast address';
+  // RFC 1122 3.2.1.3: {0, host} stands for a host on "this network", {-1, -1} for all hosts on it.
+  if (address.family === 4 && address.value >> 24n === 0n) return 'is of "this network"';
+  if (address.family === 4 && address.value === 0xffff_ffffn) return 'is a broadcast address';
+  if (context.broadcasts.some((broadcast) => broadcast.equals(address))) return 'is a broadcast address';
+  if (context.networks.some((network) => network.contains(address))) return 'lies inside the overlay';
+  const own = context.guarded.find((each) => each.owner === OWN_HOST && each.address.equals(address));
+  return own === undefined ? undefined : 'is an address of this host';
+}
+
+/** {@link GuardedAddress.owner} of the host's own addresses. */
+export const OWN_HOST = 'this host';
+
+function prefixesOf({ subnet, ipv6Subnet }: LeaseSubnets): readonly Prefix[] {
+  return ipv6Subnet === undefined ? [subnet] : [subnet, ipv6Subnet];
+}
+
+/** Leases that give way to another with which they have addresses in common, with that other one. */
+function findLosers(
+  candidates: readonly Candidate[],
+  prefixes: (lease: LeaseRecord) => readonly Prefix[],
+): Map<LeaseRecord, LeaseRecord> {
+  const entries = candidates
+    .flatMap((candidate) => prefixes(candidate.lease).map((prefix) => ({ candidate, ...boundsOf(prefix) })))
+    .sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : a.end > b.end ? -1 : a.end < b.end ? 1 : 0));
+  const losers = new Map<LeaseRecord, LeaseRecord>();
+  /** Prefixes that the current one may lie in, outermost first; prefixes are nested or apart. */
+  const open: (typeof entries)[number][] = [];
+  for (const entry of entries) {
+    for (let last = open.at(-1); last !== undefined && last.end < entry.start; last = open.at(-1)) open.pop();
+    for (const other of open) {
+      if (losers.has(other.candidate.lease) || losers.has(entry.candidate.lease)) continue;
+      const [winner, loser] = hasBetterClaim(entry.candidate, other.candidate)
+        ? [entry.candidate, other.candidate]
+        : [other.candidate, entry.candidate];
+      losers.set(loser.lease, winner.lease);
+    }
+    open.push(entry);
+  }
+  return losers;
+}
+
+const bounds = new WeakMap<Prefix, { readonly start: bigint; readonly end: bigint }>();
+
+function boundsOf(prefix: Prefix): { readonly start: bigint; readonly end: bigint } {
+  const known = bounds.get(prefix);
+  if (known !== undefined) return known;
+  const fresh = { start: prefix.address.value, end: prefix.last.value };
+  bounds.set(prefix, fresh);
+  return fresh;
+}
+
+function hasBetterClaim(a: Candidate, b: Candidate): boolean {
+  if (a.isMissing !== b.isMissing) return b.isMissing;
+  if (a.lease.attributes.publicIp.equals(b.lease.attributes.publicIp)) return isAfter(a.lease.revision, b.lease.revision);
+  return isAfter(b.lease.createdAt, a.lease.createdAt);
+}

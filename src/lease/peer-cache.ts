@@ -1,0 +1,60 @@
+import { OverlayError } from '../errors.js';
+import { decodeAttributes, encodeAttributes } from './attributes.js';
+import type { Lease } from './lease.js';
+import { formatSubnetKey, parseSubnetKey } from './subnet-key.js';
+
+/** Layout of the cache; a file of another version is refused, not guessed at. */
+const CACHE_VERSION = 1;
+
+/** A peer's entry in the file; one peer among thousands changes at a time, and a lease never does. */
+const encoded = new WeakMap<Lease, string>();
+
+function encodeCachedLease(peer: Lease): string {
+  const known = encoded.get(peer);
+  if (known !== undefined) return known;
+  const text = JSON.stringify({
+    key: formatSubnetKey(peer),
+    value: encodeAttributes(peer.attributes),
+    revision: peer.revision,
+    isReservation: peer.isReservation,
+  });
+  encoded.set(peer, text);
+  return text;
+}
+
+/** Peers as text for a file, to be used at the next start if the store is away then. */
+export function encodePeerCache(peers: readonly Lease[]): string {
+  return `{"version": ${CACHE_VERSION}, "leases": [\n${peers.map(encodeCachedLease).join(',\n')}\n]}\n`;
+}
+
+/**
+ * Reads what {@link encodePeerCache} wrote.
+ *
+ * @throws {@link OverlayError} `ERR_PEER_CACHE`
+ */
+export function decodePeerCache(text: string): readonly Lease[] {
+  try {
+    const { version, leases } = JSON.parse(text) as { readonly version?: unknown; readonly leases?: unknown };
+    if (version !== CACHE_VERSION || !Array.isArray(leases))
+      throw new TypeError(`it is not of version ${CACHE_VERSION}`);
+    return leases.map(decodeCachedLease);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new OverlayError('ERR_PEER_CACHE', `cannot read the last known peers: ${reason}`, {
+      cause,
+      hint: 'nothing is lost, it is written anew once etcd answers',
+    });
+  }
+}
+
+function decodeCachedLease(entry: unknown): Lease {
+  const { key, value, revision, isReservation } = entry as Record<string, unknown>;
+  if (typeof key !== 'string' || typeof value !== 'string') throw new TypeError('a lease lacks key or value');
+  if (typeof revision !== 'string' || !/^\d+$/.test(revision)) throw new TypeError(`${key} has no revision`);
+  return {
+    ...parseSubnetKey(key),
+    attributes: decodeAttributes(value),
+    revision,
+    isReservation: isReservation === true,
+  };
+}

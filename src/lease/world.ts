@@ -1,0 +1,82 @@
+import { type BadEntry, type LeaseRecord, type Revision, type TextEntry, type TtlId, isAfter } from './record.js';
+
+/**
+ * What the store says, all of it at one revision: the one input that configuration, own lease and peers are decided on.
+ */
+export interface World {
+  /**
+   * Number of the history that the revisions belong to; revisions of different epochs cannot be compared.
+   *
+   * @remarks It rises when the store can no longer show that what was known before is part of its history: it was wiped
+   * or restored from a backup, it is another cluster, or it has forgotten too much to tell. What is missing from such a
+   * world was not necessarily given up by anybody. 0 means that the world continues what `since` stands for.
+   */
+  readonly epoch: number;
+  /** The newest change that is part of it. */
+  readonly revision: Revision;
+  readonly clusterId: string;
+  readonly config: TextEntry | undefined;
+  /** By the key below `<prefix>/subnets/`. */
+  readonly leases: ReadonlyMap<string, LeaseRecord>;
+  /** Keys and values that are no leases. */
+  readonly bad: ReadonlyMap<string, BadEntry>;
+}
+
+/**
+ * A point in the store's history by which it is recognised: who wrote what there, when.
+ *
+ * @remarks Revisions alone tell nothing after a restore: new writes soon reach the old number. The id of an etcd lease
+ * is 63 random bits, so a key that hangs on the same one at the same revision is a witness of the same history.
+ */
+export interface HistoryMark {
+  readonly clusterId: string;
+  /** Name of a lease key, or undefined for the configuration. */
+  readonly leaseKey: string | undefined;
+  readonly revision: Revision;
+  readonly createdAt: Revision;
+  readonly ttlId: TtlId | undefined;
+}
+
+/** The newest witness of a world's history: of the leases that expire if there are any, else of whatever there is. */
+export function newestMark(world: World): HistoryMark | undefined {
+  const { clusterId, config } = world;
+  let newest: LeaseRecord | undefined;
+  for (const lease of world.leases.values()) {
+    const isBetterWitness = newest === undefined || (newest.isReservation && !lease.isReservation);
+    const isEqualWitness = newest?.isReservation === lease.isReservation;
+    if (isBetterWitness || (isEqualWitness && isAfter(lease.revision, newest?.revision ?? '0'))) newest = lease;
+  }
+  if (newest !== undefined) {
+    const { key, revision, createdAt, ttlId } = newest;
+    return { clusterId, leaseKey: key, revision, createdAt, ttlId };
+  }
+  if (config === undefined) return undefined;
+  const { revision, createdAt } = config;
+  return { clusterId, leaseKey: undefined, revision, createdAt, ttlId: undefined };
+}
+
+/** A mark as text for a file. */
+export function encodeMark(mark: HistoryMark): string {
+  return `${JSON.stringify(mark)}\n`;
+}
+
+/** Reads what {@link encodeMark} wrote; undefined if it is anything else. */
+export function decodeMark(text: string): HistoryMark | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined; // without a mark, the history counts as unknown, which loses nothing
+  }
+  if (typeof value !== 'object' || value === null) return undefined;
+  const { clusterId, leaseKey, revision, createdAt, ttlId } = value as Readonly<Record<string, unknown>>;
+  const isNumber = (field: unknown): field is string => typeof field === 'string' && /^\d{1,20}$/.test(field);
+  if (!isNumber(clusterId) || !isNumber(revision) || !isNumber(createdAt)) return undefined;
+  return {
+    clusterId,
+    leaseKey: typeof leaseKey === 'string' ? leaseKey : undefined,
+    revision,
+    createdAt,
+    ttlId: typeof ttlId === 'string' && /^[0-9a-f]{1,16}$/.test(ttlId) ? (ttlId as TtlId) : undefined,
+  };
+}
