@@ -13,7 +13,7 @@ import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import type { DaemonParts } from './daemon/parts.js';
 import { describeDaemon } from './daemon/status.js';
-import { AdmissionSource, networksOf } from './daemon/admission-source.js';
+import { AdmissionSource } from './daemon/admission-source.js';
 import { BACKEND_LINGER_MS, Lingering } from './daemon/lingering.js';
 import { type SavedState, StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
@@ -21,7 +21,7 @@ import { OverlayError, describeError, isOverlayError } from './errors.js';
 import type { FirewallSpec } from './firewall/firewall.js';
 import { type Family, IpAddress } from './ip/address.js';
 import { Prefix } from './ip/prefix.js';
-import type { AdmissionContext } from './lease/admission.js';
+import { type AdmissionContext, networksOf } from './lease/admission.js';
 import { doesFit } from './lease/allocator.js';
 import { ASIDE_MS } from './lease/decide.js';
 import { HostAnnouncement } from './lease/host-announcement.js';
@@ -385,7 +385,13 @@ export class Daemon implements StatusSource {
   ): AdmissionContext {
     this.formerNetworks.use(networksOf(network).map((prefix) => prefix.toString()));
     const networks = this.formerNetworks.names.map((text) => Prefix.parse(text));
-    return this.admission.context({ network, networks, underlay, publicIp, own: this.keeper?.lease ?? this.saved?.own });
+    return this.admission.context({
+      network,
+      networks,
+      underlay,
+      publicIp,
+      own: this.keeper?.lease ?? this.saved?.own,
+    });
   }
 
   private keepLease(network: NetworkConfig, attributes: LeaseAttributes, context: AdmissionContext): void {

@@ -227,6 +227,17 @@ interface RangeRules {
   readonly preferredLen: number;
 }
 
+/** Addresses that no host can have (RFC 1122 3.2.1.3, RFC 4291 2.5 and 2.7). */
+const UNUSABLE = [
+  { prefix: Prefix.parse('0.0.0.0/8'), purpose: 'for hosts that do not know their address' },
+  { prefix: Prefix.parse('127.0.0.0/8'), purpose: 'loopback addresses' },
+  { prefix: Prefix.parse('224.0.0.0/4'), purpose: 'multicast addresses' },
+  { prefix: Prefix.parse('255.255.255.255/32'), purpose: 'the broadcast address' },
+  { prefix: Prefix.parse('::1/128'), purpose: 'the loopback address' },
+  { prefix: Prefix.parse('fe80::/10'), purpose: 'link-local addresses' },
+  { prefix: Prefix.parse('ff00::/8'), purpose: 'multicast addresses' },
+];
+
 const V4_RULES: RangeRules = { family: 4, keyPrefix: '', preferredLen: 24 };
 const V6_RULES: RangeRules = { family: 6, keyPrefix: 'IPv6', preferredLen: 64 };
 
@@ -239,6 +250,11 @@ function completeRange(raw: RawRange, { family, keyPrefix, preferredLen }: Range
   }
   if (net.family !== family) {
     throw problem(`${name('Network')} ${net.toString()} is not an IPv${family} network`, `write it as IPv${family}`);
+  }
+  const unusable = UNUSABLE.find(({ prefix }) => prefix.overlaps(net));
+  if (unusable !== undefined) {
+    const what = `${name('Network')} ${net.toString()} has addresses of ${unusable.prefix.toString()}`;
+    throw problem(`${what}, which are ${unusable.purpose}`, 'use a network for private use, such as 10.5.0.0/16');
   }
   const subnetLen = chooseSubnetLen(raw.subnetLen, net, preferredLen, name);
   const size = 1n << BigInt(ADDRESS_BITS[family] - subnetLen);

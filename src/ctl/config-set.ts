@@ -2,7 +2,7 @@ import { switchFlag } from '../config/flag-values.js';
 import { OverlayError } from '../errors.js';
 import { type CtlContext, defineCommand, EXIT, printJson, STORE_FLAGS, withStore, YES_FLAG } from './command.js';
 import { type Impact, configImpact } from './config-impact.js';
-import { checkConfig, readConfigFile, tryCheckConfig } from './config-validation.js';
+import { assertApplicable, checkConfig, readConfigFile, tryCheckConfig } from './config-validation.js';
 
 /** `config set FILE` */
 export const configSet = defineCommand({
@@ -26,6 +26,7 @@ export const configSet = defineCommand({
       const { leases } = await store.listLeases(context.signal);
       const before = current === undefined ? undefined : tryCheckConfig(current.text);
       const isSame = current?.text === checked.text;
+      await assertApplicable(checked, leases, options.etcdEndpoints);
       const impacts = isSame ? [] : configImpact(before, checked, leases);
       const report = { isSame, impacts, unknownKeys: checked.unknownKeys };
 

@@ -3,7 +3,10 @@ import type { Backend } from '../backend/backend.js';
 import { backendFor } from '../backend/registry.js';
 import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from '../config/network-config.js';
 import { OverlayError, describeError } from '../errors.js';
+import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { IpAddress } from '../ip/address.js';
+import { STORE_OWNER, assertNetworkFree } from '../lease/admission.js';
+import type { Lease } from '../lease/lease.js';
 import type { Underlay } from '../underlay/underlay.js';
 import type { CtlContext } from './command.js';
 
@@ -37,6 +40,26 @@ export function checkConfig(text: string): CheckedConfig {
   const backend = backendFor(network.backendType);
   backend.check(network, network.backendOptions, ORDINARY_UNDERLAY);
   return { text, network, backend, unknownKeys: unknownConfigKeys(text) };
+}
+
+/**
+ * Refuses a configuration that every host would refuse: its network contains a host or etcd.
+ *
+ * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`
+ */
+export async function assertApplicable(
+  { network }: CheckedConfig,
+  leases: readonly Lease[],
+  etcdEndpoints: readonly string[],
+): Promise<void> {
+  const etcd = await addressesOfEndpoints(etcdEndpoints.join(','));
+  const hosts = leases.flatMap(({ attributes: { publicIp, publicIpv6 } }) =>
+    [publicIp, publicIpv6].filter((address) => address !== undefined && !address.isUnspecified),
+  );
+  assertNetworkFree(network, [
+    ...etcd.map((address) => ({ address, owner: STORE_OWNER })),
+    ...hosts.flatMap((address) => (address === undefined ? [] : { address, owner: 'a host of the cluster' })),
+  ]);
 }
 
 /** Like {@link checkConfig}, but undefined for what no daemon can be using. */

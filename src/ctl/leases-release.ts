@@ -1,4 +1,15 @@
-import { defineCommand, EXIT, printJson, STORE_FLAGS, withStore, YES_FLAG } from './command.js';
+import type { BadEntry } from '../lease/record.js';
+import type { LeaseStore } from '../lease/store.js';
+import {
+  type CtlContext,
+  defineCommand,
+  EXIT,
+  type ExitCode,
+  printJson,
+  STORE_FLAGS,
+  withStore,
+  YES_FLAG,
+} from './command.js';
 import { findLease } from './lease-rows.js';
 import { LEASE_OPERAND } from './leases-show.js';
 import { changed } from './leases-unreserve.js';
@@ -14,7 +25,11 @@ export const leasesRelease = defineCommand({
   exits: ['unreachable', 'refused'],
   run: (context, { operands, options }) =>
     withStore(context, options, async (store) => {
-      const lease = findLease(await store.listLeases(context.signal), operands[0] ?? '');
+      const name = operands[0] ?? '';
+      const snapshot = await store.listLeases(context.signal);
+      const unreadable = snapshot.bad.find(({ key }) => key === name);
+      if (unreadable !== undefined) return releaseUnreadable(context, options, store, unreadable);
+      const lease = findLease(snapshot, name);
       const subnet = lease.subnet.toString();
       const owner = lease.attributes.publicIp.toString();
       const what = lease.isReservation ? 'reservation' : 'lease';
@@ -28,3 +43,20 @@ export const leasesRelease = defineCommand({
       return EXIT.ok;
     }),
 });
+
+/** Deletes a key among the leases that is none. */
+async function releaseUnreadable(
+  context: CtlContext,
+  options: { readonly yes: boolean; readonly json: boolean },
+  store: LeaseStore,
+  { key, revision, reason }: BadEntry,
+): Promise<ExitCode> {
+  if (!options.yes && (await context.confirm(`Delete the key ${key}, which is no lease (${reason})?`)) !== true) {
+    context.stderr(`the key ${key} stays; say yes, or give --yes\n`);
+    return EXIT.refused;
+  }
+  if ((await store.deleteLease({ key, revision, ttlId: undefined }, context.signal)) === 'changed') throw changed(key);
+  if (options.json) printJson(context, { key, publicIp: null });
+  else context.stdout(`deleted ${key}, which was no lease\n`);
+  return EXIT.ok;
+}

@@ -7,7 +7,7 @@ import { formatDuration } from './text-table.js';
 export const LEASE_OPERAND: Operand = {
   name: 'SUBNET',
   isOptional: false,
-  help: 'a subnet such as 10.5.3.0/24, or the public IPv4 address of its host',
+  help: 'a subnet such as 10.5.3.0/24, the public IPv4 address of its host, or the name of the key',
   values: 'none',
 };
 

@@ -1,14 +1,16 @@
 import type { NetworkConfig } from '../config/network-config.js';
-import { OverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import { type AdmissionContext, type GuardedAddress, OWN_HOST } from '../lease/admission.js';
+import {
+  type AdmissionContext,
+  type GuardedAddress,
+  OWN_HOST,
+  STORE_OWNER,
+  assertNetworkFree,
+} from '../lease/admission.js';
 import type { LeaseSubnets } from '../lease/lease.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
-
-/** Owner of the addresses of the store, for messages. */
-const STORE = 'etcd';
 
 /** What a {@link AdmissionSource.context} is made of, besides what the source knows itself. */
 export interface AdmissionInput {
@@ -36,7 +38,7 @@ export class AdmissionSource {
   constructor(private readonly netlink: Pick<HostNetlink, 'addresses'>) {}
 
   setStore(addresses: readonly IpAddress[]): void {
-    this.store = addresses.map((address) => ({ address, owner: STORE }));
+    this.store = addresses.map((address) => ({ address, owner: STORE_OWNER }));
   }
 
   /** Reads the host's addresses. */
@@ -63,15 +65,7 @@ export class AdmissionSource {
     const own = [address, addressV6, publicIp, publicIpv6]
       .filter((each) => each !== undefined)
       .map((each): GuardedAddress => ({ address: each, owner: OWN_HOST }));
-    for (const prefix of networksOf(network)) {
-      const hit = [...this.store, ...own].find((guarded) => prefix.contains(guarded.address));
-      if (hit === undefined) continue;
-      throw new OverlayError(
-        'ERR_NETWORK_CONFIG',
-        `cannot use the network ${prefix.toString()}: it contains ${hit.address.toString()}, an address of ${hit.owner}`,
-        { hint: 'choose a network that nothing else uses' },
-      );
-    }
+    assertNetworkFree(network, [...this.store, ...own]);
   }
 
   /** What decides which leases are believed. */
@@ -94,9 +88,4 @@ export class AdmissionSource {
     this.currentKey = key;
     return this.current;
   }
-}
-
-/** The overlay's networks of the families that it has. */
-export function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly Prefix[] {
-  return [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
 }

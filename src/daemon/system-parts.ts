@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import type { Clock } from '../clock.js';
 import type { DaemonOptions } from '../config/flags.js';
 import { openTunnelFor } from '../dataplane/open.js';
+import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { EtcdStore } from '../etcd/store.js';
 import { Firewall } from '../firewall/firewall.js';
 import type { Logger } from '../log.js';
@@ -14,7 +15,6 @@ import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { readHostIdentity } from './host-identity.js';
 import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
-import { addressesOfEndpoints } from './store-addresses.js';
 import { inheritedTunnels } from './tunnel-store.js';
 
 /** What the process gives its daemon. */

@@ -13,8 +13,7 @@ const MAX_NAME_LENGTH = 256;
 
 /** One key under `<prefix>/subnets/`: a lease, or what is wrong with it. */
 export type DecodedEntry =
-  | { readonly lease: LeaseRecord; readonly bad: undefined }
-  | { readonly lease: undefined; readonly bad: BadEntry };
+  { readonly lease: LeaseRecord; readonly bad: undefined } | { readonly lease: undefined; readonly bad: BadEntry };
 
 /**
  * Reads a key under `<prefix>/subnets/`; everything another host wrote there passes through here.
@@ -25,7 +24,8 @@ export function decodeEntry(name: string, entry: IKeyValue): DecodedEntry {
   const { mod_revision: revision, create_revision: createdAt } = entry;
   let subnets: LeaseSubnets | undefined;
   try {
-    if (name.length > MAX_NAME_LENGTH) return badEntry(entry, name, `its name has ${name.length} characters`, undefined);
+    if (name.length > MAX_NAME_LENGTH)
+      return badEntry(entry, name, `its name has ${name.length} characters`, undefined);
     subnets = parseSubnetKey(name);
     if (entry.value.length > MAX_VALUE_BYTES) {
       return badEntry(entry, name, `its value has ${entry.value.length} bytes`, subnets);

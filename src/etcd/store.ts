@@ -17,6 +17,7 @@ import type { LeaseRecord, TextEntry, TtlId } from '../lease/record.js';
 import type {
   CreateResult,
   Expected,
+  LeaseKey,
   LeaseObservation,
   LeaseSnapshot,
   LeaseStore,
@@ -201,7 +202,7 @@ export class EtcdStore implements LeaseStore {
     return this.#updated(response, lease.ttlId, value);
   }
 
-  async deleteLease(lease: LeaseRecord, signal?: AbortSignal): Promise<'deleted' | 'changed'> {
+  async deleteLease(lease: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'> {
     const key = this.#keys.subnets + lease.key;
     const response = await this.#transact([isAt(key, lease.revision)], [deleteOp(key)], key, signal);
     if (!response.succeeded && currentOf(response) !== undefined) return 'changed';
@@ -364,9 +365,7 @@ export class EtcdStore implements LeaseStore {
   #created(key: string, snapshot: LeaseSnapshot): CreateResult {
     const name = key.slice(this.#keys.subnets.length);
     const lease = snapshot.leases.find((each) => each.key === name);
-    return lease === undefined
-      ? { outcome: 'taken', revision: undefined }
-      : { outcome: 'created', lease, snapshot };
+    return lease === undefined ? { outcome: 'taken', revision: undefined } : { outcome: 'created', lease, snapshot };
   }
 
   #updated(response: ITxnResponse, ttlId: TtlId | undefined, value: Buffer): UpdateResult {

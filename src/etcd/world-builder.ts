@@ -56,12 +56,7 @@ export function applyEvents(keys: KeyLayout, world: World, events: readonly IEve
   return { ...world, revision, config, leases, bad };
 }
 
-function put(
-  leases: Map<string, LeaseRecord>,
-  bad: Map<string, BadEntry>,
-  name: string,
-  entry: IKeyValue,
-): void {
+function put(leases: Map<string, LeaseRecord>, bad: Map<string, BadEntry>, name: string, entry: IKeyValue): void {
   const decoded = decodeEntry(name, entry);
   if (decoded.lease === undefined) {
     leases.delete(name);

@@ -1,3 +1,5 @@
+import type { NetworkConfig } from '../config/network-config.js';
+import { OverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Lease, LeaseSubnets } from './lease.js';
@@ -9,6 +11,34 @@ export interface GuardedAddress {
   /** For a person: "etcd", "this host". */
   readonly owner: string;
 }
+
+/**
+ * Refuses a network that would draw an address of the real network into the overlay.
+ *
+ * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`
+ */
+export function assertNetworkFree(network: NetworkConfig, guarded: readonly GuardedAddress[]): void {
+  for (const prefix of networksOf(network)) {
+    const hit = guarded.find(({ address }) => prefix.contains(address));
+    if (hit === undefined) continue;
+    throw new OverlayError(
+      'ERR_NETWORK_CONFIG',
+      `cannot use the network ${prefix.toString()}: it contains ${hit.address.toString()}, an address of ${hit.owner}`,
+      { hint: 'choose a network that nothing else uses' },
+    );
+  }
+}
+
+/** The overlay's networks of the families that it has. */
+export function networksOf({ ipv4, ipv6 }: NetworkConfig): readonly Prefix[] {
+  return [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
+}
+
+/** {@link GuardedAddress.owner} of the host's own addresses. */
+export const OWN_HOST = 'this host';
+
+/** {@link GuardedAddress.owner} of the store's. */
+export const STORE_OWNER = 'etcd';
 
 /** What decides whether a lease is believed; the same object as long as nothing in it has changed. */
 export interface AdmissionContext {
@@ -140,7 +170,8 @@ function findFault(lease: Lease, context: AdmissionContext): Fault | undefined {
   ];
   for (const address of addresses) {
     const why = whyUnreachable(address, context);
-    if (why !== undefined) return { reason: 'bad-public-ip', detail: `its public address ${address.toString()} ${why}` };
+    if (why !== undefined)
+      return { reason: 'bad-public-ip', detail: `its public address ${address.toString()} ${why}` };
   }
   return undefined;
 }
@@ -158,9 +189,6 @@ function whyUnreachable(address: IpAddress, context: AdmissionContext): string |
   const own = context.guarded.find((each) => each.owner === OWN_HOST && each.address.equals(address));
   return own === undefined ? undefined : 'is an address of this host';
 }
-
-/** {@link GuardedAddress.owner} of the host's own addresses. */
-export const OWN_HOST = 'this host';
 
 function prefixesOf({ subnet, ipv6Subnet }: LeaseSubnets): readonly Prefix[] {
   return ipv6Subnet === undefined ? [subnet] : [subnet, ipv6Subnet];
@@ -203,6 +231,7 @@ function boundsOf(prefix: Prefix): { readonly start: bigint; readonly end: bigin
 
 function hasBetterClaim(a: Candidate, b: Candidate): boolean {
   if (a.isMissing !== b.isMissing) return b.isMissing;
-  if (a.lease.attributes.publicIp.equals(b.lease.attributes.publicIp)) return isAfter(a.lease.revision, b.lease.revision);
+  if (a.lease.attributes.publicIp.equals(b.lease.attributes.publicIp))
+    return isAfter(a.lease.revision, b.lease.revision);
   return isAfter(b.lease.createdAt, a.lease.createdAt);
 }

@@ -155,9 +155,7 @@ function orderOwn({ known, publicIp, wishes }: PlanInput): readonly LeaseRecord[
     const wish = wishes.findIndex(({ subnet }) => lease.subnet.equals(subnet));
     return wish < 0 ? wishes.length : wish;
   };
-  return known.leases
-    .filter((lease) => lease.attributes.publicIp.equals(publicIp))
-    .sort((a, b) => rank(a) - rank(b));
+  return known.leases.filter((lease) => lease.attributes.publicIp.equals(publicIp)).sort((a, b) => rank(a) - rank(b));
 }
 
 /** Every subnet that belongs to somebody, of both families. */

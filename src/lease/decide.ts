@@ -220,7 +220,13 @@ function considerWorld(world: World, own: OwnState, now: Circumstances): OwnStat
   const rival = findOlderRival(seen, knownOf(world));
   if (rival !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, rival.key);
 
-  let held: Holding = { ...holding, lease: seen, epoch: world.epoch, isUnreadable: false, rivals: rivalsOf(seen, world) };
+  let held: Holding = {
+    ...holding,
+    lease: seen,
+    epoch: world.epoch,
+    isUnreadable: false,
+    rivals: rivalsOf(seen, world),
+  };
   for (const key of held.rivals) if (!holding.rivals.includes(key)) notes.push({ kind: 'rival', lease: seen, key });
   if (seen.revision === known.revision && !isNewEpoch) return { ...next, holding: held };
   // Another history: what hangs on the etcd lease, and whether it is there, has to be asked anew.
@@ -366,19 +372,23 @@ export interface Occasion {
 /** Takes in how a command ended. Pure, like {@link decide}. */
 export function settle(own: OwnState, command: Command, outcome: Outcome, occasion: Occasion): Decision {
   const notes: Note[] = [];
-  const next = outcome.kind === 'failed' ? noteFailure(own, command, outcome.error, occasion, notes) : undefined;
-  if (next !== undefined) return { own: next, notes };
+  return { own: takeIn(own, command, outcome, occasion, notes), notes };
+}
+
+function takeIn(own: OwnState, command: Command, outcome: Outcome, now: Occasion, notes: Note[]): OwnState {
   switch (outcome.kind) {
     case 'create':
-      return { own: created(own, command, outcome.result, occasion, notes), notes };
+      return created(own, command, outcome.result, now, notes);
     case 'adopt':
-      return { own: adopted(own, outcome.result, occasion, notes), notes };
+      return adopted(own, outcome.result, now, notes);
     case 'publish':
-      return { own: published(own, outcome.result, occasion, notes), notes };
+      return published(own, outcome.result, now, notes);
     case 'keep-alive':
-      return { own: keptAlive(own, outcome.result, occasion, notes), notes };
-    default:
-      return { own: deleted(own, command), notes };
+      return keptAlive(own, outcome.result, now, notes);
+    case 'delete':
+      return deleted(own, command);
+    case 'failed':
+      return noteFailure(own, command, outcome.error, now, notes);
   }
 }
 
@@ -419,12 +429,7 @@ function lostRace(own: OwnState, revision: Revision | undefined, { epoch, nowMs,
   return { ...own, answered, races, notBeforeMs: nowMs + backoffMs(races, 20, 2000, random) };
 }
 
-function postponeRewrite(
-  holding: Holding,
-  tried: LeaseAttributes,
-  nowMs: number,
-  random: () => number,
-): Holding {
+function postponeRewrite(holding: Holding, tried: LeaseAttributes, nowMs: number, random: () => number): Holding {
   const failedRewrites = holding.failedRewrites + 1;
   const isKnown = holding.unanswered.some((each) => areAttributesEqual(each, tried));
   const unanswered = isKnown ? holding.unanswered : [tried, ...holding.unanswered].slice(0, MAX_UNANSWERED);
@@ -446,7 +451,11 @@ function created(own: OwnState, command: Command, result: CreateResult, now: Occ
   }
   notes.push({ kind: 'acquired', lease, source: command.source });
   const aside = command.aside.map((each) => ({ lease: each, untilMs: now.nowMs + ASIDE_MS }));
-  return hold({ ...own, aside: [...own.aside, ...aside.filter(({ lease: { key } }) => !isAside(own, key))] }, lease, now);
+  return hold(
+    { ...own, aside: [...own.aside, ...aside.filter(({ lease: { key } }) => !isAside(own, key))] },
+    lease,
+    now,
+  );
 }
 
 function isAside(own: OwnState, key: string): boolean {

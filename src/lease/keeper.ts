@@ -213,7 +213,7 @@ export class LeaseKeeper {
   async #run(): Promise<void> {
     const { clock } = this.#options;
     const random = (): number => clock.random();
-    while (!this.#closing.signal.aborted) {
+    while (!this.#isClosing()) {
       const world = this.#world;
       const decision = decide(world, this.#own, clock.monotonicMs(), random);
       const { command } = decision;
@@ -226,13 +226,17 @@ export class LeaseKeeper {
       const { attributes } = this.#own;
       const sentAtMs = clock.monotonicMs();
       const outcome = await this.#carryOut(command, attributes);
-      if (this.#closing.signal.aborted) return;
+      if (this.#isClosing()) return;
       const occasion = { epoch: world?.epoch ?? 0, sentAtMs, nowMs: clock.monotonicMs(), random, attributes };
       // What the host wants may have changed meanwhile: the outcome is taken in by the state as it is now.
       const settled = settle(this.#own, command, outcome, occasion);
       this.#own = settled.own;
       this.#tell(settled.notes);
     }
+  }
+
+  #isClosing(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   async #carryOut(command: Exclude<Command, { kind: 'wait' }>, attributes: LeaseAttributes): Promise<Outcome> {

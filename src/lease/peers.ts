@@ -98,7 +98,7 @@ export class PeerSet {
 
   /** Peers that the store does not have and that are kept for a while. */
   get kept(): readonly Lease[] {
-    return [...this.#missing.values()].map(({ lease }) => lease);
+    return this.#peers.filter(({ key }) => this.#missing.has(key));
   }
 
   /** Whether the store has been heard at least once; before that, the peers are those of an earlier run. */

@@ -31,6 +31,9 @@ export interface Subscription {
   close(): void;
 }
 
+/** A key below `<prefix>/subnets/` as it was seen. */
+export type LeaseKey = Pick<LeaseRecord, 'key' | 'revision' | 'ttlId'>;
+
 /** What {@link LeaseStore.createLease} needs to know. */
 export interface NewLease {
   readonly subnets: LeaseSubnets;
@@ -141,8 +144,8 @@ export interface LeaseStore {
   ): Promise<UpdateResult>;
   /** Writes other attributes under one's own key and leaves its TTL alone. */
   publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult>;
-  /** Deletes the key. */
-  deleteLease(lease: LeaseRecord, signal?: AbortSignal): Promise<'deleted' | 'changed'>;
+  /** Deletes a key as it was last seen; also one that is no lease. */
+  deleteLease(entry: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'>;
   /** Makes the key one that never expires; without a lease to convert, creates it. */
   reserve(
     subnets: LeaseSubnets,

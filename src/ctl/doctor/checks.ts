@@ -101,6 +101,7 @@ export const CHECKS: readonly Check[] = [
       ];
     },
   },
+  { id: 'leases-believed', title: 'every key among the leases is a lease that can be believed', run: doubtfulLeases },
   { id: 'docker-bridge', title: "Docker's bridge lies in the leased subnet", run: dockerBridge },
   { id: 'ip-forward', title: 'the kernel forwards packets', run: forwarding },
   { id: 'forward-rules', title: 'the FORWARD chain lets containers through', run: forwardRules },
@@ -308,8 +309,59 @@ function alteredObjects({ daemon, links }: DoctorFacts): readonly Found[] {
   ];
 }
 
-function duplicateAddresses({ leases }: DoctorFacts): readonly Found[] {
-  const held = leases.filter(({ isReservation }) => !isReservation);
+/** The daemon's own judgement: it does not route to these, so that they harm nobody but their hosts. */
+function doubtfulLeases({ daemon }: DoctorFacts): readonly Found[] {
+  if (daemon === undefined) return [];
+  const { quarantined, quarantinedCounts, badKeys, badKeyCount } = daemon.peerSet;
+  const total = Object.values(quarantinedCounts).reduce((sum, count) => sum + count, 0);
+  const found: Found[] = [];
+  const [firstQuarantined] = quarantined;
+  if (firstQuarantined !== undefined) {
+    found.push({
+      severity: 'warning',
+      message: `${total === 1 ? 'a lease is' : `${total} leases are`} not believed and not routed to`,
+      evidence: someOf(quarantined.map(({ key, detail }) => `${key}: ${detail}`)),
+      command: `tsflannelctl leases release ${shellWord(firstQuarantined.key)}`,
+    });
+  }
+  const [firstBad] = badKeys;
+  if (firstBad !== undefined) {
+    found.push({
+      severity: 'warning',
+      message: `${badKeyCount === 1 ? 'a key' : `${badKeyCount} keys`} among the leases cannot be read`,
+      evidence: someOf(badKeys),
+      command: `tsflannelctl leases release ${shellWord(firstBad)}`,
+    });
+  }
+  const [rival] = daemon.lease?.rivals ?? [];
+  if (rival !== undefined) {
+    found.push({
+      severity: 'error',
+      message: `another key names addresses of the own subnet ${daemon.lease?.subnet ?? ''}`,
+      evidence: someOf(daemon.lease?.rivals ?? []),
+      command: `tsflannelctl leases release ${shellWord(rival)}`,
+    });
+  }
+  return found;
+}
+
+const MAX_EVIDENCE = 3;
+
+function someOf(texts: readonly string[]): string {
+  const more = texts.length - MAX_EVIDENCE;
+  return texts.slice(0, MAX_EVIDENCE).join('; ') + (more > 0 ? `; and ${more} more` : '');
+}
+
+/** A text as one word of a shell. */
+function shellWord(text: string): string {
+  return /^[\w.:/&-]+$/.test(text) && !text.includes('&') ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function duplicateAddresses({ leases, network }: DoctorFacts): readonly Found[] {
+  // What an earlier network left behind goes by itself.
+  const isCurrent = ({ subnet }: { readonly subnet: string }): boolean =>
+    network?.ipv4 === undefined || network.ipv4.network.covers(Prefix.parse(subnet));
+  const held = leases.filter((lease) => !lease.isReservation && isCurrent(lease));
   return [...new Set(held.map(({ publicIp }) => publicIp))].flatMap((publicIp): Found[] => {
     const group = held.filter((lease) => lease.publicIp === publicIp);
     const [oldest] = [...group].sort((a, b) => (BigInt(a.revision) < BigInt(b.revision) ? -1 : 1));

@@ -1,5 +1,5 @@
 import { lookup } from 'node:dns/promises';
-import { parseEndpoints } from '../etcd/endpoints.js';
+import { parseEndpoints } from './endpoints.js';
 import { IpAddress } from '../ip/address.js';
 
 /**
