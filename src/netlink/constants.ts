@@ -22,6 +22,8 @@ export const NLMSG = {
   RTM_NEWNEIGH: 28,
   RTM_DELNEIGH: 29,
   RTM_GETNEIGH: 30,
+  RTM_NEWNEXTHOP: 104,
+  RTM_DELNEXTHOP: 105,
 } as const;
 
 /** `nlmsg_flags`. Some bits mean different things for requests, dumps and acknowledgements. */
@@ -55,6 +57,7 @@ export const RTNLGRP = {
   IPV4_ROUTE: 7,
   IPV6_IFADDR: 9,
   IPV6_ROUTE: 11,
+  NEXTHOP: 32,
 } as const;
 
 /** Address families as netlink numbers them. */
@@ -140,8 +143,12 @@ export const RTA = {
   MULTIPATH: 9,
   TABLE: 15,
   VIA: 18,
+  NH_ID: 30,
   MAX: 32,
 } as const;
+
+/** Next hop object attributes: `uapi/linux/nexthop.h`. */
+export const NHA = { ID: 1, MAX: 16 } as const;
 
 /** The main routing table. */
 export const RT_TABLE_MAIN = 254;

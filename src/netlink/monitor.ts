@@ -6,6 +6,7 @@ import { NLMSG, RTNLGRP } from './constants.js';
 import { type LinkInfo, readLink } from './link.js';
 import { MessageReader } from './message.js';
 import { type FdbInfo, type NeighInfo, isFdb, readFdb, readNeigh } from './neighbour.js';
+import { readNexthopId } from './nexthop.js';
 import { type RouteInfo, isClonedRoute, readRoute } from './route.js';
 import { openNetlink, receiveInto, socketError } from './socket.js';
 
@@ -16,18 +17,24 @@ export type NetlinkEvent =
   | { readonly type: 'route'; readonly isDeleted: boolean; readonly isReplacement: boolean; readonly route: RouteInfo }
   | { readonly type: 'neighbour'; readonly isDeleted: boolean; readonly neighbour: NeighInfo }
   | { readonly type: 'fdb'; readonly isDeleted: boolean; readonly entry: FdbInfo }
+  /** A next hop object was made, changed or deleted, and with it the routes that use it; those of IPv4 are not reported. */
+  | { readonly type: 'nexthop'; readonly id: number }
   /** Events were lost (`ENOBUFS`): list everything again. */
   | { readonly type: 'resync' };
 
 /** What changes can be subscribed to. */
-export type NetlinkTopic = 'link' | 'address' | 'route' | 'neighbour';
+export type NetlinkTopic = 'link' | 'address' | 'route' | 'neighbour' | 'nexthop';
 
 const GROUPS: Readonly<Record<NetlinkTopic, readonly number[]>> = {
   link: [RTNLGRP.LINK],
   address: [RTNLGRP.IPV4_IFADDR, RTNLGRP.IPV6_IFADDR],
   route: [RTNLGRP.IPV4_ROUTE, RTNLGRP.IPV6_ROUTE],
   neighbour: [RTNLGRP.NEIGH],
+  nexthop: [RTNLGRP.NEXTHOP],
 };
+
+/** Came with next hop objects in 5.3; an older kernel, which knows no such group, has nothing to report either. */
+const OPTIONAL_GROUPS: ReadonlySet<number> = new Set([RTNLGRP.NEXTHOP]);
 
 /** `NLM_F_REPLACE` in a route event: it took the place of the first route with its destination, tos and metric. */
 const REPLACED = 0x100;
@@ -61,7 +68,8 @@ export class NetlinkMonitor {
     try {
       for (const group of topics.flatMap((topic) => GROUPS[topic])) {
         const result = libc.setsockoptInt(this.fd, SYS.SOL_NETLINK, SYS.NETLINK_ADD_MEMBERSHIP, group);
-        if (result < 0) throw socketError(`subscribe to netlink group ${group}`, result);
+        const isUnknown = libc.errnoName(result) === 'EINVAL' && OPTIONAL_GROUPS.has(group);
+        if (result < 0 && !isUnknown) throw socketError(`subscribe to netlink group ${group}`, result);
       }
       // A bounded share per turn of the loop; the poller calls again while there is more.
       this.poller = pollFd(this.fd, () => {
@@ -143,6 +151,11 @@ export function decodeEvent(reader: MessageReader): NetlinkEvent | undefined {
       }
       const neighbour = readNeigh(reader);
       return neighbour && { type: 'neighbour', isDeleted, neighbour };
+    }
+    case NLMSG.RTM_NEWNEXTHOP:
+    case NLMSG.RTM_DELNEXTHOP: {
+      const id = readNexthopId(reader);
+      return id === undefined ? undefined : { type: 'nexthop', id };
     }
     default:
       return undefined;

@@ -45,6 +45,8 @@ export interface RouteInfo extends Omit<NextHop, 'weight'> {
   /** 0 for IPv4 routes without one; the kernel gives IPv6 routes 1024. */
   readonly metric: number;
   readonly prefsrc: IpAddress | undefined;
+  /** The next hop object that the route uses (`nhid`, 5.3), 0 if none: the route changes and goes with it. */
+  readonly nexthopId: number;
   /** All ways of a multipath route; then `index` and `gateway` are those of the first. Empty otherwise. */
   readonly multipath: readonly NextHop[];
 }
@@ -209,6 +211,7 @@ export function readRoute(reader: MessageReader): RouteInfo | undefined {
     index: first?.index ?? attributes.u32(RTA.OIF) ?? 0,
     gateway: first === undefined ? readGateway(reader, attributes) : first.gateway,
     isOnlink: first?.isOnlink ?? (reader.u32(8) & RTNH_F.ONLINK) !== 0,
+    nexthopId: attributes.u32(RTA.NH_ID) ?? 0,
     multipath,
   };
 }

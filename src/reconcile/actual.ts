@@ -30,6 +30,8 @@ export class ActualState {
   readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
   /** Texts of the parameters that exist. */
   readonly sysctls = new Map<ObjectKey, string>();
+  /** Next hop objects that routes use, or have used since the last dump. */
+  private readonly nexthopIds = new Set<number>();
   private readonly byIndex = new Map<number, LinkInfo>();
   private readonly ours = new Map<number, string>();
 
@@ -106,7 +108,9 @@ export class ActualState {
   /** Adds a route behind those with the same destination, as dumps list them. */
   putRoute(route: RouteInfo): void {
     const key = this.relevantRouteKey(route);
-    if (key !== undefined) this.routes.set(key, [...(this.routes.get(key) ?? []), route]);
+    if (key === undefined) return;
+    this.routes.set(key, [...(this.routes.get(key) ?? []), route]);
+    if (route.nexthopId !== 0) this.nexthopIds.add(route.nexthopId);
   }
 
   /**
@@ -131,6 +135,8 @@ export class ActualState {
         return false;
       case 'route':
         return this.applyRoute(event, touched);
+      case 'nexthop':
+        return this.nexthopIds.has(event.id);
     }
   }
 
@@ -256,6 +262,7 @@ export class ActualState {
     }
     if (isKnown) return false;
     touched.add(key);
+    if (route.nexthopId !== 0) this.nexthopIds.add(route.nexthopId);
     this.insertRoute(key, route, isReplacement);
     return slot.length > (isReplacement ? 1 : 0); // its place among several with equal tos and metric is not known
   }
@@ -308,6 +315,7 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
     index,
     gateway,
     isOnlink,
+    nexthopId: 0,
     multipath: [],
   };
 }
@@ -342,6 +350,7 @@ function isSameRouteInfo(a: RouteInfo, b: RouteInfo): boolean {
     isSameSlot(a, b) &&
     a.type === b.type &&
     a.protocol === b.protocol &&
+    a.nexthopId === b.nexthopId &&
     a.multipath.length === b.multipath.length &&
     (a.type !== 'unicast' || // IPv6 shows the loopback device for routes without one
       (a.index === b.index && a.scope === b.scope && a.isOnlink === b.isOnlink && isSame(a.gateway, b.gateway))) &&

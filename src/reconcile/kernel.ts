@@ -91,7 +91,7 @@ export class NetlinkKernel implements Kernel {
   }
 
   subscribe(onEvent: (event: NetlinkEvent) => void): KernelSubscription {
-    return this.netlink.subscribe(['link', 'address', 'route', 'neighbour'], onEvent);
+    return this.netlink.subscribe(['link', 'address', 'route', 'neighbour', 'nexthop'], onEvent);
   }
 
   apply(operation: Operation, indexOf: (device: string) => number): void {
@@ -177,9 +177,11 @@ export class NetlinkKernel implements Kernel {
 
   private applyRoute(operation: Operation & { readonly kind: 'route' }, indexOf: (device: string) => number): void {
     if (operation.verb === 'del') {
-      const { destination, type, index, gateway, scope, protocol, metric, tos, multipath } = operation.route;
-      // A next hop that is named must be one of the route's; a multipath route is found by the rest.
-      const hop = multipath.length > 0 || type !== 'unicast' ? {} : { index, gateway };
+      const { destination, type, index, gateway, scope, protocol, metric, tos, multipath, nexthopId } = operation.route;
+      // A next hop that is named must be one of the route's; a multipath route is found by the rest, and so is one with
+      // a next hop object, which matches no hop at all (fib_nh_match()).
+      const hasPlainHop = type === 'unicast' && multipath.length === 0 && nexthopId === 0;
+      const hop = hasPlainHop ? { index, gateway } : {};
       this.netlink.routes.del({ destination, type, scope, protocol, metric, tos, ...hop });
       return;
     }

@@ -79,6 +79,7 @@ function devicesOf(event: NetlinkEvent): readonly (number | undefined)[] {
       return [undefined];
     case 'neighbour':
     case 'fdb':
+    case 'nexthop':
       return [];
   }
 }

@@ -393,6 +393,41 @@ describe('Reconciler on this kernel', function () {
     assert.equal(String(netlink.routes.lookup(ip('10.5.9.1'))?.gateway), '192.0.2.9');
   });
 
+  async function ipOf(family: 4 | 6, command: string): Promise<string> {
+    return (await netns.run(['ip', `-${family}`, ...command.split(' ')])).stdout;
+  }
+
+  for (const family of [4, 6] as const) {
+    it(`has an IPv${family} route back within a second when the next hop object of the one in its place is deleted`, async () => {
+      const { routes } = direct(9);
+      const wanted = routes.find(({ destination }) => destination.family === family);
+      assert.ok(wanted);
+      const destination = wanted.destination.toString();
+      const isOurs = async (): Promise<boolean> =>
+        (await ipOf(family, `route show ${destination}`)).includes(`proto ${ROUTE_PROTOCOL}`);
+      await reach(direct(9));
+      // It leads the same way and is an administrator's, so it is left alone.
+      await ipOf(family, `nexthop add id 7 via ${String(wanted.gateway)} dev eth0`);
+      await ipOf(family, `route replace ${destination} nhid 7 proto static`);
+      await reconciler.whenConverged(AbortSignal.timeout(1000));
+      assert.equal(await isOurs(), false);
+      await netns.ip(['nexthop del id 7']);
+      await waitFor(isOurs, { what: 'the route', timeoutMs: 1000 });
+    });
+
+    it(`removes an IPv${family} route through a next hop object from a device of ours`, async () => {
+      await reach(dualStack([2]));
+      const name = family === 4 ? 'flannel.1' : 'flannel-v6.1';
+      const stray = Prefix.of(subnetOf(77, family), family === 4 ? 24 : 64).toString();
+      await ipOf(family, `nexthop add id 8 dev ${name}`);
+      await ipOf(family, `route add ${stray} nhid 8`);
+      await waitFor(async () => (await ipOf(family, `route show ${stray}`)) === '', {
+        what: 'the route to go',
+        timeoutMs: 1000,
+      });
+    });
+  }
+
   it('makes host routes again after the underlay device was down', async () => {
     await reach(direct(9));
     netlink.links.set(eth0, { isUp: false });

@@ -276,6 +276,16 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'route', isDeleted: true, isReplacement: false, route: found });
   }
 
+  /** Deletes a next hop object: routes that use it go without an event of their own. */
+  delNexthop(id: number): void {
+    for (const [key, routes] of this.routes) {
+      const rest = routes.filter(({ nexthopId }) => nexthopId !== id);
+      if (rest.length === 0) this.routes.delete(key);
+      else this.routes.set(key, rest);
+    }
+    this.emit({ type: 'nexthop', id });
+  }
+
   /** Everything there is, as sorted lines without device indexes. */
   describe(): string[] {
     const name = (index: number): string => this.links.get(index)?.name ?? '-';
@@ -377,6 +387,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
     index: 0,
     gateway: undefined,
     isOnlink: false,
+    nexthopId: 0,
     multipath: [],
     ...more,
   };

@@ -71,6 +71,7 @@ function route(destination: string, changes: Partial<RouteInfo> = {}): RouteInfo
     index: 2,
     gateway: ip('192.0.2.254'),
     isOnlink: false,
+    nexthopId: 0,
     multipath: [],
     ...changes,
   };

@@ -288,6 +288,25 @@ describe('Reconciler', () => {
       assert.deepEqual(fields, { kind: 'neighbour', count: 1, detail: 'flannel.1 10.5.3.0 was missing' });
     });
 
+    it('makes a route at once when the next hop object goes that somebody had put in its place', async () => {
+      await rig.reach(directRoute(2));
+      const [ours] = rig.kernel.routes.get('10.5.2.0/24') ?? [];
+      assert.ok(ours);
+      rig.kernel.putRoute({ ...ours, protocol: 4, nexthopId: 7 }, 'replace');
+      await rig.clock.advance(1000);
+      rig.kernel.delNexthop(7);
+      await rig.clock.advance(1000);
+      assert.deepEqual(rig.kernel.routes.get('10.5.2.0/24'), [ours]);
+    });
+
+    it('lists nothing for next hop objects that no route of the overlay uses', async () => {
+      await rig.reach(directRoute(2));
+      const { dumps } = rig.reconciler.statistics;
+      rig.kernel.delNexthop(7);
+      await rig.clock.advance(1000);
+      assert.equal(rig.reconciler.statistics.dumps, dumps);
+    });
+
     it('looks once at a burst of changes', async () => {
       await rig.reach(overlay(Array.from({ length: 50 }, (_, n) => n + 2)));
       const { runs } = rig.reconciler.statistics;
