@@ -14,8 +14,9 @@ export function recordingKernel(kernel: Kernel, onDeleted: (object: string) => v
     defaultVxlanPort: () => kernel.defaultVxlanPort(),
     subscribe: (onEvent) => kernel.subscribe(onEvent),
     apply: (operation: Operation, indexOf) => {
-      kernel.apply(operation, indexOf);
-      if (operation.verb === 'del') onDeleted(operation.key);
+      const isChanged = kernel.apply(operation, indexOf);
+      if (isChanged && operation.verb === 'del') onDeleted(operation.key);
+      return isChanged;
     },
     close: () => kernel.close(),
   };

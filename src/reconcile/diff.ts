@@ -19,7 +19,7 @@ import {
   defaultMetric,
 } from './desired.js';
 import type { DesiredIndex } from './desired-index.js';
-import { type ObjectKey, kindOf, objectKey } from './object-key.js';
+import { type ObjectKey, deviceOf, kindOf, objectKey } from './object-key.js';
 import { type LinkAspect, type Operation, type OperationReason, failureKey } from './operation.js';
 import type { Ownership } from './ownership.js';
 
@@ -294,17 +294,17 @@ class Planner {
   private planSysctl(key: ObjectKey, { path, value }: SysctlSpec): void {
     const text = this.input.actual.sysctls.get(key);
     if (text === value) return;
-    const device = /^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//.exec(path)?.[1];
-    const isDeviceLess = device === undefined || device === 'all' || device === 'default';
-    if (!isDeviceLess && !this.device(device).isUsable) {
+    const name = deviceOf(key);
+    const device = name === 'all' || name === 'default' ? undefined : name;
+    if (device !== undefined && !this.device(device).isUsable) {
       this.blocked.add(key);
       return;
     }
     // A device has no IPv6 parameters where IPv6 is off or its MTU is below 1280 (addrconf_notify()).
     const mayLack = path.startsWith('net/ipv6/');
-    if (text === undefined && mayLack && (isDeviceLess || this.device(device).loses !== 'all')) return;
+    if (text === undefined && mayLack && (device === undefined || this.device(device).loses !== 'all')) return;
     const reason = text === undefined ? 'missing' : 'altered';
-    this.add('sysctls', { kind: 'sysctl', verb: 'set', key, reason, device: undefined, path, value });
+    this.add('sysctls', { kind: 'sysctl', verb: 'set', key, reason, device, path, value });
   }
 
   private planAddress(key: ObjectKey, spec: AddressSpec | undefined): void {
@@ -431,11 +431,12 @@ class Planner {
         isSameWay(spec, index, route) &&
         isExact(spec, route),
     );
-    if (match !== undefined && (match === first || isOurs)) return match;
+    if (match !== undefined && (match === first || isOurs || leadsTheSameWay)) return match;
     if (isOurs || (leadsTheSameWay && first.protocol === RTPROT.BOOT)) {
       this.add('routes', { kind: 'route', verb: 'replace', key, reason: 'altered', device, route: spec });
     } else if (!leadsTheSameWay) {
       this.conflicts.set(key, routeConflict(first, this.input.actual));
+      return match ?? first; // one behind it takes over as soon as the first goes
     }
     return first;
   }

@@ -33,20 +33,19 @@ export class Failures {
     return this.byKey.has(key);
   }
 
+  get(key: ObjectKey): Failure | undefined {
+    return this.byKey.get(key);
+  }
+
   readonly isHeld = (key: ObjectKey): boolean => {
     const failure = this.byKey.get(key);
     return failure !== undefined && failure.retryAtMs > this.clock.monotonicMs();
   };
 
-  /**
-   * @param attempt - default one more than last time.
-   * @returns what is remembered now; `attempt` 1 means that it worked before.
-   */
-  add(key: ObjectKey, error: unknown, attempt = (this.byKey.get(key)?.attempt ?? 0) + 1): Failure {
+  /** @param attempt - default one more than last time. */
+  add(key: ObjectKey, error: unknown, attempt = (this.byKey.get(key)?.attempt ?? 0) + 1): void {
     const retryAtMs = this.clock.monotonicMs() + backoffMs(attempt, BASE_MS, CAP_MS, () => this.clock.random());
-    const failure = { key, error, attempt, retryAtMs };
-    this.byKey.set(key, failure);
-    return failure;
+    this.byKey.set(key, { key, error, attempt, retryAtMs });
   }
 
   /** @returns whether it had failed before. */

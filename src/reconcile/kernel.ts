@@ -39,9 +39,11 @@ export interface Kernel {
    * Carries out one operation.
    *
    * @param indexOf - index of a device that exists.
-   * @throws {@link OverlayError} `ERR_NETLINK` or `ERR_SYSCTL`
+   * @returns whether it changed anything: false if what should be deleted is gone already, and for a kernel parameter
+   * that has its value or that cannot exist.
+   * @throws {@link OverlayError} `ERR_NETLINK`, `ERR_SYSCTL` or `ERR_DEVICE_TAKEN`
    */
-  apply(operation: Operation, indexOf: (device: string) => number): void;
+  apply(operation: Operation, indexOf: (device: string) => number): boolean;
   close(): void;
 }
 
@@ -59,7 +61,8 @@ export class NetlinkKernel implements Kernel {
   }
 
   getLink(name: string): LinkInfo | undefined {
-    return this.netlink.links.get(name);
+    const link = this.netlink.links.get(name);
+    return link?.name === name ? link : undefined; // the kernel finds devices by their alternative names, too (5.5)
   }
 
   listAddresses(index: number): Promise<readonly AddressInfo[]> {
@@ -94,11 +97,13 @@ export class NetlinkKernel implements Kernel {
     return this.netlink.subscribe(['link', 'address', 'route', 'neighbour', 'nexthop'], onEvent);
   }
 
-  apply(operation: Operation, indexOf: (device: string) => number): void {
+  apply(operation: Operation, indexOf: (device: string) => number): boolean {
+    if (operation.kind === 'sysctl') return this.applySysctl(operation.path, operation.value);
     try {
       this.carryOut(operation, indexOf);
+      return true;
     } catch (error) {
-      if (operation.verb === 'del' && GONE.has(netlinkErrno(error) ?? '')) return;
+      if (operation.verb === 'del' && GONE.has(netlinkErrno(error) ?? '')) return false;
       throw error;
     }
   }
@@ -107,13 +112,13 @@ export class NetlinkKernel implements Kernel {
     this.netlink.close();
   }
 
-  private carryOut(operation: Operation, indexOf: (device: string) => number): void {
+  private carryOut(
+    operation: Exclude<Operation, { readonly kind: 'sysctl' }>,
+    indexOf: (device: string) => number,
+  ): void {
     switch (operation.kind) {
       case 'link':
         this.applyLink(operation, indexOf);
-        break;
-      case 'sysctl':
-        this.applySysctl(operation.path, operation.value);
         break;
       case 'address': {
         const { address, length, peer } = operation;
@@ -153,7 +158,7 @@ export class NetlinkKernel implements Kernel {
       return;
     }
     if (operation.replaces) this.netlink.links.del({ index: indexOf(name), name });
-    this.netlink.links.add(newLink(operation.spec));
+    this.addLink(operation.spec);
     const index = this.netlink.links.get(name)?.index;
     if (index === undefined) {
       throw new OverlayError('ERR_NETLINK', `cannot make device ${name}: it was deleted at once`, {
@@ -164,15 +169,33 @@ export class NetlinkKernel implements Kernel {
     this.netlink.links.set({ index, name }, { alias: operation.alias });
   }
 
-  private applySysctl(path: string, value: string): void {
+  private addLink(spec: VxlanLink | IpipLink): void {
+    const { name, kind } = spec;
+    try {
+      this.netlink.links.add(newLink(spec));
+    } catch (error) {
+      const holder = netlinkErrno(error) === 'EEXIST' ? this.netlink.links.get(name) : undefined;
+      if (holder === undefined || holder.name === name) throw error;
+      const message = `cannot make ${kind} device ${name}: ${holder.name} has that as an alternative name`;
+      throw new OverlayError('ERR_DEVICE_TAKEN', message, {
+        cause: error,
+        context: { dev: name },
+        hint: `remove it (ip link property del dev ${holder.name} altname ${name})`,
+      });
+    }
+  }
+
+  /** @returns whether the parameter had another value. */
+  private applySysctl(path: string, value: string): boolean {
     const text = readSysctl(path);
-    if (text === value) return;
+    if (text === value) return false;
     if (text !== undefined) {
       writeSysctl(path, value);
-    } else if (!path.startsWith('net/ipv6/')) {
-      // Where IPv6 is off there is nothing that its parameters could regulate.
-      throw new OverlayError('ERR_SYSCTL', `cannot set kernel parameter ${path}: this kernel does not have it`);
+      return true;
     }
+    // Where IPv6 is off there is nothing that its parameters could regulate.
+    if (path.startsWith('net/ipv6/')) return false;
+    throw new OverlayError('ERR_SYSCTL', `cannot set kernel parameter ${path}: this kernel does not have it`);
   }
 
   private applyRoute(operation: Operation & { readonly kind: 'route' }, indexOf: (device: string) => number): void {

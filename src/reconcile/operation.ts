@@ -42,7 +42,8 @@ export type Operation =
   | (OperationCommon & {
       readonly kind: 'sysctl';
       readonly verb: 'set';
-      readonly device: undefined;
+      /** Undefined for parameters of the whole host. */
+      readonly device: string | undefined;
       readonly path: string;
       readonly value: string;
     })

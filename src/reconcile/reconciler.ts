@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, backoffMs } from '../clock.js';
 import type { Tunnel, TunnelEvent } from '../dataplane/tunnel.js';
-import { OverlayError } from '../errors.js';
+import { OverlayError, describeError } from '../errors.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Logger } from '../log.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
@@ -12,7 +12,7 @@ import { Alarm } from './alarm.js';
 import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
 import { type Plan, diff } from './diff.js';
-import { type Failure, Failures } from './failures.js';
+import { Failures } from './failures.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
 import { type ObjectKey, kindOf, objectKey } from './object-key.js';
 import { type Operation, failureKey } from './operation.js';
@@ -469,10 +469,10 @@ export class Reconciler {
     const failure = failureKey(operation);
     const { key, verb, reason, device } = operation;
     try {
-      this.options.kernel.apply(operation, this.indexOf);
+      const isChanged = this.options.kernel.apply(operation, this.indexOf);
       this.actual.record(operation);
       outcome.succeeded.add(failure);
-      this.did(report, { key, verb, reason, isDrift: this.isDrift(key, device) });
+      if (isChanged) this.did(report, { key, verb, reason, isDrift: this.isDrift(key, device) });
     } catch (error) {
       const isUp = operation.kind === 'link' && operation.verb === 'set' && operation.aspect === 'up';
       if (operation.kind === 'link' && (isUp || verb === 'add')) lostDevices.add(operation.device);
@@ -495,7 +495,8 @@ export class Reconciler {
   private vanished(operation: Operation, error: unknown): boolean {
     const { device } = operation;
     if (device === undefined || operation.kind === 'link') return false;
-    if (netlinkErrno(error) === undefined || this.options.kernel.getLink(device) !== undefined) return false;
+    const isAboutDevice = operation.kind === 'sysctl' || netlinkErrno(error) !== undefined;
+    if (!isAboutDevice || this.options.kernel.getLink(device) !== undefined) return false;
     this.refreshLink(device);
     return true;
   }
@@ -535,11 +536,12 @@ export class Reconciler {
     report.add(deed);
   }
 
-  private didFail(report: RunReport, key: ObjectKey, error: unknown): Failure {
+  /** Every failure counts; one that is the same as the last time is not told again. */
+  private didFail(report: RunReport, key: ObjectKey, error: unknown): void {
     this.failed[kindOf(key)]++;
-    const failure = this.failures.add(key, error);
-    if (failure.attempt === 1) report.addFailure(key, error);
-    return failure;
+    const before = this.failures.get(key);
+    this.failures.add(key, error);
+    if (before === undefined || describeError(before.error) !== describeError(error)) report.addFailure(key, error);
   }
 
   /** Takes stock after a run that looked at these keys, or at everything. */

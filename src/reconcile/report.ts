@@ -39,7 +39,7 @@ export class RunReport {
     this.deeds.push(deed);
   }
 
-  /** @param error - of the first failure of that object; repeated ones are not told. */
+  /** @param error - another than the last one of that object. */
   addFailure(key: ObjectKey, error: unknown): void {
     this.failed.push({ key, error });
   }

@@ -346,8 +346,8 @@ describe('Reconciler on this kernel', function () {
       'link add other type vxlan id 77 dev eth0 dstport 4790',
       'link set other alias tsflannel:else',
       'link set other up',
-      'addr add 10.5.77.1/32 dev other',
-      `route add 10.5.77.0/24 dev other proto ${ROUTE_PROTOCOL}`,
+      'addr add 10.5.77.1/32 dev eth0p',
+      `route add 10.5.77.0/24 dev eth0p proto ${ROUTE_PROTOCOL}`,
       `route add 198.51.100.0/24 via 192.0.2.9 proto ${ROUTE_PROTOCOL}`,
       'route add 10.5.88.0/24 via 192.0.2.88',
     ]);
@@ -391,6 +391,53 @@ describe('Reconciler on this kernel', function () {
     await netns.ip(['route del 10.5.9.0/24']);
     await reconciler.whenConverged(AbortSignal.timeout(1000));
     assert.equal(String(netlink.routes.lookup(ip('10.5.9.1'))?.gateway), '192.0.2.9');
+  });
+
+  describe('with something in the way that it must not touch', () => {
+    /** Retries come after 0.1, 0.2, 0.4 … s, so there are several within a second or two. */
+    const retried = async (): Promise<void> => {
+      await waitFor(() => reconciler.status.failures.some(({ attempt }) => attempt > 3), { what: 'retries' });
+    };
+
+    it('names the device that has the name as an alternative one, once, and claims to have reverted nothing', async () => {
+      await reach(dualStack([2]));
+      netlink.links.del(device('flannel.1'));
+      await netns.ip(['link property add dev eth0p altname flannel.1']);
+      await retried();
+      const [line, ...more] = log.find(/could not be changed/);
+      assert.match(
+        String(line?.fields.error),
+        /eth0p has that as an alternative name; remove it \(ip link property del/,
+      );
+      assert.deepEqual(more, []);
+      assert.deepEqual(log.find(/reverted/), []);
+      assert.ok(Object.values(reconciler.statistics.drift).every((count) => count === 0));
+      await netns.ip(['link property del dev eth0p altname flannel.1']);
+      await reconciler.whenConverged(AbortSignal.timeout(10_000));
+    });
+
+    it('keeps its route behind a foreign one that came before it, and is served by it once that goes', async () => {
+      await reach(direct(9));
+      await netns.ip(['route prepend 10.5.9.0/24 via 192.0.2.88 proto static']);
+      await waitFor(() => reconciler.status.conflicts.length === 1, { what: 'the conflict' });
+      await netns.ip(['route del 10.5.9.0/24 via 192.0.2.88']);
+      await reconciler.whenConverged(AbortSignal.timeout(1000));
+      assert.equal(String(netlink.routes.lookup(ip('10.5.9.1'))?.gateway), '192.0.2.9');
+      assert.deepEqual(log.find(/reverted/), []);
+      assert.equal(log.find(/in the way/, 'error').length, 1);
+    });
+
+    it('leaves a route alone that leads the same way and came before its own', async () => {
+      await reach(direct(9));
+      const { runs } = reconciler.statistics;
+      await netns.ip(['route prepend 10.5.9.0/24 via 192.0.2.9 src 192.0.2.1']);
+      await waitFor(() => reconciler.statistics.runs > runs, { what: 'a look' });
+      await reconciler.whenConverged(AbortSignal.timeout(1000));
+      assert.deepEqual(
+        log.lines.map(({ message }) => message),
+        ['kernel state changed'],
+      );
+    });
   });
 
   async function ipOf(family: 4 | 6, command: string): Promise<string> {

@@ -98,9 +98,12 @@ export class FakeKernel implements Kernel {
   /** Ends what one user of the kernel has open; the state stays, as others use it too. */
   close(): void {}
 
-  apply(operation: Operation, indexOf: (device: string) => number): void {
+  apply(operation: Operation, indexOf: (device: string) => number): boolean {
     const errno = this.refuse(operation);
     if (errno !== undefined) throw refused(operation.key, errno);
+    if (operation.kind === 'sysctl' && !this.sysctls.has(operation.path) && operation.path.startsWith('net/ipv6/')) {
+      return false;
+    }
     switch (operation.kind) {
       case 'link':
         this.applyLink(operation, indexOf);
@@ -132,6 +135,7 @@ export class FakeKernel implements Kernel {
         break;
     }
     this.applied.push(operation);
+    return true;
   }
 
   // What others do

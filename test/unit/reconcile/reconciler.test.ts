@@ -407,6 +407,39 @@ describe('Reconciler', () => {
       assert.equal(rig.reconciler.statistics.drift.route, 0);
     });
 
+    it('says it again when the reason is another one', async () => {
+      refuseRoute();
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      await rig.clock.advance(10_000);
+      rig.kernel.refuse = (operation) => (operation.key === 'route 10.5.2.0/24' ? 'ENOMEM' : undefined);
+      await rig.clock.advance(40_000);
+      const told = rig.log.find(/could not be changed/).map(({ fields }) => (fields.error as OverlayError).context);
+      assert.deepEqual(told, [{ errno: 'ENETUNREACH' }, { errno: 'ENOMEM' }]);
+    });
+
+    it('counts and tells only what it did: no parameter of a device that cannot be made', async () => {
+      const path = 'net/ipv4/conf/flannel.1/accept_local';
+      rig.kernel.sysctls.set(path, '0');
+      await rig.reach({ ...overlay([2]), sysctls: [{ path, value: '1' }] });
+      rig.kernel.refuse = ({ kind, verb }) => (kind === 'link' && verb === 'add' ? 'EEXIST' : undefined);
+      rig.kernel.delLink(rig.index('flannel.1'));
+      rig.kernel.sysctls.delete(path);
+      await rig.clock.advance(70_000);
+      assert.deepEqual(rig.log.find(/reverted/), []);
+      assert.equal(rig.reconciler.statistics.changes.sysctl.set, 1);
+      assert.equal(rig.log.find(/could not be changed/).length, 1);
+    });
+
+    it('counts and tells nothing where a device has no such parameter', async () => {
+      const sysctls = [{ path: 'net/ipv6/conf/flannel.1/accept_ra', value: '0' }];
+      await rig.reach({ ...overlay([2]), sysctls });
+      assert.equal(rig.reconciler.statistics.changes.sysctl.set, 0);
+      rig.kernel.delLink(rig.index('flannel.1'));
+      await rig.clock.advance(1000);
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.equal(rig.reconciler.statistics.drift.sysctl, 0);
+    });
+
     it('says it in one line if it concerns many', async () => {
       rig.kernel.refuse = ({ kind }) => (kind === 'neighbour' ? 'ENOBUFS' : undefined);
       rig.reconciler.setDesired(overlay(Array.from({ length: 100 }, (_, n) => n + 2)), SCOPE);
@@ -479,6 +512,32 @@ describe('Reconciler', () => {
       assert.equal(String(rig.kernel.routes.get('10.5.2.0/24')?.[0]?.gateway), '192.0.2.2');
       assert.ok(rig.reconciler.status.isConverged);
       assert.equal(rig.log.find(/no longer in the way/, 'info').length, 1);
+      assert.equal(rig.reconciler.statistics.drift.route, 0);
+    });
+
+    it('keeps ours behind one that comes before it, and claims to have reverted nothing', async () => {
+      await rig.reach(directRoute(2));
+      const [ours] = rig.kernel.routes.get('10.5.2.0/24') ?? [];
+      assert.ok(ours);
+      const foreign = routeInfo(net('10.5.2.0/24'), { index: rig.eth0.index, gateway: ip('192.0.2.77'), protocol: 4 });
+      rig.kernel.routes.set('10.5.2.0/24', [foreign, ours]);
+      rig.kernel.loseEvents();
+      await rig.clock.advance(70_000);
+      assert.deepEqual(rig.kernel.routes.get('10.5.2.0/24'), [foreign, ours]);
+      assert.equal(rig.log.find(/in the way/, 'error').length, 1);
+      assert.deepEqual(rig.log.find(/reverted/), []);
+      assert.equal(rig.reconciler.statistics.drift.route, 0);
+    });
+
+    it('leaves one alone that leads the same way and comes before ours', async () => {
+      await rig.reach(directRoute(2));
+      const [ours] = rig.kernel.routes.get('10.5.2.0/24') ?? [];
+      assert.ok(ours);
+      const twins = [{ ...ours, protocol: 3, prefsrc: ip('192.0.2.1') }, ours];
+      rig.kernel.routes.set('10.5.2.0/24', twins);
+      rig.kernel.loseEvents();
+      await rig.clock.advance(70_000);
+      assert.deepEqual(rig.kernel.routes.get('10.5.2.0/24'), twins);
       assert.equal(rig.reconciler.statistics.drift.route, 0);
     });
 
