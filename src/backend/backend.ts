@@ -31,17 +31,38 @@ export interface BackendContext {
   readonly isOwn: boolean;
 }
 
+/**
+ * Why a peer is not reached: its public address is missing or unusable, it is behind a router, its backend data is not
+ * valid, another host has its VTEP MAC, or this daemon lacks its backend.
+ */
+export const SKIP_CAUSES = ['address', 'off-link', 'data', 'vtep-mac', 'backend'] as const;
+
+/** One of {@link SKIP_CAUSES}; the `cause` label of metrics. */
+export type SkipCause = (typeof SKIP_CAUSES)[number];
+
 /** A peer that cannot be reached, and why, for one log line and one gauge. */
 export interface SkippedPeer {
   readonly lease: Lease;
+  readonly cause: SkipCause;
   /** What is wrong, as *what: why*. */
   readonly reason: string;
+  readonly hint: string;
+}
+
+/** Something that the kernel can give to one peer only. */
+export interface Claim {
+  /** Equal for those who claim the same: `VtepMAC 02:… (flannel.1)`. */
+  readonly what: string;
+  /** For those who do not get it. */
+  readonly cause: SkipCause;
   readonly hint: string;
 }
 
 /** What one peer adds to the state of the host. */
 export interface PeerState {
   readonly state: Partial<DesiredState>;
+  /** What it must have alone: where several claim the same, one of them is reached. */
+  readonly claims?: readonly Claim[];
   readonly skipped?: SkippedPeer;
 }
 

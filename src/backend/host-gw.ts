@@ -34,14 +34,13 @@ export const hostGwBackend: Backend = {
   peer(context, lease): PeerState {
     const { device } = context.host.underlay;
     const routes: RouteSpec[] = [];
-    for (const { subnet, publicIp } of peerSides(context, lease)) {
-      if (publicIp === undefined || !context.host.isOnLink(publicIp)) {
-        const reason =
-          publicIp === undefined
-            ? 'its lease has no PublicIPv6'
-            : `${publicIp.toString()} is not on the link of ${device}`;
+    const sides = peerSides(context, lease);
+    if ('reason' in sides) return { state: {}, skipped: sides };
+    for (const { subnet, publicIp } of sides) {
+      if (!context.host.isOnLink(publicIp)) {
+        const reason = `${publicIp.toString()} is not on the link of ${device}`;
         const hint = 'host-gw needs all hosts on one link; use vxlan with DirectRouting for hosts behind a router';
-        return { state: { routes }, skipped: { lease, reason, hint } };
+        return { state: { routes }, skipped: { lease, cause: 'off-link', reason, hint } };
       }
       routes.push({
         destination: subnet,

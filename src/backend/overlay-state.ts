@@ -3,7 +3,8 @@ import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
-import type { BackendContext, BackendOptions, PeerState, SkippedPeer } from './backend.js';
+import type { BackendContext, BackendOptions, Claim, PeerState, SkippedPeer } from './backend.js';
+import { Claims } from './claims.js';
 import { findBackend } from './registry.js';
 
 /** Input of {@link OverlayState.compute}. */
@@ -38,9 +39,11 @@ export class OverlayState {
   /** What the parts of all peers depend on. */
   private common: readonly unknown[] = [];
   private leases: readonly Lease[] = [];
-  /** What each of the leases adds, at the same index. */
+  /** What each of the leases adds if it gets what it claims, at the same index. */
   private parts: readonly Partial<DesiredState>[] = [];
   private readonly skipped = new Map<Lease, SkippedPeer>();
+  private readonly claims = new Claims();
+  private readonly claimsOf = new Map<Lease, readonly Claim[]>();
   /** How many peers each backend reaches. */
   private readonly counts = new Map<string, number>();
 
@@ -53,10 +56,15 @@ export class OverlayState {
     const base = mergeStates(bases);
     const sysctls = types.length > 1 ? [...base.sysctls, ...looseReversePath(base)] : base.sysctls;
     const lingeringDevices = bases.flatMap((part, index) => (used.includes(types[index] ?? '') ? [] : devicesOf(part)));
+    const losers = this.claims.losers();
+    const isLoser = (index: number): boolean => {
+      const lease = this.leases[index];
+      return lease !== undefined && losers.has(lease);
+    };
     return {
       base: { ...base, sysctls },
-      peers: this.parts,
-      skipped: [...this.skipped.values()],
+      peers: losers.size === 0 ? this.parts : this.parts.map((part, index) => (isLoser(index) ? NOTHING : part)),
+      skipped: [...this.skipped.values(), ...losers.values()],
       backends: used,
       lingeringDevices,
     };
@@ -71,6 +79,8 @@ export class OverlayState {
       this.leases = [];
       this.parts = [];
       this.skipped.clear();
+      this.claims.clear();
+      this.claimsOf.clear();
       this.counts.clear();
     }
     const { start, previousEnd, nextEnd } = differingRange(this.leases, peers);
@@ -82,19 +92,23 @@ export class OverlayState {
     const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, partOf(input, lease)]));
     const staying = new Set(next);
     for (const lease of former.keys()) if (!staying.has(lease)) this.leave(network, lease);
-    for (const [lease, { skipped }] of fresh) this.join(network, lease, skipped);
+    for (const [lease, part] of fresh) this.join(network, lease, part);
     const parts = next.map((lease) => former.get(lease) ?? fresh.get(lease)?.state ?? {});
     this.parts = this.parts.slice(0, start).concat(parts, this.parts.slice(previousEnd));
     this.leases = peers;
   }
 
-  private join(network: NetworkConfig, lease: Lease, skipped: SkippedPeer | undefined): void {
+  private join(network: NetworkConfig, lease: Lease, { skipped, claims = [] }: PeerState): void {
     if (skipped !== undefined) this.skipped.set(lease, skipped);
+    if (claims.length > 0) this.claimsOf.set(lease, claims);
+    this.claims.add(lease, claims);
     this.count(network, lease, 1);
   }
 
   private leave(network: NetworkConfig, lease: Lease): void {
     this.skipped.delete(lease);
+    this.claims.remove(lease, this.claimsOf.get(lease) ?? []);
+    this.claimsOf.delete(lease);
     this.count(network, lease, -1);
   }
 
@@ -106,6 +120,9 @@ export class OverlayState {
     else this.counts.set(type, count);
   }
 }
+
+/** What a peer adds that another one is reached in place of. */
+const NOTHING: Partial<DesiredState> = {};
 
 function partOf(input: OverlayInput, lease: Lease): PeerState {
   const type = backendOf(lease.attributes);
@@ -162,6 +179,7 @@ function looseReversePath(state: DesiredState): SysctlSpec[] {
 function unknownBackend(lease: Lease, type: string): SkippedPeer {
   return {
     lease,
+    cause: 'backend',
     reason: `its lease names backend "${type}", which this daemon does not have`,
     hint: 'choose a backend that all hosts support',
   };

@@ -2,10 +2,10 @@ import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { type MacAddress, parseMac } from '../ip/mac.js';
-import type { JsonValue, Lease } from '../lease/lease.js';
+import type { JsonValue } from '../lease/lease.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
-import type { Backend, BackendOptions, PeerState } from './backend.js';
+import type { Backend, BackendOptions, Claim, PeerState } from './backend.js';
 import { type OwnSide, type PeerSide, ownSides, peerSides } from './families.js';
 
 /** Outer IP (20 or 40), UDP (8), VXLAN (8) and inner Ethernet (14) headers. flannel subtracts 50 for both, which is too little over IPv6. */
@@ -124,30 +124,30 @@ export const vxlanBackend: Backend = {
 
   peer(context, lease): PeerState {
     const options = readOptions(context.options);
+    const sides = peerSides(context, lease);
+    if ('reason' in sides) return { state: {}, skipped: sides };
     const states: Partial<DesiredState>[] = [];
-    for (const side of peerSides(context, lease)) {
+    const claims: Claim[] = [];
+    for (const side of sides) {
       const { publicIp } = side;
-      if (publicIp === undefined) {
-        return skip(
-          lease,
-          'its lease has no PublicIPv6',
-          'start the peer with --public-ipv6 or give it an IPv6 address',
-        );
-      }
       if (options.directRouting && context.host.isOnLink(publicIp)) {
         states.push(directRoute(side, publicIp, context.host.underlay.device));
         continue;
       }
       const mac = vtepMacOf(side.data);
       if (mac === undefined) {
-        const key = side.family === 4 ? 'BackendData' : 'BackendV6Data';
-        return skip(
-          lease,
-          `its lease has no valid VtepMAC in ${key}`,
-          'restart the daemon on the peer, it will publish it',
-        );
+        const reason = `its lease has no valid VNI and VtepMAC in ${side.family === 4 ? 'BackendData' : 'BackendV6Data'}`;
+        const hint = 'restart the daemon on the peer, it will publish them';
+        return { state: {}, skipped: { lease, cause: 'data', reason, hint } };
       }
       const device = deviceName(side.family, options.vni);
+      const claim = claimOf(mac, device);
+      // A VTEP drops what bears its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
+      if (mac === context.host.vtepMac(device)) {
+        const { what, cause, hint } = claim;
+        return { state: {}, skipped: { lease, cause, reason: `its ${what} is also that of this host`, hint } };
+      }
+      claims.push(claim);
       states.push({
         neighbours: [{ device, address: side.subnet.address, mac }],
         fdb: [{ device, mac, destination: publicIp }],
@@ -169,6 +169,7 @@ export const vxlanBackend: Backend = {
         fdb: states.flatMap((state) => state.fdb ?? []),
         routes: states.flatMap((state) => state.routes ?? []),
       },
+      claims,
     };
   },
 };
@@ -185,13 +186,34 @@ function directRoute(
   };
 }
 
-/** The six-byte unicast VtepMAC inside a lease's backend data; keys match in any case, as in Go. */
+/** A forwarding table has one destination for each MAC. */
+function claimOf(mac: MacAddress, device: string): Claim {
+  return {
+    what: `VtepMAC ${mac} (${device})`,
+    cause: 'vtep-mac',
+    hint: `on that host: ip link del ${device}, then restart the daemon; if it is a copy of another host, give it a machine id of its own first`,
+  };
+}
+
+/**
+ * The six-byte unicast VtepMAC inside a lease's backend data; keys match in any case, as in Go.
+ *
+ * @returns undefined also if there is a VNI or Port that no VTEP can have; both may be absent. Another VNI than ours is let
+ * through: while it is being changed, hosts publish the new one at different times.
+ */
 function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
   if (typeof data !== 'object' || data === null || Array.isArray(data)) return undefined;
-  const entry = Object.entries(data).find(([key]) => key.toLowerCase() === 'vtepmac');
-  if (typeof entry?.[1] !== 'string') return undefined;
+  const values = new Map(Object.entries(data).map(([key, value]) => [key.toLowerCase(), value]));
+  const text = values.get('vtepmac');
+  if (
+    typeof text !== 'string' ||
+    !isWithin(values.get('vni'), 1, 0xffffff) ||
+    !isWithin(values.get('port'), 0, 65535)
+  ) {
+    return undefined;
+  }
   try {
-    const mac = parseMac(entry[1]);
+    const mac = parseMac(text);
     const isMulticast = (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
     return isMulticast || mac === '00:00:00:00:00:00' ? undefined : mac;
   } catch {
@@ -199,6 +221,8 @@ function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
   }
 }
 
-function skip(lease: Lease, reason: string, hint: string): PeerState {
-  return { state: {}, skipped: { lease, reason, hint } };
+/** Whether the value is absent or a whole number in that range. */
+function isWithin(value: JsonValue | undefined, min: number, max: number): boolean {
+  if (value === undefined || value === null) return true;
+  return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max;
 }

@@ -162,7 +162,7 @@ function describeUnderlay(underlay: Underlay): UnderlayStatus {
 function describePeers({ peers, overlay, reconciler }: StatusParts): PeerStatus[] {
   const traffic = new Map<string, TunnelPeerCounters>();
   for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
-  const skipped = new Map(overlay?.skipped.map(({ lease, reason, hint }) => [lease, { reason, hint }]));
+  const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
   return peers
     .toSorted((a, b) => a.subnet.compare(b.subnet))
     .map((peer) => ({

@@ -68,7 +68,8 @@ export class Prefix {
   }
 
   contains(address: IpAddress): boolean {
-    return address.family === this.family && Prefix.of(address, this.length).address.value === this.address.value;
+    if (address.family !== this.family) return false;
+    return (address.value ^ this.address.value) >> BigInt(ADDRESS_BITS[this.family] - this.length) === 0n;
   }
 
   /** Whether every address of the other network lies in this one. */

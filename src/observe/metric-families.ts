@@ -1,3 +1,4 @@
+import { SKIP_CAUSES } from '../backend/backend.js';
 import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
 import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
 import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
@@ -153,10 +154,16 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ),
 
   family('gauge', 'tsflannel_peers', 'Other hosts, by the backend their lease names.', ['backend'], peersByBackend),
-  gauge(
+  family(
+    'gauge',
     'tsflannel_peers_skipped',
-    'Other hosts that cannot be reached; /status has the reasons.',
-    (s) => s.peers.filter((peer) => peer.skipped !== null).length,
+    'Other hosts that cannot be reached, by what is wrong; /status has the reasons.',
+    ['cause'],
+    ({ peers }) =>
+      SKIP_CAUSES.map((cause) => ({
+        labels: { cause },
+        value: peers.filter(({ skipped }) => skipped?.cause === cause).length,
+      })),
   ),
   gauge('tsflannel_peers_synced', 'Whether the peers come from etcd (1) or still from an earlier run (0).', (s) =>
     Number(s.peerSet.isSynced),

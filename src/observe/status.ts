@@ -1,4 +1,5 @@
 import type { Offload, OffloadState, TunnelCounters } from '../dataplane/tunnel.js';
+import type { SkipCause } from '../backend/backend.js';
 import type { FirewallStatus } from '../firewall/firewall.js';
 import type { QuarantineReason } from '../lease/admission.js';
 import type { KeeperCounters, KeeperState } from '../lease/keeper.js';
@@ -112,7 +113,7 @@ export interface PeerStatus {
   /** Packets and bytes to and from it; null where the kernel carries them and does not count by peer. */
   readonly traffic: TrafficStatus | null;
   /** Why it is not reached, and what mends it. */
-  readonly skipped: { readonly reason: string; readonly hint: string } | null;
+  readonly skipped: { readonly cause: SkipCause; readonly reason: string; readonly hint: string } | null;
 }
 
 /** Inner packets and bytes since the counting device or tunnel exists. `tx` is towards peers. */

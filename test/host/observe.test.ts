@@ -122,7 +122,9 @@ describe('the status page in a browser', function () {
     const evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>';
     change = () => ({
       hostName: evil,
-      peers: [{ ...samplePeer(0), backend: evil, publicIp: evil, skipped: { reason: evil, hint: evil } }],
+      peers: [
+        { ...samplePeer(0), backend: evil, publicIp: evil, skipped: { cause: 'data', reason: evil, hint: evil } },
+      ],
       problems: [{ at: '2026-01-02T04:00:00.000Z', level: 'error', message: evil, detail: evil, hint: evil }],
     });
     const { complaints } = await open();

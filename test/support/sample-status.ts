@@ -15,7 +15,8 @@ export function samplePeer(index: number, packets = 1000): PeerStatus {
     traffic: isKernel
       ? null
       : { txPackets: packets, txBytes: packets * 900, rxPackets: packets * 2, rxBytes: packets * 2400 },
-    skipped: index === 3 ? { reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
+    skipped:
+      index === 3 ? { cause: 'backend', reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
   };
 }
 

@@ -109,6 +109,7 @@ export const CHECKS: readonly Check[] = [
   { id: 'foreign-route', title: 'no route of others takes packets of the overlay', run: foreignRoutes },
   { id: 'altered', title: 'no other program alters the devices and rules of the overlay', run: alteredObjects },
   { id: 'duplicate-public-ip', title: 'each public address holds one lease', run: duplicateAddresses },
+  { id: 'vtep-mac', title: 'each VXLAN device has a MAC address of its own', run: sharedVtepMacs },
   { id: 'clock', title: "this host's clock agrees with etcd's", run: clockTrouble },
   { id: 'rp-filter', title: 'the reverse path filter bears mixed backends', run: reversePath },
   { id: 'peers', title: 'every lease has a living host', run: deadPeers },
@@ -372,6 +373,22 @@ function duplicateAddresses({ leases, network }: DoctorFacts): readonly Found[] 
         message: `${publicIp} holds ${group.length} leases: two hosts have the same public address, or one has lost a lease`,
         evidence: group.map(({ subnet, revision }) => `${subnet} (revision ${revision})`).join(', '),
         command: `tsflannelctl leases release ${oldest.subnet}`,
+      },
+    ];
+  });
+}
+
+function sharedVtepMacs({ daemon }: DoctorFacts): readonly Found[] {
+  const devices = (daemon?.devices ?? []).map(({ name }) => name).filter((name) => /^flannel(-v6)?\.\d+$/.test(name));
+  const deletion = devices.map((name) => `ip link del ${name} && `).join('');
+  return (daemon?.peers ?? []).flatMap(({ subnet, publicIp, skipped }): Found[] => {
+    if (skipped?.cause !== 'vtep-mac') return [];
+    return [
+      {
+        severity: 'error',
+        message: `no packets go to ${subnet}: another host has the same VTEP MAC`,
+        evidence: skipped.reason,
+        command: `${deletion}systemctl restart tsflanneld # on ${publicIp}, or flanneld where that runs; on a copy of another host first: rm /etc/machine-id && systemd-machine-id-setup`,
       },
     ];
   });

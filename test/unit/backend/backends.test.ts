@@ -88,6 +88,62 @@ describe('udp backend', () => {
   }
 });
 
+/** What no peer can be at, each with what a kernel object for it would do. */
+const UNUSABLE: Readonly<Record<string, string>> = {
+  '0.0.0.0': 'a route without a gateway',
+  '127.0.0.1': 'packets to this host',
+  '224.0.0.1': 'packets to everybody on the link',
+  '255.255.255.255': 'packets to everybody on the link',
+  '192.0.2.1': 'a route via our own address',
+  '203.0.113.1': 'a route via the address that we announce',
+  '10.5.2.9': 'packets that are routed into the overlay again',
+};
+
+describe('every backend', () => {
+  const context = backendContext({ host: hostFacts({ underlay: underlay({ publicIp: ip('203.0.113.1') }) }) });
+  for (const type of ['udp', 'vxlan', 'host-gw', 'ipip']) {
+    for (const [address, harm] of Object.entries(UNUSABLE)) {
+      it(`refuses a peer at ${address} (${type}): ${harm}`, () => {
+        const peer = lease(2, { type, data: vtep('02:00:00:00:00:22'), attributes: { publicIp: ip(address) } });
+        const { state, skipped } = backend(type).peer(context, peer);
+        assert.deepEqual(state, {});
+        assert.equal(skipped?.cause, 'address');
+        assert.ok(skipped.reason.includes(address), skipped.reason);
+      });
+    }
+
+    it(`takes a peer with a link-local address (${type})`, () => {
+      const peer = lease(2, { type, data: vtep('02:00:00:00:00:22'), attributes: { publicIp: ip('169.254.7.7') } });
+      assert.equal(backend(type).peer({ ...context, isOwn: type !== 'udp' }, peer).skipped, undefined);
+    });
+  }
+
+  for (const type of ['vxlan', 'host-gw']) {
+    for (const address of ['::', '::1', 'ff02::1', '2001:db8::1', 'fd00:10:5:2::9']) {
+      it(`refuses a dual-stack peer at ${address} (${type})`, () => {
+        const both = backendContext({ network: network(type, {}, true), own: lease(1, { isDualStack: true }) });
+        const peer = lease(2, {
+          type,
+          isDualStack: true,
+          data: vtep('02:00:00:00:00:22'),
+          dataV6: vtep('02:00:00:00:00:23'),
+          attributes: { publicIpv6: ip(address) },
+        });
+        assert.equal(backend(type).peer(both, peer).skipped?.cause, 'address');
+      });
+    }
+  }
+
+  it('keeps peers at unusable addresses out of the tunnel', () => {
+    const peers = Object.keys(UNUSABLE).map((address) => lease(2, { attributes: { publicIp: ip(address) } }));
+    const { tunnels } = backend('udp').base({ ...context, peers: [...peers, lease(3)] });
+    assert.deepEqual(
+      tunnels?.[0]?.peers.map(({ publicIp }) => String(publicIp)),
+      ['192.0.2.3'],
+    );
+  });
+});
+
 describe('vxlan backend', () => {
   const context = backendContext({ network: network('vxlan') });
 
@@ -138,6 +194,11 @@ describe('vxlan backend', () => {
     vtep('02:00'),
     vtep('00:00:00:00:00:00'),
     vtep('01:00:5e:00:00:01'),
+    { VNI: 0, VtepMAC: '02:00:00:00:00:22' },
+    { VNI: 0x1000000, VtepMAC: '02:00:00:00:00:22' },
+    { VNI: '1', VtepMAC: '02:00:00:00:00:22' },
+    { VNI: 1, Port: 65536, VtepMAC: '02:00:00:00:00:22' },
+    { VNI: 1, port: -1, VtepMAC: '02:00:00:00:00:22' },
   ]) {
     it(`skips a peer whose data is ${JSON.stringify(data)}`, () => {
       const result = backend('vxlan').peer(
@@ -145,9 +206,32 @@ describe('vxlan backend', () => {
         lease(2, { type: 'vxlan', ...(data === undefined ? {} : { data }) }),
       );
       assert.match(result.skipped?.reason ?? '', /VtepMAC/);
+      assert.equal(result.skipped?.cause, 'data');
       assert.deepEqual(result.state, {});
     });
   }
+
+  for (const data of [
+    { vtepmac: '02:00:00:00:00:22' },
+    { VNI: 5, VtepMAC: '02:00:00:00:00:22', Later: [] },
+    { VNI: null, VtepMAC: '02:00:00:00:00:22', Port: 0 },
+  ]) {
+    it(`takes a peer whose data is ${JSON.stringify(data)}`, () => {
+      const { state } = backend('vxlan').peer(context, lease(2, { type: 'vxlan', data }));
+      assert.equal(state.fdb?.[0]?.mac, '02:00:00:00:00:22');
+    });
+  }
+
+  it('does not route to a peer with the VTEP MAC of this host, which would drop every packet', () => {
+    const { state, skipped } = backend('vxlan').peer(
+      context,
+      lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:09') }),
+    );
+    assert.deepEqual(state, {});
+    assert.equal(skipped?.cause, 'vtep-mac');
+    assert.match(skipped.reason, /02:00:00:00:00:09 \(flannel\.1\) is also that of this host/);
+    assert.match(skipped.hint, /ip link del flannel\.1/);
+  });
 
   it('routes a peer on the link directly with DirectRouting, and through the device otherwise', () => {
     const peer = lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:22') });

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type OverlayInput, OverlayState } from '../../../src/backend/overlay-state.js';
+import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
 import { hostFacts, lease, network } from '../../support/builders.js';
 
-const vxlanPeer = (n: number): ReturnType<typeof lease> =>
+const vxlanPeer = (n: number): Lease =>
   lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: `02:00:00:00:00:${n.toString(16).padStart(2, '0')}` } });
 
 function input(changes: Partial<OverlayInput> = {}): OverlayInput {
@@ -90,9 +91,12 @@ describe('overlay state', () => {
   });
 
   it('comes to the same after any history as a first look at its end', () => {
-    const kinds = ['udp', 'vxlan', 'host-gw', 'ipip', 'wireguard', 'vxlan without data'] as const;
-    const make = (n: number, kind: (typeof kinds)[number]): ReturnType<typeof lease> =>
-      kind === 'vxlan' ? vxlanPeer(n) : lease(n, { type: kind === 'udp' ? '' : (kind.split(' ')[0] ?? '') });
+    const kinds = ['udp', 'vxlan', 'vxlan twin', 'host-gw', 'ipip', 'wireguard', 'vxlan without data'] as const;
+    const make = (n: number, kind: (typeof kinds)[number]): Lease => {
+      if (kind === 'vxlan') return vxlanPeer(n);
+      if (kind === 'vxlan twin') return { ...vxlanPeer(77), subnet: lease(n).subnet };
+      return lease(n, { type: kind === 'udp' ? '' : (kind.split(' ')[0] ?? '') });
+    };
     const step = fc.record({
       changes: fc.dictionary(fc.integer({ min: 2, max: 9 }).map(String), fc.constantFrom(...kinds, 'gone' as const), {
         maxKeys: 4,
@@ -104,7 +108,7 @@ describe('overlay state', () => {
       fc.property(fc.array(step, { maxLength: 12 }), (history) => {
         const overlay = new OverlayState();
         let fixed = input();
-        const leases = new Map<string, ReturnType<typeof lease>>();
+        const leases = new Map<string, Lease>();
         for (const { changes, context, lingering } of history) {
           if (context === 'host') fixed = { ...fixed, host: hostFacts({ isOnLink: () => false }) };
           if (context === 'own') fixed = { ...fixed, own: vxlanPeer(1) };
@@ -122,6 +126,49 @@ describe('overlay state', () => {
       }),
       { numRuns: 200 },
     );
+  });
+
+  describe('with one VtepMAC in two leases', () => {
+    const twin = (n: number, revision: string): Lease => ({
+      ...lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: '02:00:00:00:00:77' } }),
+      revision,
+    });
+    const routed = (peers: readonly Lease[], overlay = new OverlayState()): string[] =>
+      compute(overlay, input({ peers })).state.routes.map(({ destination }) => destination.toString());
+
+    it('reaches the host that had it first, whatever the order, and says why not the other', () => {
+      const [younger, older] = [twin(2, '1000'), twin(3, '999')];
+      assert.deepEqual(routed([younger, older]), ['10.5.3.0/24']);
+      assert.deepEqual(routed([older, younger]), ['10.5.3.0/24']);
+      const { peers, skipped } = new OverlayState().compute(input({ peers: [younger, older] }));
+      assert.deepEqual(peers[0], {});
+      assert.deepEqual(
+        skipped.map(({ lease: { subnet }, cause, reason }) => [subnet.toString(), cause, reason]),
+        [
+          [
+            '10.5.2.0/24',
+            'vtep-mac',
+            'its VtepMAC 02:00:00:00:00:77 (flannel.1) is also that of 10.5.3.0/24 (192.0.2.3), which had it first',
+          ],
+        ],
+      );
+    });
+
+    it('takes the lower subnet where both came in one transaction', () => {
+      assert.deepEqual(routed([twin(3, '7'), twin(2, '7')]), ['10.5.2.0/24']);
+    });
+
+    it('reaches the other as soon as the first is gone or has another one', () => {
+      const overlay = new OverlayState();
+      const fixed = input();
+      const at = (peers: readonly Lease[]): string[] =>
+        compute(overlay, { ...fixed, peers }).state.routes.map(({ destination }) => destination.toString());
+      const [first, second] = [twin(2, '1'), twin(4, '2')];
+      assert.deepEqual(at([first, vxlanPeer(3), second]), ['10.5.2.0/24', '10.5.3.0/24']);
+      assert.deepEqual(at([vxlanPeer(2), vxlanPeer(3), second]), ['10.5.2.0/24', '10.5.3.0/24', '10.5.4.0/24']);
+      assert.deepEqual(at([first, vxlanPeer(3), second]), ['10.5.2.0/24', '10.5.3.0/24']);
+      assert.deepEqual(at([vxlanPeer(3), second]), ['10.5.3.0/24', '10.5.4.0/24']);
+    });
   });
 
   it('is not confused by a backend that throws', () => {

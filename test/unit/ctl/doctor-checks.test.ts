@@ -9,6 +9,7 @@ import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { ip, net, network } from '../../support/builders.js';
+import { samplePeer } from '../../support/sample-status.js';
 
 function row(n: number, changes: Partial<LeaseRow> = {}): LeaseRow {
   return {
@@ -247,6 +248,25 @@ const CASES: readonly Case[] = [
     check: 'duplicate-public-ip',
     // Revisions are numbers, not texts: 2 is older than 10.
     command: /^tsflannelctl leases release 10\.5\.2\.0\/24$/,
+  },
+  {
+    when: 'a peer has the VTEP MAC of another host',
+    facts: {
+      daemon: {
+        ...daemon,
+        devices: ['flannel.1', 'flannel-v6.1', 'flannel0'].map((name) => ({
+          name,
+        })) as unknown as DaemonStatus['devices'],
+        peers: [
+          { ...samplePeer(0), skipped: null },
+          { ...samplePeer(1), skipped: { cause: 'vtep-mac', reason: 'its VtepMAC is that of …', hint: '' } },
+        ],
+      },
+    },
+    check: 'vtep-mac',
+    command:
+      /^ip link del flannel\.1 && ip link del flannel-v6\.1 && systemctl restart tsflanneld # on 198\.51\.100\.2,/,
+    evidence: /that of …/,
   },
   {
     when: 'the clock is wrong',

@@ -48,7 +48,7 @@ const STATUS = {
       backend: 'wireguard',
       isReservation: false,
       traffic: null,
-      skipped: { reason: 'no such backend', hint: 'choose another' },
+      skipped: { cause: 'backend', reason: 'no such backend', hint: 'choose another' },
     },
   ],
   peerSet: { isSynced: false, badKeys: ['.lock'], counters: {} },

@@ -3,6 +3,7 @@ import { deriveMac } from '../../../src/daemon/host-identity.js';
 import { LingeringBackends } from '../../../src/daemon/lingering.js';
 import { requirePrivileges } from '../../../src/daemon/privileges.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
+import type { SkippedPeer } from '../../../src/backend/backend.js';
 import { SkippedPeers } from '../../../src/daemon/skipped-peers.js';
 import { inheritedTunnels } from '../../../src/daemon/tunnel-store.js';
 import { OverlayError, isOverlayError } from '../../../src/errors.js';
@@ -80,8 +81,9 @@ describe('skipped peers', () => {
   it('are told once, again with another reason, and when it is over', () => {
     const log = new RecordingLogger();
     const skipped = new SkippedPeers(log);
-    const peer = (reason: string): { lease: ReturnType<typeof lease>; reason: string; hint: string } => ({
+    const peer = (reason: string): SkippedPeer => ({
       lease: lease(2),
+      cause: 'data',
       reason,
       hint: 'hint',
     });

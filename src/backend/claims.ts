@@ -1,0 +1,53 @@
+import type { Lease } from '../lease/lease.js';
+import type { Claim, SkippedPeer } from './backend.js';
+
+/**
+ * Who gets what only one peer can have, such as a MAC address in a forwarding table.
+ *
+ * @remarks The lease that was written first has it: whoever copied a host must not cut off the original, and as all
+ * hosts see the same revisions, all of them send to the same one. The subnet decides between leases of one transaction.
+ */
+export class Claims {
+  private readonly claimants = new Map<string, readonly Lease[]>();
+  private readonly contested = new Map<string, Claim>();
+
+  add(lease: Lease, claims: readonly Claim[]): void {
+    for (const claim of claims) {
+      const others = this.claimants.get(claim.what) ?? [];
+      this.claimants.set(claim.what, [...others, lease]);
+      if (others.length > 0) this.contested.set(claim.what, claim);
+    }
+  }
+
+  remove(lease: Lease, claims: readonly Claim[]): void {
+    for (const { what } of claims) {
+      const others = (this.claimants.get(what) ?? []).filter((other) => other !== lease);
+      if (others.length === 0) this.claimants.delete(what);
+      else this.claimants.set(what, others);
+      if (others.length < 2) this.contested.delete(what);
+    }
+  }
+
+  clear(): void {
+    this.claimants.clear();
+    this.contested.clear();
+  }
+
+  /** Those who claim what another one has. Costs nothing unless there are any. */
+  losers(): ReadonlyMap<Lease, SkippedPeer> {
+    const losers = new Map<Lease, SkippedPeer>();
+    for (const { what, cause, hint } of this.contested.values()) {
+      const [holder, ...others] = (this.claimants.get(what) ?? []).toSorted(byAge);
+      if (holder === undefined) continue;
+      const reason = `its ${what} is also that of ${holder.subnet.toString()} (${holder.attributes.publicIp.toString()}), which had it first`;
+      for (const lease of others) losers.set(lease, { lease, cause, reason, hint });
+    }
+    return losers;
+  }
+}
+
+/** Revisions are decimal numbers without leading zeros, larger than what a JavaScript number holds. */
+function byAge(a: Lease, b: Lease): number {
+  const age = a.revision.length - b.revision.length || (a.revision < b.revision ? -1 : Number(a.revision > b.revision));
+  return age === 0 ? a.subnet.compare(b.subnet) : age;
+}
