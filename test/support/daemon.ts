@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -23,6 +23,8 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Program to run instead of ours: a stock flanneld, which does not know the flags of our own. */
   readonly stock?: string;
+  /** Puts subnet.env and state on a disk of that size, which only this daemon has and which ends with it. */
+  readonly diskBytes?: number;
 }
 
 /** Contents of a subnet.env. */
@@ -33,18 +35,28 @@ export class DaemonStartError extends Error {}
 
 /** One run after the other of a daemon on one host: a restart finds the files of the run before. */
 export class Daemon {
-  readonly subnetFile: string;
-  readonly stateDirectory: string;
   readonly statusSocket: string;
   readonly logFile: string;
   #program: Program | undefined;
 
   constructor(readonly options: DaemonOptions) {
     mkdirSync(options.directory, { recursive: true });
-    this.subnetFile = path.join(options.directory, 'subnet.env');
-    this.stateDirectory = path.join(options.directory, 'state');
     this.statusSocket = path.join(options.directory, 'status.sock');
     this.logFile = path.join(options.directory, 'daemon.log');
+  }
+
+  /** Holds {@link subnetFile} and {@link stateDirectory}. */
+  get filesDirectory(): string {
+    if (this.options.diskBytes === undefined) return this.options.directory;
+    return `/proc/${this.program.pid}/root${this.#diskDirectory}`;
+  }
+
+  get subnetFile(): string {
+    return path.join(this.filesDirectory, 'subnet.env');
+  }
+
+  get stateDirectory(): string {
+    return path.join(this.filesDirectory, 'state');
   }
 
   /** The present or last run. */
@@ -64,12 +76,14 @@ export class Daemon {
    */
   start(args: readonly string[] = []): Program {
     const { options } = this;
-    const own = ['--state-dir', this.stateDirectory, '--status-socket', this.statusSocket];
+    const directory = options.diskBytes === undefined ? options.directory : this.#diskDirectory;
+    const own = ['--state-dir', path.join(directory, 'state'), '--status-socket', this.statusSocket];
     const command = options.stock === undefined ? [process.execPath, DAEMON_FILE, ...own] : [options.stock];
     this.#program = options.netns.start(
       [
+        ...this.#mountDisk(),
         ...command,
-        ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${this.subnetFile}`],
+        ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${path.join(directory, 'subnet.env')}`],
         ...(options.args ?? []),
         ...args,
       ],
@@ -84,7 +98,7 @@ export class Daemon {
    * @throws DaemonStartError with its log when it ends before or the time is up.
    */
   async startAndWait(args: readonly string[] = [], timeoutMs = 20_000): Promise<SubnetEnv> {
-    const before = this.#subnetFileStamp();
+    const before = this.options.diskBytes === undefined ? this.#subnetFileStamp() : '';
     const program = this.start(args);
     const isThere = await waitFor(() => !program.isRunning || this.#subnetFileStamp() !== before, {
       what: this.subnetFile,
@@ -150,6 +164,19 @@ export class Daemon {
     });
   }
 
+  /** Stands still, as on a host that is suspended; returns once every thread does. */
+  async suspend(): Promise<void> {
+    this.program.signal('SIGSTOP');
+    const tasks = `/proc/${this.program.pid}/task`;
+    const isStopped = (id: string): boolean => /\) T /.test(readFileSync(`${tasks}/${id}/stat`, 'utf8'));
+    await waitFor(() => readdirSync(tasks).every(isStopped), { what: 'the daemon to stand still' });
+  }
+
+  /** Ends {@link suspend}. */
+  resume(): void {
+    this.program.signal('SIGCONT');
+  }
+
   /** Ends it as an operator does and gives its exit status. */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> {
     return this.program.stop(signal);
@@ -164,6 +191,18 @@ export class Daemon {
   residentBytes(): number {
     const status = readFileSync(`/proc/${this.program.pid}/status`, 'utf8');
     return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) * 1024;
+  }
+
+  get #diskDirectory(): string {
+    return path.join(this.options.directory, 'disk');
+  }
+
+  /** `ip netns exec` has given the daemon a mount namespace already. */
+  #mountDisk(): string[] {
+    if (this.options.diskBytes === undefined) return [];
+    mkdirSync(this.#diskDirectory, { recursive: true });
+    const mount = `mount -t tmpfs -o size=${this.options.diskBytes} tmpfs ${this.#diskDirectory}`;
+    return ['sh', '-c', `${mount} && exec "$@"`, 'sh'];
   }
 
   /** A run that writes the same text again still makes a new file or a new time. */

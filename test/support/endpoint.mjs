@@ -2,6 +2,7 @@
 //
 //   tcp-receive ADDRESS                     prints {"port"}, takes one connection, prints {"bytes","sha256"}
 //   tcp-send ADDRESS PORT BYTES SEED        random data in odd write sizes, prints {"bytes","sha256","ms"}
+//   tcp-stream ADDRESS PORT RATE SEED       RATE random bytes a second until standard input ends; prints as tcp-send
 //   udp-echo ADDRESS                        prints {"port"}, sends every datagram back
 //   udp-exchange ADDRESS PORT SEED TIMEOUT  sizes as JSON on standard input; prints {"lost":[sizes],"altered":[sizes]}
 //   udp-flows-receive ADDRESS               prints {"port"}; at the end of standard input {"flows":[{"received","late"}]}
@@ -47,6 +48,31 @@ const commands = {
     socket.end();
     await once(socket, 'close');
     say({ bytes: total, sha256: hash.digest('hex'), ms: performance.now() - start });
+  },
+
+  async 'tcp-stream'() {
+    const [bytesPerSecond, seed] = rest.map(Number);
+    const random = randomBytes(seed);
+    const sizes = randomSizes(seed);
+    const socket = net.connect({ host: address, port: Number(port), noDelay: true });
+    await once(socket, 'connect');
+    say({ connected: true });
+    const start = performance.now();
+    const hash = createHash('sha256');
+    let bytes = 0;
+    let isOver = false;
+    process.stdin.resume().on('end', () => (isOver = true));
+    while (!isOver) {
+      const chunk = random(sizes());
+      bytes += chunk.length;
+      hash.update(chunk);
+      if (!socket.write(chunk)) await once(socket, 'drain');
+      const aheadMs = (bytes / bytesPerSecond) * 1000 - (performance.now() - start);
+      if (aheadMs > 0) await new Promise((resolve) => setTimeout(resolve, aheadMs));
+    }
+    socket.end();
+    await once(socket, 'close');
+    say({ bytes, sha256: hash.digest('hex'), ms: performance.now() - start });
   },
 
   async 'udp-echo'() {

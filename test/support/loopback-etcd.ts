@@ -1,10 +1,10 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { ConnectionPool } from 'etcd3/lib/connection-pool.js';
 import { AuthClient, KVClient, LeaseClient } from 'etcd3/lib/rpc.js';
+import { CertificateAuthority } from './certificates.js';
 import { onExit } from './cleanup.js';
 import { Program } from './program.js';
 import { waitFor } from './wait.js';
@@ -209,19 +209,9 @@ async function enableAuth(
 }
 
 function makeCertificates(directory: string): TestCertificates {
-  const file = (name: string): string => path.join(directory, name);
-  const openssl = (...args: readonly string[]): void => {
-    execFileSync('openssl', args, { stdio: ['ignore', 'ignore', 'pipe'], cwd: directory });
-  };
-  const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  openssl('req', '-x509', ...curve, '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '2', '-subj', '/CN=test CA');
-  writeFileSync(file('names'), 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n');
-  for (const name of ['server', 'client']) {
-    openssl('req', ...curve, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`);
-    const sign = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '2', '-extfile', 'names'];
-    openssl('x509', '-req', '-in', `${name}.csr`, '-out', `${name}.pem`, ...sign);
-  }
-  return { caFile: file('ca.pem'), certFile: file('client.pem'), keyFile: file('client.key') };
+  const authority = new CertificateAuthority(directory);
+  authority.issue('server');
+  return { caFile: authority.caFile, ...authority.issue('client') };
 }
 
 /** Ports that are free now; all are held until the last one is known, so that they differ. */

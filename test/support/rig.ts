@@ -1,9 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import type { Certificate } from './certificates.js';
 import { onExit } from './cleanup.js';
 import { Daemon, type DaemonOptions, type SubnetEnv } from './daemon.js';
-import { EtcdServer } from './etcd.js';
+import { type EtcdOptions, EtcdServer } from './etcd.js';
 import { Netns, deleteNamespaces, directoryPrefix, namePrefix, sweepLeftovers } from './netns.js';
+import { Relay } from './relay.js';
 
 /**
  * How the links of the underlay behave.
@@ -30,11 +32,30 @@ export interface RigOptions {
   readonly hasIpv6?: boolean;
   /** MTU of the underlay. Default 1500. */
   readonly mtu?: number;
+  /**
+   * 1 (default): one etcd. 3: a cluster of three in namespaces of their own, each reached through a relay of
+   * {@link Rig.memberRelays}, so that the network of one of them can be made slow.
+   */
+  readonly etcdMembers?: 1 | 3;
+  /** More flags of etcd. */
+  readonly etcdArgs?: readonly string[];
+  /** Has etcd demand TLS of its clients, with the files that this gives; called with the directory of the rig. */
+  readonly etcdTls?: (directory: string) => EtcdTls;
   /** Key prefix of the network. Default flannel's. */
   readonly etcdPrefix?: string;
 }
 
 const UNDERLAY = { prefix: '192.0.2', prefix6: '2001:db8::', router: 1, etcd: 2, firstHost: 11 } as const;
+
+/** Files of an etcd that demands client certificates. */
+export interface EtcdTls {
+  readonly caFile: string;
+  readonly server: Certificate;
+  readonly client: Certificate;
+}
+
+/** Ports of the relay before a member of an etcd cluster, for its clients and for the other members. */
+export const MEMBER_PORTS = { client: 2389, peer: 2390 } as const;
 
 let serial = 0;
 
@@ -61,7 +82,10 @@ export class Rig {
   readonly directory = mkdtempSync(directoryPrefix());
   readonly hosts: Host[] = [];
   readonly etcdPrefix: string;
-  #etcd: EtcdServer | undefined;
+  /** The etcd servers; one unless asked for more. */
+  readonly etcdMembers: EtcdServer[] = [];
+  /** In front of each member of a cluster, see {@link MEMBER_PORTS}. */
+  readonly memberRelays: Relay[] = [];
   #router: Netns | undefined;
 
   private constructor(readonly options: RigOptions) {
@@ -77,7 +101,7 @@ export class Rig {
     const rig = new Rig(options);
     try {
       await (options.topology === 'pair' ? rig.#layPair() : rig.#laySwitch());
-      await rig.etcd.start();
+      await Promise.all(rig.etcdMembers.map(async (member) => member.start()));
       return rig;
     } catch (error) {
       await rig.close();
@@ -86,8 +110,9 @@ export class Rig {
   }
 
   get etcd(): EtcdServer {
-    if (this.#etcd === undefined) throw new Error('the rig has no etcd');
-    return this.#etcd;
+    const [etcd] = this.etcdMembers;
+    if (etcd === undefined) throw new Error('the rig has no etcd');
+    return etcd;
   }
 
   /** The namespace behind the hosts' default route. */
@@ -141,12 +166,13 @@ export class Rig {
   }
 
   async #laySwitch(): Promise<void> {
-    const { hosts: count = 2, hasRouter = true } = this.options;
-    const names = ['sw', 'etcd', ...(hasRouter ? ['gw'] : []), ...numbered(count)];
+    const { hosts: count = 2, hasRouter = true, etcdMembers = 1 } = this.options;
+    const etcds = ['etcd', 'etcd2', 'etcd3'].slice(0, etcdMembers);
+    const names = ['sw', ...etcds, ...(hasRouter ? ['gw'] : []), ...numbered(count)];
     const made = await this.#addNamespaces(names);
     const netns = new Map(names.map((name, index) => [name, made[index] as Netns]));
     const at = (name: string): Netns => netns.get(name) as Netns;
-    const stations: [string, number][] = [['etcd', UNDERLAY.etcd]];
+    const stations: [string, number][] = etcds.map((name, index) => [name, UNDERLAY.etcd + index]);
     if (hasRouter) stations.push(['gw', UNDERLAY.router]);
     for (const [index, name] of numbered(count).entries()) stations.push([name, UNDERLAY.firstHost + index]);
 
@@ -157,9 +183,30 @@ export class Rig {
     await at('sw').ip([`link add br0 ${this.#mtuWords()} type bridge`, 'link set br0 up', ...ports]);
     await Promise.all(stations.map(async ([name, number]) => this.#addressUnderlay(at(name), number)));
     this.#router = netns.get('gw');
-    const address = `${UNDERLAY.prefix}.${UNDERLAY.etcd}`;
-    this.#etcd = new EtcdServer({ netns: at('etcd'), address, directory: path.join(this.directory, 'etcd') });
+    await this.#addEtcd(etcds.map((name) => [name, at(name)]));
     await this.#addHosts(numbered(count).map(at), hasRouter);
+  }
+
+  async #addEtcd(places: readonly (readonly [name: string, netns: Netns])[]): Promise<void> {
+    const { client, peer } = MEMBER_PORTS;
+    const members = places.map(([name, netns], index) => {
+      const address = `${UNDERLAY.prefix}.${UNDERLAY.etcd + index}`;
+      return { name, netns, address, peerUrl: `http://${address}:${peer}`, clientUrl: `http://${address}:${client}` };
+    });
+    const cluster = members.map(({ name, peerUrl }) => `${name}=${peerUrl}`).join();
+    for (const { name, netns, address, peerUrl, clientUrl } of members) {
+      const directory = path.join(this.directory, name);
+      const member = members.length === 1 ? {} : { member: { name, peerUrl, clientUrl, cluster } };
+      const tls = this.options.etcdTls === undefined ? {} : tlsOptions(this.options.etcdTls(this.directory));
+      const args = [...(this.options.etcdArgs ?? []), ...(tls.args ?? [])];
+      this.etcdMembers.push(new EtcdServer({ netns, address, directory, ...member, ...tls, args }));
+      if (members.length === 1) continue;
+      const routes = new Map([
+        [client, 2379],
+        [peer, 2380],
+      ]);
+      this.memberRelays.push(await Relay.start(netns, address, routes));
+    }
   }
 
   async #layPair(): Promise<void> {
@@ -173,7 +220,7 @@ export class Rig {
       [first, second].map(async (netns, index) => this.#addressUnderlay(netns, UNDERLAY.firstHost + index)),
     );
     const address = `${UNDERLAY.prefix}.${UNDERLAY.firstHost}`;
-    this.#etcd = new EtcdServer({ netns: first, address, directory: path.join(this.directory, 'etcd') });
+    this.etcdMembers.push(new EtcdServer({ netns: first, address, directory: path.join(this.directory, 'etcd') }));
     await this.#addHosts([first, second], false);
   }
 
@@ -210,6 +257,11 @@ export class Rig {
   #mtuWords(before = ''): string {
     return this.options.mtu === undefined ? '' : `${before}mtu ${this.options.mtu}`;
   }
+}
+
+function tlsOptions({ caFile, server, client }: EtcdTls): Pick<EtcdOptions, 'args' | 'scheme' | 'clientTls'> {
+  const files = ['--cert-file', server.certFile, '--key-file', server.keyFile, '--trusted-ca-file', caFile];
+  return { args: [...files, '--client-cert-auth'], scheme: 'https', clientTls: { caFile, ...client } };
 }
 
 /**

@@ -101,6 +101,21 @@ export function withoutPending(result: PingResult, intervalMs: number): PingResu
   return pending * intervalMs <= PENDING_MS ? { ...result, sent: result.sent - pending } : result;
 }
 
+/** Longest run of requests without an answer, as time; 0 if all were answered. The last moment is left out. */
+export function longestGapMs(result: PingResult, intervalMs: number): number {
+  const SEQUENCES = 65_536;
+  let longest = 0;
+  let expected = 1;
+  for (const [, text] of result.output.matchAll(/^\d+ bytes from .* icmp_seq=(\d+) /gm)) {
+    const behind = (Number(text) - expected + SEQUENCES) % SEQUENCES;
+    // One that was overtaken is no gap.
+    if (behind > SEQUENCES / 2) continue;
+    longest = Math.max(longest, behind);
+    expected += behind + 1;
+  }
+  return longest * intervalMs;
+}
+
 /** What arrived of a {@link tcpTransfer}. */
 export interface TransferResult {
   readonly bytes: number;
@@ -126,22 +141,60 @@ export async function tcpTransfer(
     const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
     const sender = from.start(endpoint('tcp-send', address, port, bytes, seed));
     try {
-      const sent = JSON.parse((await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs))[0]) as TransferResult & {
-        ms: number;
-      };
-      const got = JSON.parse((await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs))[0]) as TransferResult;
-      if (got.bytes !== sent.bytes || got.sha256 !== sent.sha256) {
-        throw new Error(
-          `TCP data differ: sent ${sent.bytes} bytes ${sent.sha256}, got ${got.bytes} bytes ${got.sha256}`,
-        );
-      }
-      return { bytes: got.bytes, sha256: got.sha256, seconds: sent.ms / 1000 };
+      const [sent] = await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs);
+      const [got] = await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs);
+      return compareEnds(sent, got);
     } finally {
       await sender.kill();
     }
   } finally {
     await receiver.kill();
   }
+}
+
+/** A TCP connection that sends random data at a steady rate until it is told to stop. */
+export interface Stream {
+  /**
+   * Ends the connection in order and compares the digests of both ends.
+   *
+   * @throws Error if a byte is missing, additional or different, or the end does not come within the time.
+   */
+  stop(timeoutMs?: number): Promise<TransferResult>;
+}
+
+/** Starts a {@link Stream}. @param options.bytesPerSecond - default 1 MB. */
+export async function startStream(
+  from: Netns,
+  to: Netns,
+  address: string,
+  options: { readonly bytesPerSecond?: number; readonly seed?: number } = {},
+): Promise<Stream> {
+  const { bytesPerSecond = 1_000_000, seed = 1 } = options;
+  const receiver = to.start(endpoint('tcp-receive', address));
+  const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
+  const sender = from.start(endpoint('tcp-stream', address, port, bytesPerSecond, seed));
+  await sender.waitForLine(/"connected"/);
+  return {
+    async stop(timeoutMs = 60_000) {
+      try {
+        sender.write('', { end: true });
+        const [sent] = await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs);
+        const [got] = await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs);
+        return compareEnds(sent, got);
+      } finally {
+        await Promise.all([sender.kill(), receiver.kill()]);
+      }
+    },
+  };
+}
+
+function compareEnds(sentLine: string, gotLine: string): TransferResult {
+  const sent = JSON.parse(sentLine) as TransferResult & { ms: number };
+  const got = JSON.parse(gotLine) as TransferResult;
+  if (got.bytes !== sent.bytes || got.sha256 !== sent.sha256) {
+    throw new Error(`TCP data differ: sent ${sent.bytes} bytes ${sent.sha256}, got ${got.bytes} bytes ${got.sha256}`);
+  }
+  return { bytes: got.bytes, sha256: got.sha256, seconds: sent.ms / 1000 };
 }
 
 /** Which of the datagrams of a {@link udpExchange} did not come back as they were sent. */
