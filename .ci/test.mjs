@@ -1,6 +1,6 @@
 // Runs every test there is, one part after the other, and closes with one line of totals.
 //
-//   node .ci/test.mjs [PART…]     parts: unit, native, host (default: all)
+//   node .ci/test.mjs [PART…]     parts: unit, native, host, faults (default: all)
 //
 // A skip must name its reason. Where every test is expected to run (CI, or root), a skip without one is a failure, so
 // that a test cannot disappear unnoticed.
@@ -45,6 +45,8 @@ const PARTS = {
     },
   }),
   host: () => mocha('host', 'spec', ['--config', '.ci/mocharc.host.json', 'test/host/**/*.test.ts']),
+  // The short form; npm run test:faults is the long one.
+  faults: () => mocha('faults', 'spec', ['--config', '.ci/mocharc.faults.json', 'test/faults/**/*.test.ts']),
 };
 
 const isStrict = process.env.CI === 'true' || process.getuid() === 0;
