@@ -93,6 +93,7 @@ export interface Admission {
 /**
  * Decides which leases are peers. Pure; the one place where what other hosts wrote is believed or not.
  *
+ * @param candidates - in order of their IPv4 subnets.
  * @remarks
  * A lease that this host could be harmed by is not routed: outside the overlay's network, overlapping the own subnet,
  * covering etcd or an address of this host, or with a public address that nothing can be sent to. Of leases that
@@ -110,19 +111,19 @@ export function admit(candidates: readonly Candidate[], context: AdmissionContex
     if (fault === undefined) sound.push(candidate);
     else quarantined.push({ key: lease.key, lease, ...fault });
   }
-  const losers = findLosers(sound, (lease) => [lease.subnet]);
-  const v6 = sound.filter((candidate) => candidate.lease.ipv6Subnet !== undefined && !losers.has(candidate.lease));
-  for (const [loser, winner] of findLosers(v6, ({ ipv6Subnet }) => (ipv6Subnet === undefined ? [] : [ipv6Subnet]))) {
-    losers.set(loser, winner);
-  }
+  const losers = findLosers(sound, ({ lease }) => lease.subnet);
+  const v6 = sound.filter(({ lease }) => lease.ipv6Subnet !== undefined && !losers.has(lease));
+  const ipv6Of = ({ lease }: Candidate): Prefix => lease.ipv6Subnet ?? lease.subnet;
+  v6.sort((a, b) => ipv6Of(a).compare(ipv6Of(b)));
+  for (const [loser, winner] of findLosers(v6, ipv6Of)) losers.set(loser, winner);
   for (const [lease, winner] of losers) {
     // Two keys of one host, or one that is gone for a later one, are no conflict.
     if (winner.attributes.publicIp.equals(lease.attributes.publicIp)) continue;
     const detail = `it overlaps ${winner.key} of ${winner.attributes.publicIp.toString()}, which is older`;
     quarantined.push({ key: lease.key, lease, reason: 'overlaps-peer', detail });
   }
-  const peers = sound.map(({ lease }) => lease).filter((lease) => !losers.has(lease));
-  return { peers: peers.sort((a, b) => a.subnet.compare(b.subnet)), quarantined };
+  const peers = sound.map(({ lease }) => lease);
+  return { peers: losers.size === 0 ? peers : peers.filter((lease) => !losers.has(lease)), quarantined };
 }
 
 function isOwn(lease: Lease, { publicIp, own }: AdmissionContext): boolean {
@@ -194,37 +195,50 @@ function prefixesOf({ subnet, ipv6Subnet }: LeaseSubnets): readonly Prefix[] {
   return ipv6Subnet === undefined ? [subnet] : [subnet, ipv6Subnet];
 }
 
-/** Leases that give way to another with which they have addresses in common, with that other one. */
+/** First and last address: numbers for IPv4, where there are thousands of them to compare. */
+interface Bounds {
+  readonly start: number | bigint;
+  readonly end: number | bigint;
+}
+
+/**
+ * Leases that give way to another with which they have addresses in common, with that other one.
+ *
+ * @param candidates - in order of the prefixes, which are nested or apart.
+ */
 function findLosers(
   candidates: readonly Candidate[],
-  prefixes: (lease: LeaseRecord) => readonly Prefix[],
+  prefixOf: (candidate: Candidate) => Prefix,
 ): Map<LeaseRecord, LeaseRecord> {
-  const entries = candidates
-    .flatMap((candidate) => prefixes(candidate.lease).map((prefix) => ({ candidate, ...boundsOf(prefix) })))
-    .sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : a.end > b.end ? -1 : a.end < b.end ? 1 : 0));
   const losers = new Map<LeaseRecord, LeaseRecord>();
-  /** Prefixes that the current one may lie in, outermost first; prefixes are nested or apart. */
-  const open: (typeof entries)[number][] = [];
-  for (const entry of entries) {
-    for (let last = open.at(-1); last !== undefined && last.end < entry.start; last = open.at(-1)) open.pop();
-    for (const other of open) {
-      if (losers.has(other.candidate.lease) || losers.has(entry.candidate.lease)) continue;
-      const [winner, loser] = hasBetterClaim(entry.candidate, other.candidate)
-        ? [entry.candidate, other.candidate]
-        : [other.candidate, entry.candidate];
-      losers.set(loser.lease, winner.lease);
+  /** Those that the current one may lie in, outermost first. */
+  const open: Candidate[] = [];
+  for (const candidate of candidates) {
+    const { start } = boundsOf(prefixOf(candidate));
+    for (let last = open.at(-1); last !== undefined && boundsOf(prefixOf(last)).end < start; last = open.at(-1)) {
+      open.pop();
     }
-    open.push(entry);
+    for (const other of open) {
+      if (losers.has(other.lease) || losers.has(candidate.lease)) continue;
+      const isBetter = hasBetterClaim(candidate, other);
+      losers.set(isBetter ? other.lease : candidate.lease, isBetter ? candidate.lease : other.lease);
+    }
+    open.push(candidate);
   }
   return losers;
 }
 
-const bounds = new WeakMap<Prefix, { readonly start: bigint; readonly end: bigint }>();
+const bounds = new WeakMap<Prefix, Bounds>();
 
-function boundsOf(prefix: Prefix): { readonly start: bigint; readonly end: bigint } {
+function boundsOf(prefix: Prefix): Bounds {
   const known = bounds.get(prefix);
   if (known !== undefined) return known;
-  const fresh = { start: prefix.address.value, end: prefix.last.value };
+  const { address, last, family } = prefix;
+  const isSmall = family === 4;
+  const fresh = {
+    start: isSmall ? Number(address.value) : address.value,
+    end: isSmall ? Number(last.value) : last.value,
+  };
   bounds.set(prefix, fresh);
   return fresh;
 }

@@ -217,16 +217,12 @@ function considerWorld(world: World, own: OwnState, now: Circumstances): OwnStat
   }
   const isNewEpoch = world.epoch !== holding.epoch;
   if (!isOwnKey(seen, own, holding, isNewEpoch)) return lose(next, holding, 'taken', now);
-  const rival = findOlderRival(seen, knownOf(world));
-  if (rival !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, rival.key);
+  const rivals = findRivals(seen, knownOf(world));
+  const older = rivals.find(({ createdAt }) => isAfter(seen.createdAt, createdAt));
+  if (older !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, older.key);
 
-  let held: Holding = {
-    ...holding,
-    lease: seen,
-    epoch: world.epoch,
-    isUnreadable: false,
-    rivals: rivalsOf(seen, world),
-  };
+  const keys = rivals.map(({ key }) => key);
+  let held: Holding = { ...holding, lease: seen, epoch: world.epoch, isUnreadable: false, rivals: keys };
   for (const key of held.rivals) if (!holding.rivals.includes(key)) notes.push({ kind: 'rival', lease: seen, key });
   if (seen.revision === known.revision && !isNewEpoch) return { ...next, holding: held };
   // Another history: what hangs on the etcd lease, and whether it is there, has to be asked anew.
@@ -537,10 +533,6 @@ function keepAliveDelayMs({ ttlSeconds, warningMs }: OwnState, random: () => num
     Math.max(1000, ttlSeconds * 1000 - warningMs),
   );
   return backoffMs(1, usual, usual, random);
-}
-
-function rivalsOf(lease: LeaseRecord, world: World): readonly string[] {
-  return findRivals(lease, knownOf(world)).map(({ key }) => key);
 }
 
 const known = new WeakMap<World, KnownLeases>();

@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.js';
 import type { Logger } from '../log.js';
-import { type AdmissionContext, type Candidate, type Quarantined, admit } from './admission.js';
+import { type AdmissionContext, type Quarantined, admit } from './admission.js';
 import { areAttributesEqual } from './attributes.js';
+import { CandidateList } from './candidate-list.js';
 import type { Lease } from './lease.js';
 import { LeaseComplaints } from './lease-complaints.js';
 import type { BadEntry, LeaseRecord } from './record.js';
@@ -65,6 +66,7 @@ export class PeerSet {
   readonly #complaints: LeaseComplaints;
   #context: AdmissionContext;
   #world: World | undefined;
+  readonly #candidates = new CandidateList();
   /** Leases that are known but not, or not readably, in the world, by their keys. */
   readonly #missing = new Map<string, Missing>();
   #peers: readonly LeaseRecord[] = [];
@@ -189,10 +191,8 @@ export class PeerSet {
           this.#schedule();
         })
       : undefined;
-    const candidates: Candidate[] = [];
-    for (const lease of this.#world?.leases.values() ?? []) candidates.push({ lease, isMissing: false });
-    for (const { lease } of this.#missing.values()) candidates.push({ lease, isMissing: true });
-    const { peers, quarantined } = admit(candidates, this.#context);
+    this.#candidates.update(this.#world?.leases ?? new Map(), this.#missing);
+    const { peers, quarantined } = admit(this.#candidates.sorted, this.#context);
     this.#quarantined = quarantined;
     const isSame = peers.length === this.#peers.length && peers.every((lease, index) => lease === this.#peers[index]);
     if (!isSame) this.#peers = peers;

@@ -40,5 +40,6 @@ export interface TextEntry {
 
 /** Whether a revision lies after another. */
 export function isAfter(a: Revision, b: Revision): boolean {
-  return BigInt(a) > BigInt(b);
+  // Decimal without leading zeros: a longer one is larger.
+  return a.length === b.length ? a > b : a.length > b.length;
 }
