@@ -1,3 +1,4 @@
+import { isOverlayError } from '../errors.js';
 import { pollFd, type FdPoller } from '../sys/fd-poller.js';
 import * as libc from '../sys/libc.js';
 import { SYS } from '../sys/libc.js';
@@ -47,7 +48,8 @@ const REPLACED = 0x100;
  * Threads: none; callbacks come from the event loop or from within {@link drain}.
  * Limits: the receive buffer holds some ten thousand events; beyond that the kernel drops and `resync` is delivered.
  * IPv4 routes that vanish with their device, or because it went down, are not reported by the kernel.
- * Errors: whatever goes wrong in receiving is answered with `resync`, as events may be missing.
+ * Errors: whatever goes wrong in receiving or understanding is answered with `resync`, as events may be missing. What
+ * `onEvent` throws reaches the event loop, so guard it.
  */
 export class NetlinkMonitor {
   private readonly reader = new MessageReader(new Uint8Array(128 * 1024));
@@ -110,10 +112,22 @@ export class NetlinkMonitor {
         if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') return;
         continue;
       }
+      for (let event = this.nextEvent(); event !== undefined; event = this.nextEvent()) this.deliver(event);
+    }
+  }
+
+  /** The next event of the datagram; of one that contradicts itself the rest is given up. */
+  private nextEvent(): NetlinkEvent | undefined {
+    try {
       while (this.reader.next()) {
         const event = decodeEvent(this.reader);
-        if (event !== undefined) this.deliver(event);
+        if (event !== undefined) return event;
       }
+      return undefined;
+    } catch (error) {
+      if (!isOverlayError(error, 'ERR_NETLINK')) throw error;
+      this.reader.reset(0);
+      return { type: 'resync' };
     }
   }
 }

@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Clock, backoffMs } from '../clock.js';
 import type { Tunnel, TunnelEvent } from '../dataplane/tunnel.js';
 import { OverlayError, describeError } from '../errors.js';
+import { guarded } from '../guard.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Logger } from '../log.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
@@ -105,6 +106,8 @@ export class Reconciler {
   private blocked = new Set<ObjectKey>();
 
   private readonly alarm: Alarm;
+  private readonly onEvent: (event: NetlinkEvent) => void;
+  private readonly onStatus: (status: ReconcilerStatus) => void;
   private running: Promise<void> | undefined;
   private isClosed = false;
   private runs = 0;
@@ -119,14 +122,17 @@ export class Reconciler {
   private readonly waiters = new Waiters();
 
   constructor(private readonly options: ReconcilerOptions) {
-    const { clock, instance, tunnels } = options;
+    const { clock, instance, logger, tunnels } = options;
+    const guard = { clock, logger, recover: () => this.lookAgain() };
     this.failures = new Failures(clock);
-    this.alarm = new Alarm(clock, () => {
-      this.start();
-    });
-    this.tunnelSet = new TunnelSet(tunnels, clock, (device, event) => {
-      this.onTunnelEvent(device, event);
-    });
+    this.alarm = new Alarm(
+      clock,
+      guarded({ ...guard, what: 'comparison of the kernel state' }, () => this.start()),
+    );
+    this.onEvent = guarded({ ...guard, what: 'changes of the kernel' }, (event) => this.takeEvent(event));
+    this.onStatus = guarded({ clock, logger, what: 'status of the kernel state' }, options.onStatus ?? (() => {}));
+    const onTunnelEvent = (device: string, event: TunnelEvent): void => this.onTunnelEvent(device, event);
+    this.tunnelSet = new TunnelSet(tunnels, clock, guarded({ ...guard, what: 'events of a tunnel' }, onTunnelEvent));
     this.ownership = new Ownership({ instance, scope: [], staleDevices: [] }, this.desired);
     this.actual = new ActualState(this.desired, this.ownership, 0);
   }
@@ -237,12 +243,18 @@ export class Reconciler {
     const text = JSON.stringify([status.isConverged, status.blocked, failing, [...this.conflicts.keys()]]);
     if (text === this.lastStatus) return;
     this.lastStatus = text;
-    this.options.onStatus?.(status);
+    this.onStatus(status);
   }
 
   // What happens meanwhile
 
-  private onEvent(event: NetlinkEvent): void {
+  /** After a defect: nothing that was known is relied on. */
+  private lookAgain(): void {
+    this.needsDump = 'now';
+    if (this.running === undefined) this.schedule(MIN_DUMP_INTERVAL_MS);
+  }
+
+  private takeEvent(event: NetlinkEvent): void {
     if (event.type === 'resync') {
       this.lostEvents++;
       this.options.logger.debug('kernel dropped change events, listing everything', { count: this.lostEvents });
@@ -319,9 +331,7 @@ export class Reconciler {
   }
 
   private begin(): void {
-    this.subscription ??= this.options.kernel.subscribe((event) => {
-      this.onEvent(event);
-    });
+    this.subscription ??= this.options.kernel.subscribe(this.onEvent);
     this.subscription.drain();
   }
 

@@ -1,5 +1,6 @@
 import { type Clock, backoffMs } from '../clock.js';
 import { isOverlayError } from '../errors.js';
+import { guarded } from '../guard.js';
 import type { IpAddress } from '../ip/address.js';
 import type { Logger } from '../log.js';
 import { type HostNetwork, type RouteTo, type UnderlayRequest, selectUnderlay, usableAddresses } from './select.js';
@@ -67,16 +68,22 @@ export class UnderlayWatcher {
   private cancelTimer: (() => void) | undefined;
   private timerDueMs = Number.POSITIVE_INFINITY;
   private readonly unsubscribe: () => void;
+  private readonly onChange: (state: UnderlayState) => void;
 
   private constructor(
     private readonly options: UnderlayWatcherOptions,
     underlay: Underlay,
   ) {
     this.current = { underlay, isUsable: true, reason: undefined };
-    this.unsubscribe = options.source.onChange((ifindex) => {
-      const isOurs = ifindex === undefined || ifindex === this.current.underlay.ifindex || !this.current.isUsable;
-      if (isOurs) this.checkAfter(SETTLE_MS);
-    });
+    const { clock, logger, source } = options;
+    const recover = (): void => this.checkAfter(RETRY_BASE_MS);
+    this.unsubscribe = source.onChange(
+      guarded({ clock, logger, recover, what: 'changes of interfaces' }, (ifindex) => {
+        const isOurs = ifindex === undefined || ifindex === this.current.underlay.ifindex || !this.current.isUsable;
+        if (isOurs) this.checkAfter(SETTLE_MS);
+      }),
+    );
+    this.onChange = guarded({ clock, logger, what: 'a change of interface' }, options.onChange);
     // What changed between the first reading and the subscription.
     this.checkAfter(SETTLE_MS);
   }
@@ -186,7 +193,7 @@ export class UnderlayWatcher {
     const hasChanged = !isSameUnderlay(underlay, former.underlay);
     if (this.isClosed || (!hasChanged && former.isUsable)) return;
     this.current = { underlay, isUsable: true, reason: undefined };
-    const { logger, onChange } = this.options;
+    const { logger } = this.options;
     if (hasChanged)
       logger.info('interface changed', {
         ...describe(underlay),
@@ -194,17 +201,17 @@ export class UnderlayWatcher {
         to: summary(underlay),
       });
     if (!former.isUsable) logger.info('interface is usable again', { dev: underlay.device });
-    onChange(this.current);
+    this.onChange(this.current);
   }
 
   private loseUse(reason: string): void {
     if (this.isClosed || !this.current.isUsable) return;
-    const { clock, logger, onChange } = this.options;
+    const { clock, logger } = this.options;
     const { underlay } = this.current;
     this.current = { underlay, isUsable: false, reason };
     this.unusableSinceMs = clock.monotonicMs();
     logger.warn('interface cannot be used, keeping its last state', { dev: underlay.device, detail: reason });
-    onChange(this.current);
+    this.onChange(this.current);
   }
 }
 

@@ -9,6 +9,7 @@ import { NLMSG } from '../../src/netlink/constants.js';
 import { type LinkInfo, type NewLink, readLink, writeLinkList } from '../../src/netlink/link.js';
 import { type NetlinkEvent, NetlinkMonitor } from '../../src/netlink/monitor.js';
 import { Netlink } from '../../src/netlink/netlink.js';
+import { SYS, close, getsockname, sendTo, sockaddrNl, socket } from '../../src/sys/libc.js';
 import { NetlinkSocket, netlinkErrno } from '../../src/netlink/socket.js';
 import { readSysctl, writeSysctl } from '../../src/netlink/sysctl.js';
 import { ip, net } from '../support/builders.js';
@@ -563,6 +564,27 @@ describe('Netlink', function () {
       netlink.links.add({ kind: 'bridge', name: 'br0' });
       await new Promise((resolve) => setTimeout(resolve, 50));
       assert.deepEqual(events, []);
+    });
+
+    it('that contradict themselves are announced as lost, and later ones arrive again', () => {
+      const { fd } = monitor as unknown as { readonly fd: number };
+      const address = sockaddrNl();
+      getsockname(fd, address);
+      const port = new Uint32Array(address.buffer, 4, 1)[0] ?? 0;
+      // RTM_NEWNEIGH for IPv4 whose only attribute is longer than the message.
+      const datagram = new Uint8Array(16 + 12 + 4);
+      const view = new Uint16Array(datagram.buffer);
+      view.set([datagram.length, 0, 28], 0);
+      view[8] = SYS.AF_INET;
+      view[14] = 999;
+      const sender = socket(SYS.AF_NETLINK, SYS.SOCK_RAW, 0);
+      assert.equal(sendTo(sender, datagram, 0, sockaddrNl(port)), datagram.length);
+      close(sender);
+      monitor.drain();
+      assert.deepEqual(events, [{ type: 'resync' }]);
+      netlink.routes.add({ destination: net('10.5.2.0/24'), index: eth0.index });
+      monitor.drain();
+      assert.equal(events.at(-1)?.type, 'route');
     });
 
     it('that were too many to hold are announced as lost, and later ones arrive again', () => {

@@ -151,6 +151,11 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'resync' });
   }
 
+  /** Reports something that did not happen. */
+  disturb(event: NetlinkEvent): void {
+    this.emit(event);
+  }
+
   addLink(link: Partial<LinkInfo> & { readonly name: string }): LinkInfo {
     if (this.getLink(link.name) !== undefined) fail(link.name, 'EEXIST');
     const index = ++this.lastIndex;

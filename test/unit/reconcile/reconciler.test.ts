@@ -4,6 +4,7 @@ import type { Tunnel, TunnelOptions } from '../../../src/dataplane/tunnel.js';
 import { OverlayError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
+import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
 import { type DesiredState, EMPTY_STATE, type TunnelSpec, mergeStates } from '../../../src/reconcile/desired.js';
 import { Reconciler } from '../../../src/reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
@@ -72,6 +73,8 @@ class Rig {
   readonly eth0 = this.kernel.addLink({ name: 'eth0', isUp: true });
   /** Code with which opening a tunnel fails. */
   tunnelError: 'ERR_PORT_IN_USE' | undefined;
+  /** Thrown by the one who is told of the status. */
+  statusError: Error | undefined;
   reconciler = this.start();
 
   start(instance = 'a'): Reconciler {
@@ -81,7 +84,10 @@ class Rig {
       logger: this.log,
       instance,
       tunnels: { open: (options) => this.open(options), workers: 0, disabledOffloads: [] },
-      onStatus: (status) => this.statuses.push(status),
+      onStatus: (status) => {
+        this.statuses.push(status);
+        if (this.statusError !== undefined) throw this.statusError;
+      },
     });
   }
 
@@ -493,6 +499,26 @@ describe('Reconciler', () => {
       await rig.clock.advance(15_000);
       assert.ok(rig.reconciler.status.isConverged);
       assert.equal(rig.log.find(/can be read again/, 'info').length, 1);
+    });
+  });
+
+  describe('when the daemon itself has a defect', () => {
+    it('says so once, lists everything and goes on after an event that it cannot handle', async () => {
+      await rig.reach(overlay([2]));
+      const before = rig.kernel.describe();
+      rig.kernel.disturb({ type: 'neighbour' } as NetlinkEvent);
+      rig.kernel.delNeighbour(rig.index('flannel.1'), subnetAddress(2));
+      await rig.clock.advance(1000);
+      assert.equal(rig.log.find(/defect/, 'error').length, 1);
+      assert.deepEqual(rig.kernel.describe(), before);
+      assert.ok(rig.reconciler.status.isConverged);
+    });
+
+    it('goes on when the one who is told of its status throws', async () => {
+      rig.statusError = new Error('no');
+      await rig.reach(overlay([2]));
+      await rig.reach(overlay([2, 3]));
+      assert.equal(rig.log.find(/defect/, 'error').length, 1);
     });
   });
 
