@@ -2,6 +2,7 @@ import { type Clock } from '../clock.js';
 import { describeError, isOverlayError } from '../errors.js';
 import { type Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
+import { guarded } from '../guard.js';
 import { type Logger } from '../log.js';
 import { type FirewallFinding, blockedForwarding, ownMasqueradeFirst } from './findings.js';
 import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
@@ -54,7 +55,10 @@ export interface RuleKeeper {
 export interface FirewallOptions {
   readonly log: Logger;
   readonly clock: Clock;
-  /** Time between two looks (`--iptables-resync`); 0 looks only when asked to and on change events. */
+  /**
+   * Time between two looks (`--iptables-resync`); 0 looks only when asked to and on change events. Rules of iptables-nft
+   * that the kernel reports no change of are looked at once a minute.
+   */
   readonly resyncMs: number;
   /** For tests; default the programs of this host. */
   readonly run?: RunCommand;
@@ -66,6 +70,12 @@ const FAMILIES: readonly Family[] = [4, 6];
 
 /** Of a quarrel with another program, or of a lasting failure, one line a minute is enough. */
 const REPEAT_LOG_MS = 60_000;
+
+/** However quiet the kernel is, so often is looked whether notifications can be trusted. */
+const UNPROMPTED_LOOK_MS = 60_000;
+
+/** Tables of iptables-nft that our chains are in. */
+const IPTABLES_TABLES: readonly string[] = ['nat', 'filter'];
 
 /** Collects the notifications of one change. */
 const SETTLE_MS = 200;
@@ -91,6 +101,7 @@ export class Firewall implements RuleKeeper {
   private readonly clock: Clock;
   private readonly resyncMs: number;
   private readonly watch: WatchNftables;
+  private readonly onChange: (tables: ReadonlySet<string> | undefined) => void;
   private readonly iptables: Iptables;
   private readonly nftables: Nftables;
 
@@ -101,6 +112,11 @@ export class Firewall implements RuleKeeper {
   private cancelTimer: (() => void) | undefined;
   private cancelSettle: (() => void) | undefined;
   private stopWatching: StopWatching | undefined;
+  /** Whether the kernel reports every change of the rules: those of iptables-legacy it does not. */
+  private isReported = false;
+  /** Something may have changed since the last look. */
+  private mayHaveChanged = true;
+  private lastLookMs = -Infinity;
   private isClosed = false;
 
   private readonly repaired: Record<DeviationKind, number> = {
@@ -124,6 +140,9 @@ export class Firewall implements RuleKeeper {
     this.resyncMs = options.resyncMs;
     this.watch = options.watch ?? watchNftables;
     const run = options.run ?? runCommand;
+    const guard = { logger: this.log, clock: this.clock, what: 'changes of nftables' };
+    const recover = (): void => void (this.mayHaveChanged = true);
+    this.onChange = guarded({ ...guard, recover }, (tables) => this.takeChange(tables));
     this.iptables = new Iptables(run, options.log);
     this.nftables = new Nftables(run, options.log);
   }
@@ -145,7 +164,6 @@ export class Firewall implements RuleKeeper {
       const isSame = JSON.stringify(this.spec) === JSON.stringify(spec);
       this.spec = spec;
       if (!isSame) this.installed = undefined;
-      this.updateWatch();
       this.scheduleLook();
       try {
         await this.look(spec);
@@ -248,6 +266,8 @@ export class Firewall implements RuleKeeper {
   }
 
   private async look(spec: FirewallSpec): Promise<readonly Deviation[]> {
+    this.mayHaveChanged = false;
+    this.lastLookMs = this.clock.monotonicMs();
     return this.installed === undefined ? this.install(spec) : this.repair(this.installed);
   }
 
@@ -265,6 +285,8 @@ export class Firewall implements RuleKeeper {
 
   private async installNftables(spec: FirewallSpec, stale: StaleRulesOf): Promise<Installation> {
     const rules = firewallRules(spec);
+    this.isReported = true;
+    this.updateWatch();
     if (rules.some(hasRules)) await this.nftables.put(rules);
     const unused = rules.filter((family) => !hasRules(family)).map(({ family }) => family);
     await this.removeLeftovers(() => this.nftables.remove(unused));
@@ -278,6 +300,7 @@ export class Firewall implements RuleKeeper {
     const installed: FamilyRules[] = [];
     const deviations: Deviation[] = [];
     const kept = new Map<Family, IptablesVariant>();
+    this.mayHaveChanged = true; // the watch begins when everything is in place
     for (const family of FAMILIES) {
       const features = await this.iptables.features(family);
       const isFullyRandom = spec.isFullyRandom && features?.isModern === true;
@@ -292,6 +315,8 @@ export class Firewall implements RuleKeeper {
       await this.removeLeftovers(() => this.iptables.remove(family, { direct: stale(family), keep: kept.get(family) }));
     }
     await this.removeLeftovers(() => this.nftables.remove(FAMILIES));
+    this.isReported = [...kept.values()].every((variant) => variant === 'nf_tables');
+    this.updateWatch();
     return { rules: installed, deviations };
   }
 
@@ -350,25 +375,38 @@ export class Firewall implements RuleKeeper {
     this.cancelTimer?.();
     if (this.resyncMs <= 0 || this.isClosed) return;
     this.cancelTimer = this.clock.after(this.resyncMs, () => {
-      void this.check().finally(() => this.scheduleLook());
+      if (this.isLookDue()) void this.check().finally(() => this.scheduleLook());
+      else this.scheduleLook();
     });
   }
 
+  /** A look at rules that nobody touched is spared where the kernel would have told. */
+  private isLookDue(): boolean {
+    const isTold = this.spec?.mode === 'iptables' && this.stopWatching !== undefined;
+    const isRecent = this.clock.monotonicMs() - this.lastLookMs < UNPROMPTED_LOOK_MS;
+    return !isTold || !isRecent || this.mayHaveChanged || this.installed === undefined || this.lastError !== undefined;
+  }
+
   private updateWatch(): void {
-    if (this.spec?.mode !== 'nftables') {
+    if (this.spec === undefined || (this.spec.mode === 'iptables' && !this.isReported)) {
       this.stopWatching?.();
       this.stopWatching = undefined;
       return;
     }
     if (this.stopWatching !== undefined) return;
     try {
-      this.stopWatching = this.watch((tables) => this.onChange(tables));
+      this.stopWatching = this.watch(this.onChange);
     } catch (error) {
       this.log.warn('changes of firewall rules are noticed only by the timer', { error });
     }
   }
 
-  private onChange(tables: ReadonlySet<string> | undefined): void {
+  private takeChange(tables: ReadonlySet<string> | undefined): void {
+    if (this.spec?.mode === 'iptables') {
+      // For the next look: kube-proxy rewrites its chains all the time.
+      if (tables === undefined || IPTABLES_TABLES.some((name) => tables.has(name))) this.mayHaveChanged = true;
+      return;
+    }
     const isOurs = tables === undefined || OWN_TABLE_NAMES.some((name) => tables.has(name));
     if (!isOurs || this.cancelSettle !== undefined || this.isClosed) return;
     const since = this.clock.monotonicMs() - QUARREL_MS;

@@ -37,7 +37,8 @@ export const FORWARD_CHAIN: FlannelChain = {
   comment: 'flanneld forward',
 };
 
-const CHAINS: readonly FlannelChain[] = [MASQUERADE_CHAIN, FORWARD_CHAIN];
+/** All chains of ours. */
+export const CHAINS: readonly FlannelChain[] = [MASQUERADE_CHAIN, FORWARD_CHAIN];
 
 /** How the rules in the kernel can differ from what they should be. */
 export type DeviationKind =
@@ -343,7 +344,8 @@ const sameWords = (a: RuleWords, b: RuleWords): boolean =>
 const sameRules = (a: readonly RuleWords[], b: readonly RuleWords[]): boolean =>
   a.length === b.length && a.every((words, index) => sameWords(words, b[index] ?? []));
 
-const restoreLine = (command: '-A' | '-D', chain: string, words: RuleWords): string =>
+/** A rule as a line for `iptables-restore`, and as `iptables -S` shows it. */
+export const restoreLine = (command: '-A' | '-D', chain: string, words: RuleWords): string =>
   `${command} ${chain} ${formatWords(words)}`;
 
 /** Words as text that both `iptables-restore` and {@link parseSave} read back as the same words. */

@@ -2,13 +2,19 @@ import type { Family } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type Logger } from '../log.js';
 import {
+  CHAINS,
   type Deviation,
+  type FlannelChain,
   KEEP_EVERYTHING,
   type RemovalScope,
   type RestorePlan,
+  type RuleWords,
   type SavedTables,
+  chainWords,
+  jumpWords,
   parseSave,
   planRestore,
+  restoreLine,
 } from './iptables-plan.js';
 import type { FamilyRules } from './rules.js';
 import { type CommandRequest, type RunCommand, checkResult, runChecked } from './run.js';
@@ -78,6 +84,7 @@ export class Iptables {
    * @returns what had to be repaired.
    */
   async check(rules: FamilyRules): Promise<readonly Deviation[]> {
+    if (await this.isInPlace(rules)) return [];
     const program = PROGRAMS[rules.family];
     const plan = planRestore(await this.save(program), rules, KEEP_EVERYTHING);
     await this.restore(program, plan);
@@ -119,6 +126,30 @@ export class Iptables {
   /** The rules of one family as `iptables-save` shows them. */
   async saved(family: Family): Promise<SavedTables> {
     return this.save(PROGRAMS[family]);
+  }
+
+  /**
+   * Whether everything of one family is as written. Reads our chains and the two that jump to them, since a list of
+   * everything takes most of a second where others have tens of thousands of rules; what differs in any way, or cannot
+   * be read, is for the comparison of everything.
+   */
+  private async isInPlace(rules: FamilyRules): Promise<boolean> {
+    for (const spec of CHAINS) {
+      const wanted = chainWords(rules, spec);
+      if (wanted.length > 0 && !(await this.isChainInPlace(PROGRAMS[rules.family], spec, wanted))) return false;
+    }
+    return true;
+  }
+
+  private async isChainInPlace(program: string, spec: FlannelChain, wanted: readonly RuleWords[]): Promise<boolean> {
+    const { table, chain, parent } = spec;
+    const own = await this.run(program, ['-t', table, '-S', chain]);
+    const lines = [`-N ${chain}`, ...wanted.map((words) => restoreLine('-A', chain, words)), ''];
+    if (own?.exitCode !== 0 || own.stdout !== lines.join('\n')) return false;
+    const calling = await this.run(program, ['-t', table, '-S', parent]);
+    const jump = `\n${restoreLine('-A', parent, jumpWords(spec))}\n`;
+    // A text with one line between line feeds that is searched for comes apart in two pieces.
+    return calling?.exitCode === 0 && `\n${calling.stdout}`.replaceAll('\n', '\n\n').split(jump).length === 2;
   }
 
   private async restore(program: string, plan: RestorePlan): Promise<void> {

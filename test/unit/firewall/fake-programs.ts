@@ -42,6 +42,7 @@ export class FakePrograms {
     if (refusal !== undefined) return Promise.resolve(failure(1, refusal));
     if (program === 'nft') return Promise.resolve(this.#nft(args, stdin));
     if (program.endsWith('-save')) return Promise.resolve(success(this.save(base)));
+    if (args.includes('-S')) return Promise.resolve(this.#list(base, args[1] ?? '', args[3] ?? ''));
     if (program.endsWith('-restore')) return Promise.resolve(this.#restore(base, stdin));
     return Promise.resolve(success(`${this.version}\n`));
   };
@@ -78,6 +79,13 @@ export class FakePrograms {
     const tables = this.#tables.get(key) ?? new Map<string, Chains>();
     this.#tables.set(key, tables);
     return tables;
+  }
+
+  #list(base: string, table: string, chain: string): CommandResult {
+    const content = this.#of(base).get(table)?.get(chain);
+    if (content === undefined) return failure(1, 'iptables: No chain/target/match by that name.');
+    const head = content.policy === '-' ? `-N ${chain}` : `-P ${chain} ${content.policy}`;
+    return success([head, ...content.rules.map((rule) => `-A ${chain} ${rule}`), ''].join('\n'));
   }
 
   #restore(base: string, script: string): CommandResult {

@@ -46,7 +46,10 @@ describe('Firewall', () => {
 
   const chain = (name: string, base = 'iptables'): readonly string[] =>
     programs.rules(base, name === 'FLANNEL-FWD' || name === 'FORWARD' ? 'filter' : 'nat', name) ?? [];
-  const breakChain = (): void => programs.load('iptables', '*nat\n-F FLANNEL-POSTRTG\nCOMMIT\n');
+  const breakChain = (): void => {
+    programs.load('iptables', '*nat\n-F FLANNEL-POSTRTG\nCOMMIT\n');
+    notify?.(new Set(['nat']));
+  };
 
   it('installs the rules of both families', async () => {
     await firewall.apply({ ...IPTABLES, networks: [V4, V6] });
@@ -84,6 +87,43 @@ describe('Firewall', () => {
     const before = programs.writes().length;
     await clock.advance(20_000);
     assert.equal(programs.writes().length, before);
+  });
+
+  it('looks at rules of iptables-nft only after a change in its tables, and once a minute', async () => {
+    await firewall.apply(IPTABLES);
+    await clock.advance(5000);
+    const lists = (): number => programs.calls.filter((call) => call.startsWith('iptables')).length;
+    let before = lists();
+    await clock.advance(50_000);
+    notify?.(new Set(['kube-proxy']));
+    await clock.advance(5000);
+    assert.equal(lists(), before);
+    await clock.advance(5000);
+    assert(lists() > before, 'not looked unprompted');
+    before = lists();
+    notify?.(undefined);
+    await clock.advance(5000);
+    assert(lists() > before, 'not looked after lost notifications');
+  });
+
+  it('looks at rules of iptables-legacy at every resync, as the kernel reports no change of them', async () => {
+    programs.version = 'iptables v1.8.9 (legacy)';
+    await firewall.apply(IPTABLES);
+    breakChain();
+    await clock.advance(5000);
+    assert.equal(firewall.status().repaired['chain-changed'], 1);
+  });
+
+  it('reads no rules of others while its own are in place', async () => {
+    await firewall.apply(IPTABLES);
+    programs.calls.length = 0;
+    assert.deepEqual(await firewall.check(), []);
+    assert.deepEqual(programs.calls, [
+      'iptables -t nat -S FLANNEL-POSTRTG',
+      'iptables -t nat -S POSTROUTING',
+      'iptables -t filter -S FLANNEL-FWD',
+      'iptables -t filter -S FORWARD',
+    ]);
   });
 
   it('logs a quarrel with another program once a minute', async () => {
@@ -258,7 +298,8 @@ describe('Firewall', () => {
       );
     });
 
-    it('watches only in nftables mode and not after close', async () => {
+    it('watches where the kernel reports changes, and not after close', async () => {
+      programs.version = 'iptables v1.8.9 (legacy)';
       await firewall.apply(IPTABLES);
       assert.equal(notify, undefined);
       await firewall.apply(NFTABLES);
