@@ -10,7 +10,7 @@ import { leaseKey } from '../support/overlay.js';
 import { Relay } from '../support/relay.js';
 import { type Container, MEMBER_PORTS, Rig, type RigOptions } from '../support/rig.js';
 import { longestGapMs, ping, startPing, startStream } from '../support/traffic.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 /** Backends that the faults are tried on: one whose packets the kernel carries, and one with a data plane of ours. */
 export const BACKENDS = ['vxlan', 'udp'] as const;
@@ -48,6 +48,9 @@ export interface TrafficResult {
 const CTL_FILE = fileURLToPath(new URL('../../dist/bin/tsflannelctl.js', import.meta.url));
 
 const PING_INTERVAL_MS = 5;
+
+/** Several daemons start at once, on machines that have other things to do. */
+const START_MS = 60_000;
 
 /** First port of the relays between hosts and etcd; that of host n is n more. */
 const FIRST_RELAY_PORT = 23_000;
@@ -117,7 +120,7 @@ export class FaultBed {
       ...(this.options.args ?? []),
     ];
     const host = this.rig.host(number);
-    await host.startDaemon({ ...options, args, env: { ...this.options.env } });
+    await host.makeDaemon({ ...options, args, env: { ...this.options.env } }).startAndWait([], START_MS);
     this.#containers.set(number, await host.addContainer());
   }
 
@@ -263,7 +266,7 @@ export class FaultBed {
   }
 
   /** Waits until a ping crosses between every two containers. */
-  async waitUntilConnected(numbers: readonly number[] = this.started, timeoutMs = 20_000): Promise<void> {
+  async waitUntilConnected(numbers: readonly number[] = this.started, timeoutMs = 30_000): Promise<void> {
     await Promise.all(
       pairsOf(numbers).map(async ([from, to]) =>
         waitFor(async () => this.canPing(from, to), {
@@ -287,7 +290,10 @@ export class FaultBed {
   async waitUntilFollowing(number: number, timeoutMs = 10_000, writer = this.etcd): Promise<void> {
     const key = this.leaseKey(`10.5.${240 + number}.0-24`);
     const hasPeer = async (): Promise<boolean> => (await this.routeTo(number, `10.5.${240 + number}.9`)) === 'peer';
-    await writer.put(key, this.leaseValue(`198.51.100.${number}`));
+    // A cluster that is just electing a leader refuses.
+    await eventually('etcd to take a lease', async () => writer.put(key, this.leaseValue(`198.51.100.${number}`)), {
+      timeoutMs,
+    });
     await waitFor(hasPeer, { what: `host ${number} to follow a new lease`, timeoutMs });
     await writer.delete(key);
     await waitFor(async () => !(await hasPeer()), { what: `host ${number} to follow a lease that went`, timeoutMs });

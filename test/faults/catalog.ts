@@ -106,7 +106,7 @@ export const FAULTS = {
     stock: '',
   },
   'rights-revoked': {
-    what: 'rights of the etcd user revoked for 10 s and granted again',
+    what: 'rights of the etcd user revoked for 10 s while the own key is gone, and granted again',
     here: 'told, less than 100 requests of each host meanwhile, leases are followed afterwards',
     stock: 'wrong credentials at the start end the process',
   },

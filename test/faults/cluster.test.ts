@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { EtcdServer } from '../support/etcd.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 import { type FaultBed, assertNothingLost } from './bed.js';
 import { type Scenario, scenario } from './scenario.js';
 
@@ -100,11 +100,21 @@ scenario('member-replaced', { backends: ['udp'] }, async ({ bed: make, recovered
     const { id } = await memberStatus(lost);
     await lost.kill();
     lost.wipe();
-    await first.ctl(['member', 'remove', id]);
-    const { name = '', peerUrl = '' } = lost.options.member ?? {};
-    await first.ctl(['member', 'add', name, `--peer-urls=${peerUrl}`]);
-    const member = lost.options.member;
+    const { member } = lost.options;
     if (member === undefined) throw new Error('no member of a cluster');
+    // etcd refuses until it has noticed that two of three are left, and well.
+    for (const change of [
+      ['member', 'remove', id],
+      ['member', 'add', member.name, `--peer-urls=${member.peerUrl}`],
+    ]) {
+      await eventually(
+        change.join(' '),
+        async () => {
+          await first.ctl(change);
+        },
+        { timeoutMs: 20_000 },
+      );
+    }
     const again = new EtcdServer({ ...lost.options, member: { ...member, state: 'existing' } });
     await again.start();
     return again;

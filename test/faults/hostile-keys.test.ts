@@ -10,10 +10,16 @@ type Entry = readonly [name: string, value: string];
 
 /** What a host does with the leases: its routes, neighbours and forwarding entries, and the peers it sends to. */
 async function effectOf(bed: FaultBed, number: number): Promise<unknown> {
-  const { routes, neighbours, fdb, addresses } = await netState(bed.rig.host(number).netns);
+  const { routes, neighbours, fdb } = await netState(bed.rig.host(number).netns);
   const { peers } = await bed.daemon(number).status();
   const used = peers.filter(({ skipped }) => skipped === null).map(({ subnet, publicIp }) => `${subnet} ${publicIp}`);
-  return { routes, neighbours, fdb: fdb.filter((entry) => entry.includes(' dst ')), addresses, peers: used };
+  const isLink = (route: string): boolean => route.startsWith('fe80:') || route.startsWith('multicast');
+  return {
+    routes: routes.filter((route) => !isLink(route)),
+    neighbours,
+    fdb: fdb.filter((entry) => entry.includes(' dst ')),
+    peers: used,
+  };
 }
 
 async function put(bed: FaultBed, entries: readonly Entry[]): Promise<void> {

@@ -58,7 +58,8 @@ function main(): number {
 
 function report(resultsFile: string, isComplete: boolean): void {
   const lines = existsSync(resultsFile) ? readFileSync(resultsFile, 'utf8').trim().split('\n') : [];
-  const table = faultTable(lines.map((line) => JSON.parse(line) as Row));
+  const rows = lines.map((line) => JSON.parse(line) as Row);
+  const table = faultTable(rows, isComplete ? undefined : new Set(rows.map(({ id }) => id)));
   process.stdout.write(`\n${table}`);
   if (isComplete) writeFileSync(PAGE, withTable(readFileSync(PAGE, 'utf8'), table));
 }

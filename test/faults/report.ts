@@ -13,9 +13,14 @@ export interface Row {
   failure?: string;
 }
 
-/** Markdown of the results: a line for each fault of the catalogue, in its order, figures only where there are any. */
-export function faultTable(rows: readonly Row[]): string {
-  const lines = Object.entries(FAULTS).map(([id, fault]) => {
+/**
+ * Markdown of the results: a line for each fault of the catalogue, in its order, figures only where there are any.
+ *
+ * @param only - the faults to show; default all.
+ */
+export function faultTable(rows: readonly Row[], only?: ReadonlySet<FaultId>): string {
+  const shown = Object.entries(FAULTS).filter(([id]) => only?.has(id as FaultId) !== false);
+  const lines = shown.map(([id, fault]) => {
     const own = rows.filter((row) => row.id === id);
     return [
       fault.what,

@@ -20,6 +20,14 @@ describe('faultTable', () => {
     assert.equal(lines[3]?.split('|')[3]?.trim(), '');
   });
 
+  it('shows only the faults that were asked for', () => {
+    const lines = faultTable([], new Set(['leader-killed']))
+      .trim()
+      .split('\n');
+    assert.equal(lines.length, 3);
+    assert.match(lines[2] ?? '', /--only leader-killed/);
+  });
+
   it('replaces the table of a page and nothing else', () => {
     const page = 'before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n';
     const replaced = withTable(page, 'new\n');
