@@ -388,13 +388,8 @@ export class SimEtcdCluster {
       clock: this.clock,
       progressIntervalMs: this.#options.progressIntervalMs,
       applied: () => member.revision,
-      header: (revision) => this.#fullHeader(member, revision === 0 ? member.revision : revision),
-      mayRead: (span) => {
-        const { access } = this.#state;
-        if (access === undefined) return true;
-        const user = this.#tokens.get(call.metadata.get('token') ?? '');
-        return user !== undefined && access.may(user, 'read', span);
-      },
+      header: (revision) => this.#fullHeader(member, revision),
+      assertMayRead: (span) => this.#state.access?.assertMay(this.#userOf(call), 'read', span),
       send,
     });
     member.watches.add(stream);

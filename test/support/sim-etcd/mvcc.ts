@@ -17,7 +17,6 @@ export interface Change {
   readonly revision: number;
   /** Undefined for a deletion. */
   readonly entry: Entry | undefined;
-  readonly previous: Entry | undefined;
 }
 
 /** Keys in [`from`, `to`). */
@@ -159,15 +158,13 @@ export class Transaction {
       leaseId,
     };
     this.#hasChanges = true;
-    this.record({ key, revision, entry, previous });
+    this.record({ key, revision, entry });
   }
 
   /** @returns what was deleted. */
   delete(span: Span): readonly Entry[] {
     const deleted = this.mvcc.list(span);
-    for (const previous of deleted) {
-      this.record({ key: previous.key, revision: this.nextRevision, entry: undefined, previous });
-    }
+    for (const { key } of deleted) this.record({ key, revision: this.nextRevision, entry: undefined });
     this.#hasChanges ||= deleted.length > 0;
     return deleted;
   }

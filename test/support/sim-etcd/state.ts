@@ -70,7 +70,8 @@ export class EtcdState {
     assertPut(request);
     if (this.isFull) throw ETCD_ERRORS.noSpace();
     this.#assertMayPut(request, user);
-    this.#checkPut(request);
+    this.#checkLease(request);
+    this.#checkKept(request);
     return this.mvcc.write((transaction) => this.#put(transaction, request));
   }
 
@@ -91,7 +92,11 @@ export class EtcdState {
     // Which branches are taken is settled before anything is written.
     const path: boolean[] = [];
     this.#choose(request, path);
-    this.#check(request, [...path], ({ request_put: put }) => put && this.#checkPut(put));
+    this.#check(request, [...path], ({ request_put: put }) => {
+      if (put === undefined) return;
+      this.#checkKept(put);
+      this.#checkLease(put);
+    });
     this.#check(request, [...path], ({ request_range: range }) => {
       if (range !== undefined) this.mvcc.assertReadable(Number(range.revision));
     });
@@ -177,7 +182,8 @@ export class EtcdState {
         return { response_delete_range: this.#delete(transaction, operation.request_delete_range) };
       }
       if (operation.request_txn !== undefined) {
-        return { response_txn: this.#txn(transaction, operation.request_txn, path) };
+        // etcd leaves the header of an inner transaction empty.
+        return { response_txn: { ...this.#txn(transaction, operation.request_txn, path), header: { revision: 0 } } };
       }
       return {};
     });
@@ -205,11 +211,13 @@ export class EtcdState {
     return compare.target !== 'Value' && isOutcome(compare, order(compare, undefined));
   }
 
-  #checkPut(request: PutRequest): void {
-    if (request.ignore_value || request.ignore_lease) {
-      if (this.mvcc.get(request.key.toString('latin1')) === undefined) throw ETCD_ERRORS.keyNotFound();
-    }
-    if (request.lease !== '0' && !this.lessor.has(request.lease)) throw ETCD_ERRORS.leaseNotFound();
+  #checkKept(request: PutRequest): void {
+    const isKept = request.ignore_value || request.ignore_lease;
+    if (isKept && this.mvcc.get(request.key.toString('latin1')) === undefined) throw ETCD_ERRORS.keyNotFound();
+  }
+
+  #checkLease({ lease }: PutRequest): void {
+    if (lease !== '0' && !this.lessor.has(lease)) throw ETCD_ERRORS.leaseNotFound();
   }
 
   #assertMayPut(request: PutRequest, user: string | undefined): void {
@@ -266,11 +274,11 @@ export function toMessage(entry: Entry, isKeyOnly = false): KeyValueMessage {
 }
 
 /** A change as watches report it. */
-export function toEvent({ key, revision, entry, previous }: Change, hasPrevious: boolean): EventMessage {
+export function toEvent({ key, revision, entry }: Change, previous: Entry | undefined): EventMessage {
   return {
     type: entry === undefined ? 'Delete' : 'Put',
     kv: entry === undefined ? { key: Buffer.from(key, 'latin1'), mod_revision: revision } : toMessage(entry),
-    ...(hasPrevious && previous !== undefined && { prev_kv: toMessage(previous) }),
+    ...(previous !== undefined && { prev_kv: toMessage(previous) }),
   };
 }
 
@@ -316,7 +324,12 @@ function collectWrites(operations: readonly RequestOp[]): {
   readonly deletes: readonly Span[];
 } {
   const puts = new Set<string>();
-  const deletes: Span[] = operations.flatMap(({ request_delete_range: request }) => (request ? [spanOf(request)] : []));
+  const deletes: Span[] = operations.flatMap(({ request_delete_range: request }) => {
+    if (request === undefined) return [];
+    // An end of a zero byte is taken literally here, so that a deletion without end is in nobody's way.
+    const isEndless = request.range_end.length === 1 && request.range_end[0] === 0;
+    return isEndless ? [] : [spanOf(request)];
+  });
   const add = (key: string, isSafe = false): void => {
     if ((puts.has(key) && !isSafe) || deletes.some((span) => isWithin(key, span))) throw ETCD_ERRORS.duplicateKey();
     puts.add(key);

@@ -1,6 +1,7 @@
 import type { Clock } from '../../../src/clock.js';
 import type { EventMessage, Header, WatchCreateRequest, WatchRequest } from './messages.js';
 import { type Change, type Mvcc, type Span, isWithin, spanOf } from './mvcc.js';
+import { RpcError } from './protocol.js';
 import { toEvent } from './state.js';
 
 /** The member's side of a stream of calls. */
@@ -18,7 +19,8 @@ export interface WatchContext {
   /** The revision that the member has reached. */
   readonly applied: () => number;
   readonly header: (revision: number) => Header;
-  readonly mayRead: (span: Span) => boolean;
+  /** Throws an {@link RpcError}. */
+  readonly assertMayRead: (span: Span) => void;
   readonly send: (response: object) => void;
 }
 
@@ -67,9 +69,11 @@ export class WatchStream implements ServerStream {
     const { context } = this;
     // An empty key with an end is the first one there can be, and an end before the key none at all.
     const span = spanOf({ ...request, key: request.key.length === 0 ? Buffer.from([0]) : request.key });
-    if (!context.mayRead(span)) {
-      const reason = 'rpc error: code = PermissionDenied desc = etcdserver: permission denied';
-      this.#respond({ watch_id: Number(request.watch_id), created: true, canceled: true, cancel_reason: reason });
+    try {
+      context.assertMayRead(span);
+    } catch (error) {
+      if (!(error instanceof RpcError)) throw error;
+      this.#respond({ watch_id: -1, created: true, canceled: true, cancel_reason: toGoText(error) });
       return;
     }
     while (this.#watchers.has(this.#nextId)) this.#nextId++;
@@ -109,6 +113,7 @@ export class WatchStream implements ServerStream {
   }
 
   #select(watcher: Watcher, changes: readonly Change[]): EventMessage[] {
+    const { mvcc } = this.context;
     const { span, request, minRevision } = watcher;
     return changes
       .filter(
@@ -117,7 +122,11 @@ export class WatchStream implements ServerStream {
           isWithin(key, span) &&
           !request.filters.includes(entry === undefined ? 'Nodelete' : 'Noput'),
       )
-      .map((change) => toEvent(change, request.prev_kv));
+      .map((change) => {
+        const before = change.revision - 1;
+        const isKnown = request.prev_kv && before >= mvcc.compactRevision;
+        return toEvent(change, isKnown ? mvcc.get(change.key, before) : undefined);
+      });
   }
 
   #report(watcher: Watcher, events: readonly EventMessage[], revision: number): void {
@@ -146,4 +155,15 @@ export class WatchStream implements ServerStream {
       if (this.#watchers.size > 0) this.#armProgress();
     });
   }
+}
+
+const CODE_NAMES: Readonly<Record<number, string>> = {
+  3: 'InvalidArgument',
+  7: 'PermissionDenied',
+  16: 'Unauthenticated',
+};
+
+/** A status as Go prints it. */
+function toGoText({ code, details }: RpcError): string {
+  return `rpc error: code = ${CODE_NAMES[code] ?? 'Unknown'} desc = ${details}`;
 }
