@@ -35,7 +35,7 @@ bool Sender::flush() {
   while (first_pending_ < batch_.size() && !context_.has_failed) {
     SendEntry& entry = batch_.entry(first_pending_);
     const Outcome outcome = entry.is_singly ? send_singly(entry) : send_whole();
-    if (outcome == Outcome::kBlocked) return false;
+    if (outcome == Outcome::kBlocked && !context_.has_failed) return false;
   }
   while (first_pending_ < batch_.size()) drop_rest(batch_.entry(first_pending_), DropReason::kSendError);
   batch_.clear();

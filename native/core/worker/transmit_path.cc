@@ -148,6 +148,9 @@ bool TransmitPath::queue_segments() {
     headers_used_ += room.packets * header_length;
     next_segment_ += room.packets;
   }
+  // Left over only when the tunnel has failed.
+  context_.counters.drop(DropReason::kSendError, segment_count_ - next_segment_);
+  next_segment_ = segment_count_;
   return true;
 }
 

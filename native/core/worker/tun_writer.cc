@@ -10,7 +10,7 @@ namespace {
 
 // A TUN has an unlimited send buffer unless somebody set TUNSETSNDBUF, so this is all but unused; while it waits, the
 // other direction of the worker waits too.
-constexpr int kBlockedTries = 2;
+constexpr int kBlockedWaits = 2;
 constexpr int64_t kBlockedWaitNs = 1'000'000;
 
 DropReason reason_for(int code) {
@@ -70,13 +70,14 @@ void TunWriter::answer(IcmpError error, const Ipv4View& offender, uint16_t next_
 
 int TunWriter::write_parts(std::span<const iovec> parts) {
   if (!context_.has_vnet_header) parts = parts.subspan(1);
-  for (int tries = 0;; tries++) {
+  for (int waits = 0;;) {
     context_.counters.tun_writes.add(1);
     const ssize_t written = context_.kernel.writev(context_.tun(), parts.data(), static_cast<int>(parts.size()));
     if (written >= 0) return 0;
     const auto code = static_cast<int>(-written);
     if (code == EINTR) continue;
-    if ((code == EAGAIN || code == ENOBUFS) && tries < kBlockedTries) {
+    if ((code == EAGAIN || code == ENOBUFS) && waits < kBlockedWaits) {
+      waits++;
       pollfd writable{context_.tun(), POLLOUT, 0};
       (void)context_.kernel.poll(&writable, 1, kBlockedWaitNs);
       continue;

@@ -173,6 +173,20 @@ TEST("a full device is waited for a little, then packets are dropped") {
   CHECK_EQ(refusals, 1000 - 3);
 }
 
+TEST("interrupted writes do not use up the patience with a full device") {
+  PathRig rig;
+  std::deque<int> answers = {EINTR, EINTR, EINTR, EAGAIN, EAGAIN, 0};
+  rig.kernel.on_write = [&answers](const Bytes&) {
+    const int code = answers.front();
+    answers.pop_front();
+    return code;
+  };
+  rig.kernel.inbound = {{outer_of(1), make_udp(from_peer(1), {}, pattern(10)), 0}};
+  rig.receive.run();
+  CHECK_EQ(rig.kernel.written.size(), 1);
+  CHECK_EQ(rig.all_drops(), 0);
+}
+
 TEST("a dead TUN or socket ends the tunnel with one event") {
   PathRig rig;
   rig.kernel.on_write = [](const Bytes&) { return EBADFD; };

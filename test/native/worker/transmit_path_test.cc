@@ -136,6 +136,35 @@ TEST("thousands of tiny segments, more headers than the batch has room for, come
   CHECK_EQ(rig.kernel.largest_send, 64);  // UDP_MAX_SEGMENTS before 6.9
 }
 
+TEST("a tunnel that dies in the middle of a super-packet has counted every packet of it") {
+  PathRig rig;
+  const Super super = super_tcp(to_peer(0), {}, 1000 * 50, 50);
+  rig.kernel.tun_frames = {super.frame};
+  rig.kernel.on_send = [](const mmsghdr&, size_t) { return EBADF; };
+  rig.transmit.run();
+  CHECK(rig.context.has_failed);
+  CHECK_EQ(rig.drops(DropReason::kSendError), 1000);
+}
+
+TEST("a tunnel whose TUN dies while the socket is full has counted every packet that waited") {
+  PathRig rig;
+  const Super narrow = super_tcp(to_peer(0), {}, 2 * 1400, 1400);
+  rig.kernel.tun_frames = {narrow.frame};
+  // The first packet is too big, the answer to it finds the TUN dead, and the second packet finds the socket full.
+  std::deque<int> answers = {EMSGSIZE, EMSGSIZE, EAGAIN};
+  rig.kernel.on_send = [&answers](const mmsghdr&, size_t) {
+    const int code = answers.empty() ? 0 : answers.front();
+    if (!answers.empty()) answers.pop_front();
+    return code;
+  };
+  rig.kernel.on_write = [](const Bytes&) { return EBADFD; };
+  rig.transmit.run();
+  CHECK(rig.context.has_failed);
+  CHECK_EQ(rig.drops(DropReason::kOversize), 1);
+  CHECK_EQ(rig.drops(DropReason::kSendError), 1);
+  CHECK(!rig.sender.is_blocked());
+}
+
 TEST("EIO switches segmenting off for good, and the packets it hit go out once, one by one") {
   // EIO comes from a device without checksums, EOPNOTSUPP from a kernel that knows the option but not for this socket.
   for (const int refusal : {EIO, EOPNOTSUPP}) {
