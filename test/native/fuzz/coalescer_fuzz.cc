@@ -1,34 +1,14 @@
 // Input: a program that builds a batch. Each instruction takes the next packet of one of four flows, changes it as the
 // input says, and leaves its checksums right or not. All invariants of support/coalescer_model.h must hold.
-#include <cstdio>
-#include <cstdlib>
+#include <algorithm>
 
 #include "../support/coalescer_model.h"
+#include "../support/fuzz_input.h"
 
 using namespace tsflannel;
 using namespace tsflannel::testing;
 
 namespace {
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  [[nodiscard]] bool empty() const { return size_ == 0; }
-  uint8_t byte() {
-    if (size_ == 0) return 0;
-    size_--;
-    return *data_++;
-  }
-  Bytes bytes(size_t count) {
-    Bytes all;
-    while (count-- > 0 && size_ > 0) all.push_back(byte());
-    return all;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-};
 
 struct Stream {
   Ip ip;
@@ -39,7 +19,7 @@ struct Stream {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  Input input(data, size);
+  FuzzInput input(data, size);
   const uint8_t switches = input.byte();
   CoalescerOptions options = {.merge_tcp = (switches & 1) == 0,
                               .merge_udp = (switches & 2) == 0,
@@ -85,9 +65,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Coalescer coalescer(256, options);
   std::string error;
   coalesce(coalescer, batch, error);
-  if (!error.empty()) {
-    std::fprintf(stderr, "%s\n", error.c_str());
-    std::abort();
-  }
+  require(error.empty(), error);
   return 0;
 }

@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <tuple>
 
 namespace tsflannel::testing {
-namespace {
 
-// Under DF the IP ID carries no meaning, and a merged packet does not keep it.
 Bytes without_meaningless_id(Bytes packet) {
   if (packet.size() >= 20 && (packet[6] & 0x40) != 0) {
     put16(packet, 4, 0);
@@ -17,9 +14,6 @@ Bytes without_meaningless_id(Bytes packet) {
   return packet;
 }
 
-using FlowKey = std::tuple<uint32_t, uint32_t, uint8_t, uint32_t>;
-
-// Addresses, protocol and, where there are any, ports.
 FlowKey flow_of(const Bytes& packet) {
   if (packet.size() < 20 || packet[0] >> 4 != 4) return {0, 0, 0, 0};
   const size_t ip_length = static_cast<size_t>(packet[0] & 15) * 4;
@@ -31,7 +25,22 @@ FlowKey flow_of(const Bytes& packet) {
   return {get32(packet, 12), get32(packet, 16), packet[9], ports};
 }
 
-}  // namespace
+std::string fault_of_merged(const VnetHeader& vnet, const Bytes& packet) {
+  const bool is_tcp = packet.at(9) == 6;
+  if (vnet.flags != 1 || vnet.gso_type != (is_tcp ? 1 : 5) || vnet.csum_start != 20 ||
+      vnet.csum_offset != (is_tcp ? 16 : 6)) {
+    return "wrong vnet header";
+  }
+  if (vnet.header_length != (is_tcp ? 20 + (packet.at(32) >> 4) * 4 : 28)) return "wrong hdr_len";
+  if (!ip_checksum_right(packet)) return "wrong IP checksum of a merged packet";
+  // The field must hold what the rest lacks: the pseudo header's sum.
+  Bytes completed = packet;
+  const uint16_t partial = get16(packet, 20U + vnet.csum_offset);
+  put16(completed, 20U + vnet.csum_offset, 0);
+  const uint16_t body = slow_sum(std::span(completed).subspan(20));
+  if (slow_sum({}, uint32_t{partial} + body) != slow_l4_sum(completed)) return "wrong partial checksum";
+  return {};
+}
 
 std::vector<Written> coalesce(Coalescer& coalescer, const std::vector<Bytes>& batch, std::string& error) {
   error.clear();
@@ -102,20 +111,7 @@ std::vector<Written> coalesce(Coalescer& coalescer, const std::vector<Bytes>& ba
       written.push_back(std::move(out));
       continue;
     }
-    const bool tcp = patched.at(9) == 6;
-    if (out.vnet.flags != 1 || out.vnet.gso_type != (tcp ? 1 : 5) || out.vnet.csum_start != 20 ||
-        out.vnet.csum_offset != (tcp ? 16 : 6)) {
-      fail("wrong vnet header");
-    }
-    if (out.vnet.header_length != (tcp ? 20 + (patched.at(32) >> 4) * 4 : 28)) fail("wrong hdr_len");
-    if (!ip_checksum_right(patched)) fail("wrong IP checksum of a merged packet");
-    // The field must hold what the rest lacks: the pseudo header's sum.
-    Bytes completed = patched;
-    const uint16_t partial = get16(patched, 20U + out.vnet.csum_offset);
-    put16(completed, 20U + out.vnet.csum_offset, 0);
-    const uint16_t body = slow_sum(std::span(completed).subspan(20));
-    const uint16_t whole = slow_l4_sum(completed);
-    if (slow_sum({}, uint32_t{partial} + body) != whole) fail("wrong partial checksum");
+    if (const std::string fault = fault_of_merged(out.vnet, patched); !fault.empty()) fail(fault);
 
     const auto segments = slow_segment(out.vnet, patched);
     if (!segments || segments->size() != inputs.size()) {

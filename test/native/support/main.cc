@@ -1,5 +1,4 @@
 // Runs the registered tests, or those whose name contains the first argument.
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -36,14 +35,6 @@ void report_failure(const char* file, int line, const std::string& what) {
 
 bool passing() {
   return failures == 0;
-}
-
-uint64_t seed() {
-  static const uint64_t value = [] {
-    const char* text = std::getenv("TSFLANNEL_SEED");
-    return text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
-  }();
-  return value;
 }
 
 }  // namespace tsflannel::testing

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../../../native/core/base/kernel.h"
@@ -42,6 +43,8 @@ struct Inbound {
   uint32_t outer = 0;
   Bytes data;
   int segment_length = 0;
+  int flags = 0;               ///< msg_flags, such as MSG_TRUNC
+  int control_type = UDP_GRO;  ///< of the control message, when there is one
 };
 
 /// Not for several threads.
@@ -61,7 +64,10 @@ class FakeKernel final : public Kernel {
   std::map<std::string, size_t> calls;
   size_t largest_send = 0;  ///< most datagrams of one message
 
-  // How it fails: an errno, or 0 to go on. on_send sees each message, on_write the gathered bytes.
+  // How it fails: an errno, or 0 to go on. on_send sees each message, on_write the gathered bytes. on_receive gives the
+  // most messages to hand out, or -errno.
+  std::function<int(int fd)> on_read;
+  std::function<int(unsigned count)> on_receive;
   std::function<int(const mmsghdr& message, size_t datagrams)> on_send;
   std::function<int(const Bytes& frame)> on_write;
   std::deque<int> read_errors;  ///< before the frames
@@ -78,6 +84,7 @@ class FakeKernel final : public Kernel {
       read_errors.pop_front();
       return -code;
     }
+    if (const int code = on_read ? on_read(fd) : 0; code != 0) return -code;
     std::deque<Bytes>& frames = fd == kTunFd ? tun_frames : tcp_lane_frames;
     if (frames.empty()) return -EAGAIN;
     const Bytes frame = std::move(frames.front());
@@ -99,8 +106,10 @@ class FakeKernel final : public Kernel {
   int recvmmsg(int fd, mmsghdr* messages, unsigned count) override {
     CHECK_EQ(fd, kSocketFd);
     calls["recvmmsg"]++;
+    const int most = on_receive ? on_receive(count) : static_cast<int>(count);
+    if (most < 0) return most;
     unsigned received = 0;
-    while (received < count && !inbound.empty()) {
+    while (std::cmp_less(received, most) && !inbound.empty()) {
       fill(messages[received++], inbound.front());
       inbound.pop_front();
     }
@@ -151,32 +160,6 @@ class FakeKernel final : public Kernel {
   /// Bytes of a message that the kernel would send as one datagram, before it is split.
   static Bytes payload(const mmsghdr& message) { return gather({message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen}); }
 
- private:
-  int result_of(const std::string& call, int success) {
-    calls[call]++;
-    const auto found = failing.find(call);
-    return found == failing.end() ? success : -found->second;
-  }
-
-  static std::string option_name(int level, int name) {
-    if (level == IPPROTO_UDP) return name == UDP_SEGMENT ? "UDP_SEGMENT" : "UDP_GRO";
-    if (level == IPPROTO_IP) return name == IP_MTU ? "IP_MTU" : "IP_MTU_DISCOVER";
-    switch (name) {
-      case SO_RCVBUFFORCE:
-        return "SO_RCVBUFFORCE";
-      case SO_SNDBUFFORCE:
-        return "SO_SNDBUFFORCE";
-      case SO_RCVBUF:
-        return "SO_RCVBUF";
-      case SO_SNDBUF:
-        return "SO_SNDBUF";
-      case SO_REUSEPORT:
-        return "SO_REUSEPORT";
-      default:
-        return "option " + std::to_string(name);
-    }
-  }
-
   /// Cuts a message as udp_sendmsg() does, and checks what it would refuse.
   std::vector<Datagram> split(const mmsghdr& message) {
     const auto* to = static_cast<const sockaddr_in*>(message.msg_hdr.msg_name);
@@ -204,6 +187,32 @@ class FakeKernel final : public Kernel {
     return datagrams;
   }
 
+ private:
+  int result_of(const std::string& call, int success) {
+    calls[call]++;
+    const auto found = failing.find(call);
+    return found == failing.end() ? success : -found->second;
+  }
+
+  static std::string option_name(int level, int name) {
+    if (level == IPPROTO_UDP) return name == UDP_SEGMENT ? "UDP_SEGMENT" : "UDP_GRO";
+    if (level == IPPROTO_IP) return name == IP_MTU ? "IP_MTU" : "IP_MTU_DISCOVER";
+    switch (name) {
+      case SO_RCVBUFFORCE:
+        return "SO_RCVBUFFORCE";
+      case SO_SNDBUFFORCE:
+        return "SO_SNDBUFFORCE";
+      case SO_RCVBUF:
+        return "SO_RCVBUF";
+      case SO_SNDBUF:
+        return "SO_SNDBUF";
+      case SO_REUSEPORT:
+        return "SO_REUSEPORT";
+      default:
+        return "option " + std::to_string(name);
+    }
+  }
+
   static void fill(mmsghdr& message, const Inbound& from) {
     msghdr& header = message.msg_hdr;
     CHECK(from.data.size() <= header.msg_iov[0].iov_len);
@@ -213,14 +222,14 @@ class FakeKernel final : public Kernel {
     *source = sockaddr_in{};
     source->sin_family = AF_INET;
     source->sin_addr.s_addr = htonl(from.outer);
-    header.msg_flags = 0;
+    header.msg_flags = from.flags;
     if (from.segment_length == 0) {
       header.msg_controllen = 0;
       return;
     }
     auto* control = static_cast<cmsghdr*>(header.msg_control);
     control->cmsg_level = IPPROTO_UDP;
-    control->cmsg_type = UDP_GRO;
+    control->cmsg_type = from.control_type;
     control->cmsg_len = CMSG_LEN(sizeof(int));
     std::memcpy(CMSG_DATA(control), &from.segment_length, sizeof(int));
     header.msg_controllen = CMSG_SPACE(sizeof(int));
