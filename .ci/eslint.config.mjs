@@ -1,5 +1,5 @@
 // Lint rules, including the direction of imports of the design:
-// ip, errors, log ← sys ← netlink, etcd, lease, config ← reconcile, dataplane, underlay, firewall
+// ip, errors, log, clock, printable, deadline ← sys ← netlink, etcd, lease, config ← reconcile, dataplane, underlay, firewall
 //   ← backend ← docker, observe, systemd ← daemon ← bin
 import path from 'node:path';
 import importX from 'eslint-plugin-import-x';
@@ -9,7 +9,7 @@ const root = path.resolve(import.meta.dirname, '..');
 
 /** Each row may import its own row and the rows above it. */
 const layers = [
-  ['ip', 'errors.ts', 'log.ts', 'clock.ts'],
+  ['ip', 'errors.ts', 'log.ts', 'clock.ts', 'printable.ts', 'deadline.ts'],
   ['sys'],
   ['netlink', 'lease', 'config', 'etcd'],
   ['reconcile', 'dataplane', 'underlay', 'firewall'],

@@ -1,6 +1,7 @@
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { OverlayError, describeError } from './errors.js';
+import { cut, escapeControls } from './printable.js';
 
 /**
  * The keys a log line may carry besides its message. A line is `message + fixed keys`, so that one query finds
@@ -69,12 +70,12 @@ export function createLogger(options: {
   readonly destination?: NodeJS.WritableStream;
 }): Logger {
   const sink = options.destination ?? pino.destination({ dest: 2, sync: true });
-  const stream = options.format === 'json' ? sink : textStream(sink);
+  const stream = lineStream(sink, options.format === 'json' ? printableJson : formatTextLine);
   const base = pino({ level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
   const write =
     (level: LogLevel) =>
     (message: string, fields?: LogFields): void => {
-      base[level](fields === undefined ? {} : flatten(fields), message);
+      base[level](fields === undefined ? {} : bounded(flatten(fields)), cut(message));
     };
   return { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
 }
@@ -102,11 +103,28 @@ const PINO_KEYS: readonly string[] = ['level', 'time', 'msg'];
 
 const LEVEL_NAMES: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' };
 
-function textStream(sink: { write(text: string): unknown }): Writable {
+/** Whatever a value came from, it takes a bounded place in the log. */
+function bounded(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, boundedValue(value)]));
+}
+
+function boundedValue(value: unknown): unknown {
+  if (value === undefined || typeof value === 'number' || typeof value === 'boolean') return value;
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  const short = cut(text);
+  return short === text ? value : short;
+}
+
+/** pino leaves DEL, C1 and bidirectional controls as they are, which JSON allows and a terminal obeys. */
+function printableJson(line: string): string {
+  return `${escapeControls(line.trimEnd())}\n`;
+}
+
+function lineStream(sink: { write(text: string): unknown }, format: (line: string) => string): Writable {
   return new Writable({
     decodeStrings: false,
     write(line: string | Buffer, _encoding, done) {
-      sink.write(formatTextLine(String(line)));
+      sink.write(format(String(line)));
       done();
     },
   });
@@ -123,7 +141,7 @@ export function formatTextLine(json: string): string {
   const pad = (value: number, width = 2): string => String(value).padStart(width, '0');
   const clock = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
   const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${quoteIfNeeded(value)}`);
-  return `${clock} ${LEVEL_NAMES[Number(level)] ?? String(level)} ${String(msg)}${pairs.join('')}\n`;
+  return `${escapeControls(`${clock} ${LEVEL_NAMES[Number(level)] ?? String(level)} ${String(msg)}${pairs.join('')}`)}\n`;
 }
 
 function quoteIfNeeded(value: unknown): string {

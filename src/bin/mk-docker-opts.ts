@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 import path from 'node:path';
 import { runDockerOpts } from '../docker/run-docker-opts.js';
+import { escapeBlock } from '../printable.js';
 
 process.exitCode = runDockerOpts(process.argv.slice(2), {
   program: path.basename(process.argv[1] ?? 'mk-docker-opts', '.js'),
   environment: process.env,
-  stderr: (text) => process.stderr.write(text),
+  stderr: (text) => process.stderr.write(escapeBlock(text)),
 });

@@ -7,6 +7,9 @@ import { runCtl } from '../ctl/main.js';
 import { EtcdStore } from '../etcd/store.js';
 import { silentLogger } from '../log.js';
 
+/** Clears the screen and goes to its upper left corner (ECMA-48: CUP, ED 2). */
+const CLEAR_SCREEN = '\u001b[H\u001b[2J';
+
 const interruption = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
   process.once(name, () => interruption.abort(new Error(`ended by ${name}`)));
@@ -23,7 +26,7 @@ process.exitCode = await runCtl(COMMANDS, process.argv.slice(2), {
   environment: process.env,
   clock: systemClock,
   signal: interruption.signal,
-  isTerminal: process.stdout.isTTY,
+  clearScreen: process.stdout.isTTY ? () => process.stdout.write(CLEAR_SCREEN) : undefined,
   readInput: () => text(process.stdin),
   confirm: async (question) => {
     if (!process.stdin.isTTY) return undefined;

@@ -8,6 +8,7 @@ import { requirePrivileges } from '../daemon/privileges.js';
 import { systemParts } from '../daemon/system-parts.js';
 import { describeError } from '../errors.js';
 import { createLogger } from '../log.js';
+import { oneLine } from '../printable.js';
 
 const USAGE_ERROR = 2;
 
@@ -66,7 +67,7 @@ function readCommandLine(): Extract<ReturnType<typeof parseCommandLine>, { kind:
         return commandLine;
     }
   } catch (error) {
-    process.stderr.write(`tsflanneld: ${describeError(error)}\n`);
+    process.stderr.write(`${oneLine(`tsflanneld: ${describeError(error)}`)}\n`);
     return USAGE_ERROR;
   }
 }

@@ -1,4 +1,6 @@
 import { type Family, IpAddress } from '../ip/address.js';
+import { OverlayError } from '../errors.js';
+import { maskCredentials } from '../printable.js';
 import { parseGoBool, parseGoInt } from './go-flags.js';
 
 /** Headings of the help text, in its order. */
@@ -40,6 +42,8 @@ export interface Flag<T extends FlagValue> {
   readonly initial: T;
   /** Never shown. */
   readonly isSecret: boolean;
+  /** A value as it may be shown, valid or not. */
+  show(text: string): string;
   /**
    * @param previous - the value so far: a repeatable flag adds to it.
    * @throws {@link UnfitValue}
@@ -59,7 +63,7 @@ function valueFlag<T extends FlagValue>(
   initial: T,
   read: (text: string, previous: T) => T,
 ): Flag<T> {
-  return { placeholder, ...words, initial, isSecret: false, read };
+  return { placeholder, ...words, initial, isSecret: false, show: (text) => text, read };
 }
 
 /** `true` or `false`. */
@@ -69,7 +73,7 @@ export function switchFlag(initial: boolean, words: Words): Flag<boolean> {
     if (value === undefined) throw new UnfitValue('it is neither true nor false', 'use true or false');
     return value;
   };
-  return { ...words, placeholder: undefined, initial, isSecret: false, read };
+  return { ...words, placeholder: undefined, initial, isSecret: false, show: (text) => text, read };
 }
 
 /** An integer within limits. */
@@ -102,7 +106,7 @@ export function optionalTextFlag(words: Words): Flag<string | undefined> {
 
 /** Like {@link optionalTextFlag}, for what must never be shown. */
 export function secretFlag(words: Words): Flag<string | undefined> {
-  return { ...optionalTextFlag(words), isSecret: true };
+  return { ...optionalTextFlag(words), isSecret: true, show: (text) => (text === '' ? '' : '***') };
 }
 
 /** One of a few words. */
@@ -150,4 +154,33 @@ export function listFlag<Item extends string>(
     if (values.length > 0 || initial.length === 0) return values;
     throw new UnfitValue('it is empty', `leave it out for ${initial.join(',')}`);
   });
+}
+
+/** A flag whose values are addresses, which somebody may have written with a user and a password. */
+export function masked<T extends FlagValue>(flag: Flag<T>): Flag<T> {
+  return { ...flag, show: maskCredentials };
+}
+
+/**
+ * Takes over what somebody wrote for a flag.
+ *
+ * @param source - the flag or variable, as it is named in an error.
+ * @throws {@link OverlayError} `ERR_FLAG`
+ */
+export function setFlagValue(
+  values: Map<string, FlagValue>,
+  {
+    name,
+    flag,
+    text,
+    source,
+  }: { readonly name: string; readonly flag: Flag<FlagValue>; readonly text: string; readonly source: string },
+): void {
+  try {
+    values.set(name, flag.read(text, values.has(name) ? values.get(name) : flag.initial));
+  } catch (error) {
+    if (!(error instanceof UnfitValue)) throw error;
+    const shown = flag.isSecret ? 'its value' : `the value "${flag.show(text)}"`;
+    throw new OverlayError('ERR_FLAG', `cannot use ${shown} for ${source}: ${error.message}`, { hint: error.hint });
+  }
 }

@@ -1,6 +1,8 @@
 import { OverlayError, describeError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
 import type { LogLevel } from '../log.js';
+import { maskCredentials } from '../printable.js';
+import { CREDENTIALS_HINT, hasCredentials } from './endpoint.js';
 import {
   type Flag,
   type FlagGroup,
@@ -10,13 +12,15 @@ import {
   choiceFlag,
   intFlag,
   listFlag,
+  masked,
   optionalTextFlag,
   repeatableFlag,
   secretFlag,
+  setFlagValue,
   switchFlag,
   textFlag,
 } from './flag-values.js';
-import { parseGoBool, scanArguments } from './go-flags.js';
+import { parseGoBool, scanArguments, shownWord } from './go-flags.js';
 import { compileRe2 } from './re2.js';
 
 /**
@@ -45,10 +49,12 @@ const MAX_RESYNC_SECONDS = 86_400;
 
 /** Every flag of the daemon. The options that come out have these names in camel case. */
 export const FLAGS = {
-  'etcd-endpoints': listFlag<string>(['http://127.0.0.1:4001', 'http://127.0.0.1:2379'], checkEndpoint, {
-    group: 'store',
-    help: 'Where etcd listens, separated by commas: http://, https://, unix:// or unixs://.',
-  }),
+  'etcd-endpoints': masked(
+    listFlag<string>(['http://127.0.0.1:4001', 'http://127.0.0.1:2379'], checkEndpoint, {
+      group: 'store',
+      help: 'Where etcd listens, separated by commas: http://, https://, unix:// or unixs://.',
+    }),
+  ),
   'etcd-prefix': textFlag('/coreos.com/network', {
     group: 'store',
     placeholder: 'PREFIX',
@@ -180,7 +186,9 @@ export const FLAGS = {
     group: 'unused',
     help: 'Subnets from the Kubernetes API instead of etcd: not supported, refused if true.',
   }),
-  'kube-api-url': optionalTextFlag({ group: 'unused', placeholder: 'URL', help: 'Address of the Kubernetes API.' }),
+  'kube-api-url': masked(
+    optionalTextFlag({ group: 'unused', placeholder: 'URL', help: 'Address of the Kubernetes API.' }),
+  ),
   'kube-annotation-prefix': textFlag('flannel.alpha.coreos.com', {
     group: 'unused',
     help: 'Prefix of node annotations.',
@@ -238,7 +246,9 @@ export function parseCommandLine(
 ): CommandLine {
   const scanned = scanArguments(argv, (name) => (flagNamed(name).placeholder === undefined ? 'switch' : 'value'));
   const values = new Map<string, FlagValue>();
-  for (const { name, value } of scanned.settings) setValue(values, name, value, `--${name}`);
+  for (const { name, value } of scanned.settings) {
+    setFlagValue(values, { name, flag: flagNamed(name), text: value, source: `--${name}` });
+  }
   if (scanned.isHelpWanted) return { kind: 'help' };
   // Before the environment, so that FLANNELD_VERSION never stops the daemon.
   if (values.get('version') === true) return { kind: 'version' };
@@ -248,7 +258,7 @@ export function parseCommandLine(
   for (const name of Object.keys(FLAGS)) {
     const text = environment[environmentName(name)];
     if (given.has(name) || name === 'version' || text === undefined || text === '') continue;
-    setValue(values, name, text, environmentName(name));
+    setFlagValue(values, { name, flag: flagNamed(name), text, source: environmentName(name) });
     given.add(name);
   }
   const all = Object.entries<Flag<FlagValue>>(FLAGS).map(([name, flag]) => {
@@ -269,8 +279,7 @@ export function logLevelOf(options: Pick<DaemonOptions, 'v'>): LogLevel {
 export function describeOptions(options: DaemonOptions): Readonly<Record<FlagName, string>> {
   const values = options as Readonly<Record<string, FlagValue>>;
   const texts = Object.entries<Flag<FlagValue>>(FLAGS).map(([name, flag]) => {
-    const text = textOf(values[camelCase(name)]);
-    return [name, flag.isSecret && text !== '' ? '***' : text.replaceAll(/\/\/[^/@,]*@/g, '//***@')] as const;
+    return [name, flag.show(textOf(values[camelCase(name)]))] as const;
   });
   return Object.fromEntries(texts) as Record<FlagName, string>;
 }
@@ -285,17 +294,6 @@ function camelCase(name: string): string {
   return name.replaceAll(/[-_](\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
-function setValue(values: Map<string, FlagValue>, name: string, text: string, source: string): void {
-  const flag = flagNamed(name);
-  try {
-    values.set(name, flag.read(text, values.has(name) ? values.get(name) : flag.initial));
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error;
-    const shown = flag.isSecret ? 'its value' : `the value "${text}"`;
-    throw new OverlayError('ERR_FLAG', `cannot use ${shown} for ${source}: ${error.message}`, { hint: error.hint });
-  }
-}
-
 /** @throws {@link OverlayError} `ERR_FLAG`, with what to do instead where the name is known from elsewhere. */
 function flagNamed(name: string): Flag<FlagValue> {
   if (Object.hasOwn(FLAGS, name)) return FLAGS[name as FlagName];
@@ -304,7 +302,7 @@ function flagNamed(name: string): Flag<FlagValue> {
     throw new OverlayError('ERR_FLAG', `cannot use --${name}: flannel gave it up`, { hint: replacement });
   }
   const similar = Object.keys(FLAGS).find((known) => editDistance(known, name) <= 2 && known.length > 2);
-  throw new OverlayError('ERR_FLAG', `cannot use --${name}: there is no such flag`, {
+  throw new OverlayError('ERR_FLAG', `cannot use --${shownWord(name)}: there is no such flag`, {
     hint: similar === undefined ? 'see --help' : `use --${similar} or see --help`,
   });
 }
@@ -330,7 +328,9 @@ function refuseRest(rest: readonly string[], lastFlag: string | undefined): void
   if (word === undefined) return;
   const isSwitchValue =
     lastFlag !== undefined && flagNamed(lastFlag).placeholder === undefined && parseGoBool(word) !== undefined;
-  throw new OverlayError('ERR_FLAG', `cannot use the word "${word}": it belongs to no flag`, {
+  // Perhaps the rest of a password with a blank in it.
+  const shown = lastFlag !== undefined && flagNamed(lastFlag).isSecret ? '***' : shownWord(word);
+  throw new OverlayError('ERR_FLAG', `cannot use the word "${shown}": it belongs to no flag`, {
     hint: isSwitchValue ? `write --${lastFlag}=${word}` : 'remove it; it and all flags behind it would be ignored',
   });
 }
@@ -370,11 +370,12 @@ function strangeVariables(environment: Readonly<Record<string, string | undefine
 }
 
 function checkEndpoint(text: string): string {
+  if (hasCredentials(text)) throw new UnfitValue('it names a user or a password', CREDENTIALS_HINT);
   const scheme = /^([^:/]*):\/\//.exec(text)?.[1];
   const isKnown = scheme === undefined || ['http', 'https', 'unix', 'unixs'].includes(scheme);
   const isUrl = scheme?.startsWith('http') === true ? URL.canParse(text) : !/\s/.test(text);
   if (isKnown && isUrl) return text;
-  throw new UnfitValue(`"${text}" is not an endpoint`, 'use the form http://192.0.2.1:2379');
+  throw new UnfitValue(`"${maskCredentials(text)}" is not an endpoint`, 'use the form http://192.0.2.1:2379');
 }
 
 function checkPattern(text: string): void {

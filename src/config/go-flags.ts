@@ -33,7 +33,9 @@ export function scanArguments(argv: readonly string[], kindOf: (name: string) =>
     if (word === '--') break;
     const match = /^--?(?<name>[^-=][^=]*)(?:=(?<value>.*))?$/s.exec(word);
     if (match?.groups?.['name'] === undefined) {
-      throw new OverlayError('ERR_FLAG', `cannot read "${word}": it is not a flag`, { hint: 'write --name=value' });
+      throw new OverlayError('ERR_FLAG', `cannot read "${shownWord(word)}": it is not a flag`, {
+        hint: 'write --name=value',
+      });
     }
     const { name, value } = match.groups as { name: string; value?: string };
     if (name === 'help' || name === 'h') return { settings, rest: [], isHelpWanted: true };
@@ -51,6 +53,11 @@ export function scanArguments(argv: readonly string[], kindOf: (name: string) =>
     settings.push({ name, value: next });
   }
   return { settings, rest: argv.slice(at), isHelpWanted: false };
+}
+
+/** A word that is not understood, without what may be a secret: everything behind its name. */
+export function shownWord(word: string): string {
+  return word.replace(/^(-*\w[\w.-]*)[=:\s].*$/s, '$1=***');
 }
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([

@@ -1,6 +1,6 @@
 import { environmentName, FLAGS } from '../config/flags.js';
-import { type Flag, type FlagValue, UnfitValue } from '../config/flag-values.js';
-import { scanArguments } from '../config/go-flags.js';
+import { type FlagValue, setFlagValue } from '../config/flag-values.js';
+import { scanArguments, shownWord } from '../config/go-flags.js';
 import { OverlayError } from '../errors.js';
 import { COMMON_FLAGS, type Command, type FlagTable, type Request } from './command.js';
 
@@ -36,11 +36,14 @@ export function parseInvocation(
   if (settings.some(({ name }) => name === 'version') && words.length === 0) return { kind: 'version' };
   if (words[0] === 'version' && words.length === 1) return { kind: 'version' };
   if (words.length === 0 || words[0] === 'help') {
-    return { kind: 'help', command: words.length > 1 ? find(commands, words.slice(1)).command : undefined };
+    return { kind: 'help', command: words.length > 1 ? find(commands, words.slice(1), shownWord).command : undefined };
   }
+  // With a password on the command line, a stray word may be the rest of it.
+  const hasSecret = settings.some(({ name }) => known.get(name)?.isSecret === true);
+  const show = (word: string): string => (hasSecret ? '***' : shownWord(word));
   const isGroup = commands.some(({ name }) => name.startsWith(`${words[0] ?? ''} `));
   if (isHelpWanted && isGroup && words.length === 1) return { kind: 'help', command: undefined };
-  const { command, operands } = find(commands, words);
+  const { command, operands } = find(commands, words, show);
   if (isHelpWanted) return { kind: 'help', command };
 
   const flags: FlagTable = { ...COMMON_FLAGS, ...command.flags };
@@ -50,14 +53,14 @@ export function parseInvocation(
     if (flag === undefined) {
       throw unknownFlag(name, Object.keys(flags), `see tsflannelctl help ${command.name}`, command.name);
     }
-    setValue(values, name, flag, value, `--${name}`);
+    setFlagValue(values, { name, flag, text: value, source: `--${name}` });
   }
   for (const [name, flag] of Object.entries(flags)) {
     const variable = environment[environmentName(name)];
     if (values.has(name) || !Object.hasOwn(FLAGS, name) || variable === undefined || variable === '') continue;
-    setValue(values, name, flag, variable, environmentName(name));
+    setFlagValue(values, { name, flag, text: variable, source: environmentName(name) });
   }
-  checkOperands(command, operands);
+  checkOperands(command, operands, show);
   const all = Object.entries(flags).map(([name, flag]) => [
     name.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase()),
     values.has(name) ? values.get(name) : flag.initial,
@@ -99,6 +102,7 @@ function scanAll(argv: readonly string[], kindOf: (name: string) => 'switch' | '
 function find(
   commands: readonly Command[],
   words: readonly string[],
+  show: (word: string) => string,
 ): { readonly command: Command; readonly operands: readonly string[] } {
   for (const count of [2, 1]) {
     const name = words.slice(0, count).join(' ');
@@ -108,17 +112,18 @@ function find(
   const [first = '', second] = words;
   const group = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
   if (group.length > 0) {
-    const cause = second === undefined ? `"${first}" alone is no command` : `there is no command "${first} ${second}"`;
+    const cause =
+      second === undefined ? `"${first}" alone is no command` : `there is no command "${first} ${show(second)}"`;
     throw new OverlayError('ERR_FLAG', `cannot understand the command line: ${cause}`, {
       hint: `use ${group.join(', ')}`,
     });
   }
-  throw new OverlayError('ERR_FLAG', `cannot understand the command line: there is no command "${first}"`, {
+  throw new OverlayError('ERR_FLAG', `cannot understand the command line: there is no command "${show(first)}"`, {
     hint: `use one of ${[...new Set(commands.map(({ name }) => name.split(' ')[0]))].join(', ')}; see tsflannelctl help`,
   });
 }
 
-function checkOperands(command: Command, operands: readonly string[]): void {
+function checkOperands(command: Command, operands: readonly string[], show: (word: string) => string): void {
   const missing = command.operands.filter(({ isOptional }, index) => !isOptional && operands[index] === undefined)[0];
   if (missing !== undefined) {
     throw new OverlayError('ERR_FLAG', `cannot run ${command.name}: ${missing.name} is missing`, {
@@ -128,38 +133,26 @@ function checkOperands(command: Command, operands: readonly string[]): void {
   for (const [index, operand] of operands.entries()) {
     const expected = command.operands[index];
     if (expected === undefined) {
-      throw new OverlayError('ERR_FLAG', `cannot run ${command.name}: there is no place for the word "${operand}"`, {
-        hint: `see tsflannelctl help ${command.name}`,
-      });
+      throw new OverlayError(
+        'ERR_FLAG',
+        `cannot run ${command.name}: there is no place for the word "${show(operand)}"`,
+        {
+          hint: `see tsflannelctl help ${command.name}`,
+        },
+      );
     }
     if (typeof expected.values === 'object' && !expected.values.includes(operand)) {
-      throw new OverlayError('ERR_FLAG', `cannot run ${command.name} for "${operand}": it is not known`, {
+      throw new OverlayError('ERR_FLAG', `cannot run ${command.name} for "${show(operand)}": it is not known`, {
         hint: `use ${expected.values.join(' or ')}`,
       });
     }
   }
 }
 
-function setValue(
-  values: Map<string, FlagValue>,
-  name: string,
-  flag: Flag<FlagValue>,
-  text: string,
-  source: string,
-): void {
-  try {
-    values.set(name, flag.read(text, values.has(name) ? values.get(name) : flag.initial));
-  } catch (error) {
-    if (!(error instanceof UnfitValue)) throw error;
-    const shown = flag.isSecret ? 'its value' : `the value "${text}"`;
-    throw new OverlayError('ERR_FLAG', `cannot use ${shown} for ${source}: ${error.message}`, { hint: error.hint });
-  }
-}
-
 function unknownFlag(name: string, known: readonly string[], see: string, command?: string): OverlayError {
   const similar = known.find((each) => each.startsWith(name) || name.startsWith(each));
   const cause = command === undefined ? 'there is no such flag' : `the command ${command} does not have it`;
-  return new OverlayError('ERR_FLAG', `cannot use --${name}: ${cause}`, {
+  return new OverlayError('ERR_FLAG', `cannot use --${shownWord(name)}: ${cause}`, {
     hint: similar === undefined ? see : `use --${similar} or ${see}`,
   });
 }

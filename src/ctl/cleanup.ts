@@ -67,7 +67,7 @@ export const cleanup = defineCommand({
       );
     }
     const known = await knownNetworks(context, options);
-    for (const note of known.notes) context.stderr(`${note}\n`);
+    for (const note of known.notes) context.err.line(note);
     const removed: string[] = [];
     const kernel = recordingKernel(new NetlinkKernel(context.clock), (object) => removed.push(object));
     const left: string[] = [];
@@ -217,7 +217,7 @@ function report(context: CtlContext, isJson: boolean, document: CleanupReport): 
     printJson(context, document);
     return;
   }
-  for (const object of document.removed) context.stdout(`removed ${object}\n`);
-  for (const object of document.left) context.stdout(`left ${object}\n`);
-  if (document.removed.length === 0) context.stdout('nothing to remove\n');
+  for (const object of document.removed) context.out.line(`removed ${object}`);
+  for (const object of document.left) context.out.line(`left ${object}`);
+  if (document.removed.length === 0) context.out.line('nothing to remove');
 }

@@ -72,22 +72,36 @@ export interface CtlStore extends LeaseStore {
 /** How to reach the store. */
 export type StoreOptions = ValuesOf<typeof STORE_FLAGS>;
 
-/** What a command may use of the world around it. */
-export interface CtlContext {
+/** What the process gives to `runCtl`. */
+export interface CtlHost {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
-  /** Whether standard output is a terminal, and so may be redrawn. */
-  readonly isTerminal: boolean;
+  /** Empties the terminal; undefined where standard output is none. */
+  readonly clearScreen: (() => void) | undefined;
   /** Everything on standard input. */
   readInput(): Promise<string>;
   /** Asks the person at the terminal; undefined where there is none. */
   confirm(question: string): Promise<boolean | undefined>;
   /** Does not connect yet; the caller closes it. */
   openStore(options: StoreOptions): CtlStore;
+}
+
+/** An output that shows what a terminal would obey, whoever chose the text. */
+export interface TextSink {
+  /** One line, without its line feed: one inside of the text does not begin another, and a very long one is cut. */
+  line(text: string): void;
+  /** Lines that the caller has laid out, such as a table or a JSON document; nothing is cut. */
+  block(text: string): void;
+}
+
+/** What a command may use of the world around it. */
+export interface CtlContext extends Omit<CtlHost, 'stdout' | 'stderr'> {
+  readonly out: TextSink;
+  readonly err: TextSink;
 }
 
 /** What a command was asked for. */
@@ -162,5 +176,5 @@ export async function withStore<T>(
 
 /** Prints a JSON document. */
 export function printJson(context: CtlContext, document: unknown): void {
-  context.stdout(`${JSON.stringify(document, undefined, 2)}\n`);
+  context.out.block(`${JSON.stringify(document, undefined, 2)}\n`);
 }

@@ -15,7 +15,7 @@ export function completionCommand(commands: () => readonly Command[]): Command {
     run(context, { operands, options }) {
       const script = operands[0] === 'zsh' ? zshCompletion(commands()) : bashCompletion(commands());
       if (options.json) printJson(context, { shell: operands[0], script });
-      else context.stdout(script);
+      else context.out.block(script);
       return Promise.resolve(EXIT.ok);
     },
   });

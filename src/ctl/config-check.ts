@@ -17,9 +17,9 @@ export const configCheck = defineCommand({
     if (options.json) {
       printJson(context, { network, mtu: ordinaryMtu(checked), unknownKeys });
     } else {
-      context.stdout(describeNetwork(network, ordinaryMtu(checked)));
+      context.out.block(describeNetwork(network, ordinaryMtu(checked)));
       for (const key of unknownKeys)
-        context.stdout(`unknown key ${key}: nobody reads it; remove it, or mend its spelling\n`);
+        context.out.line(`unknown key ${key}: nobody reads it; remove it, or mend its spelling`);
     }
     return unknownKeys.length === 0 ? EXIT.ok : EXIT.differences;
   },

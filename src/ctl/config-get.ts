@@ -13,7 +13,7 @@ export const configGet = defineCommand({
       const entry = await store.readConfig(context.signal);
       if (entry === undefined) throw noConfig(options.etcdPrefix);
       if (options.json) printJson(context, entry);
-      else context.stdout(entry.text.endsWith('\n') ? entry.text : `${entry.text}\n`);
+      else context.out.block(entry.text.endsWith('\n') ? entry.text : `${entry.text}\n`);
       return EXIT.ok;
     }),
 });

@@ -26,8 +26,8 @@ export const configHistory = defineCommand({
         printJson(context, history);
         return EXIT.ok;
       }
-      for (const { revision, text } of history.versions) context.stdout(`revision ${revision}\n${indent(text)}\n`);
-      context.stdout(`${ENDINGS[history.end]}\n`);
+      for (const { revision, text } of history.versions) context.out.block(`revision ${revision}\n${indent(text)}\n`);
+      context.out.line(ENDINGS[history.end]);
       return EXIT.ok;
     }),
 });

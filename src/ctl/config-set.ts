@@ -43,7 +43,7 @@ export const configSet = defineCommand({
       }
       if (!options.yes && (await context.confirm('Write this configuration?')) !== true) {
         if (options.json) printJson(context, { ...report, revision: current?.revision ?? null, isWritten: false });
-        context.stderr('nothing was written; say yes, or give --yes\n');
+        context.err.line('nothing was written; say yes, or give --yes');
         return EXIT.refused;
       }
       const expected = current === undefined ? 'absent' : { revision: current.revision };
@@ -56,7 +56,7 @@ export const configSet = defineCommand({
         );
       }
       if (options.json) printJson(context, { ...report, revision: result.revision, isWritten: true });
-      else context.stdout(`written at revision ${result.revision}\n`);
+      else context.out.line(`written at revision ${result.revision}`);
       return EXIT.ok;
     });
   },
@@ -73,10 +73,10 @@ function showPlan(
   },
 ): void {
   for (const key of plan.unknownKeys)
-    context.stderr(`unknown key ${key}: nobody reads it; remove it, or mend its spelling\n`);
-  if (plan.isSame) context.stdout('the configuration is the same, nothing to write\n');
-  else if (plan.isNew) context.stdout('there is no configuration yet\n');
-  else if (plan.wasBroken) context.stdout('the present configuration cannot be used by any daemon\n');
-  else if (plan.impacts.length === 0) context.stdout('nothing changes for running hosts\n');
-  for (const { message } of plan.impacts) context.stdout(`  ${message}\n`);
+    context.err.line(`unknown key ${key}: nobody reads it; remove it, or mend its spelling`);
+  if (plan.isSame) context.out.line('the configuration is the same, nothing to write');
+  else if (plan.isNew) context.out.line('there is no configuration yet');
+  else if (plan.wasBroken) context.out.line('the present configuration cannot be used by any daemon');
+  else if (plan.impacts.length === 0) context.out.line('nothing changes for running hosts');
+  for (const { message } of plan.impacts) context.out.line(`  ${message}`);
 }

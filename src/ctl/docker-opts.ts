@@ -15,7 +15,7 @@ export const dockerOpts = defineCommand({
       runDockerOpts(operands, {
         program: 'tsflannelctl docker-opts',
         environment: context.environment,
-        stderr: context.stderr,
+        stderr: (text) => context.err.block(text),
       }),
     ),
 });

@@ -30,19 +30,19 @@ export const doctor = defineCommand({
       const note = facts.probeNote ?? null;
       printJson(context, { findings, checks: CHECKS.map(({ id }) => id), probedPeers: facts.probes.length, note });
     } else {
-      for (const finding of findings) context.stdout(`${formatFinding(finding)}\n`);
-      if (facts.probeNote !== undefined) context.stdout(`${facts.probeNote}\n`);
+      for (const line of findings.flatMap(formatFinding)) context.out.line(line);
+      if (facts.probeNote !== undefined) context.out.line(facts.probeNote);
       const probed = facts.probes.length === 1 ? '1 peer' : `${facts.probes.length} peers`;
-      context.stdout(
+      context.out.line(
         serious.length === 0
-          ? `nothing wrong found: ${CHECKS.length} checks, ${probed} probed\n`
-          : `${serious.length} of ${findings.length} findings need a look: ${CHECKS.length} checks, ${probed} probed\n`,
+          ? `nothing wrong found: ${CHECKS.length} checks, ${probed} probed`
+          : `${serious.length} of ${findings.length} findings need a look: ${CHECKS.length} checks, ${probed} probed`,
       );
     }
     return serious.length === 0 ? EXIT.ok : EXIT.differences;
   },
 });
 
-function formatFinding({ check, severity, message, evidence, command }: Finding): string {
-  return `${severity} (${check}): ${message}\n  seen: ${evidence}\n  mend: ${command}\n`;
+function formatFinding({ check, severity, message, evidence, command }: Finding): readonly string[] {
+  return [`${severity} (${check}): ${message}`, `  seen: ${evidence}`, `  mend: ${command}`, ''];
 }

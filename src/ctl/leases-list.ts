@@ -21,13 +21,13 @@ export const leasesList = defineCommand({
       } else {
         const hasIpv6 = rows.some(({ ipv6Subnet }) => ipv6Subnet !== null);
         const headings = hasIpv6 ? ['SUBNET', 'IPV6 SUBNET', ...HEADINGS.slice(1)] : HEADINGS;
-        context.stdout(
+        context.out.block(
           formatTable(
             headings,
             rows.map((row) => cellsOf(row, hasIpv6)),
           ),
         );
-        for (const { problem } of bad) context.stderr(`${problem}\n`);
+        for (const { problem } of bad) context.err.line(problem);
       }
       return bad.length === 0 ? EXIT.ok : EXIT.differences;
     }),

@@ -34,12 +34,12 @@ export const leasesRelease = defineCommand({
       const owner = lease.attributes.publicIp.toString();
       const what = lease.isReservation ? 'reservation' : 'lease';
       if (!options.yes && (await context.confirm(`Delete the ${what} of ${subnet} held by ${owner}?`)) !== true) {
-        context.stderr(`the ${what} of ${subnet} held by ${owner} stays; say yes, or give --yes\n`);
+        context.err.line(`the ${what} of ${subnet} held by ${owner} stays; say yes, or give --yes`);
         return EXIT.refused;
       }
       if ((await store.deleteLease(lease, context.signal)) === 'changed') throw changed(subnet);
       if (options.json) printJson(context, { key: lease.key, publicIp: owner });
-      else context.stdout(`released ${subnet}, which ${owner} held\n`);
+      else context.out.line(`released ${subnet}, which ${owner} held`);
       return EXIT.ok;
     }),
 });

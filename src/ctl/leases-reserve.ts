@@ -64,8 +64,8 @@ export const leasesReserve = defineCommand({
       const { key, revision } = result.lease;
       const publicIp = plan.attributes.publicIp.toString();
       if (options.json) printJson(context, { key, publicIp, revision, notes: plan.notes });
-      else context.stdout(`reserved ${describeSubnets(plan.subnets)} for ${publicIp}\n`);
-      if (!options.json) for (const note of plan.notes) context.stdout(`${note}\n`);
+      else context.out.line(`reserved ${describeSubnets(plan.subnets)} for ${publicIp}`);
+      if (!options.json) for (const note of plan.notes) context.out.line(note);
       return EXIT.ok;
     }),
 });

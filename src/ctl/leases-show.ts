@@ -1,7 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { defineCommand, EXIT, type Operand, printJson, STORE_FLAGS, withStore } from './command.js';
 import { findLease, readLeaseRows } from './lease-rows.js';
-import { formatDuration } from './text-table.js';
+import { formatDuration, formatFields } from './text-table.js';
 
 /** The operand of commands about one lease. */
 export const LEASE_OPERAND: Operand = {
@@ -45,7 +45,9 @@ export const leasesShow = defineCommand({
         ['key', row.key],
         ['revision', row.revision],
       ];
-      for (const [name, value] of lines) if (value !== null) context.stdout(`${name.padEnd(12)} ${value}\n`);
+      context.out.block(
+        formatFields(lines.flatMap(([name, value]) => (value === null ? [] : [[name, value] as const]))),
+      );
       return EXIT.ok;
     }),
 });

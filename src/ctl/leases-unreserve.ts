@@ -30,8 +30,7 @@ export const leasesUnreserve = defineCommand({
       const how = options.delete ? 'delete' : { ttlSeconds: LEASE_TTL_SECONDS };
       if ((await store.unreserve(lease, how, context.signal)) === 'changed') throw changed(subnet);
       if (options.json) printJson(context, { key: lease.key, isDeleted: options.delete });
-      else
-        context.stdout(options.delete ? `deleted ${subnet}\n` : `${subnet} ends in a day unless its host renews it\n`);
+      else context.out.line(options.delete ? `deleted ${subnet}` : `${subnet} ends in a day unless its host renews it`);
       return EXIT.ok;
     }),
 });

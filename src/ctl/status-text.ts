@@ -1,5 +1,5 @@
 import type { DaemonStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
-import { formatBytes, formatDuration, formatTable } from './text-table.js';
+import { formatBytes, formatDuration, formatFields, formatLine, formatTable } from './text-table.js';
 
 /** Of the log's latest warnings, as many as fit below everything else. */
 const PROBLEMS_SHOWN = 5;
@@ -59,7 +59,7 @@ function head(status: DaemonStatus): string {
   ]);
   lines.push(['subnet file', status.subnetFile.error ?? status.subnetFile.path]);
   if (status.dockerHint !== null) lines.push(['docker', status.dockerHint]);
-  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+  return formatFields(lines);
 }
 
 function devices(status: DaemonStatus, previous: DaemonStatus | undefined, seconds: number): string {
@@ -95,18 +95,20 @@ function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }:
     ...(missing.length > 0 ? [['not in use', missing.join(', ')] as const] : []),
     ['drops', drops.map(([reason, count]) => `${reason} ${count}`).join(', ') || 'none'],
   ];
-  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+  return formatFields(lines);
 }
 
 function peers({ peers: all, peerSet }: DaemonStatus): string {
   const title = `${all.length === 1 ? '1 peer' : `${all.length} peers`}${peerSet.isSynced ? '' : ', as known before the start: etcd has not told yet'}\n`;
   const more = peerSet.badKeyCount - peerSet.badKeys.length;
   const bad = [
-    ...peerSet.badKeys.map((key) => `unreadable lease ${key}\n`),
-    ...(more > 0 ? [`and ${more} more that are unreadable\n`] : []),
-    ...peerSet.quarantined.map(({ key, detail }) => `not routed   ${key}: ${detail}\n`),
-    ...(peerSet.keptCount > 0 ? [`${peerSet.keptCount} of them kept although etcd has forgotten them\n`] : []),
-  ].join('');
+    ...peerSet.badKeys.map((key) => `unreadable lease ${key}`),
+    ...(more > 0 ? [`and ${more} more that are unreadable`] : []),
+    ...peerSet.quarantined.map(({ key, detail }) => `not routed   ${key}: ${detail}`),
+    ...(peerSet.keptCount > 0 ? [`${peerSet.keptCount} of them kept although etcd has forgotten them`] : []),
+  ]
+    .map(formatLine)
+    .join('');
   if (all.length === 0) return title + bad;
   const rows = all.map((peer) => [
     peer.subnet,
@@ -142,7 +144,7 @@ function repairs({ reconcile, firewall }: DaemonStatus): string {
   for (const conflict of reconcile.conflicts) lines.push(['in the way', conflict]);
   for (const { object, error, attempt } of reconcile.failures)
     lines.push(['failing', `${object}: ${error} (${attempt} times)`]);
-  return lines.map(([name, text]) => `${name.padEnd(12)} ${text}\n`).join('');
+  return formatFields(lines);
 }
 
 function problems({ problems: all }: DaemonStatus): string {
@@ -150,7 +152,7 @@ function problems({ problems: all }: DaemonStatus): string {
     .slice(-PROBLEMS_SHOWN)
     .map(({ at, level, message, detail, hint }) => {
       const tail = [detail, hint ?? ''].filter((text) => text !== '').join('; ');
-      return `${at} ${level} ${message}${tail === '' ? '' : `: ${tail}`}\n`;
+      return formatLine(`${at} ${level} ${message}${tail === '' ? '' : `: ${tail}`}`);
     })
     .join('');
 }

@@ -34,9 +34,6 @@ interface WithoutDaemon {
   readonly storeError: string | null;
 }
 
-/** Clears the screen and goes to its upper left corner (ECMA-48: CUP, ED 2). */
-const CLEAR_SCREEN = '\u001b[H\u001b[2J';
-
 /** `status` */
 export const status = defineCommand({
   name: 'status',
@@ -68,11 +65,11 @@ export const status = defineCommand({
       const without = isDown ? await lookWithoutDaemon(context, seen, options) : undefined;
       if (options.json) {
         const document = without ?? { daemon: seen };
-        if (options.watch) context.stdout(`${JSON.stringify(document)}\n`);
+        if (options.watch) context.out.block(`${JSON.stringify(document)}\n`);
         else printJson(context, document);
       } else {
-        if (options.watch && context.isTerminal) context.stdout(CLEAR_SCREEN);
-        if (!isDown) context.stdout(formatStatus(seen, previous));
+        if (options.watch) context.clearScreen?.();
+        if (!isDown) context.out.block(formatStatus(seen, previous));
         else if (without !== undefined) showWithoutDaemon(context, seen, without);
       }
       if (!options.watch) return isDown ? EXIT.unreachable : EXIT.ok;
@@ -116,18 +113,18 @@ async function lookWithoutDaemon(
 }
 
 function showWithoutDaemon(context: CtlContext, error: OverlayError, seen: WithoutDaemon): void {
-  context.stderr(`${describeError(error)}\n`);
+  context.err.line(describeError(error));
   const { subnetFile, lease, storeError } = seen;
   if (subnetFile === null) {
-    context.stdout('no subnet file: no daemon has had a lease since this host started\n');
+    context.out.line('no subnet file: no daemon has had a lease since this host started');
     return;
   }
   const { path, subnet, network, mtu } = subnetFile;
-  context.stdout(`last subnet  ${subnet ?? '-'} of ${network ?? '-'}, MTU ${mtu ?? '-'} (${path})\n`);
-  if (storeError !== null) context.stdout(`lease        not known: ${storeError}\n`);
-  else if (lease === null) context.stdout('lease        none: it has ended, or belongs to nobody any more\n');
+  context.out.line(`last subnet  ${subnet ?? '-'} of ${network ?? '-'}, MTU ${mtu ?? '-'} (${path})`);
+  if (storeError !== null) context.out.line(`lease        not known: ${storeError}`);
+  else if (lease === null) context.out.line('lease        none: it has ended, or belongs to nobody any more');
   else {
     const end = lease.expiresInSeconds === null ? 'a reservation' : `ends in ${formatDuration(lease.expiresInSeconds)}`;
-    context.stdout(`lease        held by ${lease.publicIp}, ${lease.backend}, ${end}\n`);
+    context.out.line(`lease        held by ${lease.publicIp}, ${lease.backend}, ${end}`);
   }
 }

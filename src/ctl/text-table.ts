@@ -1,10 +1,15 @@
+import { oneLine } from '../printable.js';
+
+/** Room in a cell for a reason and what to do about it. */
+const CELL_CHARACTERS = 400;
+
 /**
- * Columns for people, as wide as their widest cell; an empty cell shows as `-`.
+ * Columns for people, as wide as their widest cell; an empty cell shows as `-`, a very long one is cut.
  *
  * @param rows - cells in the order of the headings.
  */
 export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [headings, ...rows.map((row) => row.map((cell) => (cell === '' ? '-' : cell)))];
+  const all = [headings, ...rows.map((row) => row.map((cell) => (cell === '' ? '-' : oneLine(cell, CELL_CHARACTERS))))];
   const widths = headings.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
   return all
     .map(
@@ -15,6 +20,16 @@ export function formatTable(headings: readonly string[], rows: readonly (readonl
           .trimEnd()}\n`,
     )
     .join('');
+}
+
+/** Names and values below each other, each value in one line. */
+export function formatFields(fields: readonly (readonly [string, string])[]): string {
+  return fields.map(([name, value]) => formatLine(`${name.padEnd(12)} ${value}`)).join('');
+}
+
+/** One line, whatever its text holds. */
+export function formatLine(text: string): string {
+  return `${oneLine(text)}\n`;
 }
 
 const STEPS: readonly (readonly [string, number])[] = [

@@ -1,5 +1,6 @@
 import { OverlayError, describeError } from '../errors.js';
 import type { LogFields, Logger } from '../log.js';
+import { cut } from '../printable.js';
 
 /** A line of the log that asks for attention. */
 export interface LoggedProblem {
@@ -56,7 +57,7 @@ export class ProblemLog implements Logger {
       at: new Date(this.wallMs()).toISOString(),
       level,
       message,
-      detail: texts.join(' '),
+      detail: cut(texts.join(' ')),
       hint: hint ?? (error instanceof OverlayError ? error.hint : undefined) ?? null,
     });
     if (this.kept.length > KEPT) this.kept.shift();

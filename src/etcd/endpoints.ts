@@ -1,5 +1,7 @@
 import path from 'node:path';
+import { CREDENTIALS_HINT, hasCredentials } from '../config/endpoint.js';
 import { OverlayError } from '../errors.js';
+import { maskCredentials } from '../printable.js';
 
 /** Port of etcd's client API, for endpoints that name none. */
 const DEFAULT_PORT = 2379;
@@ -19,6 +21,7 @@ export interface EndpointList {
  * @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`
  */
 export function parseEndpoints(text: string, hasCertificates: boolean): EndpointList {
+  if (hasCredentials(text)) throw endpointError(text, 'it names a user or a password', CREDENTIALS_HINT);
   const endpoints = text
     .split(',')
     .map((part) => part.trim())
@@ -46,9 +49,13 @@ function parseEndpoint(text: string): { readonly scheme: string | undefined; rea
   return { scheme: known, target: `${host}:${port ?? DEFAULT_PORT}` };
 }
 
-function endpointError(text: string, why: string): OverlayError {
-  return new OverlayError('ERR_ETCD_ENDPOINT', `cannot use the etcd endpoint "${text}": ${why}`, {
-    hint: 'set --etcd-endpoints to a list such as https://192.0.2.1:2379,https://192.0.2.2:2379',
+function endpointError(
+  text: string,
+  why: string,
+  hint = 'set --etcd-endpoints to a list such as https://192.0.2.1:2379,https://192.0.2.2:2379',
+): OverlayError {
+  return new OverlayError('ERR_ETCD_ENDPOINT', `cannot use the etcd endpoint "${maskCredentials(text)}": ${why}`, {
+    hint,
   });
 }
 

@@ -6,7 +6,7 @@
  */
 export const PAGE_SCRIPT = String.raw`'use strict';
 (function () {
-  const POLL_MS = 2000, HISTORY = 90, LABELLED = 24, SINGLE = 600, ROWS = 100;
+  const POLL_MS = 2000, HISTORY = 90, LABELLED = 24, SINGLE = 600, ROWS = 100, TEXT = 400;
   const SVG = 'http://www.w3.org/2000/svg';
   const byId = (id) => document.getElementById(id);
   const history = [];
@@ -21,6 +21,13 @@ export const PAGE_SCRIPT = String.raw`'use strict';
   const html = (name, attributes, children) => make('', name, attributes, children);
   const svg = (name, attributes, children) => make(SVG, name, attributes, children);
   const show = (id, children) => byId(id).replaceChildren(...[].concat(children));
+
+  // Peers choose some of the texts: nothing in them reorders, breaks or floods what is shown.
+  function plain(key, value) {
+    if (typeof value !== 'string') return value;
+    const text = value.length <= TEXT ? value : value.slice(0, TEXT) + '… (' + value.length + ' characters)';
+    return text.replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, (c) => '\\u' + c.charCodeAt(0).toString(16).padStart(4, '0'));
+  }
 
   function short(value, unit) {
     const steps = ['', 'k', 'M', 'G', 'T'];
@@ -286,7 +293,7 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     try {
       const response = await fetch('status', { cache: 'no-store', signal: AbortSignal.timeout(5000) });
       if (!response.ok) throw new Error('the daemon answered with ' + response.status);
-      current = await response.json();
+      current = JSON.parse(await response.text(), plain);
       const now = totals(current);
       if (last && last.pid === now.pid) history.push(difference(now, last));
       if (history.length > HISTORY) history.shift();

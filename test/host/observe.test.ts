@@ -8,6 +8,7 @@ import { ObserveServer } from '../../src/observe/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { ChromiumPage, hasChromium } from '../support/chromium.js';
 import { freePort } from '../support/free-port.js';
+import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
 import { samplePeer, sampleStatus, sampleTunnelCounters } from '../support/sample-status.js';
 import { skipBecause } from '../support/skip.js';
 
@@ -150,6 +151,23 @@ describe('the status page in a browser', function () {
     await open(390);
     assert.equal(await page?.evaluate('document.documentElement.scrollWidth'), 390);
     await keepScreenshot('phone');
+  });
+
+  it('shows hostile texts of peers as texts, and cuts them', async () => {
+    const backend = `<img src=x onerror=alert(1)>${HOSTILE}`;
+    change = () => ({
+      peers: [
+        { ...samplePeer(1), backend },
+        { ...samplePeer(2), backend: 'y'.repeat(1_000_000) },
+      ],
+    });
+    const { complaints } = await open();
+    const peers = await text('peers');
+    assert.match(peers, /<img src=x onerror=alert\(1\)>\\u001b\[2J/);
+    assert.match(peers, /y… \(1000000 characters\)/);
+    assert.doesNotMatch(peers.replaceAll(/[\n\t]/g, ' '), UNPRINTABLE);
+    assert.ok(peers.length < 5000);
+    assert.deepEqual(complaints, []);
   });
 
   it('says what readiness waits for', async () => {

@@ -1,5 +1,5 @@
 import { systemClock } from '../../src/clock.js';
-import type { CtlContext, CtlStore, StoreOptions } from '../../src/ctl/command.js';
+import type { Command, CtlHost, CtlStore, StoreOptions } from '../../src/ctl/command.js';
 import { COMMANDS } from '../../src/ctl/commands.js';
 import { runCtl } from '../../src/ctl/main.js';
 import { EtcdStore } from '../../src/etcd/store.js';
@@ -20,6 +20,10 @@ export interface CtlWorld {
   readonly input?: string;
   /** What the person says when asked; nobody is there by default. */
   readonly answer?: boolean;
+  /** Default all of the program's. */
+  readonly commands?: readonly Command[];
+  /** Called with what the person is asked. */
+  readonly onQuestion?: (question: string) => void;
   readonly environment?: Readonly<Record<string, string>>;
   /** Default the real etcd store. */
   readonly openStore?: (options: StoreOptions) => CtlStore;
@@ -32,7 +36,7 @@ export interface CtlWorld {
 export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promise<CtlResult> {
   let stdout = '';
   let stderr = '';
-  const context: CtlContext = {
+  const context: CtlHost = {
     stdout: (text) => {
       stdout += text;
       world.onOutput?.(text);
@@ -41,12 +45,15 @@ export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promis
     environment: world.environment ?? {},
     clock: systemClock,
     signal: world.signal ?? new AbortController().signal,
-    isTerminal: false,
+    clearScreen: undefined,
     readInput: () => Promise.resolve(world.input ?? ''),
-    confirm: () => Promise.resolve(world.answer),
+    confirm: (question) => {
+      world.onQuestion?.(question);
+      return Promise.resolve(world.answer);
+    },
     openStore: world.openStore ?? openEtcd,
   };
-  const code = await runCtl(COMMANDS, argv, context);
+  const code = await runCtl(world.commands ?? COMMANDS, argv, context);
   return { code, stdout, stderr, json: () => JSON.parse(stdout) as unknown };
 }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import fc from 'fast-check';
 import { OverlayError } from '../../src/errors.js';
+import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
 import { type LogFields, type LogLevel, type Logger, createLogger, formatTextLine } from '../../src/log.js';
 
 /** A logger and the lines it has written. */
@@ -62,6 +63,32 @@ describe('createLogger', () => {
     assert.equal(textOf('x', { detail: 'say "hi"' }), 'info  x detail="say \\"hi\\""');
     assert.equal(textOf('x', { detail: '' }), 'info  x detail=""');
     assert.equal(textOf('x', { detail: 'line\nline' }), 'info  x detail="line\\nline"');
+  });
+
+  it('shows what a terminal would obey, in the message, names and values of both formats', () => {
+    for (const format of ['text', 'json'] as const) {
+      const { logger, lines } = capture(format);
+      logger.warn(`m${HOSTILE}`, { detail: HOSTILE, error: new OverlayError('ERR_FLAG', HOSTILE, { hint: HOSTILE }) });
+      logger.warn('m', { error: new OverlayError('ERR_FLAG', 'x', { context: { [HOSTILE]: HOSTILE } }) });
+      assert.equal(lines().length, 2, format);
+      for (const line of lines()) assert.doesNotMatch(line, UNPRINTABLE);
+    }
+    const { logger, lines } = capture('json');
+    logger.warn('m', { detail: HOSTILE });
+    assert.equal((JSON.parse(lines()[0] ?? '') as { detail: string }).detail, HOSTILE);
+  });
+
+  it('cuts long values and says how long they were, in both formats', () => {
+    const long = 'y'.repeat(1_000_000);
+    for (const format of ['text', 'json'] as const) {
+      const { logger, lines } = capture(format);
+      logger.warn(long, {
+        backend: long,
+        error: new OverlayError('ERR_FLAG', long, { hint: long, context: { peers: Array(100_000).fill('192.0.2.1') } }),
+      });
+      assert.ok((lines()[0] ?? '').length < 8000, `${format}: ${(lines()[0] ?? '').length} characters`);
+      assert.match(lines()[0] ?? '', /y… \(1000000 characters\)/);
+    }
   });
 
   it('leaves out fields that are undefined', () => {

