@@ -174,6 +174,10 @@ export const FLAGS = {
     { min: 0, max: MAX_PORT },
     { group: 'observe', placeholder: 'PORT', help: 'Port for these; 0 = none.' },
   ),
+  'healthz-allowed-hosts': listFlag<string>([], readHostName, {
+    group: 'observe',
+    help: 'Host names that requests there may be addressed to, besides addresses, localhost and the own host name.',
+  }),
   'log-format': choiceFlag(['text', 'json'], 'text', { group: 'observe', help: 'Lines for people or for collectors.' }),
   v: intFlag(
     0,
@@ -376,6 +380,11 @@ function checkEndpoint(text: string): string {
   const isUrl = scheme?.startsWith('http') === true ? URL.canParse(text) : !/\s/.test(text);
   if (isKnown && isUrl) return text;
   throw new UnfitValue(`"${maskCredentials(text)}" is not an endpoint`, 'use the form http://192.0.2.1:2379');
+}
+
+function readHostName(text: string): string {
+  if (/^[\w-]+(?:\.[\w-]+)*$/.test(text)) return text;
+  throw new UnfitValue('it holds something else than host names', 'use the form node1.example.org, without a port');
 }
 
 function checkPattern(text: string): void {

@@ -35,7 +35,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const { clock, environment, pid } = runtime;
   const log = new ProblemLog(runtime.log, () => clock.wallMs());
   const endpoints = options.etcdEndpoints.join(',');
-  const { healthzIp: ip, healthzPort: port, statusSocket } = options;
+  const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
     log,
     clock,
@@ -66,6 +66,6 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
     files: systemFiles,
     deviceCounters: readDeviceCounters,
-    observe: (source) => ObserveServer.start({ ip, port, statusSocket, source, log, clock }),
+    observe: (source) => ObserveServer.start({ ip, port, allowedHosts, statusSocket, source, log, clock }),
   };
 }

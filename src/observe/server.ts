@@ -1,6 +1,9 @@
-import { type IncomingMessage, type ServerResponse, createServer } from 'node:http';
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
+import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
 import type { Logger } from '../log.js';
+import { ConnectionLimit } from './connections.js';
+import { isOwnHost } from './host-header.js';
 import { Listener } from './listener.js';
 import { Metrics } from './metrics.js';
 import { PAGE, PAGE_POLICY } from './page.js';
@@ -14,6 +17,8 @@ export interface ObserveOptions {
   readonly port: number;
   /** `--status-socket`; empty or undefined opens no Unix socket. */
   readonly statusSocket?: string | undefined;
+  /** `--healthz-allowed-hosts`: names that requests over TCP may be addressed to besides those of this host. */
+  readonly allowedHosts?: readonly string[];
   readonly source: StatusSource;
   readonly log: Logger;
   readonly clock?: Clock;
@@ -29,6 +34,9 @@ const MAX_HEADER_BYTES = 8192;
 /** Scrapers and probes are few; beyond that somebody is keeping connections open. */
 const MAX_CONNECTIONS = 64;
 
+/** Refused names that are logged, one line each; whoever asks is told each time. */
+const MAX_REFUSALS_LOGGED = 10;
+
 interface Answer {
   readonly code: number;
   readonly type: string;
@@ -43,24 +51,38 @@ const TEXT = 'text/plain; charset=utf-8';
  *
  * API: {@link ObserveServer.start} resolves after the first attempt to listen; {@link addresses} says where it does.
  * Threads: none. An answer takes one snapshot of the status.
- * Limits: {@link MAX_CONNECTIONS} connections per socket, 10 s per request, bodies are not read.
- * Errors: an address that cannot be used is logged once and tried again; it never stops the daemon.
+ * Limits: {@link MAX_CONNECTIONS} connections per socket, beyond which the one that has gone longest without finishing a
+ * request is ended; 10 s per request and 10 s without a byte; 8 KiB of headers; bodies are not read.
+ * Errors: an address that cannot be used is logged once and tried again; it never stops the daemon. What fails in one
+ * request is logged and answered with 500. Requests over TCP that are addressed to a foreign name are refused with 421,
+ * since they may come from somebody's page in a browser; `/healthz` tells nothing and is answered as by flannel.
  */
 export class ObserveServer {
   private readonly listeners: readonly Listener[];
   private readonly metrics: Metrics;
+  private readonly ownNames: ReadonlySet<string>;
+  private readonly refused = new Set<string>();
   private lastFailure: string | undefined;
   private closing: Promise<void> | undefined;
 
   private constructor(private readonly options: ObserveOptions) {
     const { ip, port, statusSocket, log, clock = systemClock } = options;
     this.metrics = new Metrics(options.source);
-    const create = (): ReturnType<typeof createServer> => this.createServer();
+    this.ownNames = new Set([hostname(), ...(options.allowedHosts ?? [])].map((name) => name.toLowerCase()));
     this.listeners = [
-      ...(port === 0 ? [] : [new Listener({ place: { kind: 'tcp', ip, port }, create, log, clock })]),
+      ...(port === 0
+        ? []
+        : [new Listener({ place: { kind: 'tcp', ip, port }, create: () => this.createServer('tcp'), log, clock })]),
       ...(statusSocket === undefined || statusSocket === ''
         ? []
-        : [new Listener({ place: { kind: 'unix', path: statusSocket }, create, log, clock })]),
+        : [
+            new Listener({
+              place: { kind: 'unix', path: statusSocket },
+              create: () => this.createServer('unix'),
+              log,
+              clock,
+            }),
+          ]),
     ];
   }
 
@@ -82,7 +104,7 @@ export class ObserveServer {
     return this.closing;
   }
 
-  private createServer(): ReturnType<typeof createServer> {
+  private createServer(kind: 'tcp' | 'unix'): Server {
     const server = createServer(
       {
         maxHeaderSize: MAX_HEADER_BYTES,
@@ -90,23 +112,47 @@ export class ObserveServer {
         requestTimeout: REQUEST_TIMEOUT_MS,
         connectionsCheckingInterval: REQUEST_TIMEOUT_MS / 2,
       },
-      (request, response) => void this.handle(request, response),
+      (request, response) => {
+        response.once('finish', () => connections.noteFinished(request.socket));
+        response.on('error', () => {}); // the reader has gone, which is its own affair
+        void this.handle(kind, request, response);
+      },
     );
-    server.maxConnections = MAX_CONNECTIONS;
+    server.setTimeout(REQUEST_TIMEOUT_MS);
+    const connections = new ConnectionLimit(server, MAX_CONNECTIONS);
     return server;
   }
 
-  private async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const answer = await this.answer(pathOf(request)).catch((error: unknown) => this.failure(error));
-    response.writeHead(answer.code, {
-      'content-type': answer.type,
-      'content-length': Buffer.byteLength(answer.body),
-      'cache-control': 'no-store',
-      'x-content-type-options': 'nosniff',
-      'cross-origin-resource-policy': 'same-origin',
-      ...answer.headers,
+  private async handle(kind: 'tcp' | 'unix', request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      write(response, this.refusal(kind, request) ?? (await this.answer(pathOf(request))));
+    } catch (error) {
+      const answer = this.failure(error);
+      if (response.headersSent) response.destroy();
+      else write(response, answer);
+    }
+  }
+
+  private refusal(kind: 'tcp' | 'unix', request: IncomingMessage): Answer | undefined {
+    const { method, headers } = request;
+    if (method !== 'GET' && method !== 'HEAD') {
+      const body = 'this server only answers GET and HEAD\n';
+      return { code: 405, type: TEXT, body, headers: { allow: 'GET, HEAD', connection: 'close' } };
+    }
+    if (kind === 'unix' || pathOf(request) === '/healthz' || isOwnHost(headers.host, this.ownNames)) return undefined;
+    this.logRefusal(headers.host ?? '');
+    const body =
+      'this server does not have that name; ask it by its address, or add the name to --healthz-allowed-hosts\n';
+    return { code: 421, type: TEXT, body, headers: { connection: 'close' } };
+  }
+
+  private logRefusal(host: string): void {
+    if (this.refused.has(host) || this.refused.size >= MAX_REFUSALS_LOGGED) return;
+    this.refused.add(host);
+    this.options.log.warn('status request for a foreign host name refused', {
+      detail: host,
+      hint: 'if it is a name of this host, add it to --healthz-allowed-hosts',
     });
-    response.end(answer.body);
   }
 
   private async answer(path: string): Promise<Answer> {
@@ -140,6 +186,18 @@ export class ObserveServer {
     this.lastFailure = text;
     return { code: 500, type: TEXT, body: 'the status cannot be told; see the log\n' };
   }
+}
+
+function write(response: ServerResponse, answer: Answer): void {
+  response.writeHead(answer.code, {
+    'content-type': answer.type,
+    'content-length': Buffer.byteLength(answer.body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'cross-origin-resource-policy': 'same-origin',
+    ...answer.headers,
+  });
+  response.end(answer.body);
 }
 
 function pathOf({ url = '' }: IncomingMessage): string {

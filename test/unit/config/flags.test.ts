@@ -70,6 +70,7 @@ describe('parseCommandLine', () => {
       datapath: 'auto',
       udpWorkers: 0,
       disableOffloads: [],
+      healthzAllowedHosts: [],
       healthzIp: '0.0.0.0',
       healthzPort: 0,
       logFormat: 'text',

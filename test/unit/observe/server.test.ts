@@ -46,9 +46,15 @@ describe('ObserveServer', () => {
     return server;
   }
 
-  async function get(where: http.RequestOptions, page: string, method = 'GET'): Promise<Answer> {
+  async function get(
+    where: http.RequestOptions,
+    page: string,
+    method = 'GET',
+    { isUnfinished = false } = {},
+  ): Promise<Answer> {
     const request = http.request({ ...where, path: page, method, agent: false });
-    request.end();
+    if (isUnfinished) request.flushHeaders();
+    else request.end();
     const [response] = (await once(request, 'response')) as [http.IncomingMessage];
     let body = '';
     for await (const chunk of response.setEncoding('utf8')) body += String(chunk);
@@ -61,12 +67,64 @@ describe('ObserveServer', () => {
       where = { host: '127.0.0.1', port: await freePort() };
     });
 
-    it('answers /healthz as flannel does, whatever the method and the state', async () => {
+    it('answers /healthz as flannel does, whatever the state and the name that was asked for', async () => {
       await start({ port: where.port, source: { status: () => sampleStatus({ isReady: false }) } });
-      for (const method of ['GET', 'POST', 'DELETE', 'OPTIONS']) {
-        const { code, body } = await get(where, '/healthz', method);
-        assert.deepEqual([code, body], [200, 'flanneld is running'], method);
+      for (const host of ['127.0.0.1', 'balancer.example.org']) {
+        const { code, body } = await get({ ...where, headers: { host } }, '/healthz');
+        assert.deepEqual([code, body], [200, 'flanneld is running'], host);
       }
+    });
+
+    it('refuses methods other than GET and HEAD, and does not wait for their bodies', async () => {
+      await start({ port: where.port });
+      for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']) {
+        const { code, headers } = await get({ ...where, headers: { 'content-length': '1000000' } }, '/status', method, {
+          isUnfinished: true,
+        });
+        assert.deepEqual([code, headers.allow], [405, 'GET, HEAD'], method);
+      }
+    });
+
+    for (const [host, code] of [
+      ['127.0.0.1:9090', 200],
+      ['[::1]:9090', 200],
+      ['192.0.2.1', 200],
+      ['localhost:1', 200],
+      [os.hostname().toUpperCase(), 200],
+      [`${os.hostname()}.`, 200],
+      ['node.example.org:80', 200],
+      ['attacker.example', 421],
+      [`${os.hostname()}.attacker.example`, 421],
+      ['127.0.0.1.attacker.example', 421],
+      ['localhost.attacker.example', 421],
+      ['[::1].attacker.example', 421],
+    ] as const) {
+      it(`answers a request for host "${host}" with ${code}`, async () => {
+        await start({ port: where.port, allowedHosts: ['Node.example.org'] });
+        for (const page of ['/', '/status', '/metrics', '/readyz']) {
+          const answer = await get({ ...where, headers: { host } }, page);
+          assert.equal(answer.code, code, page);
+          if (code === 421) assert.match(answer.body, /--healthz-allowed-hosts/);
+        }
+      });
+    }
+
+    it('logs the first names that were refused, each once', async () => {
+      const log = new RecordingLog();
+      await start({ port: where.port, log });
+      for (let i = 0; i < 30; i++) {
+        for (const page of ['/status', '/']) {
+          await get({ ...where, headers: { host: `n${i}.attacker.example` } }, page);
+        }
+      }
+      const lines = log.lines.filter(({ level }) => level === 'warn');
+      assert.equal(lines.length, 10);
+      assert.match(lines[0]?.fields?.hint ?? '', /--healthz-allowed-hosts/);
+    });
+
+    it('refuses headers that are larger than 8 KiB', async () => {
+      await start({ port: where.port });
+      assert.equal((await get({ ...where, headers: { 'x-long': 'y'.repeat(10_000) } }, '/healthz')).code, 431);
     });
 
     it('answers /readyz with 503 until the daemon is ready', async () => {
@@ -208,7 +266,65 @@ describe('ObserveServer', () => {
     });
   });
 
+  for (const kind of ['tcp', 'unix'] as const) {
+    describe(`with many who keep connections open, over ${kind}`, () => {
+      let where: { host: string; port: number } | { socketPath: string };
+      const clients: net.Socket[] = [];
+
+      beforeEach(async () => {
+        const port = kind === 'tcp' ? await freePort() : 0;
+        await start(kind === 'tcp' ? { port } : { statusSocket: socketPath });
+        where = kind === 'tcp' ? { host: '127.0.0.1', port } : { socketPath };
+      });
+
+      afterEach(() => {
+        for (const client of clients.splice(0)) client.destroy();
+      });
+
+      /** Connections that send a part of a request and no more; resolves when the server has all of them. */
+      async function openSlow(count: number): Promise<void> {
+        for (let i = 0; i < count; i++) {
+          const client = 'port' in where ? net.connect(where) : net.connect(where.socketPath);
+          client.on('error', () => {}); // the server ends some of them
+          clients.push(client);
+          await once(client, 'connect');
+          client.write('GET /status HTTP/1.1\r\nHost: ');
+        }
+      }
+
+      it('answers probes at once and ends those that have waited longest', async () => {
+        await openSlow(100);
+        for (let i = 0; i < 5; i++) assert.equal((await get(where, '/healthz')).code, 200);
+        await waitUntil(() => clients.filter((client) => client.closed).length >= 100 - 64);
+        const isClosed = clients.map((client) => client.closed);
+        assert.ok(isClosed.slice(0, 30).every(Boolean), 'the first ones are ended');
+        assert.ok(!isClosed.slice(-30).some(Boolean), 'the last ones are not');
+      });
+
+      it('keeps the connection of somebody who asks and is answered', async () => {
+        const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+        open.push({ close: () => agent.destroy() });
+        const sockets = new Set<unknown>();
+        for (let i = 0; i < 4; i++) {
+          const request = http.get({ ...where, path: '/healthz', agent });
+          const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+          sockets.add(response.socket);
+          response.resume();
+          await once(response, 'end');
+          await openSlow(50);
+        }
+        assert.equal(sockets.size, 1);
+      });
+    });
+  }
+
   describe('over a Unix socket', () => {
+    it('answers whatever the name that was asked for, as no browser gets here, and refuses other methods', async () => {
+      await start({ statusSocket: socketPath });
+      assert.equal((await get({ socketPath, headers: { host: 'anything' } }, '/status')).code, 200);
+      assert.equal((await get({ socketPath }, '/status', 'POST')).code, 405);
+    });
+
     it('answers the same pages', async () => {
       const server = await start({ statusSocket: socketPath });
       assert.deepEqual(server.addresses, [socketPath]);
