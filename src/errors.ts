@@ -23,6 +23,7 @@ export const ERROR_CODES = {
   ERR_LEASE_KEY: 'A key under <prefix>/subnets does not name a subnet.',
   ERR_LEASE_VALUE: 'The value of a lease key is not what a host publishes about itself.',
   ERR_OUT_OF_SUBNETS: 'Every subnet of the configured range belongs to some host.',
+  ERR_UNSAFE_PATH: 'On the way to a file that is to be written is a symbolic link that another user can change.',
   ERR_SUBNET_FILE: 'The file with subnet and MTU for Docker and CNI cannot be written or read.',
   ERR_UNDERLAY: 'No network interface fits what the flags ask for.',
   ERR_PEER_CACHE: 'The file with the last known peers cannot be used.',

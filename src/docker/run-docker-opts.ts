@@ -1,5 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fchmodSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { describeError } from '../errors.js';
+import { refuseForeignLinks } from '../sys/safe-path.js';
 import { dockerOptsUsage, formatDockerOpts, isRoutedVia, parseDockerOptsArguments } from './docker-opts.js';
 import { parseEnvFile } from './env-file.js';
 
@@ -26,8 +27,7 @@ export function runDockerOpts(
   }
   try {
     const flannelEnv = readIfThere(request.flannelEnvFile);
-    // Written in place, as the script does: Docker's unit may have the file mounted or linked.
-    writeFileSync(request.dockerEnvFile, formatDockerOpts(request, flannelEnv, environment));
+    writeInPlace(request.dockerEnvFile, formatDockerOpts(request, flannelEnv, environment));
     const subnet = parseEnvFile(flannelEnv).get('FLANNEL_SUBNET') ?? environment['FLANNEL_SUBNET'] ?? '';
     if (!isRoutedVia(subnet, readIfThere('/proc/net/route'))) return 0;
     stderr(
@@ -38,6 +38,20 @@ export function runDockerOpts(
     stderr(`mk-docker-opts: ${describeError(error)}\n`);
   }
   return 1;
+}
+
+/** In place, as the script does: Docker's unit may have the file mounted or linked. */
+function writeInPlace(file: string, text: string): void {
+  refuseForeignLinks(file);
+  const isNew = !existsSync(file);
+  const descriptor = openSync(file, 'w', 0o644);
+  try {
+    // Whatever the umask says, root reads this file at the next start of Docker: nobody else may write to it.
+    fchmodSync(descriptor, isNew ? 0o644 : fstatSync(descriptor).mode & 0o7755);
+    writeFileSync(descriptor, text);
+  } finally {
+    closeSync(descriptor);
+  }
 }
 
 function readIfThere(file: string): string {

@@ -1,4 +1,4 @@
-import { OverlayError, describeError } from '../errors.js';
+import { OverlayError, describeError, isOverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LeaseSubnets } from '../lease/lease.js';
@@ -41,12 +41,13 @@ function familyLines(name: string, network: Prefix | undefined, subnet: Prefix |
 /**
  * Writes subnet.env in one step: mode 0644 when new, directory made when missing.
  *
- * @throws {@link OverlayError} `ERR_SUBNET_FILE`
+ * @throws {@link OverlayError} `ERR_SUBNET_FILE`, `ERR_UNSAFE_PATH`
  */
 export async function writeSubnetEnv(file: string, env: SubnetEnv, files: TextFiles = systemFiles): Promise<void> {
   try {
     await files.write(file, formatSubnetEnv(env));
   } catch (cause) {
+    if (isOverlayError(cause)) throw cause;
     // Node adds ", open '…'" with the name of the temporary file: another text at each attempt, and so another log line.
     const reason = describeError(cause).replace(/, \w+ '.*$/s, '');
     throw new OverlayError('ERR_SUBNET_FILE', `cannot write ${file}: ${reason}`, {

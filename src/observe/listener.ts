@@ -6,6 +6,7 @@ import { type Clock, backoffMs } from '../clock.js';
 import { OverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { makeDirectory } from '../sys/make-directory.js';
+import { refuseForeignLinks } from '../sys/safe-path.js';
 
 /** Where to listen. */
 export type Place =
@@ -104,6 +105,7 @@ export class Listener {
       await listening(server, () => server.listen({ host: place.ip, port: place.port }));
       return;
     }
+    refuseForeignLinks(path.dirname(place.path));
     await makeDirectory(path.dirname(place.path));
     try {
       await listenOnPath(server, place.path);

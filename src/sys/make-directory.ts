@@ -1,4 +1,5 @@
-import { mkdir, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, open, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 /**
@@ -6,20 +7,32 @@ import path from 'node:path';
  *
  * @remarks One by one instead of with Node's `recursive`: where an existing directory answers ENOENT to a new one in it,
  * as /proc does, Node 20 asks for the two in turn for ever, on a thread that nothing can stop.
- * @param mode - permissions of new directories, before the umask.
+ * @param mode - permissions of the last one, if it is new, whatever the umask says; new ones above it get 0755.
  * @throws the error of the file system.
  */
-export async function makeDirectory(directory: string, mode = 0o777): Promise<void> {
+export async function makeDirectory(directory: string, mode = 0o755): Promise<void> {
   const missing: string[] = [];
   for (let at = path.resolve(directory); !(await isDirectory(at)); at = path.dirname(at)) missing.unshift(at);
   for (const each of missing) {
     try {
-      await mkdir(each, { mode });
+      const ownMode = each === missing.at(-1) ? mode : 0o755;
+      await mkdir(each, { mode: ownMode });
+      await setMode(each, ownMode);
     } catch (error) {
       // Somebody else may have made it meanwhile.
       if (errnoOf(error) === 'EEXIST' && (await isDirectory(each))) continue;
       throw errnoOf(error) === 'ENOENT' ? noNewDirectories(each, error) : error;
     }
+  }
+}
+
+/** The umask can only have taken permissions away, so nobody else has been in there meanwhile. */
+async function setMode(directory: string, mode: number): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    await handle.chmod(mode);
+  } finally {
+    await handle.close();
   }
 }
 

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { writeFileAtomically } from './atomic-file.js';
+import { type FileModes, writeFileAtomically } from './atomic-file.js';
 
 /** Where a program keeps its texts. */
 export interface TextFiles {
@@ -8,10 +8,10 @@ export interface TextFiles {
   /**
    * Puts a text in place of the old one, all of it or nothing.
    *
-   * @param mode - permissions of a new file.
-   * @throws the error of the file system.
+   * @param modes - of a new file and a new directory; 0644 and 0755 unless they say otherwise.
+   * @throws the error of the file system, {@link OverlayError} `ERR_UNSAFE_PATH`
    */
-  write(file: string, text: string, mode?: number): Promise<void>;
+  write(file: string, text: string, modes?: FileModes): Promise<void>;
 }
 
 /** The file system of the host. */

@@ -17,7 +17,22 @@ describe('making a directory', () => {
   it('makes what is missing above it, with the mode that is asked for', async () => {
     const deep = path.join(directory, 'a', 'b', 'c');
     await makeDirectory(deep, 0o750);
-    for (const each of [deep, path.dirname(deep)]) assert.equal((await stat(each)).mode & 0o7777, 0o750);
+    assert.equal((await stat(deep)).mode & 0o7777, 0o750);
+    assert.equal((await stat(path.dirname(deep))).mode & 0o7777, 0o755);
+  });
+
+  it('gives that mode whatever the umask says', async () => {
+    const before = process.umask();
+    try {
+      for (const umask of [0, 0o077]) {
+        process.umask(umask);
+        const made = path.join(directory, `umask-${umask}`, 'b');
+        await makeDirectory(made);
+        for (const each of [made, path.dirname(made)]) assert.equal((await stat(each)).mode & 0o7777, 0o755);
+      }
+    } finally {
+      process.umask(before);
+    }
   });
 
   it('is content with one that is there, through a symbolic link too, and with one that somebody else makes', async () => {
