@@ -1,5 +1,6 @@
 import { Prefix } from '../ip/prefix.js';
 import { OverlayError } from '../errors.js';
+import { cut } from '../printable.js';
 import { parseEnvFile } from './env-file.js';
 
 /** What `mk-docker-opts` is asked for. */
@@ -17,6 +18,12 @@ export interface DockerOptsRequest {
   /** `-k`: name of the combined variable. */
   readonly combinedKey: string;
 }
+
+/** Flannel's script takes an empty name, too. */
+const VARIABLE_NAME = /^(?:[A-Za-z_]\w*)?$/;
+
+/** What ends a quoted value, or makes a shell or systemd put something else in its place. */
+const NOT_LITERAL = /["\\$`\p{Cc}]/u;
 
 /** Text for `-h`, `-?` and for everything that cannot be read. */
 export function dockerOptsUsage(program: string): string {
@@ -62,6 +69,7 @@ export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsReq
       break;
     }
   }
+  if (!VARIABLE_NAME.test(texts.get('k') ?? '')) return undefined;
   const isBoth = !switches.has('i') && !switches.has('c');
   return {
     flannelEnvFile: texts.get('f') ?? '',
@@ -79,7 +87,8 @@ export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsReq
  *
  * @param flannelEnv - text of subnet.env, empty if there is none.
  * @param environment - of this process: `DOCKER_OPT_*` and a former combined value are taken over from it.
- * @throws {@link OverlayError} `ERR_SUBNET_FILE` if FLANNEL_IPMASQ is neither true nor false.
+ * @throws {@link OverlayError} `ERR_SUBNET_FILE` if a value is not what it stands for, or would be more than a text to
+ * a shell that sources the result: root does.
  * @see flannel `dist/mk-docker-opts.sh`
  */
 export function formatDockerOpts(
@@ -90,15 +99,17 @@ export function formatDockerOpts(
   // The script sources the file, so its lines go over what the environment says.
   const variables = new Map([...Object.entries(environment), ...parseEnvFile(flannelEnv)]);
   const options = new Map([...variables].filter(([name]) => name.startsWith('DOCKER_OPT_')));
+  for (const [name, value] of options) refuseUnlessLiteral(name, value);
   const set = (name: string, option: string, value: string | undefined): void => {
     if (value !== undefined && value !== '') options.set(`DOCKER_OPT_${name}`, `--${option}=${value}`);
   };
-  set('BIP', 'bip', variables.get('FLANNEL_SUBNET'));
-  set('MTU', 'mtu', variables.get('FLANNEL_MTU'));
+  set('BIP', 'bip', fit('FLANNEL_SUBNET', variables, isSubnet, 'a network such as 10.5.3.1/24'));
+  set('MTU', 'mtu', fit('FLANNEL_MTU', variables, isMtu, 'a number of bytes'));
   if (request.hasMasquerade) set('IPMASQ', 'ip-masq', negated(variables.get('FLANNEL_IPMASQ')));
 
   const sorted = [...options].sort(([left], [right]) => (left < right ? -1 : 1));
   const former = variables.get(request.combinedKey) ?? '';
+  refuseUnlessLiteral(request.combinedKey, former);
   const combined = [former === '' ? '' : `${former} `, ...sorted.map(([, option = '']) => ` ${option}`)].join('');
   return [
     ...(request.isIndividual ? sorted.map(([name, option = '']) => `${name}="${option}"\n`) : []),
@@ -106,14 +117,48 @@ export function formatDockerOpts(
   ].join('');
 }
 
+/** A variable of the subnet file, undefined if it is missing or empty. */
+function fit(
+  name: string,
+  variables: ReadonlyMap<string, string | undefined>,
+  isFit: (text: string) => boolean,
+  wanted: string,
+): string | undefined {
+  const text = variables.get(name) ?? '';
+  if (text === '') return undefined;
+  if (isFit(text)) return text;
+  throw new OverlayError('ERR_SUBNET_FILE', `cannot use ${name} "${cut(text)}": it is not ${wanted}`, {
+    hint: 'let tsflanneld write the file again: systemctl restart tsflanneld',
+  });
+}
+
+function isSubnet(text: string): boolean {
+  return /^[0-9.]+\/\d{1,2}$/.test(text) && Prefix.tryParse(text)?.family === 4;
+}
+
+function isMtu(text: string): boolean {
+  return /^\d{1,5}$/.test(text);
+}
+
+function refuseUnlessLiteral(name: string, value = ''): void {
+  if (VARIABLE_NAME.test(name) && !NOT_LITERAL.test(value)) return;
+  throw new OverlayError('ERR_SUBNET_FILE', `cannot use ${name} "${cut(value)}": it is more than a text to a shell`, {
+    hint: 'remove quotes, backslashes, dollar signs, backquotes and control characters',
+  });
+}
+
 /** Docker must masquerade exactly if flannel does not. */
 function negated(isMasquerading: string | undefined): string | undefined {
   if (isMasquerading === undefined || isMasquerading === '') return undefined;
   if (isMasquerading === 'true') return 'false';
   if (isMasquerading === 'false') return 'true';
-  throw new OverlayError('ERR_SUBNET_FILE', `cannot use FLANNEL_IPMASQ "${isMasquerading}": it is no truth value`, {
-    hint: 'set it to true or false',
-  });
+  throw new OverlayError(
+    'ERR_SUBNET_FILE',
+    `cannot use FLANNEL_IPMASQ "${cut(isMasquerading)}": it is no truth value`,
+    {
+      hint: 'set it to true or false',
+    },
+  );
 }
 
 /**

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lchownSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
@@ -12,6 +21,7 @@ import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { freePort } from '../../support/free-port.js';
 import { sampleStatus } from '../../support/sample-status.js';
+import { skipBecause } from '../../support/skip.js';
 
 interface Answer {
   readonly code: number | undefined;
@@ -372,6 +382,19 @@ describe('ObserveServer', () => {
       assert.equal((JSON.parse(body) as DaemonStatus).hostName, 'first');
       await second.close();
       assert.ok(existsSync(socketPath), 'closing the second one does not take the file of the first');
+    });
+
+    it('makes no socket behind a link of another user', async function () {
+      if (process.geteuid?.() !== 0) skipBecause(this, 'needs root to make files of others');
+      const link = path.join(directory, 'link');
+      symlinkSync(os.tmpdir(), link);
+      lchownSync(link, 65_534, 65_534);
+      const log = new RecordingLog();
+      const server = await start({ statusSocket: path.join(link, 'x.sock'), log, clock: impatientClock(60_000) });
+      assert.deepEqual(server.addresses, []);
+      const error = log.lines[0]?.fields?.error;
+      assert.ok(error instanceof OverlayError);
+      assert.equal(error.code, 'ERR_UNSAFE_PATH');
     });
 
     it('leaves a file alone that is no socket', async () => {
