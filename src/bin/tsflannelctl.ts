@@ -2,6 +2,7 @@
 import { createInterface } from 'node:readline/promises';
 import { text } from 'node:stream/consumers';
 import { systemClock } from '../clock.js';
+import { EXIT } from '../ctl/command.js';
 import { COMMANDS } from '../ctl/commands.js';
 import { runCtl } from '../ctl/main.js';
 import { EtcdStore } from '../etcd/store.js';
@@ -10,9 +11,15 @@ import { silentLogger } from '../log.js';
 /** Clears the screen and goes to its upper left corner (ECMA-48: CUP, ED 2). */
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 
+/** For a command that heeds the signal to say what it has left; whatever else goes on is cut off. */
+const LAST_WORDS_MS = 250;
+
 const interruption = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(name, () => interruption.abort(new Error(`ended by ${name}`)));
+  process.once(name, () => {
+    interruption.abort(new Error(`ended by ${name}`));
+    setTimeout(() => process.exit(EXIT.failed), LAST_WORDS_MS);
+  });
 }
 // A reader such as `head` that has seen enough is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -20,7 +27,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(0);
 });
 
-process.exitCode = await runCtl(COMMANDS, process.argv.slice(2), {
+const code = await runCtl(COMMANDS, process.argv.slice(2), {
   stdout: (line) => process.stdout.write(line),
   stderr: (line) => process.stderr.write(line),
   environment: process.env,
@@ -51,3 +58,6 @@ process.exitCode = await runCtl(COMMANDS, process.argv.slice(2), {
       log: silentLogger,
     }),
 });
+// Connections that still look for a peer that does not answer (134 s for a TCP handshake) would keep the process.
+await new Promise((resolve) => process.stdout.write('', resolve));
+process.exit(code);

@@ -3,6 +3,7 @@ import path from 'node:path';
 import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js';
 import { FLAGS } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
+import { Deadline } from '../deadline.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
 import { OverlayError, describeError } from '../errors.js';
 import { Firewall } from '../firewall/firewall.js';
@@ -127,15 +128,17 @@ async function removeObjects(
       disabledOffloads: [],
     },
   });
+  const deadline = new Deadline(context.clock, REMOVAL_PATIENCE_MS, context.signal);
   try {
     reconciler.setDesired(EMPTY_STATE, { scope: target.networks });
-    await reconciler.whenConverged(AbortSignal.any([context.signal, AbortSignal.timeout(REMOVAL_PATIENCE_MS)]));
+    await reconciler.whenConverged(deadline.signal);
   } catch (cause) {
     context.signal.throwIfAborted();
     const reasons = reconciler.status.failures.map(({ key, error }) => `${key}: ${describeError(error)}`);
     const reason = reasons.length > 0 ? reasons.join(', ') : describeError(cause);
     throw new OverlayError('ERR_CLEANUP', `cannot remove objects of the overlay: ${reason}`, { cause });
   } finally {
+    deadline.clear();
     await reconciler.close();
   }
 }
@@ -176,9 +179,9 @@ async function knownNetworks(
   found.push(env?.network, env?.ipv6Network);
   // The daemon's copy of the configuration; see its state directory.
   found.push(...networksOf(await readFile(path.join(options.stateDir, 'config.json'), 'utf8').catch(() => undefined)));
+  const deadline = new Deadline(context.clock, STORE_PATIENCE_MS, context.signal);
   try {
-    const signal = AbortSignal.any([context.signal, AbortSignal.timeout(STORE_PATIENCE_MS)]);
-    found.push(...networksOf((await withStore(context, options, (store) => store.readConfig(signal)))?.text));
+    found.push(...networksOf((await withStore(context, options, (store) => store.readConfig(deadline.signal)))?.text));
   } catch (error) {
     context.signal.throwIfAborted();
     if (found.every((prefix) => prefix === undefined)) {
@@ -186,6 +189,8 @@ async function knownNetworks(
         `the overlay networks are not known, so routes without a device of ours stay: etcd does not answer (${describeError(error)}); give --network`,
       );
     }
+  } finally {
+    deadline.clear();
   }
   const networks = new Map(found.flatMap((prefix) => (prefix === undefined ? [] : [[prefix.toString(), prefix]])));
   return { networks: [...networks.values()], notes };

@@ -1,5 +1,6 @@
 /** Uses an {@link EtcdStore} with all it has, closes it, and must then end by itself: nothing here calls exit. */
 import { systemClock } from '../../src/clock.js';
+import { Deadline } from '../../src/deadline.js';
 import { EtcdStore } from '../../src/etcd/store.js';
 import { LeaseKeeper } from '../../src/lease/keeper.js';
 import { PeerSet } from '../../src/lease/peers.js';
@@ -19,7 +20,9 @@ const peers = new PeerSet({ ...common, own: { subnets: undefined, publicIp: ip('
 store.followConfig(() => undefined);
 peers.start();
 keeper.start();
-await Promise.race([keeper.whenHeld(AbortSignal.timeout(1500)).catch(() => undefined), systemClock.sleep(1500)]);
+const deadline = new Deadline(systemClock, 1500);
+await Promise.race([keeper.whenHeld(deadline.signal).catch(() => undefined), systemClock.sleep(1500)]);
+deadline.clear();
 await keeper.close();
 peers.close();
 await store.close();

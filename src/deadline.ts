@@ -1,0 +1,40 @@
+import type { Clock } from './clock.js';
+
+/**
+ * An AbortSignal that is aborted after a time, or together with another one.
+ *
+ * @remarks In place of `AbortSignal.any([signal, AbortSignal.timeout(ms)])`: Node 20 keeps only weak references between
+ * such signals, so that the one with the time may be collected and never fires. Here the timer itself holds the signal.
+ */
+export class Deadline {
+  private readonly controller = new AbortController();
+  private readonly cancelTimer: () => void;
+  private readonly follow: () => void;
+
+  /** @param parent - aborts this one, too, with its own reason. */
+  constructor(
+    clock: Clock,
+    ms: number,
+    private readonly parent?: AbortSignal,
+  ) {
+    this.cancelTimer = clock.after(ms, () => this.end(new DOMException(`not done within ${ms} ms`, 'TimeoutError')));
+    this.follow = () => this.end(parent?.reason);
+    if (parent?.aborted === true) this.follow();
+    else parent?.addEventListener('abort', this.follow, { once: true });
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  /** Gives the time up: the signal is no longer aborted by anything. Idempotent. */
+  clear(): void {
+    this.cancelTimer();
+    this.parent?.removeEventListener('abort', this.follow);
+  }
+
+  private end(reason: unknown): void {
+    this.clear();
+    this.controller.abort(reason);
+  }
+}
