@@ -51,6 +51,9 @@ export interface Logger {
   debug(message: string, fields?: LogFields): void;
 }
 
+/** What waits to be written while it cannot be; lines beyond that are lost. */
+const LOST_LINES_BYTES = 1024 * 1024;
+
 /** `text` is for people and the journal, `json` for collectors. */
 export type LogFormat = 'text' | 'json';
 
@@ -69,7 +72,7 @@ export function createLogger(options: {
   readonly level: LogLevel;
   readonly destination?: NodeJS.WritableStream;
 }): Logger {
-  const sink = options.destination ?? pino.destination({ dest: 2, sync: true });
+  const sink = options.destination ?? standardError();
   const stream = lineStream(sink, options.format === 'json' ? printableJson : formatTextLine);
   const base = pino({ level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
   const write =
@@ -78,6 +81,13 @@ export function createLogger(options: {
       base[level](fields === undefined ? {} : bounded(flatten(fields)), cut(message));
     };
   return { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
+}
+
+/** A full disk or a reader that has gone costs lines, not the daemon. */
+function standardError(): NodeJS.WritableStream {
+  const sink = pino.destination({ dest: 2, sync: true, maxLength: LOST_LINES_BYTES });
+  sink.on('error', () => {});
+  return sink as unknown as NodeJS.WritableStream;
 }
 
 /** A logger that drops everything; for tests and one-shot tools. */

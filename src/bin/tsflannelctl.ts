@@ -7,6 +7,10 @@ import { COMMANDS } from '../ctl/commands.js';
 import { runCtl } from '../ctl/main.js';
 import { EtcdStore } from '../etcd/store.js';
 import { silentLogger } from '../log.js';
+import { oneLine } from '../printable.js';
+import { DEFECT_HINT, guardProcess, withStack } from '../process-guard.js';
+
+guardProcess((error) => process.stderr.write(`${oneLine(`tsflannelctl: ${withStack(error)}; ${DEFECT_HINT}`)}\n`));
 
 /** Clears the screen and goes to its upper left corner (ECMA-48: CUP, ED 2). */
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';

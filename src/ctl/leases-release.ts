@@ -52,11 +52,11 @@ async function releaseUnreadable(
   { key, revision, reason }: BadEntry,
 ): Promise<ExitCode> {
   if (!options.yes && (await context.confirm(`Delete the key ${key}, which is no lease (${reason})?`)) !== true) {
-    context.stderr(`the key ${key} stays; say yes, or give --yes\n`);
+    context.err.line(`the key ${key} stays; say yes, or give --yes`);
     return EXIT.refused;
   }
   if ((await store.deleteLease({ key, revision, ttlId: undefined }, context.signal)) === 'changed') throw changed(key);
   if (options.json) printJson(context, { key, publicIp: null });
-  else context.stdout(`deleted ${key}, which was no lease\n`);
+  else context.out.line(`deleted ${key}, which was no lease`);
   return EXIT.ok;
 }

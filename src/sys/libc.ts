@@ -17,10 +17,14 @@ const lib = koffi.load(null);
 const native = {
   bind: lib.func('int bind(int fd, void *address, uint32_t length)') as (...a: unknown[]) => number,
   close: lib.func('int close(int fd)') as (...a: unknown[]) => number,
+  capset: lib.func('int capset(void *header, void *data)') as (...a: unknown[]) => number,
   connect: lib.func('int connect(int fd, void *address, uint32_t length)') as (...a: unknown[]) => number,
   epollCreate1: lib.func('int epoll_create1(int flags)') as (...a: unknown[]) => number,
   epollCtl: lib.func('int epoll_ctl(int epoll, int operation, int fd, void *event)') as (...a: unknown[]) => number,
   eventfd: lib.func('int eventfd(uint32_t value, int flags)') as (...a: unknown[]) => number,
+  execve: lib.func('int execve(const char *path, const char **argv, const char **environment)') as (
+    ...a: unknown[]
+  ) => number,
   fcntl: lib.func('int fcntl(int fd, int command, long argument)') as (...a: unknown[]) => number,
   flock: lib.func('int flock(int fd, int operation)') as (...a: unknown[]) => number,
   getsockname: lib.func('int getsockname(int fd, void *address, void *length)') as (...a: unknown[]) => number,
@@ -109,6 +113,8 @@ export const SYS = {
   CLONE_NEWNET: 0x40000000,
   EFD_CLOEXEC: 0o2000000,
   EFD_NONBLOCK: 0o4000,
+  PR_CAPBSET_DROP: 24,
+  PR_SET_NO_NEW_PRIVS: 38,
 } as const;
 
 const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
@@ -266,6 +272,38 @@ export function flock(fd: number, operation: number): number {
 /** Process control; unused arguments are 0. */
 export function prctl(option: number, a = 0, b = 0, c = 0, d = 0): number {
   return orErrno(native.prctl(option, a, b, c, d));
+}
+
+/**
+ * Sets the capabilities of the *calling thread*; see capset(2).
+ *
+ * @returns 0, or minus errno.
+ */
+export function capset(sets: {
+  readonly effective: bigint;
+  readonly permitted: bigint;
+  readonly inheritable: bigint;
+}): number {
+  const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
+  // struct __user_cap_data_struct { effective, permitted, inheritable }, first for bits 0…31, then for 32…63
+  const words = [0n, 32n].flatMap((shift) =>
+    [sets.effective, sets.permitted, sets.inheritable].map((set) => Number((set >> shift) & 0xffffffffn)),
+  );
+  return orErrno(native.capset(Uint32Array.of(LINUX_CAPABILITY_VERSION_3, 0), Uint32Array.from(words)));
+}
+
+/**
+ * Replaces the program of this process; its other threads end. Descriptors without close-on-exec stay open.
+ *
+ * @returns only if that fails: minus errno.
+ */
+export function execve(
+  file: string,
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): number {
+  const pairs = Object.entries(environment).flatMap(([name, value]) => (value === undefined ? [] : `${name}=${value}`));
+  return orErrno(native.execve(file, [...argv, null], [...pairs, null]));
 }
 
 /**
