@@ -122,7 +122,7 @@ describe('values that a shell would carry out', () => {
 
   it("make Docker's options a file that only root can change, whatever the umask says", () => {
     writeFileSync(subnetEnv, 'FLANNEL_MTU=1472\n');
-    const before = process.umask();
+    const before = process.umask(0);
     try {
       for (const umask of [0, 0o077]) {
         process.umask(umask);
