@@ -34,7 +34,7 @@ export function ownSides({ network, own, host: { underlay } }: BackendContext): 
 /**
  * The families in which this host and the peer can talk; a family that only one of them has is left out.
  *
- * @returns the peer as skipped if it cannot be sent to in one of them.
+ * @returns the peer as skipped if it has not told an address in one of them.
  */
 export function peerSides(context: BackendContext, lease: Lease): readonly PeerSide[] | SkippedPeer {
   const { publicIp, publicIpv6, backendData, backendV6Data } = lease.attributes;
@@ -47,33 +47,7 @@ export function peerSides(context: BackendContext, lease: Lease): readonly PeerS
       const hint = 'start the peer with --public-ipv6 or give it an IPv6 address';
       return { lease, cause: 'address', reason: 'its lease has no PublicIPv6', hint };
     }
-    const skipped = skipUnusable(context, lease, address);
-    if (skipped !== undefined) return skipped;
     sides.push({ family, subnet, publicIp: address, data: family === 4 ? backendData : backendV6Data });
   }
   return sides;
-}
-
-/** The peer as skipped if nothing can be sent to its address. */
-export function skipUnusable(context: BackendContext, lease: Lease, address: IpAddress): SkippedPeer | undefined {
-  const flaw = flawOf(context, address);
-  if (flaw === undefined) return undefined;
-  const flag = address.family === 4 ? '--public-ip' : '--public-ipv6';
-  const hint = `start the daemon of that host with ${flag} and an address at which others reach it, or delete the lease`;
-  return { lease, cause: 'address', reason: `its public address ${address.toString()} ${flaw}`, hint };
-}
-
-/**
- * Why the address cannot be the outer destination, or the gateway, of a peer's packets.
- *
- * @returns undefined if it can.
- */
-export function flawOf({ network, host: { underlay } }: BackendContext, address: IpAddress): string | undefined {
-  if (!address.isGlobalUnicast && !address.isLinkLocal) return 'is not that of a host';
-  const [local, announced] =
-    address.family === 4 ? [underlay.address, underlay.publicIp] : [underlay.addressV6, underlay.publicIpv6];
-  if (address.equals(local) || address.equals(announced)) return 'is that of this host';
-  // What is sent there would be routed into the overlay again, for ever.
-  const overlay = address.family === 4 ? network.ipv4?.network : network.ipv6?.network;
-  return overlay?.contains(address) === true ? 'lies inside the overlay' : undefined;
 }

@@ -1,7 +1,6 @@
 import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
 import type { Backend, BackendOptions } from './backend.js';
-import { skipUnusable } from './families.js';
 
 /** Outer IPv4 header. */
 const ENCAP_OVERHEAD = 20;
@@ -47,8 +46,6 @@ export const ipipBackend: Backend = {
 
   peer(context, lease) {
     const gateway = lease.attributes.publicIp;
-    const skipped = skipUnusable(context, lease, gateway);
-    if (skipped !== undefined) return { state: {}, skipped };
     const isDirect = usesDirectRouting(context.options) && context.host.isOnLink(gateway);
     return {
       state: {

@@ -3,7 +3,6 @@ import { Prefix } from '../ip/prefix.js';
 import type { DesiredState, RouteSpec, VerifySource } from '../reconcile/desired.js';
 import { readBackendOptions } from '../config/backend-options.js';
 import { type Backend, type BackendContext, type BackendOptions, NO_LEASE_DATA, type PeerState } from './backend.js';
-import { flawOf, skipUnusable } from './families.js';
 import type { Lease } from '../lease/lease.js';
 
 /** Outer IPv4 header (20) and UDP header (8). */
@@ -71,10 +70,7 @@ export const udpBackend: Backend = {
           mtu,
           verifySource,
           icmpSource: own.subnet.address,
-          // A lease without a usable address (`{}`, or a host with IPv6 alone) is as good as none: the sender is told.
-          peers: peers
-            .filter((peer) => flawOf(context, peer.attributes.publicIp) === undefined)
-            .map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+          peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
         },
       ],
     };
@@ -82,10 +78,8 @@ export const udpBackend: Backend = {
 
   peer(context: BackendContext, lease: Lease): PeerState {
     const { network, host, isOwn } = context;
-    if (network.ipv4 === undefined) return { state: {} };
-    const skipped = skipUnusable(context, lease, lease.attributes.publicIp);
-    if (skipped !== undefined) return { state: {}, skipped };
-    return { state: isOwn ? {} : { routes: [tunRoute(host.tunDevice, lease.subnet)] } };
+    if (network.ipv4 === undefined || isOwn) return { state: {} };
+    return { state: { routes: [tunRoute(host.tunDevice, lease.subnet)] } };
   },
 };
 

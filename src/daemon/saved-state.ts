@@ -99,7 +99,7 @@ export class StateDirectory {
     try {
       for (const [name, text] of Object.entries(texts)) {
         if (this.written.get(name) === text) continue;
-          await this.files.write(path.join(this.directory, name), text, { file: 0o600, directory: 0o700 });
+        await this.files.write(path.join(this.directory, name), text, { file: 0o600, directory: 0o700 });
         this.written.set(name, text);
       }
       this.hasFailed = false;

@@ -23,11 +23,7 @@ export interface FileModes {
  * @param modes.directory - permissions of its directory, if that is new, likewise.
  * @throws {@link OverlayError} `ERR_UNSAFE_PATH`, or the error of the file system, with the temporary file removed.
  */
-export async function writeFileAtomically(
-  file: string,
-  text: string,
-  modes: FileModes = {},
-): Promise<void> {
+export async function writeFileAtomically(file: string, text: string, modes: FileModes = {}): Promise<void> {
   const directory = path.dirname(file);
   refuseForeignLinks(directory);
   await makeDirectory(directory, modes.directory ?? 0o755);

@@ -88,62 +88,6 @@ describe('udp backend', () => {
   }
 });
 
-/** What no peer can be at, each with what a kernel object for it would do. */
-const UNUSABLE: Readonly<Record<string, string>> = {
-  '0.0.0.0': 'a route without a gateway',
-  '127.0.0.1': 'packets to this host',
-  '224.0.0.1': 'packets to everybody on the link',
-  '255.255.255.255': 'packets to everybody on the link',
-  '192.0.2.1': 'a route via our own address',
-  '203.0.113.1': 'a route via the address that we announce',
-  '10.5.2.9': 'packets that are routed into the overlay again',
-};
-
-describe('every backend', () => {
-  const context = backendContext({ host: hostFacts({ underlay: underlay({ publicIp: ip('203.0.113.1') }) }) });
-  for (const type of ['udp', 'vxlan', 'host-gw', 'ipip']) {
-    for (const [address, harm] of Object.entries(UNUSABLE)) {
-      it(`refuses a peer at ${address} (${type}): ${harm}`, () => {
-        const peer = lease(2, { type, data: vtep('02:00:00:00:00:22'), attributes: { publicIp: ip(address) } });
-        const { state, skipped } = backend(type).peer(context, peer);
-        assert.deepEqual(state, {});
-        assert.equal(skipped?.cause, 'address');
-        assert.ok(skipped.reason.includes(address), skipped.reason);
-      });
-    }
-
-    it(`takes a peer with a link-local address (${type})`, () => {
-      const peer = lease(2, { type, data: vtep('02:00:00:00:00:22'), attributes: { publicIp: ip('169.254.7.7') } });
-      assert.equal(backend(type).peer({ ...context, isOwn: type !== 'udp' }, peer).skipped, undefined);
-    });
-  }
-
-  for (const type of ['vxlan', 'host-gw']) {
-    for (const address of ['::', '::1', 'ff02::1', '2001:db8::1', 'fd00:10:5:2::9']) {
-      it(`refuses a dual-stack peer at ${address} (${type})`, () => {
-        const both = backendContext({ network: network(type, {}, true), own: lease(1, { isDualStack: true }) });
-        const peer = lease(2, {
-          type,
-          isDualStack: true,
-          data: vtep('02:00:00:00:00:22'),
-          dataV6: vtep('02:00:00:00:00:23'),
-          attributes: { publicIpv6: ip(address) },
-        });
-        assert.equal(backend(type).peer(both, peer).skipped?.cause, 'address');
-      });
-    }
-  }
-
-  it('keeps peers at unusable addresses out of the tunnel', () => {
-    const peers = Object.keys(UNUSABLE).map((address) => lease(2, { attributes: { publicIp: ip(address) } }));
-    const { tunnels } = backend('udp').base({ ...context, peers: [...peers, lease(3)] });
-    assert.deepEqual(
-      tunnels?.[0]?.peers.map(({ publicIp }) => String(publicIp)),
-      ['192.0.2.3'],
-    );
-  });
-});
-
 describe('vxlan backend', () => {
   const context = backendContext({ network: network('vxlan') });
 
