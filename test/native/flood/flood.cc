@@ -5,8 +5,8 @@
 //   TARGET, PORT  the tunnel's socket
 //   QUEUE         /proc/PID/net/udp of a process beside the tunnel: tells how full its socket is
 //   DATAGRAMS     how many to send, more or less: the last super-packet is not cut short
-//   WINDOW        bytes that may wait in the socket before the flood pauses; 0: never pause, and send no super-packets,
-//                 so that one datagram dropped by the kernel counts as one
+//   WINDOW        bytes that may wait in the socket before the flood pauses; 0: never pause, and send no super-packets
+//                 and nothing that is fragmented, so that one datagram is one packet to the kernel's counters
 //   VERIFY        outer or strict
 //   MTU           largest inner packet
 //   DESTINATION   inner destination
@@ -165,7 +165,10 @@ class Generator {
     serial_++;
     if (has_supers_ && input.one_in(16)) return super(input);
     const size_t most = input.one_in(16) ? 3000 : input.one_in(8) ? 1400 : 100;
-    return {hostile_packet(input, {source(input), destination_, serial_}, most)};
+    Bytes packet = hostile_packet(input, {source(input), destination_, serial_}, most);
+    // Without fragments, for the same reason as without super-packets.
+    if (!has_supers_) packet.resize(std::min<size_t>(packet.size(), 1472));
+    return {std::move(packet)};
   }
 
  private:
