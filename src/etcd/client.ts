@@ -139,10 +139,8 @@ export class EtcdClient {
 
   /** One request and its answer. */
   async call<T>(service: EtcdService, method: string, request: unknown, signal?: AbortSignal): Promise<T> {
-    return (await this.#request(
-      undefined,
-      (endpoint, untilMs) => this.#unary(endpoint, { service, untilMs, signal }, method, request),
-      signal,
+    return (await this.#request(undefined, (endpoint, untilMs) =>
+      this.#unary(endpoint, { service, untilMs, signal }, method, request),
     )) as T;
   }
 
@@ -154,19 +152,15 @@ export class EtcdClient {
     request: unknown,
     signal?: AbortSignal,
   ): Promise<T | undefined> {
-    return (await this.#request(
-      expected,
-      (endpoint, untilMs) => this.#unary(endpoint, { service, untilMs, signal }, method, request),
-      signal,
+    return (await this.#request(expected, (endpoint, untilMs) =>
+      this.#unary(endpoint, { service, untilMs, signal }, method, request),
     )) as T | undefined;
   }
 
   /** Keeps an etcd lease alive once. @returns the seconds it has now, 0 if there is no such lease. */
   async keepAlive(id: string, signal?: AbortSignal): Promise<number> {
-    const answer = await this.#request(
-      undefined,
-      (endpoint, untilMs) => this.#keepAlive(endpoint, { service: 'Lease', untilMs, signal }, id),
-      signal,
+    const answer = await this.#request(undefined, (endpoint, untilMs) =>
+      this.#keepAlive(endpoint, { service: 'Lease', untilMs, signal }, id),
     );
     return Number(answer);
   }
@@ -183,10 +177,8 @@ export class EtcdClient {
     onResponse: (response: IWatchResponse) => void,
     signal: AbortSignal,
   ): Promise<OpenWatch> {
-    return (await this.#request(
-      undefined,
-      (endpoint, untilMs) => this.#watch(endpoint, { service: 'Watch', untilMs, signal }, request, onResponse),
-      signal,
+    return (await this.#request(undefined, (endpoint, untilMs) =>
+      this.#watch(endpoint, { service: 'Watch', untilMs, signal }, request, onResponse),
     )) as OpenWatch;
   }
 
@@ -211,7 +203,6 @@ export class EtcdClient {
   async #request<T>(
     expected: Expectable | undefined,
     attempt: (endpoint: Endpoint, untilMs: number) => Promise<Attempt<T>>,
-    signal: AbortSignal | undefined,
   ): Promise<T | undefined> {
     const { clock, callTimeoutMs, endpoints, user } = this.#options;
     const shareMs = callTimeoutMs / this.#endpoints.length;
@@ -247,7 +238,6 @@ export class EtcdClient {
       }
       if (clock.monotonicMs() + ELECTION_POLL_MS >= deadlineMs) break;
       if (isElecting) await clock.sleep(ELECTION_POLL_MS, this.#closing.signal);
-      signal?.throwIfAborted();
     }
     this.#closing.signal.throwIfAborted();
     const error = unavailableError(detail, endpoints);
@@ -301,7 +291,6 @@ export class EtcdClient {
         if (isOver) return;
         isOver = true;
         endpoint.streams.delete(abandon);
-        this.#closing.signal.removeEventListener('abort', close);
         finish({ isOk: false, failure });
         end(failure);
         this.#guard(() => stream.cancel());
@@ -309,7 +298,6 @@ export class EtcdClient {
       const abandon = (detail: string): void => stop({ kind: 'endpoint', detail });
       const close = (): void => abandon('the stream was closed');
       endpoint.streams.add(abandon);
-      this.#closing.signal.addEventListener('abort', close);
       stream.on('data', (response) => {
         if (isOver) return;
         const isProcessed = this.#guard(() => {

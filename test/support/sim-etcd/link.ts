@@ -92,6 +92,11 @@ export class SimLink {
     return Object.values(this.#requests).reduce((sum, count) => sum + count, 0);
   }
 
+  /** Calls that have not ended, streams included. */
+  get callCount(): number {
+    return [...this.#sessions].reduce((sum, { calls }) => sum + calls.size, 0);
+  }
+
   /** Streams that are open. */
   get streamCount(): number {
     return [...this.#sessions].flatMap(({ calls }) => [...calls]).filter(({ isStream }) => isStream).length;

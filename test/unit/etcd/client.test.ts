@@ -17,6 +17,8 @@ describe('EtcdClient', () => {
   let cluster: SimEtcdCluster;
   let link: SimLink;
   let client: EtcdClient;
+  /** Members that were dialled, in order. */
+  let dialled: string[];
 
   function open(options: Partial<EtcdClientOptions> & Partial<SimEtcdOptions> = {}): void {
     const { members, ...rest } = options;
@@ -24,6 +26,7 @@ describe('EtcdClient', () => {
     log = new RecordingLogger();
     cluster = new SimEtcdCluster({ clock, ...(members && { members }) });
     link = cluster.link('host-1');
+    dialled = [];
     client = new EtcdClient({
       endpoints: parseEndpoints(cluster.endpoints, false),
       tlsFiles: {},
@@ -32,7 +35,10 @@ describe('EtcdClient', () => {
       pingIntervalMs: 10_000,
       clock,
       log,
-      dial: link.dial,
+      dial: (target, settings) => {
+        dialled.push(target);
+        return link.dial(target, settings);
+      },
       ...rest,
     });
   }
@@ -129,6 +135,7 @@ describe('EtcdClient', () => {
         assert.ok(result.status === 'rejected');
         assert.match(String(result.reason), /did not answer in 1667 ms/);
         assert.equal(cluster.revision, direction === 'request' ? 1 : 4, 'each endpoint was asked once');
+        assert.equal(link.callCount, 0, 'no call is left waiting');
       });
     }
 
@@ -197,13 +204,22 @@ describe('EtcdClient', () => {
       cluster.electLeader();
       await clock.advance(200);
       await call;
-      assert.equal(client.health.endpoint, 'a:1', 'a member without a leader keeps its rank');
+      assert.deepEqual(dialled, THREE, 'a member without a leader keeps its connection');
       assert.ok(targets.length >= 30 && targets.length <= 36, `${targets.length} requests in 1.1 s`);
+    });
+
+    it('that only one member knows nothing of makes another the first to be asked', async () => {
+      open({ members: THREE });
+      cluster.setIsolated('a:1', true);
+      await read();
+      const targets = trace();
+      await read();
+      assert.deepEqual(targets, ['b:1']);
     });
 
     it('that takes too long is what the error tells about', async () => {
       open({ members: THREE });
-      cluster.stopMember('c:1');
+      cluster.stopMember('a:1');
       cluster.loseLeader();
       const result = await finish(read());
       assert.ok(result.status === 'rejected');
@@ -407,6 +423,25 @@ describe('EtcdClient', () => {
       assert.equal(calls, 0);
       assert.equal(link.streamCount, 0);
       await watch.ended;
+    });
+
+    it('ignores what a stream brings although it was cancelled', async () => {
+      const listeners = new Map<string, (value: object) => void>();
+      const stub = {
+        watch: () => ({
+          on: (event: string, listener: (value: object) => void) => listeners.set(event, listener),
+          write: () => listeners.get('data')?.({ created: true, header: {} }),
+          cancel: () => {},
+        }),
+      };
+      const metadata = { set: () => {} };
+      open({ dial: () => ({ open: () => Promise.resolve({ stub, metadata }), close: () => {} }) });
+      let calls = 0;
+      const watch = await watchKey(() => calls++);
+      listeners.get('data')?.({ events: [] });
+      watch.close();
+      listeners.get('data')?.({ events: [] });
+      assert.equal(calls, 1);
     });
 
     it('ends as compacted when the history is gone', async () => {
