@@ -1,5 +1,7 @@
-/** etcd's messages as they are after decoding: 64-bit numbers are decimal texts, enumerations are names. */
+// etcd's messages as they are after decoding: 64-bit numbers are decimal texts, enumerations are names.
+// Answers are written with plain numbers, which the protocol encodes alike.
 
+/** Of every answer; inner ones carry the revision only. */
 export interface Header {
   readonly cluster_id?: string;
   readonly member_id?: string;
@@ -7,11 +9,13 @@ export interface Header {
   readonly raft_term?: string;
 }
 
+/** What a request is about. */
 export interface KeyRangeFields {
   readonly key: Buffer;
   readonly range_end: Buffer;
 }
 
+/** KV.Range. */
 export interface RangeRequest extends KeyRangeFields {
   readonly limit: string;
   readonly revision: string;
@@ -26,6 +30,7 @@ export interface RangeRequest extends KeyRangeFields {
   readonly max_create_revision: string;
 }
 
+/** KV.Put. */
 export interface PutRequest {
   readonly key: Buffer;
   readonly value: Buffer;
@@ -35,10 +40,12 @@ export interface PutRequest {
   readonly ignore_lease: boolean;
 }
 
+/** KV.DeleteRange. */
 export interface DeleteRangeRequest extends KeyRangeFields {
   readonly prev_kv: boolean;
 }
 
+/** One condition of a transaction. */
 export interface Compare extends KeyRangeFields {
   readonly result: 'Equal' | 'Greater' | 'Less' | 'NotEqual';
   readonly target: 'Version' | 'Create' | 'Mod' | 'Value' | 'Lease';
@@ -49,6 +56,7 @@ export interface Compare extends KeyRangeFields {
   readonly lease?: string;
 }
 
+/** One step of a transaction: one of the fields. */
 export interface RequestOp {
   readonly request_range?: RangeRequest;
   readonly request_put?: PutRequest;
@@ -56,12 +64,14 @@ export interface RequestOp {
   readonly request_txn?: TxnRequest;
 }
 
+/** KV.Txn. */
 export interface TxnRequest {
   readonly compare: readonly Compare[];
   readonly success: readonly RequestOp[];
   readonly failure: readonly RequestOp[];
 }
 
+/** Asks a stream for another watcher. */
 export interface WatchCreateRequest extends KeyRangeFields {
   readonly start_revision: string;
   readonly progress_notify: boolean;
@@ -70,6 +80,7 @@ export interface WatchCreateRequest extends KeyRangeFields {
   readonly watch_id: string;
 }
 
+/** What a client writes to a watch stream: one of the fields. */
 export interface WatchRequest {
   readonly create_request?: WatchCreateRequest;
   readonly cancel_request?: { readonly watch_id: string };
@@ -86,12 +97,14 @@ export interface KeyValueMessage {
   readonly lease?: string;
 }
 
+/** One change as watches report it. */
 export interface EventMessage {
   readonly type: 'Put' | 'Delete';
   readonly kv: KeyValueMessage;
   readonly prev_kv?: KeyValueMessage | undefined;
 }
 
+/** Answer to KV.Range. */
 export interface RangeResponse {
   readonly header: Header;
   readonly kvs: readonly KeyValueMessage[];
@@ -99,6 +112,7 @@ export interface RangeResponse {
   readonly count: number;
 }
 
+/** Answer to KV.Txn. */
 export interface TxnResponse {
   readonly header: Header;
   readonly succeeded: boolean;
