@@ -301,6 +301,8 @@ export class FaultBed {
 
   /** Whether a daemon has a peer for this address: by its route with vxlan, by its list of peers with udp. */
   async routeTo(number: number, address: string): Promise<'peer' | 'none'> {
+    const { program } = this.daemon(number);
+    assert.ok(program.isRunning, `the daemon of host ${number} ended: ${program.output.slice(-2000)}`);
     const subnet = address.replace(/\.\d+$/, '.0/24');
     if (this.options.backend === 'vxlan') {
       const { routes } = await netState(this.rig.host(number).netns);

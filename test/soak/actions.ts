@@ -21,6 +21,9 @@ export const bystandersOf = (bed: FaultBed): readonly number[] => bed.numbers.sl
 
 const PEERS = 200;
 
+/** For what takes a moment when nothing else runs on the machine. */
+const PATIENCE = { timeoutMs: 30_000 } as const;
+
 /** Everything that happens, in no order. */
 export const ACTIONS: readonly Action[] = [
   {
@@ -31,12 +34,16 @@ export const ACTIONS: readonly Action[] = [
         return [bed.leaseKey(name), bed.leaseValue(`198.51.100.${index + 1}`)] as const;
       });
       const count = async (expected: number): Promise<void> =>
-        eventually(`${expected} peers`, async () => {
-          for (const number of bed.numbers) {
-            assert.equal((await bed.daemon(number).status()).peers.length, expected + bed.numbers.length - 1);
-          }
-        });
-      await bed.etcd.putMany(entries.map(([key, value]) => [key, quoted(value)] as const));
+        eventually(
+          `${expected} peers`,
+          async () => {
+            for (const number of bed.numbers) {
+              assert.equal((await bed.daemon(number).status()).peers.length, expected + bed.numbers.length - 1);
+            }
+          },
+          PATIENCE,
+        );
+      await bed.etcd.putMany(entries);
       await count(PEERS);
       // Some leave one by one, the others together.
       const keys = entries.map(([key]) => key);
@@ -50,7 +57,7 @@ export const ACTIONS: readonly Action[] = [
     async run(bed) {
       const entries = Array.from({ length: 500 }, (_, index) => [bed.leaseKey(`junk-${index}`), 'junk'] as const);
       await bed.etcd.putMany(entries);
-      for (const number of bed.numbers) await bed.waitUntilFollowing(number);
+      for (const number of bed.numbers) await bed.waitUntilFollowing(number, PATIENCE.timeoutMs);
       await bed.etcd.delete(bed.leaseKey('junk-'), { isPrefix: true });
     },
   },
@@ -107,7 +114,7 @@ export const ACTIONS: readonly Action[] = [
       await bed.whileEtcdIsAway(() => bed.etcd.wipe());
       await bed.putConfig();
       await bed.reconnected(marks);
-      await bed.waitUntilAsserted(bed.numbers, 20_000, keys);
+      await bed.waitUntilAsserted(bed.numbers, PATIENCE.timeoutMs, keys);
     },
   },
   {
@@ -118,7 +125,7 @@ export const ACTIONS: readonly Action[] = [
       for (let n = 0; n < 5; n++) await bed.etcd.put('/elsewhere', String(n));
       await bed.etcd.compact();
       await bed.mend(victim);
-      await bed.waitUntilFollowing(victim, 20_000);
+      await bed.waitUntilFollowing(victim, PATIENCE.timeoutMs);
     },
   },
   {
@@ -126,7 +133,7 @@ export const ACTIONS: readonly Action[] = [
     async run(bed) {
       const keys = bed.numbers.map((number) => bed.keyOf(number));
       for (const key of keys) await bed.etcd.delete(key);
-      await bed.waitUntilAsserted(bed.numbers, 40_000, keys);
+      await bed.waitUntilAsserted(bed.numbers, PATIENCE.timeoutMs, keys);
     },
   },
   {
@@ -136,7 +143,7 @@ export const ACTIONS: readonly Action[] = [
       const { netns } = bed.rig.host(victim);
       const mark = bed.daemon(victim).program.mark();
       await netns.ip(['link set eth0 down']);
-      await bed.daemon(victim).waitForLog(/interface cannot be used/, 10_000, mark);
+      await bed.daemon(victim).waitForLog(/interface cannot be used/, PATIENCE.timeoutMs, mark);
       await netns.ip(['link set eth0 up', 'route replace default via 192.0.2.1']);
     },
   },
@@ -175,11 +182,6 @@ export async function perform(
   return traffic;
 }
 
-/** etcdctl reads the operations of a transaction as a shell does. */
-function quoted(value: string): string {
-  return `'${value}'`;
-}
-
 async function setMtu(bed: FaultBed, underlayMtu: number): Promise<void> {
   await bed.putConfig({ Backend: { Type: 'vxlan', MTU: underlayMtu } });
   await waitForMtu(bed, underlayMtu - 50);
@@ -188,5 +190,6 @@ async function setMtu(bed: FaultBed, underlayMtu: number): Promise<void> {
 async function waitForMtu(bed: FaultBed, mtu: number): Promise<void> {
   await waitFor(() => bed.numbers.every((number) => bed.daemon(number).subnetEnv().FLANNEL_MTU === String(mtu)), {
     what: `the MTU ${mtu} on every host`,
+    ...PATIENCE,
   });
 }
