@@ -38,6 +38,18 @@ bool read_descriptors(const Napi::Object& object, const char* key, std::vector<i
   return true;
 }
 
+/// An array of whole rows of `row` numbers.
+bool read_rows(const Napi::Object& object, const char* key, size_t row, Napi::Uint32Array& words) {
+  const Napi::Value value = object.Get(key);
+  if (!value.IsTypedArray()) return reject(object.Env(), key);
+  const auto typed = value.As<Napi::TypedArray>();
+  if (typed.TypedArrayType() != napi_uint32_array || typed.ElementLength() % row != 0) {
+    return reject(object.Env(), key);
+  }
+  words = value.As<Napi::Uint32Array>();
+  return true;
+}
+
 template <size_t N>
 Napi::Array to_array(Napi::Env env, const std::array<uint64_t, N>& values) {
   Napi::Array array = Napi::Array::New(env, N);
@@ -67,6 +79,7 @@ bool read_config(const Napi::Object& options, TunnelConfig& config) {
   if (!read_number(options, "disabledOffloads", OffloadSet::all().bits(), disabled)) return false;
   config.bind.port = static_cast<uint16_t>(port);
   config.disabled = OffloadSet::from_bits(disabled);
+  config.realtime_share = host_realtime_share();
   return read_descriptors(options, "inheritedTun", config.inherited_tun) &&
          read_descriptors(options, "inheritedSockets", config.inherited_sockets);
 }
@@ -77,18 +90,19 @@ bool read_state(const Napi::Object& object, TunnelState& state) {
   if (!read_number(object, "mtu", UINT16_MAX, state.mtu)) return false;
   if (!read_number(object, "verifySource", static_cast<uint32_t>(VerifySource::kStrict), verify)) return false;
   state.verify_source = static_cast<VerifySource>(verify);
-  const Napi::Value value = object.Get("routes");
-  if (!value.IsTypedArray()) return reject(object.Env(), "routes");
-  const auto typed = value.As<Napi::TypedArray>();
-  constexpr size_t kRow = 3;  // prefix, length, outer
-  if (typed.TypedArrayType() != napi_uint32_array || typed.ElementLength() % kRow != 0) {
-    return reject(object.Env(), "routes");
+  constexpr size_t kRouteRow = 3;  // prefix, length, outer
+  constexpr size_t kOwnRow = 2;    // prefix, length
+  Napi::Uint32Array routes;
+  Napi::Uint32Array own;
+  if (!read_rows(object, "routes", kRouteRow, routes) || !read_rows(object, "own", kOwnRow, own)) return false;
+  state.routes.reserve(routes.ElementLength() / kRouteRow);
+  for (size_t i = 0; i < routes.ElementLength(); i += kRouteRow) {
+    if (routes[i + 1] > 32) return reject(object.Env(), "routes");
+    state.routes.push_back({routes[i], static_cast<uint8_t>(routes[i + 1]), routes[i + 2]});
   }
-  const auto words = value.As<Napi::Uint32Array>();
-  state.routes.reserve(words.ElementLength() / kRow);
-  for (size_t i = 0; i < words.ElementLength(); i += kRow) {
-    if (words[i + 1] > 32) return reject(object.Env(), "routes");
-    state.routes.push_back({words[i], static_cast<uint8_t>(words[i + 1]), words[i + 2]});
+  for (size_t i = 0; i < own.ElementLength(); i += kOwnRow) {
+    if (own[i + 1] > 32) return reject(object.Env(), "own");
+    state.own.push_back({own[i], static_cast<uint8_t>(own[i + 1])});
   }
   return true;
 }
@@ -105,9 +119,11 @@ Napi::Object to_js(Napi::Env env, const TunnelCounters& counters) {
   set("socketSends", counters.socket_sends);
   set("socketReceives", counters.socket_receives);
   set("icmpLimited", counters.icmp_limited);
+  set("icmpFailed", counters.icmp_failed);
   object.Set("icmpSent", to_record(env, kIcmpNames, counters.icmp_sent));
   object.Set("drops", to_record(env, kDropReasonNames, counters.drops));
   object.Set("downgrades", to_record(env, kOffloadNames, counters.downgrades));
+  object.Set("trials", to_record(env, kOffloadNames, counters.trials));
   object.Set("packetsPerRead", to_array(env, counters.packets_per_read));
   object.Set("packetsPerSend", to_array(env, counters.packets_per_send));
   object.Set("packetsPerWrite", to_array(env, counters.packets_per_write));

@@ -1,8 +1,16 @@
 #include "event_queue.h"
 
+#include <array>
 #include <string>
+#include <string_view>
 
 namespace tsflannel {
+namespace {
+
+/// By TunnelEvent::Type.
+constexpr std::array<std::string_view, 3> kEventNames = {"downgrade", "trial", "failed"};
+
+}  // namespace
 
 std::unique_ptr<EventQueue> EventQueue::create(Napi::Env env, const Napi::Function& callback) {
   std::unique_ptr<EventQueue> queue(new EventQueue());
@@ -38,9 +46,10 @@ void EventQueue::call_js(Napi::Env env, Napi::Function callback, std::nullptr_t*
   if (static_cast<napi_env>(env) == nullptr || callback.IsEmpty()) return;
   const Napi::HandleScope scope(env);
   Napi::Object object = Napi::Object::New(env);
-  const bool is_downgrade = event->type == TunnelEvent::Type::kDowngrade;
-  object.Set("type", is_downgrade ? "downgrade" : "failed");
-  if (is_downgrade) object.Set("offload", std::string(kOffloadNames[static_cast<size_t>(event->offload)]));
+  object.Set("type", std::string(kEventNames[static_cast<size_t>(event->type)]));
+  if (event->type != TunnelEvent::Type::kFailed) {
+    object.Set("offload", std::string(kOffloadNames[static_cast<size_t>(event->offload)]));
+  }
   object.Set("operation", event->operation);
   object.Set("errno", event->code);
   callback.Call({object});

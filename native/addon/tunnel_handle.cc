@@ -103,7 +103,7 @@ Napi::Value TunnelHandle::workers(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TunnelHandle::counters(const Napi::CallbackInfo& info) {
-  return to_js(info.Env(), held_->with_tunnel([](const Tunnel& tunnel) { return tunnel.counters(); }));
+  return to_js(info.Env(), held_->with_tunnel([](Tunnel& tunnel) { return tunnel.counters(); }));
 }
 
 Napi::Value TunnelHandle::peer_counters(const Napi::CallbackInfo& info) {

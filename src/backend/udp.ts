@@ -58,9 +58,9 @@ export const udpBackend: Backend = {
     return {
       links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
       addresses: [{ device, address: own.subnet.address, length: 32 }],
-      // The tunnel's ICMP errors come from the device with the device's own address as source, which the kernel takes
-      // for a spoofed packet otherwise (fib_validate_source).
-      sysctls: [{ path: `net/ipv4/conf/${device}/accept_local`, value: '1' }],
+      // The kernel then drops what claims to come from any address of this host (fib_validate_source()), whatever the
+      // tunnel knows of them. An earlier version, whose device may live on, had it set.
+      sysctls: [{ path: `net/ipv4/conf/${device}/accept_local`, value: '0' }],
       routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
       tunnels: [
         {
@@ -70,6 +70,7 @@ export const udpBackend: Backend = {
           mtu,
           verifySource,
           icmpSource: own.subnet.address,
+          ownPrefixes: [own.subnet, Prefix.host(address)],
           peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
         },
       ],

@@ -1,3 +1,4 @@
+import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
 import { formatBytes, formatDuration, formatFields, formatLine, formatTable } from './text-table.js';
 
@@ -87,7 +88,10 @@ function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }:
   const active = names.filter(([, isOn]) => isOn).map(([name]) => name);
   const missing = names
     .filter(([, isOn]) => !isOn)
-    .map(([name]) => (disabledOffloads.some((each) => each === name) ? `${name} (switched off)` : name));
+    .map(([name]) => {
+      if (disabledOffloads.some((each) => each === name)) return `${name} (switched off)`;
+      return counters.downgrades[name as Offload] > 0 ? `${name} (refused by the kernel, tried again later)` : name;
+    });
   const drops = Object.entries(counters.drops).filter(([, count]) => count > 0);
   const lines: readonly (readonly [string, string])[] = [
     ['tunnel', `${device}, ${kind}, ${workers === 1 ? '1 worker' : `${workers} workers`}`],

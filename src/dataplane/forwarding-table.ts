@@ -13,17 +13,20 @@ export class ForwardingTable {
   /** One map per prefix length in use, longest first: network address → public IP of the host. */
   private readonly levels: readonly { readonly mask: number; readonly hosts: ReadonlyMap<number, string> }[];
   private readonly senders: ReadonlySet<string>;
+  private readonly own: readonly { readonly network: number; readonly mask: number }[];
 
-  /** @throws {@link OverlayError} `ERR_TUNNEL` if a peer is not IPv4: the wire format has room for nothing else. */
-  constructor(peers: readonly TunnelPeer[]) {
+  /**
+   * @param ownPrefixes - inner sources that only this host uses.
+   * @throws {@link OverlayError} `ERR_TUNNEL` if a peer is not IPv4: the wire format has room for nothing else.
+   */
+  constructor(peers: readonly TunnelPeer[], ownPrefixes: readonly Prefix[]) {
     const levels = new Map<number, Map<number, string>>();
     for (const { subnet, publicIp } of peers) {
       const hosts = levels.get(subnet.length) ?? new Map<number, string>();
       levels.set(subnet.length, hosts.set(networkOf(subnet), hostOf(publicIp)));
     }
-    this.levels = [...levels]
-      .sort(([a], [b]) => b - a)
-      .map(([length, hosts]) => ({ mask: length === 0 ? 0 : (-1 << (32 - length)) >>> 0, hosts }));
+    this.levels = [...levels].sort(([a], [b]) => b - a).map(([length, hosts]) => ({ mask: maskOf(length), hosts }));
+    this.own = ownPrefixes.map((prefix) => ({ network: networkOf(prefix), mask: maskOf(prefix.length) }));
     this.senders = new Set(peers.map(({ publicIp }) => publicIp.toString()));
   }
 
@@ -48,8 +51,14 @@ export class ForwardingTable {
 
   /** Whether that host may send packets with that source address. */
   checkInnerSource(mode: VerifySource, host: string, innerSource: number): DropReason | undefined {
-    return mode === 'strict' && this.lookup(innerSource) !== host ? 'source-spoofed' : undefined;
+    if (mode === 'off') return undefined;
+    const isOwn = this.own.some(({ network, mask }) => (innerSource & mask) >>> 0 === network);
+    return isOwn || (mode === 'strict' && this.lookup(innerSource) !== host) ? 'source-spoofed' : undefined;
   }
+}
+
+function maskOf(length: number): number {
+  return length === 0 ? 0 : (-1 << (32 - length)) >>> 0;
 }
 
 function networkOf(subnet: Prefix): number {

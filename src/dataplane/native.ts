@@ -20,7 +20,7 @@ import {
 } from './tunnel.js';
 
 /** Must be that of `native/addon/addon.cc`: the two change together. */
-const INTERFACE_VERSION = 1;
+const INTERFACE_VERSION = 2;
 
 /** What the addon calls the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`). */
 const VERIFY_SOURCE: Readonly<Record<VerifySource, number>> = { off: 0, outer: 1, strict: 2 };
@@ -29,6 +29,8 @@ const VERIFY_SOURCE: Readonly<Record<VerifySource, number>> = { off: 0, outer: 1
 interface NativeState {
   /** Prefix, its length and the public address of its holder, one after the other for each peer. */
   readonly routes: Uint32Array;
+  /** Prefix and its length, one after the other for each of `ownPrefixes`. */
+  readonly own: Uint32Array;
   readonly mtu: number;
   readonly verifySource: number;
   readonly icmpSource: number;
@@ -46,7 +48,7 @@ interface NativeOptions extends NativeState {
 }
 
 interface NativeEvent {
-  readonly type: 'downgrade' | 'failed';
+  readonly type: TunnelEvent['type'];
   readonly offload?: Offload;
   readonly operation: string;
   readonly errno: number;
@@ -220,6 +222,9 @@ class NativeTunnel implements Tunnel {
 function nativeState(spec: TunnelSpec): NativeState {
   return {
     routes: routesOf(spec.peers),
+    own: Uint32Array.from(
+      spec.ownPrefixes.flatMap(({ address, length }) => [ipv4Number(address, 'guard the address'), length]),
+    ),
     mtu: spec.mtu,
     verifySource: VERIFY_SOURCE[spec.verifySource],
     icmpSource: ipv4Number(spec.icmpSource, 'send ICMP errors from'),
@@ -249,12 +254,9 @@ function ipv4Number(address: IpAddress, purpose: string): number {
 /** Must not refer to the tunnel: the addon holds on to it, and a tunnel that nobody holds has to be collectable. */
 function toEvents({ onEvent }: TunnelOptions): (event: NativeEvent) => void {
   return ({ type, offload, operation, errno }) => {
-    const name = errnoName(errno);
-    const event: TunnelEvent =
-      type === 'downgrade' && offload !== undefined
-        ? { type: 'downgrade', offload, errno: name }
-        : { type: 'failed', operation, errno: name };
-    onEvent(event);
+    if (type === 'failed' || offload === undefined) onEvent({ type: 'failed', operation, errno: errnoName(errno) });
+    else if (type === 'trial') onEvent({ type, offload });
+    else onEvent({ type, offload, errno: errnoName(errno) });
   };
 }
 

@@ -8,6 +8,7 @@ import {
   connect,
   errnoName,
   getsockname,
+  getsockopt,
   getsockoptInt,
   ioctl,
   open,
@@ -22,6 +23,7 @@ import {
 import type { TunnelSpec } from '../reconcile/desired.js';
 import { ForwardingTable } from './forwarding-table.js';
 import {
+  IPV4_HEADER,
   type IcmpError,
   MAX_PACKET,
   buildIcmpError,
@@ -76,6 +78,18 @@ const SOCKET_BUFFER_BYTES = 4 << 20;
 const ICMP_PER_SECOND = 1000;
 const ICMP_BURST = 50;
 
+/**
+ * The same for "fragmentation needed", which Linux does not limit at all: a flood of other errors must not make a path
+ * MTU black hole. One is enough for a sender to stop.
+ */
+const FRAG_NEEDED_PER_SECOND = 10_000;
+const FRAG_NEEDED_BURST = 500;
+
+/** `SO_MEMINFO` and the place of `SK_MEMINFO_DROPS` among its numbers (uapi sock_diag.h, Linux 4.12). */
+const SO_MEMINFO = 55;
+const SK_MEMINFO_DROPS = 8;
+const SK_MEMINFO_VARS = 9;
+
 /** Bytes of outer IPv4 and UDP header. */
 const OUTER_HEADERS = 28;
 
@@ -96,13 +110,16 @@ const TUN_IS_DEAD: ReadonlySet<string> = new Set(['EBADFD', 'EBADF', 'ENODEV', '
  * @throws {@link OverlayError} `ERR_NOT_PRIVILEGED`, `ERR_NO_TUN_DEVICE`, `ERR_DEVICE_TAKEN`, `ERR_PORT_IN_USE`, `ERR_TUNNEL`
  */
 export const openPortableTunnel: OpenTunnel = async (options) => {
-  const table = new ForwardingTable(options.spec.peers);
+  const table = new ForwardingTable(options.spec.peers, options.spec.ownPrefixes);
   const tun = openTun(options);
+  let icmpFd: number | undefined;
   try {
+    icmpFd = openIcmp(options);
     const socket = await openUdp(options);
-    return new PortableTunnel(options, table, tun, socket);
+    return new PortableTunnel(options, table, tun, socket, icmpFd);
   } catch (error) {
     close(tun.fd);
+    if (icmpFd !== undefined) close(icmpFd);
     throw error;
   }
 };
@@ -143,12 +160,15 @@ class PortableTunnel implements Tunnel {
   private readonly poller: FdPoller;
   private readonly scratch = Buffer.alloc(MAX_PACKET);
   private readonly icmpLimit = new TokenBucket(ICMP_PER_SECOND, ICMP_BURST, () => performance.now());
+  private readonly fragNeededLimit = new TokenBucket(FRAG_NEEDED_PER_SECOND, FRAG_NEEDED_BURST, () =>
+    performance.now(),
+  );
   private readonly peers = new Map<string, PeerTotals>();
   private readonly onEvent: (event: TunnelEvent) => void;
   private hasFailed = false;
   private closing: Promise<void> | undefined;
 
-  private readonly totals = { txPackets: 0, txBytes: 0, rxPackets: 0, rxBytes: 0, icmpLimited: 0 };
+  private readonly totals = { txPackets: 0, txBytes: 0, rxPackets: 0, rxBytes: 0, icmpLimited: 0, icmpFailed: 0 };
   private readonly calls = { tunReads: 0, tunWrites: 0, socketSends: 0, socketReceives: 0 };
   private readonly icmpSent: Record<IcmpError['kind'], number> = {
     'unreachable-net': 0,
@@ -159,18 +179,22 @@ class PortableTunnel implements Tunnel {
   /** Every call carries one packet, so each histogram is its first bucket. */
   private packetsRead = 0;
   private packetsWritten = 0;
+  /** What the kernel says the socket has lost; it wraps at 2^32. */
+  private overflowBefore: number;
 
   constructor(
     options: TunnelOptions,
     table: ForwardingTable,
     private readonly tun: TunDevice,
     private readonly socket: UdpSocket,
+    private readonly icmpFd: number,
   ) {
     this.device = tun.name;
     this.spec = options.spec;
     this.table = table;
     this.icmpSource = Number(options.spec.icmpSource.value);
     this.onEvent = options.onEvent;
+    this.overflowBefore = socketDrops(socket.fd) ?? 0;
     socket.dgram.on('message', (datagram, from) => this.receive(datagram, from.address));
     socket.dgram.on('error', (error: NodeJS.ErrnoException) => this.fail('recvmsg', error.code ?? error.message));
     this.poller = pollFd(tun.fd, () => this.drainTun());
@@ -179,7 +203,7 @@ class PortableTunnel implements Tunnel {
   update(spec: TunnelSpec): boolean {
     const { device, bindAddress, port } = this.spec;
     if (spec.device !== device || !spec.bindAddress.equals(bindAddress) || spec.port !== port) return false;
-    this.table = new ForwardingTable(spec.peers);
+    this.table = new ForwardingTable(spec.peers, spec.ownPrefixes);
     this.icmpSource = Number(spec.icmpSource.value);
     this.spec = spec;
     this.adopted += 1;
@@ -192,13 +216,16 @@ class PortableTunnel implements Tunnel {
   }
 
   counters(): TunnelCounters {
+    this.countOverflow();
+    const none = Object.fromEntries(OFFLOADS.map((offload) => [offload, 0])) as Record<Offload, number>;
     const histogram = (count: number): number[] => [count, ...Array<number>(BATCH_BUCKETS - 1).fill(0)];
     return {
       ...this.totals,
       ...this.calls,
       icmpSent: { ...this.icmpSent },
       drops: { ...this.drops },
-      downgrades: Object.fromEntries(OFFLOADS.map((offload) => [offload, 0])) as Record<Offload, number>,
+      downgrades: none,
+      trials: none,
       packetsPerRead: histogram(this.packetsRead),
       packetsPerSend: histogram(this.totals.txPackets),
       packetsPerWrite: histogram(this.packetsWritten),
@@ -221,11 +248,13 @@ class PortableTunnel implements Tunnel {
 
   private async shutDown(): Promise<void> {
     this.poller.close();
+    this.countOverflow();
     this.socket.dgram.removeAllListeners('message');
     const closed = once(this.socket.dgram, 'close');
     this.socket.dgram.close();
     await closed;
     close(this.tun.fd);
+    close(this.icmpFd);
   }
 
   private get isStopped(): boolean {
@@ -337,7 +366,6 @@ class PortableTunnel implements Tunnel {
       (datagram.length === 0 ? 'short' : undefined) ??
       this.table.checkSender(this.spec.verifySource, host) ??
       checkDatagram(datagram) ??
-      (datagram.length > this.spec.mtu ? 'oversize' : undefined) ??
       this.table.checkInnerSource(this.spec.verifySource, host, sourceOf(datagram)) ??
       (ttlOf(datagram) <= 1 ? 'ttl-expired' : undefined);
     if (reason !== undefined) {
@@ -357,11 +385,22 @@ class PortableTunnel implements Tunnel {
   /** Answers the container on this host that sent the packet, if that is allowed and the limit leaves room. */
   private answer(packet: Buffer, error: IcmpError): void {
     if (!mayAnswer(packet, error.kind)) return;
-    if (!this.icmpLimit.take()) {
+    const limit = error.kind === 'frag-needed' ? this.fragNeededLimit : this.icmpLimit;
+    if (!limit.take()) {
       this.totals.icmpLimited += 1;
       return;
     }
-    if (this.writeTun(buildIcmpError(packet, error, this.icmpSource))) this.icmpSent[error.kind] += 1;
+    const answer = buildIcmpError(packet, error, this.icmpSource);
+    const receiver = sockaddrIn(answer.subarray(16, IPV4_HEADER), 0);
+    if (sendTo(this.icmpFd, answer, SYS.MSG_DONTWAIT, receiver) < 0) this.totals.icmpFailed += 1;
+    else this.icmpSent[error.kind] += 1;
+  }
+
+  private countOverflow(): void {
+    if (this.closing !== undefined) return;
+    const now = socketDrops(this.socket.fd) ?? this.overflowBefore;
+    this.drops['receive-overflow'] += (now - this.overflowBefore) >>> 0;
+    this.overflowBefore = now;
   }
 
   /** @returns false if the device refused it; that is counted. */
@@ -513,6 +552,25 @@ function takeFirst(descriptors: readonly number[], fits: (fd: number) => boolean
   const chosen = descriptors.find(fits);
   for (const fd of descriptors) if (fd !== chosen) close(fd);
   return chosen;
+}
+
+/**
+ * The raw socket that ICMP errors leave through, as the kernel's own do: one that came out of the TUN would have an
+ * address of this host as its source, which the kernel takes for spoofed.
+ */
+function openIcmp(options: TunnelOptions): number {
+  const fd = openSocket(SYS.AF_INET, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, SYS.IPPROTO_RAW);
+  if (fd < 0) throw refused(options, 'open-icmp', fd);
+  // Nobody reads it: keep the kernel from storing packets of protocol 255.
+  setsockoptInt(fd, SYS.SOL_SOCKET, SYS.SO_RCVBUF, 1);
+  return fd;
+}
+
+/** Datagrams that the kernel has discarded at the socket; undefined if it does not tell. */
+function socketDrops(fd: number): number | undefined {
+  const values = new Uint32Array(SK_MEMINFO_VARS);
+  const length = getsockopt(fd, SYS.SOL_SOCKET, SO_MEMINFO, new Uint8Array(values.buffer));
+  return length > 0 ? values[SK_MEMINFO_DROPS] : undefined;
 }
 
 /** What the kernel knows of the path after it refused a datagram, in bytes; undefined if it does not tell. */

@@ -6,8 +6,9 @@ import { OverlayError } from '../errors.js';
  * - `open-tun`: opening `/dev/net/tun`
  * - `create-device`: `TUNSETIFF`
  * - `bind-socket`: binding the UDP socket
+ * - `open-icmp`: opening the raw socket that ICMP errors leave through
  */
-export const TUNNEL_STEPS = ['open-tun', 'create-device', 'bind-socket'] as const;
+export const TUNNEL_STEPS = ['open-tun', 'create-device', 'bind-socket', 'open-icmp'] as const;
 
 /** One of {@link TUNNEL_STEPS}. */
 export type TunnelStep = (typeof TUNNEL_STEPS)[number];
@@ -40,6 +41,8 @@ export function tunnelError(failure: TunnelFailure): OverlayError {
       return createDeviceError(failure);
     case 'bind-socket':
       return bindError(failure);
+    case 'open-icmp':
+      return openIcmpError(failure);
     default:
       return tunnelFailure(failure, `${failure.operation}: ${failure.errno}`);
   }
@@ -107,6 +110,15 @@ function bindError(failure: TunnelFailure): OverlayError {
       hint: 'check --iface and the address of the underlay interface',
       isRetryable: true,
     });
+  }
+  return tunnelFailure(failure, what, true);
+}
+
+function openIcmpError(failure: TunnelFailure): OverlayError {
+  const { errno } = failure;
+  const what = `cannot open a raw socket for ICMP errors: ${errno}`;
+  if (errno === 'EPERM' || errno === 'EACCES') {
+    return build(failure, 'ERR_NOT_PRIVILEGED', what, { hint: 'run the daemon as root or with CAP_NET_RAW' });
   }
   return tunnelFailure(failure, what, true);
 }

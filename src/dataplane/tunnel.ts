@@ -16,17 +16,21 @@ export type Offload = (typeof OFFLOADS)[number];
 /** Which offloads are in use. */
 export type OffloadState = Readonly<Record<Offload, boolean>>;
 
-/** Why a packet was not forwarded. The names are the `reason` label of the drop counter. */
+/**
+ * Why a packet was not forwarded. The names are the `reason` label of the drop counter, which counts inner packets: a
+ * super-packet from the TUN as the packets it would have become, unless it is too broken to tell, and a datagram as one.
+ */
 export const DROP_REASONS = [
   'short', // fewer bytes than an IPv4 header
   'not-ipv4', // version nibble is not 4
   'bad-header', // IHL or total length contradict the packet
   'length-mismatch', // datagram and inner total length differ
-  'oversize', // longer than the MTU
+  'oversize', // longer than the MTU, or than the path to the peer
   'ttl-expired',
   'no-route', // no lease covers the destination
   'source-unknown', // outer source holds no lease (VerifySource outer, strict)
-  'source-spoofed', // inner source outside the sender's subnet (VerifySource strict)
+  'source-spoofed', // inner source of this host (VerifySource outer, strict), or outside the sender's subnet (strict)
+  'receive-overflow', // discarded by the kernel at the socket: its queue was full, or the outer checksum wrong
   'send-error', // the socket refused it for good
   'send-blocked', // the socket stayed full
   'tun-error', // the device refused it for good
@@ -52,13 +56,17 @@ export interface TunnelCounters {
   readonly tunWrites: number;
   readonly socketSends: number;
   readonly socketReceives: number;
-  /** ICMP errors written to the TUN, by type and code, such as `unreachable-net`, `time-exceeded`, `frag-needed`. */
+  /** ICMP errors sent to containers, by type and code, such as `unreachable-net`, `time-exceeded`, `frag-needed`. */
   readonly icmpSent: Readonly<Record<string, number>>;
   /** ICMP errors that the rate limit held back. */
   readonly icmpLimited: number;
+  /** ICMP errors that the kernel did not take, such as one to a source that it has no route to. */
+  readonly icmpFailed: number;
   readonly drops: Readonly<Record<DropReason, number>>;
   /** Times an offload was switched off at run time because the kernel refused it. */
   readonly downgrades: Readonly<Record<Offload, number>>;
+  /** Times an offload was switched on again to see whether the kernel takes it now. */
+  readonly trials: Readonly<Record<Offload, number>>;
   /** Histograms with {@link BATCH_BUCKETS} buckets: inner packets per TUN read, per socket send, per TUN write. */
   readonly packetsPerRead: readonly number[];
   readonly packetsPerSend: readonly number[];
@@ -78,6 +86,8 @@ export interface TunnelPeerCounters {
 /** Something the tunnel tells about itself, at most once per change. */
 export type TunnelEvent =
   | { readonly type: 'downgrade'; readonly offload: Offload; readonly errno: string }
+  /** An offload that was switched off is in use again, until the kernel refuses it again. */
+  | { readonly type: 'trial'; readonly offload: Offload }
   /** The TUN or the socket is dead (device deleted, descriptor invalid); the tunnel must be replaced. */
   | { readonly type: 'failed'; readonly operation: string; readonly errno: string };
 
@@ -106,7 +116,7 @@ export interface Tunnel {
   readonly offloads: OffloadState;
   readonly workers: number;
   /**
-   * Takes over peers, MTU, source check and ICMP source of the new state; the workers adopt them between two batches.
+   * Takes over peers, MTU, source check, own addresses and ICMP source of the new state; the workers adopt them between two batches.
    *
    * @returns false if address, port or device differ: then the tunnel has to be opened anew.
    */

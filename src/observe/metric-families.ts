@@ -350,6 +350,13 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     ['offload'],
     (t) => byKey('offload', t.counters.downgrades),
   ),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_offload_trials_total',
+    'Times an offload that was switched off was tried again.',
+    ['offload'],
+    (t) => byKey('offload', t.counters.trials),
+  ),
   tunnel('counter', 'tsflannel_tunnel_transmit_packets_total', 'Inner packets sent to peers.', [], (t) =>
     one(t.counters.txPackets),
   ),
@@ -370,8 +377,12 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     [],
     (t) => one(t.counters.rxBytes),
   ),
-  tunnel('counter', 'tsflannel_tunnel_drops_total', 'Packets that were not forwarded, by reason.', ['reason'], (t) =>
-    byKey('reason', t.counters.drops),
+  tunnel(
+    'counter',
+    'tsflannel_tunnel_drops_total',
+    'Inner packets that were not forwarded, by reason.',
+    ['reason'],
+    (t) => byKey('reason', t.counters.drops),
   ),
   tunnel(
     'counter',
@@ -382,6 +393,9 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ),
   tunnel('counter', 'tsflannel_tunnel_icmp_limited_total', 'ICMP errors that the rate limit held back.', [], (t) =>
     one(t.counters.icmpLimited),
+  ),
+  tunnel('counter', 'tsflannel_tunnel_icmp_failed_total', 'ICMP errors that the kernel did not take.', [], (t) =>
+    one(t.counters.icmpFailed),
   ),
   tunnel(
     'counter',

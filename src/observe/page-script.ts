@@ -221,7 +221,7 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     show('tunnels', status.tunnels.map((tunnel) => {
       const chips = Object.keys(tunnel.offloads).map((name) => {
         const lost = tunnel.counters.downgrades[name] || 0;
-        const why = tunnel.offloads[name] ? 'on' : tunnel.disabledOffloads.includes(name) ? 'switched off' : lost > 0 ? 'refused by the kernel' : 'off';
+        const why = tunnel.offloads[name] ? 'on' : tunnel.disabledOffloads.includes(name) ? 'switched off' : lost > 0 ? 'refused by the kernel, tried again later' : 'off';
         const tone = tunnel.offloads[name] ? 'on' : why.startsWith('refused') ? 'lost' : 'off';
         return html('span', { class: 'chip ' + tone }, name + ': ' + why);
       });

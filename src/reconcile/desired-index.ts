@@ -197,6 +197,8 @@ function isSameTunnel(a: TunnelSpec, b: TunnelSpec): boolean {
     a.verifySource === b.verifySource &&
     isSameAddress(a.bindAddress, b.bindAddress) &&
     isSameAddress(a.icmpSource, b.icmpSource) &&
+    a.ownPrefixes.length === b.ownPrefixes.length &&
+    a.ownPrefixes.every((prefix, index) => b.ownPrefixes[index]?.equals(prefix)) &&
     a.peers.length === b.peers.length &&
     a.peers.every((peer, index) => isSamePeer(peer, b.peers[index]))
   );

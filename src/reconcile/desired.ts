@@ -123,6 +123,8 @@ export interface TunnelSpec {
   readonly verifySource: VerifySource;
   /** Source address of the ICMP errors the tunnel sends. */
   readonly icmpSource: IpAddress;
+  /** Inner sources that only this host uses: what claims to come from them came from somebody else. */
+  readonly ownPrefixes: readonly Prefix[];
   readonly peers: readonly TunnelPeer[];
 }
 

@@ -279,13 +279,24 @@ export class Reconciler {
     else if (this.dirty.size !== sizeBefore) this.schedule(EVENT_DELAY_MS);
   }
 
+  /** Called by the addon, to which an exception must not go back: the process would not survive it. */
   private onTunnelEvent(device: string, event: TunnelEvent): void {
+    try {
+      this.takeTunnelEvent(device, event);
+    } catch (error) {
+      this.options.logger.error('event of the tunnel not handled', { dev: device, error });
+    }
+  }
+
+  private takeTunnelEvent(device: string, event: TunnelEvent): void {
     if (event.type === 'failed') {
       this.onTunnelLost(device, event.errno, event.operation);
-      return;
+    } else if (event.type === 'trial') {
+      this.options.logger.info('offload of the tunnel tried again', { dev: device, kind: event.offload });
+    } else {
+      const { offload, errno } = event;
+      this.options.logger.warn('offload of the tunnel switched off', { dev: device, kind: offload, errno });
     }
-    const { offload, errno } = event;
-    this.options.logger.warn('offload of the tunnel switched off', { dev: device, kind: offload, errno });
   }
 
   private onTunnelLost(device: string, errno: string, operation: string): void {

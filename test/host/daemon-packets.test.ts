@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { capture } from '../support/capture.js';
 import { NETWORK, Overlay } from '../support/overlay.js';
-import { PROTOCOL, ipv4Text } from '../support/packets.js';
+import { PROTOCOL, buildPacket, buildUdp, ipv4Text } from '../support/packets.js';
 import type { Container } from '../support/rig.js';
 import { ping, udpExchange } from '../support/traffic.js';
+import { ForeignPeer, inNamespace } from '../support/tunnel-rig.js';
+import { waitFor } from '../support/wait.js';
 
 const ETHERNET = 14;
 
@@ -92,9 +94,46 @@ for (const datapath of ['native', 'portable']) {
       const { frames } = await running.stop();
       const packet = frames[0]?.data.subarray(ETHERNET) ?? Buffer.alloc(0);
       assert.equal(packet.length, 56, 'outer header, ICMP, quoted header and eight bytes');
-      assert.equal(packet[8], 7, 'TTL 8, less the hop to the container');
+      assert.equal(packet[8], 8, 'TTL: nobody is between the host and its container');
       assert.deepEqual([packet[20], packet[21]], [3, 0]);
       assert.deepEqual([packet[28 + 9], ipv4Text(packet.readUInt32BE(28 + 16))], [PROTOCOL.udp, UNLEASED]);
+    });
+
+    it('takes nothing that claims to come from the host it arrives at', async () => {
+      const [host, sender] = [overlay.rig.host(1), overlay.rig.host(2)];
+      const socket = inNamespace(sender.netns, () => new ForeignPeer(sender.publicIp, 0));
+      try {
+        const spoofed = async (): Promise<number> =>
+          (await overlay.daemon(1).status()).tunnels[0]?.counters.drops['source-spoofed'] ?? NaN;
+        const before = await spoofed();
+        const claimed = [inSubnetOf(near, 0), inSubnetOf(near, 1), near.address, host.publicIp];
+        const arrived = await capture(near.netns, 'eth0', 'udp dst port 4711');
+        for (const source of claimed) {
+          const payload = buildUdp(source, near.address, 4711, 4711, Buffer.from('from yourself'));
+          socket.send(buildPacket({ source, destination: near.address, payload }), host.publicIp);
+        }
+        await waitFor(async () => (await spoofed()) === before + claimed.length, { what: 'all to be dropped' });
+        // One from where it says, to see that they would have arrived.
+        const payload = buildUdp(far.address, near.address, 4711, 4711, Buffer.from('from me'));
+        socket.send(buildPacket({ source: far.address, destination: near.address, payload }), host.publicIp);
+        await waitFor(async () => (await overlay.daemon(1).status()).tunnels[0]!.counters.rxPackets > 0, {
+          what: 'the honest one',
+        });
+        await ping(near.netns, far.address, { count: 1 });
+        const { frames } = await arrived.stop();
+        assert.deepEqual(
+          frames.map(({ data }) => ipv4Text(data.readUInt32BE(ETHERNET + 12))),
+          [far.address],
+        );
+      } finally {
+        socket.close();
+      }
+    });
+
+    it('leaves other addresses of the host to the kernel, which takes nothing from them either', async () => {
+      const { netns } = overlay.rig.host(1);
+      const { stdout } = await netns.run(['sysctl', '-n', 'net.ipv4.conf.flannel0.accept_local']);
+      assert.equal(stdout.trim(), '0');
     });
 
     it('answers a ping to a subnet that nobody has leased', async () => {

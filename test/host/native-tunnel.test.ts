@@ -189,8 +189,6 @@ describe('native tunnel with real traffic', () => {
   it('reports what the path learns about its MTU, and TCP goes on', async () => {
     await openBoth();
     await rig.near.netns.ip(['route add 192.0.2.2/32 dev veth0 src 192.0.2.1 mtu lock 1200']);
-    // A router's errors about its own packets come from an address of this host.
-    await rig.near.netns.run(['sysctl', '-qw', 'net.ipv4.conf.flannel0.accept_local=1']);
     try {
       await tcpTransfer(rig.near.netns, rig.far.netns, FAR, { bytes: 1_000_001 });
       const { counters, events } = await tunnels[0]!.state();
@@ -199,6 +197,25 @@ describe('native tunnel with real traffic', () => {
     } finally {
       await rig.near.netns.ip(['route del 192.0.2.2/32 dev veth0']);
     }
+  });
+
+  it('goes on sending in bulk when a peer could not be reached for a moment under load', async () => {
+    await openBoth();
+    const sending = tcpTransfer(rig.near.netns, rig.far.netns, FAR, { bytes: 400_000_001 });
+    const sendErrors = async (): Promise<number> => (await tunnels[0]!.state()).counters.drops['send-error'];
+    await waitFor(async () => (await tunnels[0]!.state()).counters.txPackets > 1000, { what: 'the load' });
+    // What a blackhole route answers is what UDP_SEGMENT answers when it does not work.
+    await rig.near.netns.ip(['route add blackhole 192.0.2.2/32']);
+    try {
+      await waitFor(async () => (await sendErrors()) > 1, { what: 'packets to be refused' });
+    } finally {
+      await rig.near.netns.ip(['route del blackhole 192.0.2.2/32']);
+    }
+    await sending;
+    const { counters, offloads, events } = await tunnels[0]!.state();
+    assert.equal(offloads.udpSegment, true);
+    assert.equal(counters.downgrades.udpSegment, 0);
+    assert.deepEqual(events, []);
   });
 
   describe('of the addon', () => {

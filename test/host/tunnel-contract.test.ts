@@ -51,9 +51,9 @@ function udp(data: string | Uint8Array, sourcePort = 1024): Buffer {
 }
 
 /** The same packet one hop further, computed from scratch. */
-function hop(packet: Buffer, hops = 1): Buffer {
+function hop(packet: Buffer): Buffer {
   const result = Buffer.from(packet);
-  result[8] = packet[8]! - hops;
+  result[8] = packet[8]! - 1;
   result.writeUInt16BE(0, 10);
   result.writeUInt16BE(referenceChecksum(result.subarray(0, (packet[0]! & 15) * 4)), 10);
   return result;
@@ -77,6 +77,8 @@ for (const kind of TUNNEL_KINDS) {
     let rig: TunnelRig;
     let tunnel: RemoteTunnel;
     let tap: TunTap;
+    /** Where the tunnel's ICMP errors arrive. */
+    let answers: TunTap;
     let peer: ForeignPeer;
     let otherPeer: ForeignPeer;
     let stranger: ForeignPeer;
@@ -90,9 +92,11 @@ for (const kind of TUNNEL_KINDS) {
       otherPeer = rig.far.socket(OTHER_PEER);
       stranger = rig.far.socket(STRANGER);
       sockets.push(peer, otherPeer, stranger);
+      answers = rig.near.containers();
     });
     after(async () => {
       for (const socket of sockets) socket.close();
+      answers.close();
       await rig.close();
     });
     beforeEach(() => openTunnel());
@@ -101,8 +105,8 @@ for (const kind of TUNNEL_KINDS) {
       for (const each of closeables.splice(0)) each.close();
       await tunnel.close();
       assert.deepEqual(
-        [peer.pending, otherPeer.pending, stranger.pending],
-        [0, 0, 0],
+        [peer.pending, otherPeer.pending, stranger.pending, answers.pending],
+        [0, 0, 0, 0],
         'nobody got what nobody expected',
       );
     });
@@ -142,6 +146,16 @@ for (const kind of TUNNEL_KINDS) {
       assert.equal(tap.pending, 0);
     };
 
+    /** The next ICMP error, with the identification taken out that the kernel chose. */
+    const nextAnswer = async (): Promise<Buffer> => {
+      const answer = await answers.next();
+      assert.equal(referenceChecksum(answer.subarray(0, 20)), 0);
+      answer.writeUInt16BE(0, 4);
+      answer.writeUInt16BE(0, 10);
+      answer.writeUInt16BE(referenceChecksum(answer.subarray(0, 20)), 10);
+      return answer;
+    };
+
     /** Everything dropped so far, by reason, zeros left out. */
     const drops = async (): Promise<Partial<Record<DropReason, number>>> =>
       nonZero((await tunnel.state()).counters.drops);
@@ -157,10 +171,11 @@ for (const kind of TUNNEL_KINDS) {
         assert.deepEqual(datagram.data, hop(out));
         assert.deepEqual([datagram.address, datagram.port], ['192.0.2.1', PORT]);
 
-        peer.send(datagram.data);
-        const back = await tap.next();
-        assert.equal(back[8], 62);
-        assert.deepEqual(back, hop(out, 2));
+        const back = inbound({ ttl: 63, tos: 0xb8, id: 4711, flags: DF });
+        peer.send(back);
+        const delivered = await tap.next();
+        assert.equal(delivered[8], 62);
+        assert.deepEqual(delivered, hop(back));
         assert.deepEqual(await drops(), {});
       });
 
@@ -281,7 +296,7 @@ for (const kind of TUNNEL_KINDS) {
         for (const ttl of [0, 1]) {
           const out = outbound({ ttl });
           tap.send(out);
-          assert.deepEqual(await tap.next(), icmpError(out, 11, 0, 64));
+          assert.deepEqual(await nextAnswer(), icmpError(out, 11, 0, 64));
         }
         await flush();
         assert.deepEqual(await drops(), { 'ttl-expired': 2 });
@@ -303,7 +318,7 @@ for (const kind of TUNNEL_KINDS) {
       it('is looked at after the route', async () => {
         const out = outbound({ ttl: 1, destination: UNLEASED });
         tap.send(out);
-        assert.deepEqual(await tap.next(), icmpError(out, 3, 0, 8));
+        assert.deepEqual(await nextAnswer(), icmpError(out, 3, 0, 8));
         assert.deepEqual(await drops(), { 'no-route': 1 });
       });
     });
@@ -312,7 +327,7 @@ for (const kind of TUNNEL_KINDS) {
       const unreachable = async (fields: PacketFields): Promise<void> => {
         const out = outbound({ destination: UNLEASED, ...fields });
         tap.send(out);
-        assert.deepEqual(await tap.next(), icmpError(out, 3, 0, 8));
+        assert.deepEqual(await nextAnswer(), icmpError(out, 3, 0, 8));
       };
       const silence = async (fields: PacketFields): Promise<void> => {
         tap.send(outbound({ destination: UNLEASED, ...fields }));
@@ -328,7 +343,7 @@ for (const kind of TUNNEL_KINDS) {
       it('are answered like flannel does: net unreachable, 56 bytes, TTL 8', async () => {
         const out = outbound({ destination: UNLEASED, payload: udp('longer than eight bytes') });
         tap.send(out);
-        const answer = await tap.next();
+        const answer = await nextAnswer();
         assert.equal(answer.length, 56);
         assert.equal(answer[8], 8);
         assert.deepEqual(answer, icmpError(out, 3, 0, 8));
@@ -367,7 +382,7 @@ for (const kind of TUNNEL_KINDS) {
         assert.equal(counters.drops['no-route'], COUNT);
         assert.equal(sent + counters.icmpLimited, COUNT);
         assert.ok(sent >= 10 && sent < COUNT / 2, `${sent} answers`);
-        for (let i = 0; i < sent; i++) assert.equal((await tap.next()).length, 56);
+        for (let i = 0; i < sent; i++) assert.equal((await nextAnswer()).length, 56);
         await flushIn();
       });
     });
@@ -395,8 +410,6 @@ for (const kind of TUNNEL_KINDS) {
       fromPeer('a byte too few', whole.subarray(0, -1), 'length-mismatch');
       fromPeer('a byte too many', Buffer.concat([whole, Buffer.alloc(1)]), 'length-mismatch');
       fromPeer('two packets in one datagram', Buffer.concat([whole, whole]), 'length-mismatch');
-      fromPeer('one byte over the MTU', inbound({ payload: Buffer.alloc(TUNNEL_MTU - 19) }), 'oversize');
-      fromPeer('far over the MTU', inbound({ payload: Buffer.alloc(60_000) }), 'oversize');
 
       it('ends at 20 bytes: a bare header is forwarded both ways', async () => {
         const out = outbound({ payload: Buffer.alloc(0) });
@@ -418,6 +431,18 @@ for (const kind of TUNNEL_KINDS) {
       fromTun('IPv6', Buffer.concat([Buffer.of(0x60), Buffer.alloc(39)]), 'not-ipv4');
       fromTun('a header of 16 bytes', Buffer.concat([Buffer.of(0x44), outbound().subarray(1)]), 'bad-header');
       fromTun('a packet that was cut off', outbound().subarray(0, -1), 'bad-header');
+    });
+
+    describe('a datagram longer than the MTU of the device', () => {
+      for (const length of [TUNNEL_MTU + 1, 8972, 65_507]) {
+        it(`reaches the kernel whole, which knows what to do with it: ${length} bytes`, async () => {
+          const large = inbound({ payload: Buffer.alloc(length - 20, 7) });
+          peer.send(large);
+          assert.deepEqual(await tap.next(), hop(large));
+          await flush();
+          assert.deepEqual(await drops(), {});
+        });
+      }
     });
 
     describe('source check', () => {
@@ -455,6 +480,41 @@ for (const kind of TUNNEL_KINDS) {
         assert.deepEqual(await tap.next(), hop(spoofed));
         await flush();
         assert.deepEqual(await drops(), { 'source-unknown': 1, 'source-spoofed': 1 });
+      });
+
+      for (const [what, source] of [
+        ['the device', '10.5.1.0'],
+        ['the bridge', '10.5.1.1'],
+        ['a container', '10.5.1.77'],
+        ['the underlay', '192.0.2.1'],
+      ] as const) {
+        const claimed = inbound({ source, payload: udp('from yourself') });
+
+        for (const verifySource of ['outer', 'strict'] as const) {
+          it(`${verifySource} takes nothing that claims to come from this host: ${what}`, async () => {
+            await reopen({ verifySource });
+            peer.send(claimed);
+            await flush();
+            assert.deepEqual(await drops(), { 'source-spoofed': 1 });
+          });
+        }
+
+        it(`off leaves what claims to come from this host to the kernel, as flannel does: ${what}`, async () => {
+          await reopen({ verifySource: 'off' });
+          peer.send(claimed);
+          assert.deepEqual(await tap.next(), hop(claimed));
+          assert.deepEqual(await drops(), {});
+        });
+      }
+
+      it('follows the addresses of this host', async () => {
+        await update({ ownPrefixes: ['10.5.3.0/24'] });
+        peer.send(spoofed);
+        await flush();
+        assert.deepEqual(await drops(), { 'source-spoofed': 1 });
+        await update({ ownPrefixes: [] });
+        peer.send(spoofed);
+        assert.deepEqual(await tap.next(), hop(spoofed));
       });
 
       it('changes without a new tunnel', async () => {
@@ -499,7 +559,7 @@ for (const kind of TUNNEL_KINDS) {
         assert.deepEqual((await peer.next()).data, hop(added));
         await update({ peers: [] });
         tap.send(moved);
-        assert.deepEqual(await tap.next(), icmpError(moved, 3, 0, 8));
+        assert.deepEqual(await nextAnswer(), icmpError(moved, 3, 0, 8));
         peer.send(inbound());
         await waitFor(async () => (await drops())['source-unknown'] === 1, { what: 'the former peer to be dropped' });
       });
@@ -508,10 +568,10 @@ for (const kind of TUNNEL_KINDS) {
         await update({ mtu: 1000, icmpSource: '10.5.1.9' });
         const out = outbound({ destination: UNLEASED });
         tap.send(out);
-        assert.equal((await tap.next()).readUInt32BE(12), ipv4Number('10.5.1.9'));
-        peer.send(inbound({ payload: Buffer.alloc(981) }));
-        peer.send(inbound({ payload: Buffer.alloc(980) }));
-        assert.equal((await tap.next()).length, 1000);
+        assert.equal((await nextAnswer()).readUInt32BE(12), ipv4Number('10.5.1.9'));
+        tap.send(outbound({ payload: Buffer.alloc(981) }));
+        tap.send(outbound({ payload: Buffer.alloc(980) }));
+        assert.equal((await peer.next()).data.length, 1000);
         await flush();
         assert.deepEqual(await drops(), { 'no-route': 1, oversize: 1 });
       });
@@ -619,6 +679,28 @@ for (const kind of TUNNEL_KINDS) {
       });
     });
 
+    describe('the queue of the socket', () => {
+      it('is accounted for: what was sent has been received, or the kernel has discarded it', async () => {
+        const COUNT = 40_000;
+        const large = inbound({ payload: Buffer.alloc(1400) });
+        process.kill(rig.near.pid, 'SIGSTOP');
+        try {
+          for (let i = 0; i < COUNT; i++) peer.send(large);
+        } finally {
+          process.kill(rig.near.pid, 'SIGCONT');
+        }
+        const received = async (): Promise<number> => {
+          const { counters } = await tunnel.state();
+          return counters.rxPackets + counters.drops['receive-overflow'];
+        };
+        await waitFor(async () => (await received()) >= COUNT, { what: 'all datagrams to be accounted for' });
+        const { counters } = await tunnel.state();
+        assert.equal(await received(), COUNT);
+        assert.ok(counters.rxPackets > 0 && counters.drops['receive-overflow'] > 0);
+        for (let i = 0; i < counters.rxPackets; i++) await tap.next();
+      });
+    });
+
     describe('a path narrower than the device', () => {
       const NARROW = 1000;
       before(() => rig.near.netns.ip([`route add ${PEER}/32 dev veth0 src 192.0.2.1 mtu lock ${NARROW}`]));
@@ -627,13 +709,26 @@ for (const kind of TUNNEL_KINDS) {
       it('is told to senders that set DF', async () => {
         const out = outbound({ flags: DF, payload: Buffer.alloc(1200) });
         tap.send(out);
-        const answer = await tap.next();
+        const answer = await nextAnswer();
         assert.equal(answer.readUInt16BE(20), 0x0304);
         assert.equal(answer.readUInt16BE(26), NARROW - 28);
         assert.equal(answer.readUInt32BE(16), ipv4Number(LOCAL));
         await flush();
         assert.deepEqual(await icmpSent(), { 'frag-needed': 1 });
         assert.equal(sum(Object.values(await drops())), 1);
+      });
+
+      it('is told to them while a flood of what is unreachable is answered seldom', async () => {
+        for (let i = 0; i < 3000; i++) tap.send(outbound({ destination: UNLEASED }));
+        tap.send(outbound({ flags: DF, payload: Buffer.alloc(1200) }));
+        await flush();
+        const { counters } = await tunnel.state();
+        assert.ok(counters.icmpLimited > 0);
+        assert.equal(counters.icmpSent['frag-needed'], 1);
+        const answered = (counters.icmpSent['unreachable-net'] ?? 0) + 1;
+        const kinds: number[] = [];
+        for (let i = 0; i < answered; i++) kinds.push((await nextAnswer()).readUInt16BE(20));
+        assert.equal(kinds.filter((kind) => kind === 0x0304).length, 1);
       });
 
       it('is crossed in outer fragments by packets without DF', async () => {
@@ -660,7 +755,7 @@ for (const kind of TUNNEL_KINDS) {
       it('removes the device, frees the port and may be done twice', async () => {
         await tunnel.close();
         await tunnel.close();
-        assert.deepEqual(await devices(), ['lo', 'veth0']);
+        assert.deepEqual(await devices(), ['cni0', 'container0', 'lo', 'veth0']);
         const socket = rig.near.socket('192.0.2.1');
         socket.close();
         await reopen({});
@@ -672,7 +767,11 @@ for (const kind of TUNNEL_KINDS) {
         assert.equal(error.code, 'ERR_PORT_IN_USE');
         assert.match(error.message, /^cannot bind UDP 192\.0\.2\.1:8285: EADDRINUSE/);
         assert.match(error.hint ?? '', /Backend\.Port/);
-        assert.deepEqual(await devices(), ['flannel0', 'lo', 'veth0'], 'the device of the failed attempt is gone');
+        assert.deepEqual(
+          await devices(),
+          ['cni0', 'container0', 'flannel0', 'lo', 'veth0'],
+          'the device of the failed attempt is gone',
+        );
       });
 
       it('does not share its port', () => {
@@ -761,7 +860,7 @@ for (const kind of TUNNEL_KINDS) {
         assert.equal(state.events.length, 1);
         await tunnel.close();
         tunnel = await rig.near.open(kind);
-        assert.deepEqual(await devices(), ['flannel0', 'lo', 'veth0']);
+        assert.deepEqual(await devices(), ['cni0', 'container0', 'flannel0', 'lo', 'veth0']);
       });
 
       const devices = async (): Promise<string[]> =>

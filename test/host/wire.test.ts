@@ -17,6 +17,7 @@ import {
 
 const NEAR = '10.5.1.1';
 const FAR = '10.5.2.1';
+const CONTAINER = '10.5.1.2';
 const ETHERNET = 14;
 
 /** Gives a host's tunnel its route and the host an address in its subnet, where a container would be. */
@@ -26,8 +27,6 @@ async function configure(host: TunnelHost, address: string): Promise<void> {
     `address replace ${address}/32 dev lo`,
     `route replace 10.5.0.0/16 dev flannel0 src ${address}`,
   ]);
-  // The tunnel answers from the TUN's own address; to the kernel that is a martian source unless it is allowed here.
-  await host.netns.run(['sysctl', '-qw', 'net.ipv4.conf.flannel0.accept_local=1']);
 }
 
 /** Everything the wire format says about one frame between the hosts; throws on the first thing that is wrong. */
@@ -197,6 +196,36 @@ describe('tunnels on the wire', () => {
         foreign = rig.far.socket();
       });
       after(() => foreign.close());
+
+      it('has the kernel deal with packets longer than a container takes', async () => {
+        const tunnel = await rig.near.open(kind);
+        open.push(tunnel);
+        await configure(rig.near, NEAR);
+        await rig.near.netns.run(['sysctl', '-qw', 'net.ipv4.ip_forward=1']);
+        await rig.near.netns.ip([`link set cni0 mtu ${TUNNEL_MTU}`]);
+        const containers = rig.near.containers();
+        try {
+          const payload = buildUdp(FAR, CONTAINER, 7001, 7000, Buffer.alloc(2000, 5));
+          foreign.send(buildPacket({ source: FAR, destination: CONTAINER, ttl: 63, flags: 0x4000, payload }));
+          const inner = (await foreign.next()).data;
+          assert.deepEqual([inner[9], inner.readUInt16BE(20)], [PROTOCOL.icmp, 0x0304], 'fragmentation needed');
+          assert.equal(inner.readUInt16BE(26), TUNNEL_MTU);
+          assert.equal(inner.readUInt32BE(16), ipv4Number(FAR));
+
+          foreign.send(buildPacket({ source: FAR, destination: CONTAINER, ttl: 63, id: 9, payload }));
+          const fragments = [await containers.next(), await containers.next()];
+          assert.deepEqual(
+            fragments.map((fragment) => fragment.length <= TUNNEL_MTU && fragment.readUInt16BE(4)),
+            [9, 9],
+          );
+          const data = Buffer.concat(fragments.map((fragment) => fragment.subarray(20)));
+          assert.deepEqual(data, payload);
+          assert.equal(sum(Object.values((await tunnel.state()).counters.drops)), 0);
+        } finally {
+          containers.close();
+          await rig.near.netns.run(['sysctl', '-qw', 'net.ipv4.ip_forward=0']);
+        }
+      });
 
       it('delivers datagrams of one flow one by one to a socket, in order and unaltered', async () => {
         const tunnel = await rig.near.open(kind);

@@ -22,6 +22,7 @@ const options = {
   disabledOffloads: 0,
   inheritedTun: [],
   inheritedSockets: [],
+  own: Uint32Array.of(number('10.5.1.0'), 24),
   routes: Uint32Array.of(number('10.5.2.0'), 24, number('192.0.2.2')),
   mtu: 1472,
   verifySource: 1,

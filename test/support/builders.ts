@@ -123,6 +123,7 @@ export function tunnelSpec(changes: Partial<TunnelSpec> = {}): TunnelSpec {
     mtu: 1472,
     verifySource: 'outer',
     icmpSource: ip('10.5.1.0'),
+    ownPrefixes: [Prefix.parse('10.5.1.0/24'), Prefix.parse('192.0.2.1/32')],
     peers: [],
     ...changes,
   };

@@ -19,6 +19,7 @@ export interface PlainSpec {
   readonly mtu: number;
   readonly verifySource: VerifySource;
   readonly icmpSource: string;
+  readonly ownPrefixes: readonly string[];
   /** Subnet and public IP. */
   readonly peers: readonly (readonly [string, string])[];
 }
@@ -56,6 +57,7 @@ function toSpec(plain: PlainSpec): TunnelSpec {
     ...plain,
     bindAddress: IpAddress.parse(plain.bindAddress),
     icmpSource: IpAddress.parse(plain.icmpSource),
+    ownPrefixes: plain.ownPrefixes.map((prefix) => Prefix.parse(prefix)),
     peers: plain.peers.map(([subnet, publicIp]) => ({
       subnet: Prefix.parse(subnet),
       publicIp: IpAddress.parse(publicIp),

@@ -44,9 +44,11 @@ let serial = 0;
  * ```
  *   namespace near                          namespace far
  *   flannel0 ── tunnel ── veth 192.0.2.1 ══ 192.0.2.2 veth ── tunnel, or plain UDP sockets as foreign peers
- *                                           192.0.2.3
+ *   cni0 ── container0                      192.0.2.3
  *                                           192.0.2.99
  * ```
+ *
+ * What near sends to its own subnet arrives at container0, where nobody lives.
  */
 export class TunnelRig {
   private constructor(
@@ -83,6 +85,12 @@ export class TunnelRig {
       ]);
       await far.ip(['2', '3', '99'].map((last) => `address add 192.0.2.${last}/24 dev veth0`));
       for (const netns of [near, far]) await netns.ip(['link set veth0 up']);
+      await near.ip([
+        'link add cni0 type veth peer name container0',
+        'link set cni0 arp off up',
+        'link set container0 up',
+        'route add 10.5.1.0/24 dev cni0',
+      ]);
       const hosts = await Promise.all([
         TunnelHost.start(near, '192.0.2.1', '10.5.1.0'),
         TunnelHost.start(far, '192.0.2.2', '10.5.2.0'),
@@ -167,6 +175,7 @@ export class TunnelHost {
       mtu: TUNNEL_MTU,
       verifySource: 'outer',
       icmpSource: this.overlayAddress,
+      ownPrefixes: [`${this.overlayAddress}/24`, `${this.publicIp}/32`],
       peers,
       ...changes,
     };
@@ -199,6 +208,12 @@ export class TunnelHost {
   /** The packets of a TUN, seen from the kernel's side. */
   tap(device = 'flannel0'): TunTap {
     return inNamespace(this.netns, () => new TunTap(device));
+  }
+
+  /** Where packets for containers of near arrive. */
+  containers(): TunTap {
+    const ETHERNET = 14;
+    return inNamespace(this.netns, () => new TunTap('container0', ETHERNET));
   }
 
   /** A UDP socket on the underlay. */
@@ -268,14 +283,18 @@ const PACKET_IGNORE_OUTGOING = 23;
 const ETH_P_IP = 0x0800;
 const BUFFER_BYTES = 64 << 20;
 
-/** A packet socket on a TUN device: what is sent, the tunnel reads; what the tunnel writes is received here. */
+/**
+ * A packet socket on a TUN device: what is sent, the tunnel reads; what the tunnel writes is received here. On another
+ * device, what arrives there.
+ */
 export class TunTap {
   private readonly fd: number;
   private readonly index: number;
   private readonly poller: FdPoller;
   private readonly inbox = new Inbox<Buffer>();
 
-  constructor(device: string) {
+  /** @param headerBytes - of the link layer; left out. */
+  constructor(device: string, headerBytes = 0) {
     this.index = check(ifNameToIndex(device), `index of ${device}`);
     this.fd = check(socket(SYS.AF_PACKET, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, 0), 'packet socket');
     check(setsockoptInt(this.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1), 'PACKET_IGNORE_OUTGOING');
@@ -284,7 +303,7 @@ export class TunTap {
     const buffer = Buffer.alloc(65536);
     this.poller = pollFd(this.fd, () => {
       for (let length = recv(this.fd, buffer); length > 0; length = recv(this.fd, buffer)) {
-        this.inbox.put(Buffer.from(buffer.subarray(0, length)));
+        this.inbox.put(Buffer.from(buffer.subarray(headerBytes, length)));
       }
     });
   }
@@ -294,9 +313,9 @@ export class TunTap {
     check(sendTo(this.fd, bytes, 0, sockaddrLl(this.index, ETH_P_IP)), `send of ${bytes.length} bytes into the TUN`);
   }
 
-  /** The next packet that the tunnel wrote to the device. */
+  /** The next packet that arrived. */
   next(): Promise<Buffer> {
-    return this.inbox.next('a packet from the TUN');
+    return this.inbox.next('a packet');
   }
 
   get pending(): number {

@@ -1,10 +1,13 @@
 #include "kernel.h"
 
 #include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <ctime>
 
@@ -69,6 +72,23 @@ class HostKernel final : public Kernel {
 
   int bpf(int command, void* attributes, unsigned size) override {
     return static_cast<int>(negative_errno(::syscall(SYS_bpf, command, attributes, size)));
+  }
+
+  int64_t socket_drops(int fd) override {
+    std::array<uint32_t, SK_MEMINFO_VARS> values{};
+    socklen_t size = sizeof values;
+    return ::getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values.data(), &size) < 0 ? -errno : values[SK_MEMINFO_DROPS];
+  }
+
+  int set_scheduler(int policy, int priority) override {
+    const sched_param parameter{.sched_priority = priority};
+    return negative_errno(::sched_setscheduler(0, policy, &parameter));
+  }
+
+  uint64_t thread_cpu_ns() override {
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return static_cast<uint64_t>(used.tv_sec) * kSecond + static_cast<uint64_t>(used.tv_nsec);
   }
 };
 

@@ -40,6 +40,14 @@ class Kernel {
   virtual int getsockopt(int fd, int level, int name) = 0;
   virtual int getsockname(int fd, sockaddr* address, socklen_t* size) = 0;
   virtual int bpf(int command, void* attributes, unsigned size) = 0;
+
+  /// How many datagrams the kernel has discarded at a socket, because its queue was full or their checksum wrong
+  /// (SO_MEMINFO, Linux 4.12); a train that GRO joined counts as one. Wraps at 2^32.
+  virtual int64_t socket_drops(int fd) = 0;
+  /// Of the calling thread, see sched_setscheduler(2).
+  virtual int set_scheduler(int policy, int priority) = 0;
+  /// CPU time that the calling thread has used.
+  virtual uint64_t thread_cpu_ns() = 0;
 };
 
 /// The kernel of this host.

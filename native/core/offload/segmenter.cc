@@ -28,6 +28,21 @@ iovec to_iovec(const uint8_t* data, size_t length) {
 
 }  // namespace
 
+size_t count_segments(const VnetHeader& vnet, const Ipv4View& ip) {
+  const bool is_tcp = (vnet.gso_type & ~kGsoEcn) == kGsoTcpV4 && ip.protocol == kProtocolTcp;
+  const bool is_udp = vnet.gso_type == kGsoUdpL4 && ip.protocol == kProtocolUdp;
+  if ((!is_tcp && !is_udp) || vnet.gso_size == 0 || ip.is_fragment()) return 1;
+  const size_t l4_length = size_t{ip.total_length} - ip.header_length;
+  size_t l4_header_length = kUdpHeader;
+  if (is_tcp) {
+    if (l4_length < kTcpMinHeader) return 1;
+    l4_header_length = static_cast<size_t>(ip.data[ip.header_length + kTcpOffset] >> 4) * 4;
+    if (l4_header_length < kTcpMinHeader) return 1;
+  }
+  if (l4_length <= l4_header_length) return 1;
+  return (l4_length - l4_header_length + vnet.gso_size - 1) / vnet.gso_size;
+}
+
 SegmentStatus Segmenter::begin(const VnetHeader& vnet, std::span<uint8_t> packet) {
   Ipv4View ip;
   if (parse_ipv4(packet, ip) != DropReason::kNone) return SegmentStatus::kBadIpv4;

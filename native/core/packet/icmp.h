@@ -1,10 +1,11 @@
 // ICMP errors (RFC 792) about packets that the tunnel cannot forward.
 //
-// Kept from flannel (proxy_amd64.c): destination unreachable / network has TTL 8, id 0, TOS 0, no DF, is sent from the
-// TUN's address, and quotes the IP header with its options and 8 bytes more; none is sent about later fragments, nor
-// about a packet with the full 40 bytes of options.
+// Kept from flannel (proxy_amd64.c): destination unreachable / network has TTL 8, TOS 0, no DF, is sent from the TUN's
+// address, and quotes the IP header with its options and 8 bytes more; none is sent about later fragments, nor about a
+// packet with the full 40 bytes of options.
 //
 // Deviations from flannel, all on purpose:
+// - The id is 0 in here, which makes the kernel choose one (raw(7)); flannel's is 0.
 // - An offender that is ICMP is answered unless it is an ICMP error itself (RFC 1122 section 3.2.2): flannel answers no
 //   ICMP at all, so that a ping into nowhere just times out.
 // - No answer about a destination that is multicast, broadcast or zero, or to a source that is not a single host

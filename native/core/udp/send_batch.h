@@ -41,7 +41,7 @@ struct SendEntry {
 
   // While its packets go out one by one, after the kernel refused the whole.
   bool is_singly = false;
-  bool has_suspect_segmentation = false;  ///< refused with EINVAL: either UDP_SEGMENT or, before 6.14, the path MTU
+  int suspicion = 0;  ///< errno of the whole that may have been about UDP_SEGMENT; 0 once a single was refused, too
   uint16_t next_packet = 0;
   uint16_t next_part = 0;
 };

@@ -52,6 +52,7 @@ struct alignas(64) WorkerCounters {
   Counter socket_sends;
   Counter socket_receives;
   Counter icmp_limited;
+  Counter icmp_failed;
   std::array<Counter, kIcmpErrorCount> icmp_sent;
   std::array<Counter, kDropReasonCount> drops;
   Histogram packets_per_read;

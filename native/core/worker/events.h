@@ -7,9 +7,9 @@ namespace tsflannel {
 
 /// TunnelEvent in src/dataplane/tunnel.ts.
 struct TunnelEvent {
-  enum class Type : uint8_t { kDowngrade, kFailed };
+  enum class Type : uint8_t { kDowngrade, kTrial, kFailed };
   Type type = Type::kFailed;
-  Offload offload = Offload::kVnetHdr;  ///< kDowngrade: what is no longer used
+  Offload offload = Offload::kVnetHdr;  ///< kDowngrade: what is no longer used; kTrial: what is used again
   const char* operation = "";           ///< the call that the kernel refused; a string literal
   int code = 0;                         ///< errno
 };

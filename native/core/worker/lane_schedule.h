@@ -44,9 +44,9 @@ class LaneSchedule {
     visit_next();
   }
 
-  /// The lane brought a packet.
-  void took(size_t bytes) {
-    visit_.packets++;
+  /// The lane brought something that stands for so many packets.
+  void took(size_t packets, size_t bytes) {
+    visit_.packets += packets;
     visit_.bytes += bytes;
     if (visit_.packets >= longest_.packets || visit_.bytes >= longest_.bytes) visit_next();
   }

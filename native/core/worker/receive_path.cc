@@ -14,12 +14,15 @@ ReceivePath::ReceivePath(WorkerContext& context, TunWriter& tun_writer)
 
 bool ReceivePath::run() {
   size_t messages = 0;
+  size_t packets = 0;
   size_t bytes = 0;
   adopt_offloads();
   const size_t per_call = offloads_.has(Offload::kBatch) ? ReceiveRing::kMessages : 1;
-  while (messages < kMessagesPerTurn && bytes < kBytesPerTurn && !context_.has_failed) {
+  while (messages < kMessagesPerTurn && packets < kPacketsPerTurn && bytes < kBytesPerTurn && !context_.has_failed) {
     context_.counters.socket_receives.add(1);
-    const int received = ring_.receive(context_.kernel, context_.socket, per_call);
+    // What the latest message brought, the next ones are expected to bring.
+    const size_t fitting = std::max<size_t>((kPacketsPerTurn - packets) / packets_per_message_, 1);
+    const int received = ring_.receive(context_.kernel, context_.socket, std::min(per_call, fitting));
     if (received < 0) {
       if (received == -EINTR) continue;
       if (is_dead_descriptor(-received)) context_.fail("receive from the socket", -received);
@@ -27,7 +30,8 @@ bool ReceivePath::run() {
     }
     for (int i = 0; i < received; i++) {
       const ReceivedMessage message = ring_.message(static_cast<size_t>(i));
-      accept(message);
+      packets_per_message_ = accept(message);
+      packets += packets_per_message_;
       bytes += message.data.size();
     }
     tun_writer_.write(coalescer_);
@@ -38,15 +42,20 @@ bool ReceivePath::run() {
   return messages > 0;
 }
 
-void ReceivePath::accept(const ReceivedMessage& message) {
+/// @returns the number of datagrams in it
+size_t ReceivePath::accept(const ReceivedMessage& message) {
   const ForwardingState& state = *context_.state;
   const PeerTable& table = *state.table;
   WorkerCounters& counters = context_.counters;
-  if (message.data.empty()) return counters.drop(DropReason::kShort);
+  if (message.data.empty()) {
+    counters.drop(DropReason::kShort);
+    return 1;
+  }
   const size_t datagrams = (message.data.size() + message.segment_length - 1) / message.segment_length;
   const uint32_t sender = table.find_outer(message.outer_source);
   if (sender == kNoPeer && state.verify_source != VerifySource::kOff) {
-    return counters.drop(DropReason::kSourceUnknown, datagrams);
+    counters.drop(DropReason::kSourceUnknown, datagrams);
+    return datagrams;
   }
   size_t packets = 0;
   size_t bytes = 0;
@@ -74,6 +83,7 @@ void ReceivePath::accept(const ReceivedMessage& message) {
     peer.rx_packets.add(packets);
     peer.rx_bytes.add(bytes);
   }
+  return datagrams;
 }
 
 DropReason ReceivePath::check(std::span<const uint8_t> packet, uint32_t outer_source) const {
@@ -81,7 +91,10 @@ DropReason ReceivePath::check(std::span<const uint8_t> packet, uint32_t outer_so
   Ipv4View ip;
   const DropReason reason = parse_ipv4_exact(packet, ip);
   if (reason != DropReason::kNone) return reason;
-  if (packet.size() > state.mtu) return DropReason::kOversize;
+  // One that is longer than the TUN's MTU came in outer fragments or over a wider link, whole. The kernel forwards it
+  // in fragments or tells its sender what fits, as any router does.
+  if (state.verify_source == VerifySource::kOff) return DropReason::kNone;
+  if (state.is_own(ip.source)) return DropReason::kSourceSpoofed;
   if (state.verify_source == VerifySource::kStrict && !state.table->is_source_allowed(outer_source, ip.source)) {
     return DropReason::kSourceSpoofed;
   }

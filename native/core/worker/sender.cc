@@ -62,8 +62,7 @@ Sender::Outcome Sender::send_whole() {
 Sender::Outcome Sender::handle_entry_error(SendEntry& entry, int code) {
   if (code == EAGAIN || code == ENOBUFS) return wait_or_drop(entry);
   if (entry.packets > 1 && (code == EIO || code == EINVAL || code == EMSGSIZE || code == EOPNOTSUPP)) {
-    if (code == EIO || code == EOPNOTSUPP) context_.health.downgrade(Offload::kUdpSegment, "sendmmsg", code);
-    entry.has_suspect_segmentation = code == EINVAL;
+    if (code != EMSGSIZE) entry.suspicion = code;
     entry.is_singly = true;
     return Outcome::kDone;
   }
@@ -83,8 +82,8 @@ Sender::Outcome Sender::send_singly(SendEntry& entry) {
     mmsghdr* message = batch_.single(first_pending_, parts, length);
     const int sent = send_once(message, 1);
     if (sent == -EAGAIN || sent == -ENOBUFS) return wait_or_drop(entry);
+    if (sent < 0) entry.suspicion = 0;
     if (sent == -EMSGSIZE) {
-      entry.has_suspect_segmentation = false;
       handle_too_big(entry, *message, length);
     } else if (sent < 0) {
       if (is_dead_descriptor(-sent)) context_.fail("send to a peer", -sent);
@@ -97,7 +96,9 @@ Sender::Outcome Sender::send_singly(SendEntry& entry) {
     entry.next_packet++;
     entry.next_part = static_cast<uint16_t>(entry.next_part + parts);
   }
-  if (entry.has_suspect_segmentation) context_.health.downgrade(Offload::kUdpSegment, "sendmmsg", EINVAL);
+  if (entry.suspicion != 0) {
+    context_.health.downgrade(Offload::kUdpSegment, "sendmmsg", entry.suspicion, monotonic_ns());
+  }
   first_pending_++;
   return Outcome::kDone;
 }
@@ -108,7 +109,7 @@ void Sender::handle_too_big(SendEntry& entry, const mmsghdr& message, size_t len
     const uint16_t known = path_mtu_.path_mtu(context_.kernel, entry.to.outer);
     const uint16_t path_mtu = known > kEncapOverhead ? known : kFallbackPathMtu;
     const auto inner_mtu = static_cast<uint16_t>(path_mtu - kEncapOverhead);
-    tun_writer_.answer(IcmpError::kFragmentationNeeded, view, inner_mtu);
+    icmp_.answer(IcmpError::kFragmentationNeeded, view, inner_mtu);
     context_.counters.drop(DropReason::kOversize);
     return;
   }

@@ -6,7 +6,7 @@
 
 #include "../udp/send_batch.h"
 #include "../udp/udp_socket.h"
-#include "tun_writer.h"
+#include "icmp_sender.h"
 #include "worker_context.h"
 
 namespace tsflannel {
@@ -16,19 +16,17 @@ namespace tsflannel {
 /// What the kernel may refuse, and the answer (an entry is sent, dropped with a reason, or kept; never two of these):
 ///
 ///   EAGAIN, ENOBUFS          socket full: the rest is kept for the next flush(); dropped when kBlockedLimit has passed
-///   EIO with UDP_SEGMENT     the egress device cannot checksum (before 6.2 or so): no segmenting from now on, the
-///   entry
-///                            is sent packet by packet
-///   EMSGSIZE, EINVAL, same   the path MTU fell below our MTU (EINVAL before 6.14): packet by packet; if all of them
-///                            pass after EINVAL, it was UDP_SEGMENT itself: no segmenting from now on
+///   several packets, with    packet by packet. EMSGSIZE: the path MTU fell below our MTU (EINVAL before 6.14). EIO:
+///   the EIO, EINVAL, EMSGSIZE,   egress device cannot checksum (before 6.2 or so). EINVAL: a blackhole route, too.
+///   Only if EOPNOTSUPP               all of them pass was it UDP_SEGMENT itself, which then rests (see TunnelHealth)
 ///   EMSGSIZE, one packet     with inner DF: fragmentation needed goes to its source, and the packet is dropped;
 ///   without:
 ///                            it is sent so that the kernel fragments the outer packet
 ///   anything else            dropped as send-error; a dead socket ends the tunnel
 class Sender {
  public:
-  Sender(WorkerContext& context, TunWriter& tun_writer, const PathMtuProbe& path_mtu, uint16_t port)
-      : context_(context), tun_writer_(tun_writer), path_mtu_(path_mtu), batch_(port) {}
+  Sender(WorkerContext& context, IcmpSender& icmp, const PathMtuProbe& path_mtu, uint16_t port)
+      : context_(context), icmp_(icmp), path_mtu_(path_mtu), batch_(port) {}
 
   [[nodiscard]] SendBatch& batch() { return batch_; }
 
@@ -56,7 +54,7 @@ class Sender {
   void drop_rest(SendEntry& entry, DropReason reason);
 
   WorkerContext& context_;
-  TunWriter& tun_writer_;
+  IcmpSender& icmp_;
   const PathMtuProbe& path_mtu_;
   SendBatch batch_;
   size_t first_pending_ = 0;

@@ -15,9 +15,9 @@ size_t round_up(size_t bytes) {
 
 }  // namespace
 
-TransmitPath::TransmitPath(WorkerContext& context, TunWriter& tun_writer, Sender& sender)
+TransmitPath::TransmitPath(WorkerContext& context, IcmpSender& icmp, Sender& sender)
     : context_(context),
-      tun_writer_(tun_writer),
+      icmp_(icmp),
       sender_(sender),
       schedule_(context.lanes.size(), kLongestVisit),
       arena_(new uint8_t[kArenaBytes]),
@@ -26,11 +26,13 @@ TransmitPath::TransmitPath(WorkerContext& context, TunWriter& tun_writer, Sender
 bool TransmitPath::run(LaneSet lanes) {
   // First what the last turn left behind.
   if (sender_.batch().size() > 0 && !flush()) return false;
+  queued_ = 0;
   if (!queue_segments()) return true;
   size_t reads = 0;
   size_t bytes = 0;
   schedule_.begin_turn(lanes);
-  while (!schedule_.is_dry() && reads < kReadsPerTurn && bytes < kBytesPerTurn && !context_.has_failed) {
+  while (!schedule_.is_dry() && reads < kReadsPerTurn && queued_ < kPacketsPerTurn && bytes < kBytesPerTurn &&
+         !context_.has_failed) {
     if (!make_room()) return true;
     uint8_t* frame = arena_.get() + arena_used_;
     context_.counters.tun_reads.add(1);
@@ -52,8 +54,7 @@ bool TransmitPath::run(LaneSet lanes) {
       continue;
     }
     bytes += static_cast<size_t>(size);
-    schedule_.took(static_cast<size_t>(size));
-    accept({frame, static_cast<size_t>(size)});
+    schedule_.took(accept({frame, static_cast<size_t>(size)}), static_cast<size_t>(size));
     if (!queue_segments()) return true;
   }
   // What is left on a full socket is taken up by the next turn.
@@ -75,13 +76,13 @@ bool TransmitPath::flush() {
   return true;
 }
 
-/// Checks one packet and, if it is to be forwarded, puts it into the segmenter.
-void TransmitPath::accept(std::span<uint8_t> frame) {
+/// Checks what was read and, if it is to be forwarded, puts it into the segmenter.
+/// @returns the number of packets it stands for
+size_t TransmitPath::accept(std::span<uint8_t> frame) {
   VnetHeader vnet;
   std::span<uint8_t> packet = frame;
-  WorkerCounters& counters = context_.counters;
   if (context_.has_vnet_header) {
-    if (frame.size() < sizeof vnet) return counters.drop(DropReason::kShort);
+    if (frame.size() < sizeof vnet) return drop(DropReason::kShort, 1);
     std::memcpy(&vnet, frame.data(), sizeof vnet);
     packet = frame.subspan(sizeof vnet);
   }
@@ -89,40 +90,51 @@ void TransmitPath::accept(std::span<uint8_t> frame) {
 
   Ipv4View ip;
   const DropReason reason = parse_ipv4(packet, ip);
-  if (reason != DropReason::kNone) return counters.drop(reason);
+  if (reason != DropReason::kNone) return drop(reason, 1);
 
   // The route comes before the TTL, as in flannel: an expired packet to nowhere is answered with unreachable.
   const uint32_t peer = state.table->lookup(ip.destination);
   if (peer == kNoPeer) {
-    tun_writer_.answer(IcmpError::kNetUnreachable, ip);
-    return counters.drop(DropReason::kNoRoute);
+    icmp_.answer(IcmpError::kNetUnreachable, ip);
+    return drop(DropReason::kNoRoute, count_segments(vnet, ip));
   }
   if (ip.ttl <= 1) {
-    tun_writer_.answer(IcmpError::kTimeExceeded, ip);
-    return counters.drop(DropReason::kTtlExpired);
+    icmp_.answer(IcmpError::kTimeExceeded, ip);
+    return drop(DropReason::kTtlExpired, count_segments(vnet, ip));
   }
   // Before the TTL changes, so that the answer quotes the packet as it was sent.
-  if (vnet.gso_type == kGsoNone && ip.total_length > state.mtu) return reject_oversize(ip, 1);
+  if (vnet.gso_type == kGsoNone && ip.total_length > state.mtu) return drop_oversize(ip, 1);
   (void)decrement_ttl(packet.data());
-  if (segmenter_.begin(vnet, packet, ip) != SegmentStatus::kOk) return counters.drop(DropReason::kBadHeader);
+  if (segmenter_.begin(vnet, packet, ip) != SegmentStatus::kOk) return drop(DropReason::kBadHeader, 1);
   const size_t count = segmenter_.count();
-  if (segmenter_.segment_length() > state.mtu) return reject_oversize(ip, count);
+  if (segmenter_.segment_length() > state.mtu) return drop_oversize(ip, count);
 
-  counters.packets_per_read.add(count);
+  context_.counters.packets_per_read.add(count);
   to_ = {state.table->peer(peer).outer, state.counter_slots[peer]};
   next_segment_ = 0;
   segment_count_ = count;
   arena_used_ = round_up(arena_used_ + frame.size());
+  return count;
 }
 
-void TransmitPath::reject_oversize(const Ipv4View& ip, size_t packets) {
-  if (ip.dont_fragment()) tun_writer_.answer(IcmpError::kFragmentationNeeded, ip, context_.state->mtu);
-  context_.counters.drop(DropReason::kOversize, packets);
+size_t TransmitPath::drop(DropReason reason, size_t packets) {
+  context_.counters.drop(reason, packets);
+  return packets;
 }
 
-/// Puts the segments of the current packet into the batch; false if that has to wait for the socket.
+size_t TransmitPath::drop_oversize(const Ipv4View& ip, size_t packets) {
+  if (ip.dont_fragment()) icmp_.answer(IcmpError::kFragmentationNeeded, ip, context_.state->mtu);
+  return drop(DropReason::kOversize, packets);
+}
+
+/// Puts the segments of the current packet into the batch; false if that has to wait, for the socket or for the next
+/// turn.
 bool TransmitPath::queue_segments() {
   while (next_segment_ < segment_count_ && !context_.has_failed) {
+    if (queued_ >= kPacketsPerTurn) {
+      (void)flush();
+      return false;
+    }
     const size_t last = segment_count_ - 1;
     const bool is_last = next_segment_ == last;
     const size_t length = is_last ? segmenter_.last_length() : segmenter_.segment_length();
@@ -130,14 +142,9 @@ bool TransmitPath::queue_segments() {
     const bool is_last_equal = segmenter_.last_length() == segmenter_.segment_length();
     const size_t equal = is_last ? 1 : last - next_segment_ + (is_last_equal ? 1 : 0);
 
-    const size_t header_room = kHeaderBytes - headers_used_;
-    const size_t header_length = segmenter_.header_length();
-    const size_t wanted = header_length == 0 ? equal : std::min(equal, header_room / header_length);
-    SendBatch::Room room;
-    if (wanted > 0) {
-      const bool may_segment = context_.health.offloads().has(Offload::kUdpSegment);
-      room = sender_.batch().reserve(to_, length, wanted, may_segment);
-    }
+    const size_t wanted = std::min(equal, kPacketsPerTurn - queued_);
+    const bool may_segment = context_.health.offloads().has(Offload::kUdpSegment);
+    const SendBatch::Room room = sender_.batch().reserve(to_, length, wanted, may_segment);
     if (room.packets == 0) {
       if (!flush()) return false;
       continue;
@@ -145,8 +152,9 @@ bool TransmitPath::queue_segments() {
     uint8_t* headers = headers_.get() + headers_used_;
     const size_t parts = segmenter_.emit(next_segment_, room.packets, headers, room.parts);
     sender_.batch().commit(room, room.packets, length, parts);
-    headers_used_ += room.packets * header_length;
+    headers_used_ += room.packets * segmenter_.header_length();
     next_segment_ += room.packets;
+    queued_ += room.packets;
   }
   // Left over only when the tunnel has failed.
   context_.counters.drop(DropReason::kSendError, segment_count_ - next_segment_);

@@ -8,9 +8,9 @@
 
 #include "../offload/segmenter.h"
 #include "../offload/vnet_header.h"
+#include "icmp_sender.h"
 #include "lane_schedule.h"
 #include "sender.h"
-#include "tun_writer.h"
 #include "worker_context.h"
 
 namespace tsflannel {
@@ -23,7 +23,7 @@ namespace tsflannel {
 /// through it the sender, feels it.
 class TransmitPath {
  public:
-  TransmitPath(WorkerContext& context, TunWriter& tun_writer, Sender& sender);
+  TransmitPath(WorkerContext& context, IcmpSender& icmp, Sender& sender);
   TransmitPath(const TransmitPath&) = delete;
   TransmitPath& operator=(const TransmitPath&) = delete;
 
@@ -36,30 +36,34 @@ class TransmitPath {
  private:
   // Most that one read brings: the largest IP packet behind its vnet header.
   static constexpr size_t kReadBytes = kVnetHeaderSize + kIpv4MaxPacket;
-  // Reads and bytes of one turn; they bound how long the other direction has to wait.
+  // Reads, packets for the wire and bytes of one turn; they bound how long the other direction has to wait. Bytes bound
+  // full segments, of which a turn has some 140; of segments of 76 bytes one read can bring 860, and most wait.
   static constexpr size_t kReadsPerTurn = kMaxEntries;
+  static constexpr size_t kPacketsPerTurn = 3 * kMaxSegments;
   static constexpr size_t kBytesPerTurn = 2 * kReadBytes;
   // One lane gets half a turn at most before the other: so many packets, or a large one.
   static constexpr LaneSchedule::Visit kLongestVisit = {.packets = kReadsPerTurn / 2, .bytes = kReadBytes / 2};
   // Room for a turn, whose last packet may be a large one: small enough to stay in the L2 cache.
   static constexpr size_t kArenaBytes = kBytesPerTurn + kReadBytes + 2 * 64;
-  // Headers of the longest usual batch: three super-packets of 46 segments, 120 bytes each at most.
-  static constexpr size_t kHeaderBytes = 3 * 46 * 120;
+  // Headers of a turn, each 120 bytes at most (see Segmenter::header_length()).
+  static constexpr size_t kHeaderBytes = kPacketsPerTurn * 120;
 
   bool make_room();
-  void accept(std::span<uint8_t> frame);
-  void reject_oversize(const Ipv4View& ip, size_t packets);
+  size_t accept(std::span<uint8_t> frame);
+  size_t drop(DropReason reason, size_t packets);
+  size_t drop_oversize(const Ipv4View& ip, size_t packets);
   [[nodiscard]] bool queue_segments();
   [[nodiscard]] bool flush();
 
   WorkerContext& context_;
-  TunWriter& tun_writer_;
+  IcmpSender& icmp_;
   Sender& sender_;
   Segmenter segmenter_;
   LaneSchedule schedule_;
   Destination to_;           // of the packet in the segmenter
   size_t next_segment_ = 0;  // of the packet in the segmenter; segment_count_ when all are queued
   size_t segment_count_ = 0;
+  size_t queued_ = 0;  // packets, in this turn
   size_t arena_used_ = 0;
   size_t headers_used_ = 0;
   std::unique_ptr<uint8_t[]> arena_;

@@ -1,9 +1,8 @@
 #include "tun_writer.h"
 
-#include <array>
 #include <cerrno>
 
-#include "../offload/vnet_header.h"
+#include "../packet/ipv4.h"
 
 namespace tsflannel {
 namespace {
@@ -32,7 +31,7 @@ void TunWriter::write(Coalescer& coalescer) {
       // The first packet of the item begins after the vnet header; its protocol tells which kind of merging failed.
       const auto* header = static_cast<const uint8_t*>(item.iovecs[1].iov_base);
       const bool is_tcp = header[kIpv4Protocol] == kProtocolTcp;
-      context_.health.downgrade(is_tcp ? Offload::kTcpMerge : Offload::kUdpMerge, "writev", EINVAL);
+      context_.health.downgrade(is_tcp ? Offload::kTcpMerge : Offload::kUdpMerge, "writev", EINVAL, monotonic_ns());
       write_originals(coalescer, index);
       continue;
     }
@@ -48,24 +47,6 @@ void TunWriter::write_originals(Coalescer& coalescer, size_t item) {
     const size_t bytes = parts[1].iov_len;
     count(write_parts(parts), 1, bytes);
   }
-}
-
-void TunWriter::answer(IcmpError error, const Ipv4View& offender, uint16_t next_hop_mtu) {
-  if (!may_send_icmp_error(error, offender)) return;
-  if (!icmp_limit_.take(monotonic_ns())) {
-    context_.counters.icmp_limited.add(1);
-    return;
-  }
-  std::array<uint8_t, kIcmpMaxError> packet;
-  const size_t length = build_icmp_error(packet, error, context_.state->icmp_source, offender, next_hop_mtu);
-  VnetHeader vnet;
-  const std::array<iovec, 2> parts = {iovec{&vnet, sizeof vnet}, iovec{packet.data(), length}};
-  const int result = write_parts(parts);
-  if (result < 0) {
-    context_.counters.drop(reason_for(-result));
-    return;
-  }
-  context_.counters.icmp_sent[static_cast<size_t>(error)].add(1);
 }
 
 int TunWriter::write_parts(std::span<const iovec> parts) {

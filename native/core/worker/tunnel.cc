@@ -57,6 +57,19 @@ unsigned choose_workers(unsigned cpus) {
   return cpus < 4 ? 1 : std::min(kMaxWorkers, cpus / 2);
 }
 
+Tunnel::Tunnel(Kernel& kernel, EventSink& sink, TunDevice device, UdpSockets sockets, UniqueFd icmp_socket,
+               OffloadSet offloads)
+    : kernel_(kernel),
+      device_(std::move(device)),
+      sockets_(std::move(sockets.sockets)),
+      icmp_socket_(std::move(icmp_socket)),
+      overflow_before_(sockets_.size()),
+      health_(offloads, sink) {
+  // Sockets that were taken over have lost datagrams before.
+  read_overflow();
+  overflow_ = 0;
+}
+
 Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, const TunnelConfig& config,
                                              const TunnelState& state) {
   const unsigned cpus = available_cpus();
@@ -71,9 +84,13 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
                                         std::move(inherited_tun));
   if (!device) return device.error();
 
+  Result<UniqueFd> icmp_socket = open_icmp_socket(kernel);
+  if (!icmp_socket) return icmp_socket.error();
+
   const OffloadSet offloads = OffloadSet::from_bits(sockets.value().offloads.bits() | device.value().offloads.bits());
   const bool has_vnet_header = offloads.has(Offload::kVnetHdr);
-  std::unique_ptr<Tunnel> tunnel(new Tunnel(sink, std::move(device).value(), std::move(sockets).value(), offloads));
+  std::unique_ptr<Tunnel> tunnel(new Tunnel(kernel, sink, std::move(device).value(), std::move(sockets).value(),
+                                            std::move(icmp_socket).value(), offloads));
   const size_t lanes = tunnel->device_.queues.size() / count;
   const std::vector<int> queues = tunnel->tun_descriptors();
   for (unsigned index = 0; index < count; index++) {
@@ -83,8 +100,9 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
                        {.index = index,
                         .lanes = {first_lane, first_lane + static_cast<std::ptrdiff_t>(lanes)},
                         .socket = tunnel->sockets_[index].get(),
+                        .icmp_socket = tunnel->icmp_socket_.get(),
                         .has_vnet_header = has_vnet_header,
-                        .may_be_realtime = count < cpus,
+                        .realtime_share = count < cpus ? config.realtime_share : 0,
                         .bind = config.bind});
     if (!worker) return worker.error();
     tunnel->workers_.push_back(std::move(worker).value());
@@ -133,6 +151,9 @@ Result<std::unique_ptr<const ForwardingState>> Tunnel::build(const TunnelState& 
   result->icmp_source = state.icmp_source;
   result->mtu = static_cast<uint16_t>(state.mtu);
   result->verify_source = state.verify_source;
+  for (const Subnet& subnet : state.own) {
+    result->own.push_back({subnet.prefix, subnet.length == 0 ? 0 : UINT32_MAX << (32 - subnet.length)});
+  }
   Result<std::unique_ptr<const PeerTable>> table = PeerTable::build(entries, peers, next_generation_);
   if (!table) return table.error();
   result->table = std::move(table).value();
@@ -186,7 +207,17 @@ uint64_t Tunnel::generation() const {
   return workers_.empty() ? 0 : lowest;
 }
 
-TunnelCounters Tunnel::counters() const {
+/// Adds what the sockets have lost since the last call; the kernel's own numbers wrap.
+void Tunnel::read_overflow() {
+  for (size_t i = 0; i < sockets_.size(); i++) {
+    const int64_t drops = kernel_.socket_drops(sockets_[i].get());
+    if (drops < 0) continue;
+    const auto now = static_cast<uint32_t>(drops);
+    overflow_ += now - std::exchange(overflow_before_[i], now);
+  }
+}
+
+TunnelCounters Tunnel::counters() {
   TunnelCounters totals;
   for (const std::unique_ptr<Worker>& worker : workers_) {
     const WorkerCounters& counters = worker->counters();
@@ -199,6 +230,7 @@ TunnelCounters Tunnel::counters() const {
     totals.socket_sends += counters.socket_sends.get();
     totals.socket_receives += counters.socket_receives.get();
     totals.icmp_limited += counters.icmp_limited.get();
+    totals.icmp_failed += counters.icmp_failed.get();
     add_all(totals.icmp_sent, counters.icmp_sent);
     add_all(totals.drops, counters.drops);
     add_all(totals.packets_per_read, counters.packets_per_read.buckets);
@@ -206,7 +238,12 @@ TunnelCounters Tunnel::counters() const {
     add_all(totals.packets_per_write, counters.packets_per_write.buckets);
     totals.worker_cpu_seconds.push_back(worker->cpu_seconds());
   }
-  for (size_t i = 0; i < kOffloadCount; i++) totals.downgrades[i] = health_.downgrades(static_cast<Offload>(i));
+  for (size_t i = 0; i < kOffloadCount; i++) {
+    totals.downgrades[i] = health_.downgrades(static_cast<Offload>(i));
+    totals.trials[i] = health_.trials(static_cast<Offload>(i));
+  }
+  read_overflow();
+  totals.drops[static_cast<size_t>(DropReason::kReceiveOverflow)] += overflow_;
   return totals;
 }
 
@@ -237,7 +274,9 @@ std::vector<int> Tunnel::numbers_of(const std::vector<UniqueFd>& fds) {
 void Tunnel::close() {
   for (const std::unique_ptr<Worker>& worker : workers_) worker->stop();
   device_.queues.clear();
+  read_overflow();
   sockets_.clear();
+  icmp_socket_.reset();
 }
 
 }  // namespace tsflannel

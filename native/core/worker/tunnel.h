@@ -15,6 +15,7 @@
 #include "../base/unique_fd.h"
 #include "../peers/peer_table.h"
 #include "../tun/tun_device.h"
+#include "../udp/icmp_socket.h"
 #include "../udp/udp_socket.h"
 #include "events.h"
 #include "forwarding_state.h"
@@ -29,9 +30,16 @@ struct Route {
   uint32_t outer = 0;   ///< address as a number
 };
 
+/// A subnet, or an address as one of length 32.
+struct Subnet {
+  uint32_t prefix = 0;  ///< network address as a number
+  uint8_t length = 0;   ///< 0…32
+};
+
 /// What can change while packets flow.
 struct TunnelState {
   std::vector<Route> routes;
+  std::vector<Subnet> own = {};  ///< inner sources that only this host uses
   uint32_t icmp_source = 0;
   uint32_t mtu = 0;  ///< kIpv4MinHeader…kMaxUdpPayload
   VerifySource verify_source = VerifySource::kOuter;
@@ -45,6 +53,7 @@ struct TunnelConfig {
   OffloadSet disabled = {};
   std::vector<int> inherited_tun = {};  ///< taken over (and closed if they do not fit)
   std::vector<int> inherited_sockets = {};
+  double realtime_share = kUnlimitedShare;  ///< see realtime_share()
 };
 
 /// More queues than a TUN of any use has (the kernel takes 256), and more threads than there is work for.
@@ -65,9 +74,11 @@ struct TunnelCounters {
   uint64_t socket_sends = 0;
   uint64_t socket_receives = 0;
   uint64_t icmp_limited = 0;
+  uint64_t icmp_failed = 0;
   std::array<uint64_t, kIcmpErrorCount> icmp_sent{};
   std::array<uint64_t, kDropReasonCount> drops{};
   std::array<uint64_t, kOffloadCount> downgrades{};
+  std::array<uint64_t, kOffloadCount> trials{};
   std::array<uint64_t, kBatchBuckets> packets_per_read{};
   std::array<uint64_t, kBatchBuckets> packets_per_send{};
   std::array<uint64_t, kBatchBuckets> packets_per_write{};
@@ -107,7 +118,7 @@ class Tunnel {
   [[nodiscard]] const std::string& device() const { return device_.name; }
   [[nodiscard]] OffloadSet offloads() const { return health_.offloads(); }
   [[nodiscard]] size_t worker_count() const { return workers_.size(); }
-  [[nodiscard]] TunnelCounters counters() const;
+  [[nodiscard]] TunnelCounters counters();
   /// Of the peers in the latest table.
   [[nodiscard]] std::vector<OuterCounters> peer_counters();
   /// Numbers of the descriptors, which stay owned by the tunnel; empty after close().
@@ -118,13 +129,14 @@ class Tunnel {
   void close();
 
  private:
-  Tunnel(EventSink& sink, TunDevice device, UdpSockets sockets, OffloadSet offloads)
-      : device_(std::move(device)), sockets_(std::move(sockets.sockets)), health_(offloads, sink) {}
+  Tunnel(Kernel& kernel, EventSink& sink, TunDevice device, UdpSockets sockets, UniqueFd icmp_socket,
+         OffloadSet offloads);
 
   [[nodiscard]] Result<std::unique_ptr<const ForwardingState>> build(const TunnelState& state);
   [[nodiscard]] Result<uint32_t> slot_for(uint32_t outer);
   void release_unused_slots(const PeerTable& table);
   void reclaim();
+  void read_overflow();
   [[nodiscard]] static std::vector<int> numbers_of(const std::vector<UniqueFd>& fds);
 
   struct FreeSlot {
@@ -133,9 +145,13 @@ class Tunnel {
   };
 
   // Control thread, all of it; the workers read *published_.
+  Kernel& kernel_;
   TunDevice device_;
   std::vector<UniqueFd> sockets_;
-  TunnelHealth health_;  // any thread
+  UniqueFd icmp_socket_;
+  std::vector<uint32_t> overflow_before_;  // by socket: what the kernel said last
+  uint64_t overflow_ = 0;                  // datagrams lost at all sockets since they were opened
+  TunnelHealth health_;                    // any thread
   uint64_t next_generation_ = 1;
   std::unique_ptr<const ForwardingState> current_;
   std::vector<std::unique_ptr<const ForwardingState>> retired_;  // oldest first

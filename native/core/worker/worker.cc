@@ -18,6 +18,9 @@ namespace {
 constexpr int kWorkerNice = -20;
 // The lowest real-time priority: below interrupt threads (50) and everything else that is real-time on purpose.
 constexpr int kWorkerPriority = 1;
+// Turns between two looks at the CPU time: some 5 ms under load, a small part of the budget's window, and a system
+// call.
+constexpr unsigned kTurnsPerLook = 64;
 // So many wake-ups in a row without anything to do mean that a descriptor is ready for ever in a way this code does not
 // know. The thread then sleeps between them instead of taking the CPU.
 constexpr unsigned kMaxBarrenWakes = 1000;
@@ -43,14 +46,17 @@ Worker::Worker(Kernel& kernel, TunnelHealth& health, const std::atomic<const For
     : published_(published),
       index_(options.index),
       lanes_(options.lanes),
-      may_be_realtime_(options.may_be_realtime),
       wake_fd_(std::move(wake_fd)),
       path_mtu_(std::move(path_mtu)),
-      context_{kernel, health, counters_, peer_counters_, lanes_, options.socket, options.has_vnet_header},
+      realtime_share_(options.realtime_share),
+      budget_(options.realtime_share),
+      context_{kernel, health,         counters_,           peer_counters_,
+               lanes_, options.socket, options.icmp_socket, options.has_vnet_header},
       tun_writer_(context_),
-      sender_(context_, tun_writer_, path_mtu_, options.bind.port),
+      icmp_(context_),
+      sender_(context_, icmp_, path_mtu_, options.bind.port),
       receive_path_(context_, tun_writer_),
-      transmit_path_(context_, tun_writer_, sender_) {}
+      transmit_path_(context_, icmp_, sender_) {}
 
 Result<void> Worker::start() {
   // Signals belong to the main thread: the new one inherits a full mask.
@@ -97,14 +103,23 @@ void* Worker::thread_main(void* self) {
 /// Lets the thread run when there are packets, whatever else the host is busy with, as a kernel backend does in
 /// softirqs. On two cores with a load of 8 the round trip stays below 1 ms (with nice -20, tens of ms: the scheduler
 /// lets an ordinary thread wait for the next tick), and TCP runs 2 to 3 times as fast. A CPU is left to ordinary
-/// threads, and the kernel keeps a twentieth of each for them (sched_rt_runtime_us). Without CAP_SYS_NICE all of this
-/// is refused, and the thread is one of many.
+/// threads. Without CAP_SYS_NICE all of this is refused, and the thread is one of many.
 void Worker::rise_above_processes() {
-  if (may_be_realtime_) {
-    const sched_param priority{.sched_priority = kWorkerPriority};
-    if (::sched_setscheduler(0, SCHED_RR, &priority) == 0) return;
-  }
-  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kWorkerNice);
+  is_realtime_ = realtime_share_ > 0 && context_.kernel.set_scheduler(SCHED_RR, kWorkerPriority) == 0;
+  has_budget_ = is_realtime_ && budget_.is_limited();
+  (void)::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kWorkerNice);  // for whenever it is not real-time
+}
+
+/// Gives up real-time scheduling before the kernel stops the thread for having used too much of it.
+void Worker::mind_budget() {
+  if (++turns_ < kTurnsPerLook) return;
+  turns_ = 0;
+  Kernel& kernel = context_.kernel;
+  const bool may_be_realtime = budget_.may_be_realtime(monotonic_ns(), kernel.thread_cpu_ns());
+  if (may_be_realtime == is_realtime_) return;
+  const int changed =
+      kernel.set_scheduler(may_be_realtime ? SCHED_RR : SCHED_OTHER, may_be_realtime ? kWorkerPriority : 0);
+  if (changed == 0) is_realtime_ = may_be_realtime;
 }
 
 void Worker::run() {
@@ -117,6 +132,8 @@ void Worker::run() {
   Ready ready;
   while (!is_stopping_.load(std::memory_order_relaxed)) {
     adopt_state();
+    if (context_.health.is_resting()) context_.health.try_again(monotonic_ns());
+    if (has_budget_) mind_budget();
     bool has_progress = false;
     if (ready.socket && !context_.has_failed) has_progress |= receive_path_.run();
     if (!context_.has_failed) has_progress |= transmit_path_.run(ready.lanes);

@@ -14,6 +14,8 @@
 #include "../base/unique_fd.h"
 #include "../tun/flow_steering.h"
 #include "../udp/udp_socket.h"
+#include "icmp_sender.h"
+#include "realtime_budget.h"
 #include "receive_path.h"
 #include "sender.h"
 #include "transmit_path.h"
@@ -37,9 +39,10 @@ class Worker {
     std::vector<int> lanes;  ///< queues of the TUN, 1…kLanesPerWorker; they and the socket are owned by the tunnel,
                              ///< which closes them after stop()
     int socket = -1;
+    int icmp_socket = -1;  ///< shared by all workers, owned by the tunnel
     bool has_vnet_header = true;
-    bool may_be_realtime = false;  ///< there are more CPUs than workers
-    Endpoint bind = {};            ///< own address, and the port of every peer
+    double realtime_share = 0;  ///< of a CPU, for real-time threads; 0: there are not more CPUs than workers
+    Endpoint bind = {};         ///< own address, and the port of every peer
   };
 
   /// @param published the state to forward by; never null, changes at any time, stays alive until adopted_generation()
@@ -79,6 +82,7 @@ class Worker {
   static void* thread_main(void* self);
   void run();
   void rise_above_processes();
+  void mind_budget();
   void adopt_state();
   void pause();
   [[nodiscard]] Ready wait();
@@ -87,10 +91,14 @@ class Worker {
   const std::atomic<const ForwardingState*>& published_;  // written by the control thread
   const unsigned index_;                                  // immutable
   const std::vector<int> lanes_;                          // immutable
-  const bool may_be_realtime_;                            // immutable
   UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
   PathMtuProbe path_mtu_;                 // worker; gone after stop()
   WakePacer pacer_;                       // worker
+  const double realtime_share_;           // immutable
+  RealtimeBudget budget_;                 // worker
+  bool has_budget_ = false;               // worker; whether the kernel would stop it
+  bool is_realtime_ = false;              // worker
+  unsigned turns_ = 0;                    // worker; since the budget was looked at
   unsigned barren_wakes_ = 0;             // worker
   std::atomic<bool> is_stopping_{false};  // written by the control thread
   std::atomic<uint64_t> adopted_{0};      // written by the worker
@@ -102,6 +110,7 @@ class Worker {
   PeerCounterTable peer_counters_;  // see there
   WorkerContext context_;           // worker from here on
   TunWriter tun_writer_;
+  IcmpSender icmp_;
   Sender sender_;
   ReceivePath receive_path_;
   TransmitPath transmit_path_;

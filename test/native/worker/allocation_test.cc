@@ -67,6 +67,9 @@ class BottomlessKernel final : public Kernel {
   int getsockopt(int, int, int) override { return 1400; }
   int getsockname(int, sockaddr*, socklen_t*) override { return -ENOSYS; }
   int bpf(int, void*, unsigned) override { return -ENOSYS; }
+  int64_t socket_drops(int) override { return 0; }
+  int set_scheduler(int, int) override { return -EPERM; }
+  uint64_t thread_cpu_ns() override { return 0; }
 };
 
 struct Rig {
@@ -76,12 +79,13 @@ struct Rig {
 
   PathRig base;  // for its table and counters
   BottomlessKernel kernel;
-  WorkerContext context{
-      kernel,      base.health, *base.counters, *base.peers, base.lanes, kSocketFd, base.context.has_vnet_header,
-      &base.state, false};
+  WorkerContext context{kernel,      base.health, *base.counters, *base.peers,
+                        base.lanes,  kSocketFd,   kIcmpFd,        base.context.has_vnet_header,
+                        &base.state, false};
   TunWriter tun_writer{context};
-  Sender sender{context, tun_writer, base.path_mtu, kPort};
-  TransmitPath transmit{context, tun_writer, sender};
+  IcmpSender icmp{context};
+  Sender sender{context, icmp, base.path_mtu, kPort};
+  TransmitPath transmit{context, icmp, sender};
   ReceivePath receive{context, tun_writer};
 };
 

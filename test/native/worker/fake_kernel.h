@@ -29,6 +29,7 @@ namespace tsflannel::testing {
 inline constexpr int kTunFd = 1001;
 inline constexpr int kSocketFd = 1002;
 inline constexpr int kTcpLaneFd = 1003;
+inline constexpr int kIcmpFd = 1004;
 
 /// One datagram on the wire.
 struct Datagram {
@@ -57,7 +58,8 @@ class FakeKernel final : public Kernel {
 
   // What it took.
   std::vector<Datagram> sent;
-  std::vector<Bytes> written;  ///< with vnet header
+  std::vector<Datagram> answers;  ///< ICMP errors, whole
+  std::vector<Bytes> written;     ///< with vnet header
   std::map<std::string, int> options;
 
   // How often it was asked.
@@ -71,6 +73,7 @@ class FakeKernel final : public Kernel {
   std::function<int(const mmsghdr& message, size_t datagrams)> on_send;
   std::function<int(const Bytes& frame)> on_write;
   std::deque<int> read_errors;  ///< before the frames
+  int icmp_error = 0;
   int path_mtu = 1500;
   std::function<int(unsigned long request, void* argument)> on_ioctl;
   std::map<std::string, int> failing;  ///< set-up calls by name, such as "bind" or "SO_REUSEPORT"
@@ -117,6 +120,7 @@ class FakeKernel final : public Kernel {
   }
 
   int sendmmsg(int fd, mmsghdr* messages, unsigned count) override {
+    if (fd == kIcmpFd) return answer(messages, count);
     CHECK_EQ(fd, kSocketFd);
     calls["sendmmsg"]++;
     for (unsigned i = 0; i < count; i++) {
@@ -143,6 +147,10 @@ class FakeKernel final : public Kernel {
   int getsockname(int, sockaddr*, socklen_t*) override { return result_of("getsockname", 0); }
 
   int bpf(int, void*, unsigned) override { return result_of("bpf", next_fd); }
+
+  int64_t socket_drops(int) override { return 0; }
+  int set_scheduler(int, int) override { return -EPERM; }
+  uint64_t thread_cpu_ns() override { return 0; }
 
   int setsockopt(int, int level, int name, int value) override {
     const std::string key = option_name(level, name);
@@ -188,6 +196,14 @@ class FakeKernel final : public Kernel {
   }
 
  private:
+  int answer(const mmsghdr* messages, unsigned count) {
+    CHECK_EQ(count, 1);
+    if (icmp_error != 0) return -icmp_error;
+    const auto* to = static_cast<const sockaddr_in*>(messages->msg_hdr.msg_name);
+    answers.push_back({ntohl(to->sin_addr.s_addr), ntohs(to->sin_port), true, payload(*messages)});
+    return 1;
+  }
+
   int result_of(const std::string& call, int success) {
     calls[call]++;
     const auto found = failing.find(call);

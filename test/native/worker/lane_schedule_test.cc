@@ -21,7 +21,7 @@ std::vector<size_t> turn(LaneSchedule& schedule, std::vector<size_t> packets, si
       schedule.ran_dry();
     } else {
       packets[lane]--;
-      schedule.took(bytes);
+      schedule.took(1, bytes);
     }
   }
   return order;
@@ -57,6 +57,16 @@ TEST("lanes that are not worth reading are left alone") {
 TEST("a single lane is read until it is dry") {
   LaneSchedule schedule(1, kLongest);
   CHECK(turn(schedule, {9}, 600) == std::vector<size_t>(10, 0));
+}
+
+TEST("what stands for many packets counts as all of them") {
+  LaneSchedule schedule(2, kLongest);
+  schedule.begin_turn(kAllLanes);
+  CHECK_EQ(schedule.lane(), 0);
+  schedule.took(4, 100);
+  CHECK_EQ(schedule.lane(), 1);
+  schedule.took(3, 100);
+  CHECK_EQ(schedule.lane(), 1);
 }
 
 }  // namespace

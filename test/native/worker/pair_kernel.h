@@ -28,9 +28,13 @@ class PairKernel final : public Kernel {
   /// Ends that the test uses, by worker.
   std::vector<UniqueFd> far_tun;
   std::vector<UniqueFd> far_socket;
+  std::vector<UniqueFd> far_icmp;  ///< one
   std::atomic<uint32_t> outer_source{outer_of(0)};
   std::atomic<bool> is_tun_dead{false};
-  int refused_socket = -1;  ///< the how-manieth socket() fails; -1: none
+  int refused_socket = -1;                    ///< the how-manieth socket() fails; -1: none
+  std::atomic<uint32_t> drops_per_socket{0};  ///< what socket_drops() tells
+  std::atomic<bool> is_busy{false};           ///< whether the CPU time of a thread passes as the clock does
+  std::atomic<int> scheduler{-1};             ///< the latest policy that a thread was given; -1: none
 
   ssize_t read(int fd, void* buffer, size_t size) override {
     if (is_tun_dead) return -EBADFD;
@@ -69,9 +73,9 @@ class PairKernel final : public Kernel {
   int poll(pollfd* fds, unsigned count, int64_t timeout_ns) override { return host_.poll(fds, count, timeout_ns); }
 
   int open(const char*, int) override { return pair(far_tun); }
-  int socket(int, int, int) override {
+  int socket(int, int type, int) override {
     if (refused_socket-- == 0) return -EMFILE;
-    return pair(far_socket);
+    return pair((type & SOCK_RAW) == SOCK_RAW ? far_icmp : far_socket);
   }
   int ioctl(int, unsigned long request, void* argument) override {
     // No TSO and no merging: every packet is seen as it is.
@@ -84,6 +88,12 @@ class PairKernel final : public Kernel {
   int getsockopt(int, int, int) override { return -ENOPROTOOPT; }
   int getsockname(int, sockaddr*, socklen_t*) override { return 0; }
   int bpf(int, void*, unsigned) override { return -EPERM; }
+  int64_t socket_drops(int) override { return drops_per_socket; }
+  int set_scheduler(int policy, int) override {
+    scheduler = policy;
+    return 0;
+  }
+  uint64_t thread_cpu_ns() override { return is_busy ? monotonic_ns() : 0; }
 
  private:
   static int pair(std::vector<UniqueFd>& far) {
@@ -137,8 +147,12 @@ class TunnelRig {
   LockedSink sink;
   std::unique_ptr<Tunnel> tunnel;
 
-  explicit TunnelRig(unsigned workers = 1) : first_socket_(workers > 1 ? 1 : 0) {
-    TunnelConfig config{.device = "flannel0", .bind = {ipv4(192, 0, 2, 1), kPort}, .workers = workers};
+  explicit TunnelRig(unsigned workers = 1, double realtime_share = kUnlimitedShare)
+      : first_socket_(workers > 1 ? 1 : 0) {
+    TunnelConfig config{.device = "flannel0",
+                        .bind = {ipv4(192, 0, 2, 1), kPort},
+                        .workers = workers,
+                        .realtime_share = realtime_share};
     tunnel = std::move(Tunnel::open(kernel, sink, config, state_with({0, 1}))).value();
   }
 

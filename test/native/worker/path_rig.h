@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../../native/core/worker/icmp_sender.h"
 #include "../../../native/core/worker/receive_path.h"
 #include "../../../native/core/worker/sender.h"
 #include "../../../native/core/worker/transmit_path.h"
@@ -16,6 +17,7 @@ namespace tsflannel::testing {
 inline constexpr uint16_t kPort = 8285;
 inline constexpr uint16_t kMtu = 1472;
 inline constexpr uint32_t kOwnTun = ipv4(10, 5, 1, 0);
+inline constexpr uint32_t kOwnUnderlay = ipv4(192, 0, 2, 1);
 inline constexpr uint32_t kLocal = ipv4(10, 5, 1, 2);
 
 /// Public address of peer `n`, which holds 10.5.(100 + n).0/24.
@@ -65,11 +67,12 @@ struct PathRig {
                    std::vector<int> lane_fds = {kTunFd})
       : lanes(std::move(lane_fds)),
         health(offloads, sink),
-        context{kernel, health, *counters, *peers, lanes, kSocketFd, offloads.has(Offload::kVnetHdr)},
+        context{kernel, health, *counters, *peers, lanes, kSocketFd, kIcmpFd, offloads.has(Offload::kVnetHdr)},
         path_mtu(PathMtuProbe::open(kernel_with_socket(), 0).value()),
         tun_writer(context),
-        sender(context, tun_writer, path_mtu, kPort),
-        transmit(context, tun_writer, sender),
+        icmp_sender(context),
+        sender(context, icmp_sender, path_mtu, kPort),
+        transmit(context, icmp_sender, sender),
         receive(context, tun_writer) {
     std::vector<Peer> all;
     std::vector<PeerEntry> entries;
@@ -83,6 +86,7 @@ struct PathRig {
     state.icmp_source = kOwnTun;
     state.mtu = kMtu;
     state.verify_source = verify;
+    state.own = {{kOwnTun, 0xffffff00}, {kOwnUnderlay, 0xffffffff}};
     context.state = &state;
   }
 
@@ -94,9 +98,11 @@ struct PathRig {
   }
   uint64_t icmp(IcmpError error) const { return counters->icmp_sent[static_cast<size_t>(error)].get(); }
 
-  /// Runs transmit turns until there is nothing left to read.
+  /// Runs transmit turns until there is nothing left to read and to send.
   void drain_tun() {
-    while (!kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() || sender.batch().size() > 0) transmit.run();
+    while (transmit.run() || !kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() ||
+           sender.batch().size() > 0) {
+    }
   }
 
   const std::vector<int> lanes;
@@ -109,6 +115,7 @@ struct PathRig {
   WorkerContext context;
   PathMtuProbe path_mtu;
   TunWriter tun_writer;
+  IcmpSender icmp_sender;
   Sender sender;
   TransmitPath transmit;
   ReceivePath receive;

@@ -1,5 +1,7 @@
 #include "../../../native/core/worker/tunnel.h"
 
+#include <sched.h>
+
 #include "pair_kernel.h"
 
 namespace tsflannel::testing {
@@ -178,9 +180,82 @@ TEST("a failure half way through opening leaves no descriptor behind") {
     opened += tunnel.ok() ? 1 : 0;
     if (!tunnel.ok()) CHECK_EQ(tunnel.error().code, EMFILE);
   }
-  // Sockets: one probe, three to forward, three to ask for the path MTU.
-  CHECK_EQ(opened, 12 - 7);
+  // Sockets: one probe, three to forward, one for ICMP, three to ask for the path MTU.
+  CHECK_EQ(opened, 12 - 8);
   CHECK_EQ(count_open(), before);
+}
+
+TEST("what the kernel discards at the sockets is counted from the opening on, over a wrap, and kept after the end") {
+  TunnelRig rig(3);
+  const auto overflow = [&rig] {
+    return rig.tunnel->counters().drops[static_cast<size_t>(DropReason::kReceiveOverflow)];
+  };
+  CHECK_EQ(overflow(), 0);
+  rig.kernel.drops_per_socket = 5;
+  CHECK_EQ(overflow(), 3 * 5);
+  rig.kernel.drops_per_socket = UINT32_MAX;
+  CHECK_EQ(overflow(), 3 * uint64_t{UINT32_MAX});
+  rig.kernel.drops_per_socket = 6;
+  CHECK_EQ(overflow(), 3 * (uint64_t{UINT32_MAX} + 7));
+  rig.kernel.drops_per_socket = 9;
+  rig.tunnel->close();
+  rig.kernel.drops_per_socket = 100;
+  CHECK_EQ(overflow(), 3 * (uint64_t{UINT32_MAX} + 10));
+}
+
+TEST("a socket that was taken over has lost nothing yet") {
+  PairKernel kernel;
+  LockedSink sink;
+  kernel.drops_per_socket = 1000;
+  TunnelConfig config{.device = "flannel0", .bind = {ipv4(192, 0, 2, 1), kPort}, .workers = 1};
+  const auto tunnel = std::move(Tunnel::open(kernel, sink, config, state_with({0}))).value();
+  CHECK_EQ(tunnel->counters().drops[static_cast<size_t>(DropReason::kReceiveOverflow)], 0);
+}
+
+TEST("sources of this host follow the latest state") {
+  TunnelRig rig;
+  const auto spoofed = [&rig] { return rig.tunnel->counters().drops[static_cast<size_t>(DropReason::kSourceSpoofed)]; };
+  TunnelState state = state_with({0});
+  state.own = {{inner_of(0) & 0xffffff00, 24}};
+  CHECK(rig.tunnel->update(state).ok());
+  CHECK(wait_until([&] { return rig.tunnel->generation() == 2; }));
+  CHECK(rig.to_socket(inbound_from(0)));
+  CHECK(wait_until([&] { return spoofed() == 1; }));
+  state.own = {{inner_of(0), 31}};
+  CHECK(rig.tunnel->update(state).ok());
+  CHECK(wait_until([&] { return rig.tunnel->generation() == 3; }));
+  CHECK(rig.to_socket(inbound_from(0)));
+  CHECK(wait_until([&] { return spoofed() == 2; }));
+  state.own = {{inner_of(0) ^ 1, 32}};
+  CHECK(rig.tunnel->update(state).ok());
+  CHECK(wait_until([&] { return rig.tunnel->generation() == 4; }));
+  CHECK(rig.to_socket(inbound_from(0)));
+  CHECK(wait_until([&] { return rig.tunnel->counters().rx_packets == 1; }));
+}
+
+TEST("a worker at full load gives up real-time scheduling where the kernel would stop it, and takes it up again") {
+  if (std::thread::hardware_concurrency() < 2) return;  // without a CPU for others it is never real-time
+  for (const double share : {0.95, kUnlimitedShare}) {
+    TunnelRig rig(1, share);
+    CHECK(wait_until([&] { return rig.kernel.scheduler == SCHED_RR; }));
+    // Each packet is at least a turn.
+    const auto exchange_for = [&rig](std::chrono::milliseconds time, const std::function<bool()>& is_done) {
+      const auto end = std::chrono::steady_clock::now() + time;
+      while (!is_done() && std::chrono::steady_clock::now() < end) {
+        rig.to_tun(outbound(0));
+        TunnelRig::drain(rig.socket_end());
+        std::this_thread::yield();
+      }
+      return is_done();
+    };
+    rig.kernel.is_busy = true;
+    const auto has_left = [&rig] { return rig.kernel.scheduler == SCHED_OTHER; };
+    const bool is_limited = share < kUnlimitedShare;
+    CHECK_EQ(exchange_for(std::chrono::milliseconds(is_limited ? 20000 : 500), has_left), is_limited);
+    if (!is_limited) continue;
+    rig.kernel.is_busy = false;
+    CHECK(exchange_for(std::chrono::milliseconds(20000), [&rig] { return rig.kernel.scheduler == SCHED_RR; }));
+  }
 }
 
 TEST("the number of workers follows the CPUs") {

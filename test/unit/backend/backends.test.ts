@@ -40,7 +40,7 @@ describe('udp backend', () => {
     assert.deepEqual(text(state), {
       links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 1000 }],
       addresses: [{ device: 'flannel0', address: '10.5.1.0', length: 32 }],
-      sysctls: [{ path: 'net/ipv4/conf/flannel0/accept_local', value: '1' }],
+      sysctls: [{ path: 'net/ipv4/conf/flannel0/accept_local', value: '0' }],
       routes: [{ destination: '10.5.0.0/16', type: 'unicast', device: 'flannel0', isOnlink: false, scope: 'global' }],
       tunnels: [
         {
@@ -50,6 +50,7 @@ describe('udp backend', () => {
           mtu: 1472,
           verifySource: 'outer',
           icmpSource: '10.5.1.0',
+          ownPrefixes: ['10.5.1.0/24', '192.0.2.1/32'],
           peers: [
             { subnet: '10.5.2.0/24', publicIp: '192.0.2.2' },
             { subnet: '10.5.3.0/24', publicIp: '192.0.2.3' },

@@ -75,7 +75,7 @@ const STATUS = {
       offloads: { vnetHdr: true, tso: true, uso: false, udpGro: false },
       disabledOffloads: ['udpGro'],
       generation: 1,
-      counters: { drops: { short: 0, 'no-route': 5 } },
+      counters: { drops: { short: 0, 'no-route': 5 }, downgrades: { uso: 1, udpGro: 0 } },
     },
   ],
   reconcile: {
@@ -132,7 +132,7 @@ describe('tsflannelctl status', () => {
       /^docker +restart Docker$/m,
       /^flannel0 +up +1472 +4\.0 KiB +0 B +3 +0$/m,
       /^offloads +vnetHdr, tso$/m,
-      /^not in use +uso, udpGro \(switched off\)$/m,
+      /^not in use +uso \(refused by the kernel, tried again later\), udpGro \(switched off\)$/m,
       /^drops +no-route 5$/m,
       /^2 peers, as known before the start/m,
       /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +2\.0 KiB +0 B/m,

@@ -48,8 +48,8 @@ describe('loadAddon', () => {
   });
 
   it('takes the first file that exists', () => {
-    const first = file('first.cjs', 'exports.interfaceVersion = 1; exports.name = "first";');
-    const second = file('second.cjs', 'exports.interfaceVersion = 1; exports.name = "second";');
+    const first = file('first.cjs', 'exports.interfaceVersion = 2; exports.name = "first";');
+    const second = file('second.cjs', 'exports.interfaceVersion = 2; exports.name = "second";');
     const addon: object = loadAddon([path.join(directory, 'absent.node'), first, second]);
     assert.equal('name' in addon && addon.name, 'first');
   });
@@ -73,6 +73,7 @@ describe('openNativeTunnel', () => {
     mtu: 1472,
     verifySource: 'outer',
     icmpSource: IpAddress.parse('10.5.1.0'),
+    ownPrefixes: [Prefix.parse('10.5.1.0/24')],
     peers: [{ subnet: Prefix.parse('10.5.2.0/24'), publicIp: IpAddress.parse('192.0.2.2') }],
     ...changes,
   });
@@ -93,6 +94,7 @@ describe('openNativeTunnel', () => {
   const unfit: readonly (readonly [what: string, changes: Partial<TunnelSpec>])[] = [
     ['bind address', { bindAddress: v6 }],
     ['ICMP source', { icmpSource: v6 }],
+    ['address of this host', { ownPrefixes: [Prefix.host(v6)] }],
     ['subnet', { peers: [{ subnet: Prefix.parse('2001:db8::/64'), publicIp: IpAddress.parse('192.0.2.2') }] }],
     ['public IP', { peers: [{ subnet: Prefix.parse('10.5.2.0/24'), publicIp: v6 }] }],
   ];

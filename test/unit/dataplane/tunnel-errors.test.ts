@@ -20,6 +20,8 @@ describe('tunnelError', () => {
     ['bind-socket', 'EADDRINUSE', 'ERR_PORT_IN_USE'],
     ['bind-socket', 'EACCES', 'ERR_NOT_PRIVILEGED'],
     ['bind-socket', 'EADDRNOTAVAIL', 'ERR_TUNNEL'],
+    ['open-icmp', 'EPERM', 'ERR_NOT_PRIVILEGED'],
+    ['open-icmp', 'EMFILE', 'ERR_TUNNEL'],
     ['TUNSETVNETHDRSZ', 'EINVAL', 'ERR_TUNNEL'],
   ];
   for (const [operation, errno, code] of cases) {
@@ -27,7 +29,7 @@ describe('tunnelError', () => {
       const error = tunnelError(failure(operation, errno));
       assert.equal(error.code, code);
       assert.match(error.message, new RegExp(errno));
-      assert.match(error.message, /\/dev\/net\/tun|flannel0|192\.0\.2\.1:8285/);
+      assert.match(error.message, /\/dev\/net\/tun|flannel0|raw socket|192\.0\.2\.1:8285/);
       assert.equal(error.context['errno'], errno);
     });
   }

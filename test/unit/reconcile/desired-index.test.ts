@@ -142,6 +142,8 @@ describe('DesiredIndex', () => {
       { mtu: 1400 },
       { verifySource: 'strict' },
       { icmpSource: ip('10.5.9.0') },
+      { ownPrefixes: [] },
+      { ownPrefixes: [net('10.5.1.0/24'), net('192.0.2.9/32')] },
       { peers: [] },
       { peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }] },
     ] as const) {

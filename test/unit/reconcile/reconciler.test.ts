@@ -788,6 +788,20 @@ describe('Reconciler', () => {
       assert.deepEqual(rig.log.find(/offload/)[0]?.fields, { dev: 'flannel0', kind: 'udpSegment', errno: 'EIO' });
     });
 
+    it('tells which offload a tunnel tries again', async () => {
+      await rig.reach(tunnelState());
+      rig.tunnels[0]?.options.onEvent({ type: 'trial', offload: 'udpSegment' });
+      assert.deepEqual(rig.log.find(/tried again/, 'info')[0]?.fields, { dev: 'flannel0', kind: 'udpSegment' });
+    });
+
+    it('lets no exception back into the data plane that tells it something', async () => {
+      await rig.reach(tunnelState());
+      const event = { type: 'failed', operation: 'read', errno: 'EIO' } as const;
+      rig.kernel.getLink = () => assert.fail('a defect of ours');
+      rig.tunnels[0]?.options.onEvent(event);
+      assert.equal(rig.log.find(/event of the tunnel not handled/, 'error').length, 1);
+    });
+
     it('closes tunnels when it is closed', async () => {
       await rig.reach(tunnelState());
       await rig.reconciler.close();
