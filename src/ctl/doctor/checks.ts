@@ -19,6 +19,9 @@ const CLOCK_TOLERANCE_SECONDS = 30;
 /** A device or two altered by hand is nothing; a program that does not stop comes to this within a minute. */
 const DRIFT_TOLERANCE = 10;
 
+/** More than one datagram in a thousand lost before it was read: TCP feels that, and bursts alone do not do it. */
+const OVERFLOW_TOLERANCE = 0.001;
+
 const RESTART_DOCKER = 'tsflannelctl docker-opts -d /run/docker_opts.env && systemctl restart docker';
 
 /** Everything the doctor looks for, in the order of the report: what others depend on comes first. */
@@ -115,6 +118,7 @@ export const CHECKS: readonly Check[] = [
   { id: 'peers', title: 'every lease has a living host', run: deadPeers },
   { id: 'path-mtu', title: 'the path to each peer carries full packets', run: pathMtu },
   { id: 'overlay-blocked', title: 'packets of the overlay reach each peer', run: blockedOverlay },
+  { id: 'receive-overflow', title: 'the tunnel reads all datagrams that arrive', run: receiveOverflow },
   { id: 'checksum', title: 'TCP and UDP arrive intact through vxlan', run: checksumHole },
   {
     id: 'bridge-netfilter',
@@ -474,6 +478,26 @@ function blockedOverlay({ probes, network }: DoctorFacts): readonly Found[] {
         command: `iptables -I INPUT -p udp --dport ${port} -j ACCEPT # on both hosts, and in what filters between them`,
       };
     });
+}
+
+function receiveOverflow({ daemon, underlay }: DoctorFacts): readonly Found[] {
+  return (daemon?.tunnels ?? []).flatMap(({ device, kind, workers, counters }) => {
+    const { drops } = counters;
+    const lost = drops['receive-overflow'];
+    const read = ['source-unknown', 'source-spoofed', 'length-mismatch'] as const;
+    const all = read.reduce((sum, reason) => sum + drops[reason], counters.rxPackets + lost);
+    if (!(lost > all * OVERFLOW_TOLERANCE)) return [];
+    const look = `tcpdump -n -c 1000 -i ${underlay?.device ?? 'any'} udp # who sends so much`;
+    const remedy = kind === 'native' ? `--udp-workers=${workers + 1}` : '--datapath=native';
+    return [
+      {
+        severity: 'warning',
+        message: `datagrams for ${device} are lost before the daemon reads them: more arrive than ${kind === 'native' ? 'its threads take' : 'the portable tunnel takes'}`,
+        evidence: `the kernel discarded ${lost} of ${all}, since the queue of the socket was full`,
+        command: `${look}; if it is wanted, start the daemon with ${remedy}`,
+      },
+    ];
+  });
 }
 
 function checksumHole({ probes, links }: DoctorFacts): readonly Found[] {

@@ -7,7 +7,7 @@ import { parseSave } from '../../../src/firewall/iptables-plan.js';
 import type { AddressInfo } from '../../../src/netlink/address.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
-import type { DaemonStatus } from '../../../src/observe/status.js';
+import type { DaemonStatus, TunnelStatus } from '../../../src/observe/status.js';
 import { ip, net, network } from '../../support/builders.js';
 import { samplePeer } from '../../support/sample-status.js';
 
@@ -85,6 +85,18 @@ const daemon = {
   reconcile: { drift: { link: 0, route: 0 }, conflicts: [] },
   firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
 } as unknown as DaemonStatus;
+
+/** A tunnel that has read some datagrams, and lost others before it could. */
+function tunnel(counts: {
+  readonly rxPackets: number;
+  readonly lost: number;
+  readonly unknown?: number;
+  readonly kind?: 'native' | 'portable';
+}): TunnelStatus {
+  const { kind = 'native', rxPackets, lost, unknown = 0 } = counts;
+  const drops = { 'receive-overflow': lost, 'source-unknown': unknown, 'source-spoofed': 0, 'length-mismatch': 0 };
+  return { kind, device: 'flannel0', workers: 1, counters: { rxPackets, drops } } as unknown as TunnelStatus;
+}
 
 /** A host with nothing wrong: lease 1, Docker in it, one peer that answers. */
 function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
@@ -243,6 +255,22 @@ const CASES: readonly Case[] = [
     evidence: /cannot add route/,
   },
   {
+    when: 'the threads of the tunnel take less than what arrives',
+    facts: { daemon: { ...daemon, tunnels: [tunnel({ rxPackets: 9000, lost: 1000 })] } },
+    check: 'receive-overflow',
+    severity: 'warning',
+    command: /^tcpdump .*; if it is wanted, start the daemon with --udp-workers=2$/,
+    evidence: /discarded 1000 of 10000/,
+  },
+  {
+    when: 'the portable tunnel takes less than what arrives, and most of that is from nobody',
+    facts: { daemon: { ...daemon, tunnels: [tunnel({ rxPackets: 0, lost: 1000, unknown: 4000, kind: 'portable' })] } },
+    check: 'receive-overflow',
+    severity: 'warning',
+    command: /--datapath=native$/,
+    evidence: /discarded 1000 of 5000/,
+  },
+  {
     when: 'two leases have one public address',
     facts: { leases: [row(1), row(2), row(3, { publicIp: '192.0.2.2', revision: '10' })] },
     check: 'duplicate-public-ip',
@@ -356,6 +384,11 @@ describe('diagnose', () => {
 
   it('has a case for every check', () => {
     assert.deepEqual([...new Set(CASES.map(({ check }) => check))].sort(), CHECKS.map(({ id }) => id).sort());
+  });
+
+  it('says nothing of a tunnel that lost a few datagrams of many in a burst', () => {
+    const tunnels = [tunnel({ rxPackets: 1_000_000, lost: 900 })];
+    assert.deepEqual(diagnose(facts({ daemon: { ...daemon, tunnels } })), []);
   });
 
   it('says nothing of reservations whose host is off', () => {
