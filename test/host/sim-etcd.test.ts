@@ -14,7 +14,11 @@ import { SimEtcdCluster } from '../support/sim-etcd/cluster.js';
 function decided(outcome: Outcome): unknown {
   if ('error' in outcome || !('grantedTTL' in outcome.response)) return comparable(outcome);
   const { TTL, keys, ...rest } = outcome.response;
-  return comparable({ ...rest, hasTime: Number(TTL) > 0, keys: [...(keys as Buffer[])].sort(Buffer.compare) });
+  return comparable({
+    ...rest,
+    hasTime: Number(TTL) > 0,
+    keys: [...(keys as Buffer[])].sort((a, b) => Buffer.compare(a, b)),
+  });
 }
 
 describe('SimEtcdCluster beside a real etcd', () => {
