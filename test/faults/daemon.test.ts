@@ -38,7 +38,7 @@ scenario(
   },
 );
 
-scenario('daemon-stopped', { short: 'udp' }, async ({ bed: make, recovered }) => {
+scenario('daemon-stopped', {}, async ({ bed: make, recovered }) => {
   const bed = await make({ hosts: 4, start: [1, 2, 3], config: { SubnetMin: '10.5.1.0', SubnetMax: '10.5.3.0' } });
   const subnet = bed.subnetOf(1);
   const traffic = await bed.traffic(

@@ -43,7 +43,7 @@ const REFUSED = [
   { Network: '192.0.0.0/16', SubnetMin: '192.0.3.0', SubnetMax: '192.0.9.0' },
 ] as const;
 
-scenario('refused-network', { short: 'udp' }, async ({ bed: make }) => {
+scenario('refused-network', {}, async ({ bed: make }) => {
   const bed = await make();
   const before = bed.started.map((number) => bed.daemon(number).subnetEnv());
   const traffic = await bed.traffic(async () => {

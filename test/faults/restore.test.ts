@@ -122,7 +122,7 @@ async function waitForAddress(bed: FaultBed, address: string): Promise<void> {
   });
 }
 
-scenario('restored-old-address', { short: 'vxlan' }, async ({ bed: make, recovered }) => {
+scenario('restored-old-address', {}, async ({ bed: make, recovered }) => {
   const bed = await make();
   const backup = await bed.etcd.saveSnapshot();
   const address = await changeAddress(bed);

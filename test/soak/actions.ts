@@ -182,6 +182,18 @@ export async function perform(
   return traffic;
 }
 
+/** Waits until the devices of backends that were used for a while are gone, so that rounds can be compared. */
+export async function settle(bed: FaultBed): Promise<void> {
+  const hasOneBackend = async (number: number): Promise<boolean> => {
+    const { tunnels, reconcile } = await bed.daemon(number).status();
+    return tunnels.length === 0 && reconcile.isConverged;
+  };
+  await waitFor(async () => (await Promise.all(bed.numbers.map(hasOneBackend))).every(Boolean), {
+    what: 'the tunnel of udp to be closed',
+    timeoutMs: 60_000,
+  });
+}
+
 async function setMtu(bed: FaultBed, underlayMtu: number): Promise<void> {
   await bed.putConfig({ Backend: { Type: 'vxlan', MTU: underlayMtu } });
   await waitForMtu(bed, underlayMtu - 50);
