@@ -64,6 +64,9 @@ interface CallScope {
 /** One complaint a minute is enough for a state that lasts. */
 const COMPLAIN_EVERY_MS = 60_000;
 
+/** Different causes of one outage that are told at once. */
+const MAX_CAUSES = 4;
+
 /** etcd's default heartbeat interval: the smallest step in which the state of an election changes. */
 const ELECTION_POLL_MS = 100;
 
@@ -98,6 +101,8 @@ export class EtcdClient {
   readonly #roundTripTimer = new RoundTripTimer();
   #failuresSinceAnswer = 0;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
+  /** Why etcd did not answer, as far as it was told since it answered last. */
+  readonly #causes = new Set<string>();
   #unprocessed = 0;
   #unprocessedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -460,6 +465,7 @@ export class EtcdClient {
     this.#options.log.info(message, { endpoint: endpoint.target, count });
     this.#failuresSinceAnswer = 0;
     this.#complainedAtMs = Number.NEGATIVE_INFINITY;
+    this.#causes.clear();
     this.#announce();
   }
 
@@ -469,7 +475,10 @@ export class EtcdClient {
     const isTransition = before.isConnected || before.error === undefined;
     this.#health = { isConnected: false, endpoint: undefined, error };
     const now = this.#options.clock.monotonicMs();
-    if (now - this.#complainedAtMs >= COMPLAIN_EVERY_MS) {
+    // First nobody listens, then the certificate is wrong: what is to be done changes with the cause.
+    const isNewCause = !this.#causes.has(error.message) && this.#causes.size < MAX_CAUSES;
+    if (isNewCause || now - this.#complainedAtMs >= COMPLAIN_EVERY_MS) {
+      this.#causes.add(error.message);
       this.#complainedAtMs = now;
       this.#options.log.warn(isTransition ? 'etcd lost' : 'etcd still away', {
         count: this.#failuresSinceAnswer,

@@ -532,6 +532,18 @@ describe('EtcdClient', () => {
       );
     });
 
+    it('tells another cause of the same outage at once, and the same one no more', async () => {
+      open();
+      link.partition('refuse');
+      await finish(read());
+      link.heal();
+      link.partition('hang');
+      await finish(read());
+      await finish(read());
+      const told = log.lines.filter(({ level }) => level === 'warn').map(({ message }) => message);
+      assert.deepEqual(told, ['etcd lost', 'etcd still away']);
+    });
+
     it('is told to everybody although one of them throws', async () => {
       open();
       const seen: StoreHealth[] = [];
