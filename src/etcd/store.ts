@@ -1,9 +1,10 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import {
   CompareResult,
   CompareTarget,
   type ICompare,
   type IKeyValue,
+  type ILeaseLeasesResponse,
   type ILeaseTimeToLiveResponse,
   type IPutRequest,
   type IRangeResponse,
@@ -11,6 +12,7 @@ import {
   type ITxnResponse,
 } from 'etcd3/lib/rpc.js';
 import { type Clock, systemClock } from '../clock.js';
+import type { IpAddress } from '../ip/address.js';
 import { encodeAttributes } from '../lease/attributes.js';
 import type { LeaseAttributes, LeaseSubnets } from '../lease/lease.js';
 import type { LeaseRecord, TextEntry, TtlId } from '../lease/record.js';
@@ -80,6 +82,8 @@ export class EtcdStore implements LeaseStore {
   readonly #keys: KeyLayout;
   readonly #context: FollowContext;
   readonly #unusedTtls: UnusedTtls;
+  /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
+  readonly #recovered = new Set<bigint>();
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
   constructor(options: EtcdStoreOptions) {
@@ -154,7 +158,7 @@ export class EtcdStore implements LeaseStore {
       replacing === undefined || replacedKey === undefined
         ? [isAbsent(this.#guardOf(subnets))]
         : [isAt(replacedKey, replacing.revision), ...(replacedKey === key ? [] : [isAbsent(singleKey(key))])];
-    return this.#withNewTtl(ttlSeconds, signal, async (ttlId) => {
+    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, async (ttlId) => {
       const response = await this.#transact(
         compare,
         [
@@ -187,7 +191,9 @@ export class EtcdStore implements LeaseStore {
   ): Promise<UpdateResult> {
     if (lease.isReservation) return this.publishLease(lease, attributes, signal);
     const value = Buffer.from(encodeAttributes(attributes));
-    return this.#withNewTtl(ttlSeconds, signal, (ttlId) => this.#rewrite(lease, value, ttlId, signal));
+    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, (ttlId) =>
+      this.#rewrite(lease, value, ttlId, signal),
+    );
   }
 
   async publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult> {
@@ -231,15 +237,18 @@ export class EtcdStore implements LeaseStore {
   async unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'> {
     if (how === 'delete') return (await this.deleteLease(lease, signal)) === 'deleted' ? 'done' : 'changed';
     const value = Buffer.from(encodeAttributes(lease.attributes));
-    return this.#withNewTtl(how.ttlSeconds, signal, async (ttlId) =>
+    return this.#withNewTtl(how.ttlSeconds, lease.attributes.publicIp, signal, async (ttlId) =>
       (await this.#rewrite(lease, value, ttlId, signal)).outcome === 'updated' ? 'done' : 'changed',
     );
   }
 
   async grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId> {
-    await this.#unusedTtls.sweep();
     // Positive 63 bits, as etcd wants them; chosen here so that a repeated grant does not leave a second lease behind.
-    const id = (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
+    return this.#grant((randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n, ttlSeconds, signal);
+  }
+
+  async #grant(id: bigint, ttlSeconds: number, signal: AbortSignal | undefined): Promise<TtlId> {
+    await this.#unusedTtls.sweep();
     const ttlId = id.toString(16) as TtlId;
     try {
       await this.#client.callUnless('exists', 'Lease', 'leaseGrant', { ID: id.toString(), TTL: ttlSeconds }, signal);
@@ -335,14 +344,38 @@ export class EtcdStore implements LeaseStore {
     return result;
   }
 
+  /** A handle that bears the mark of the host with that address, so that what a crash leaves behind is known again. */
+  async #grantFor(publicIp: IpAddress, ttlSeconds: number, signal: AbortSignal | undefined): Promise<TtlId> {
+    if (publicIp.isUnspecified) return this.grantTtl(ttlSeconds, signal);
+    const mark = markOf(`${this.#keys.subnets} ${publicIp.toString()}`);
+    await this.#releaseFormer(mark, signal);
+    const random = BigInt(randomBytes(4).readUInt32BE()) | 1n;
+    return this.#grant((mark << 32n) | random, ttlSeconds, signal);
+  }
+
+  /** Gives up the etcd leases without keys that an earlier process of the host left; looks for them once. */
+  async #releaseFormer(mark: bigint, signal: AbortSignal | undefined): Promise<void> {
+    if (this.#recovered.has(mark)) return;
+    try {
+      const { leases } = await this.#client.call<ILeaseLeasesResponse>('Lease', 'leaseLeases', {}, signal);
+      const former = leases.filter(({ ID }) => BigInt(ID) >> 32n === mark);
+      for (const { ID } of former) await this.releaseTtl(BigInt(ID).toString(16) as TtlId, signal);
+      this.#recovered.add(mark);
+    } catch (error) {
+      signal?.throwIfAborted();
+      this.#context.log.debug('etcd leases of an earlier process are looked for again later', { error });
+    }
+  }
+
   /** Runs a write with a new TTL handle; one that may have come to nothing is given up later. */
   async #withNewTtl<T>(
     ttlSeconds: number | undefined,
+    owner: IpAddress,
     signal: AbortSignal | undefined,
     write: (ttlId: TtlId | undefined) => Promise<T>,
   ): Promise<T> {
     if (ttlSeconds === undefined) return write(undefined);
-    const ttlId = await this.grantTtl(ttlSeconds, signal);
+    const ttlId = await this.#grantFor(owner, ttlSeconds, signal);
     try {
       return await write(ttlId);
     } catch (error) {
@@ -455,6 +488,11 @@ export class EtcdStore implements LeaseStore {
   #toValue(entry: IKeyValue): ValueEntry {
     return { ...toText(entry), path: entry.key.toString().slice(this.#keys.own.length) };
   }
+}
+
+/** 31 bits that stand for a host, the upper half of the ids of its etcd leases. */
+function markOf(owner: string): bigint {
+  return BigInt(createHash('sha256').update(owner).digest().readUInt32BE() >>> 1);
 }
 
 /** Whether what lies under a key is what an earlier, unanswered try of the same request would have left there. */

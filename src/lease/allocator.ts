@@ -41,6 +41,8 @@ export type LeasePlan =
       readonly subnets: LeaseSubnets;
       readonly source: SubnetSource;
       readonly replacing: LeaseRecord | undefined;
+      /** A key of the host's own that would fit, but overlaps an older one of another host. */
+      readonly yielding: { readonly lease: LeaseRecord; readonly rival: string } | undefined;
       /** Keys of the host's own that lie outside the network: they may be wanted again if it is soon changed back. */
       readonly aside: readonly LeaseRecord[];
     };
@@ -68,8 +70,12 @@ export function planLease(input: PlanInput): LeasePlan {
     );
   }
   const own = orderOwn(input);
-  const fitting = own.find((lease) => doesFit(network, lease) && findOlderRival(lease, known) === undefined);
-  if (fitting !== undefined) return { kind: 'adopt', lease: fitting };
+  const fitting = own
+    .filter((lease) => doesFit(network, lease))
+    .map((lease) => ({ lease, rival: findOlderRival(lease, known)?.key }));
+  const sound = fitting.find(({ rival }) => rival === undefined);
+  if (sound !== undefined) return { kind: 'adopt', lease: sound.lease };
+  const yielding = fitting.flatMap(({ lease, rival }) => (rival === undefined ? [] : [{ lease, rival }]))[0];
 
   const isInNetwork = (lease: LeaseRecord): boolean => ipv4.network.overlaps(lease.subnet);
   const replacing = own.find((lease) => (lease.isReservation ? keepsIpv4(network, lease) : isInNetwork(lease)));
@@ -88,7 +94,7 @@ export function planLease(input: PlanInput): LeasePlan {
   const ipv6 = network.ipv6 && choose(network.ipv6, 'ipv6Subnet');
   const subnets = { subnet: choice.subnet, ipv6Subnet: ipv6?.subnet };
   const source = choice.rank === 0 ? 'public-ip' : choice.rank <= wishes.length ? 'previous' : 'free';
-  return { kind: 'create', subnets, source, replacing, aside };
+  return { kind: 'create', subnets, source, replacing, yielding, aside };
 }
 
 /**

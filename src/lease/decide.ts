@@ -82,6 +82,7 @@ export type Command =
       readonly subnets: LeaseSubnets;
       readonly source: SubnetSource;
       readonly replacing: LeaseRecord | undefined;
+      readonly yielding: { readonly lease: LeaseRecord; readonly rival: string } | undefined;
       readonly aside: readonly LeaseRecord[];
     }
   | { readonly kind: 'delete'; readonly lease: LeaseRecord }
@@ -101,7 +102,7 @@ export type Note =
       readonly count: number;
       readonly delayMs: number;
     }
-  | { readonly kind: 'rival'; readonly lease: LeaseRecord; readonly key: string }
+  | { readonly kind: 'rival' | 'yielded'; readonly lease: LeaseRecord; readonly key: string }
   | { readonly kind: 'lost-race' | 'failed-renewal' | 'renewal' }
   | { readonly kind: 'unused-ttl'; readonly ttlId: TtlId }
   | { readonly kind: 'failed'; readonly what: 'acquire' | 'publish' | 'renew' | 'tidy'; readonly error: unknown };
@@ -445,6 +446,8 @@ function created(own: OwnState, command: Command, result: CreateResult, now: Occ
     notes.push({ kind: 'lost-race' }, { kind: 'rival', lease, key: rival.key });
     return { ...lostRace(own, lease.revision, now), mistake: lease };
   }
+  const { yielding } = command;
+  if (yielding !== undefined) notes.push({ kind: 'yielded', lease: yielding.lease, key: yielding.rival });
   notes.push({ kind: 'acquired', lease, source: command.source });
   const aside = command.aside.map((each) => ({ lease: each, untilMs: now.nowMs + ASIDE_MS }));
   return hold(

@@ -357,6 +357,11 @@ export class LeaseKeeper {
           hint: 'the older key is the rightful one; delete the other, or let its host take another subnet',
         });
         return;
+      case 'yielded': {
+        const { text, hint } = LOSS_MESSAGES.overlapped;
+        log.error(text, { ...fieldsOf(note.lease), key: note.key, hint });
+        return;
+      }
       case 'lost-race':
         this.#counters.lostRaces++;
         return;

@@ -26,7 +26,7 @@ export interface World {
  * A point in the store's history by which it is recognised: who wrote what there, when.
  *
  * @remarks Revisions alone tell nothing after a restore: new writes soon reach the old number. The id of an etcd lease
- * is 63 random bits, so a key that hangs on the same one at the same revision is a witness of the same history.
+ * has at least 31 random bits, so a key that hangs on the same one at the same revision is a witness of the same history.
  */
 export interface HistoryMark {
   readonly clusterId: string;

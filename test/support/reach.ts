@@ -69,7 +69,7 @@ function throughTunnel(from: FakeHost, link: LinkInfo, target: IpAddress): Way |
     if (receiver === undefined) return `${to.name} does not listen on port ${port}`;
     if (!hasLink(to, ({ name }) => name === receiver.device)) return `${to.name} has no ${receiver.device}`;
     const { spec } = receiver;
-    const table = new ForwardingTable(spec.peers);
+    const table = new ForwardingTable(spec.peers, spec.ownPrefixes);
     const sender = bindAddress.toString();
     const source = Number(containerOf(from)?.value ?? 0n);
     const drop =
