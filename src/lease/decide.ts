@@ -469,7 +469,10 @@ function adopted(own: OwnState, result: UpdateResult, now: Occasion, notes: Note
   }
   const { lease } = result;
   notes.push({ kind: 'acquired', lease, source: 'public-ip' });
-  return hold({ ...own, aside: own.aside.filter(({ lease: { key } }) => key !== lease.key) }, lease, now);
+  const others = own.aside.filter(({ lease: { key } }) => key !== lease.key);
+  // Back in the network of before: the one in between was the mistake, and nobody will want it again.
+  const aside = isAside(own, lease.key) ? others.map((each) => ({ ...each, untilMs: now.nowMs })) : others;
+  return hold({ ...own, aside }, lease, now);
 }
 
 function hold(own: OwnState, lease: LeaseRecord, { epoch, sentAtMs, random }: Occasion): OwnState {
