@@ -6,6 +6,7 @@ import type { Claim, SkippedPeer } from './backend.js';
  *
  * @remarks The lease that was written first has it: whoever copied a host must not cut off the original, and as all
  * hosts see the same revisions, all of them send to the same one. The subnet decides between leases of one transaction.
+ * Leases of one host, as after a change of the network, share what is its own.
  */
 export class Claims {
   private readonly claimants = new Map<string, readonly Lease[]>();
@@ -37,8 +38,10 @@ export class Claims {
   losers(): ReadonlyMap<Lease, SkippedPeer> {
     const losers = new Map<Lease, SkippedPeer>();
     for (const { what, cause, hint } of this.contested.values()) {
-      const [holder, ...others] = (this.claimants.get(what) ?? []).toSorted(byAge);
+      const [holder, ...rest] = (this.claimants.get(what) ?? []).toSorted(byAge);
       if (holder === undefined) continue;
+      const { publicIp } = holder.attributes;
+      const others = rest.filter((lease) => !lease.attributes.publicIp.equals(publicIp));
       const reason = `its ${what} is also that of ${holder.subnet.toString()} (${holder.attributes.publicIp.toString()}), which had it first`;
       for (const lease of others) losers.set(lease, { lease, cause, reason, hint });
     }

@@ -141,6 +141,9 @@ const KEEP_ALIVE_TTL_SHARE = 1 / 3;
 const REWRITE_BASE_MS = 1000;
 const REWRITE_CAP_MS = 300_000;
 
+/** Longest pause before a lease that was lost again and again is sought: peers go on sending for a little longer. */
+const LOSS_CAP_MS = 500;
+
 /** A lease held for that long was not lost in succession. */
 const STABLE_MS = 60_000;
 
@@ -294,7 +297,7 @@ function lose(
     losses,
     races: 0,
     failures: 0,
-    notBeforeMs: losses < 2 ? nowMs : nowMs + backoffMs(losses - 1, 50, 2000, random),
+    notBeforeMs: losses < 2 ? nowMs : nowMs + backoffMs(losses - 1, 50, LOSS_CAP_MS, random),
   };
 }
 

@@ -17,7 +17,7 @@ export interface PeerSetOptions {
   readonly context: AdmissionContext;
   /** Changes that come within that time are reported together. Default 50. */
   readonly debounceMs?: number;
-  /** A lease that vanishes and is back within that time has never been away. Default 1000. */
+  /** A lease that vanishes and is back within that time has never been away. Default 2000. */
   readonly leaveGraceMs?: number;
 }
 
@@ -84,7 +84,7 @@ export class PeerSet {
     this.#options = options;
     this.#context = options.context;
     this.#debounceMs = options.debounceMs ?? 50;
-    this.#leaveGraceMs = options.leaveGraceMs ?? 1000;
+    this.#leaveGraceMs = options.leaveGraceMs ?? 2000;
     this.#complaints = new LeaseComplaints(options.log, options.clock);
   }
 
