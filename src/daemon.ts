@@ -19,6 +19,7 @@ import { type SavedState, StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
 import type { FirewallSpec } from './firewall/firewall.js';
+import { guarded } from './guard.js';
 import { type Family, IpAddress } from './ip/address.js';
 import { Prefix } from './ip/prefix.js';
 import { type AdmissionContext, networksOf } from './lease/admission.js';
@@ -161,8 +162,10 @@ export class Daemon implements StatusSource {
     });
     this.following = store.followWorld((world) => this.takeWorld(world), this.saved?.mark);
     await this.learnStoreAddresses();
+    const { clock, log: logger } = this;
+    const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
     this.storeHealth = store.onHealth(({ isConnected }) => {
-      if (isConnected) void this.learnStoreAddresses();
+      if (isConnected) learn();
     });
     this.passes.start();
     service.startWatchdog(() => !this.isStopping);

@@ -82,21 +82,22 @@ export class StateDirectory {
   async flush(): Promise<void> {
     this.cancelTimer?.();
     this.cancelTimer = undefined;
-    const state = this.pending?.();
+    const { pending } = this;
     this.pending = undefined;
-    if (state !== undefined) this.writing = this.writing.then(() => this.write(state));
+    if (pending !== undefined) this.writing = this.writing.then(() => this.write(pending));
     await this.writing;
   }
 
-  private async write(state: SavedState): Promise<void> {
-    const texts = {
-      [FILES.config]: state.config,
-      [FILES.own]: encodePeerCache([state.own]),
-      [FILES.peers]: encodePeerCache(state.peers),
-      // Last: a mark that is older than what else was saved says less, one that is younger would say too much.
-      [MARK_FILE]: state.mark === undefined ? '' : encodeMark(state.mark),
-    };
+  private async write(pending: () => SavedState): Promise<void> {
     try {
+      const state = pending();
+      const texts = {
+        [FILES.config]: state.config,
+        [FILES.own]: encodePeerCache([state.own]),
+        [FILES.peers]: encodePeerCache(state.peers),
+        // Last: a mark that is older than what else was saved says less, one that is younger would say too much.
+        [MARK_FILE]: state.mark === undefined ? '' : encodeMark(state.mark),
+      };
       for (const [name, text] of Object.entries(texts)) {
         if (this.written.get(name) === text) continue;
         await this.files.write(path.join(this.directory, name), text, { file: 0o600, directory: 0o700 });

@@ -101,7 +101,7 @@ export class EtcdStore implements LeaseStore {
     });
     const counters = { watchRestarts: 0, compactions: 0, epochs: 0 };
     this.#context = { client: this.#client, keys: this.#keys, clock, log, counters };
-    this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), log);
+    this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), clock, log);
   }
 
   async readConfig(signal?: AbortSignal): Promise<TextEntry | undefined> {
@@ -325,6 +325,7 @@ export class EtcdStore implements LeaseStore {
   }
 
   close(): Promise<void> {
+    this.#unusedTtls.close();
     this.#client.close();
     return Promise.resolve();
   }
@@ -353,13 +354,13 @@ export class EtcdStore implements LeaseStore {
     return this.#grant((mark << 32n) | random, ttlSeconds, signal);
   }
 
-  /** Gives up the etcd leases without keys that an earlier process of the host left; looks for them once. */
+  /** Has the etcd leases of an earlier process of the host given up once no key hangs on them; looks for them once. */
   async #releaseFormer(mark: bigint, signal: AbortSignal | undefined): Promise<void> {
     if (this.#recovered.has(mark)) return;
     try {
       const { leases } = await this.#client.call<ILeaseLeasesResponse>('Lease', 'leaseLeases', {}, signal);
       const former = leases.filter(({ ID }) => BigInt(ID) >> 32n === mark);
-      for (const { ID } of former) await this.releaseTtl(BigInt(ID).toString(16) as TtlId, signal);
+      for (const { ID } of former) this.#unusedTtls.add(BigInt(ID).toString(16) as TtlId);
       this.#recovered.add(mark);
     } catch (error) {
       signal?.throwIfAborted();

@@ -1,8 +1,13 @@
+import { type Clock, backoffMs } from '../clock.js';
 import type { TtlId } from '../lease/record.js';
 import type { Logger } from '../log.js';
 
 /** Far more than ever wait at a time; beyond it the oldest are left to end by themselves. */
 const MAX_WAITING = 256;
+
+/** Another key that hangs on one is moved within seconds; one that stays is looked at as often as leases are renewed. */
+const RETRY_BASE_MS = 1000;
+const RETRY_CAP_MS = 300_000;
 
 /**
  * etcd leases that nothing needs any more: those whose key was written by another way, deleted, or never came about.
@@ -13,10 +18,14 @@ const MAX_WAITING = 256;
 export class UnusedTtls {
   readonly #waiting = new Set<TtlId>();
   #running: Promise<void> | undefined;
+  #cancelRetry: (() => void) | undefined;
+  #attempt = 0;
+  #isClosed = false;
 
   /** @param release - gives one up unless keys hang on it; may reject. */
   constructor(
     private readonly release: (ttlId: TtlId) => Promise<'released' | 'in-use'>,
+    private readonly clock: Clock,
     private readonly log: Logger,
   ) {}
 
@@ -25,14 +34,24 @@ export class UnusedTtls {
     this.#waiting.add(ttlId);
     const [oldest] = this.#waiting;
     if (this.#waiting.size > MAX_WAITING && oldest !== undefined) this.#waiting.delete(oldest);
+    this.#attempt = 0;
     void this.sweep();
   }
 
   /** Tries all that wait; never rejects. Worth a call whenever etcd has just answered. */
   sweep(): Promise<void> {
-    if (this.#waiting.size === 0) return Promise.resolve();
-    this.#running ??= this.#releaseAll().finally(() => (this.#running = undefined));
+    if (this.#waiting.size === 0 || this.#isClosed) return Promise.resolve();
+    this.#running ??= this.#releaseAll().finally(() => {
+      this.#running = undefined;
+      this.#scheduleRetry();
+    });
     return this.#running;
+  }
+
+  /** Tries no more. Idempotent. */
+  close(): void {
+    this.#isClosed = true;
+    this.#cancelRetry?.();
   }
 
   async #releaseAll(): Promise<void> {
@@ -44,5 +63,12 @@ export class UnusedTtls {
         return; // the others would fail in the same way
       }
     }
+  }
+
+  #scheduleRetry(): void {
+    this.#cancelRetry?.();
+    if (this.#waiting.size === 0 || this.#isClosed) return;
+    const delayMs = backoffMs(++this.#attempt, RETRY_BASE_MS, RETRY_CAP_MS, () => this.clock.random());
+    this.#cancelRetry = this.clock.after(delayMs, () => void this.sweep());
   }
 }

@@ -67,6 +67,9 @@ export const LEASE_TTL_SECONDS = 86_400;
 
 const COMPLAIN_EVERY_MS = 60_000;
 
+/** Before the next step after one that threw what nothing expected. */
+const DEFECT_PAUSE_MS = 1000;
+
 /**
  * Acquires the host's lease and keeps it.
  *
@@ -212,27 +215,35 @@ export class LeaseKeeper {
 
   async #run(): Promise<void> {
     const { clock } = this.#options;
-    const random = (): number => clock.random();
     while (!this.#isClosing()) {
-      const world = this.#world;
-      const decision = decide(world, this.#own, clock.monotonicMs(), random);
-      const { command } = decision;
-      this.#own = decision.own;
-      this.#tell(decision.notes);
-      if (command.kind === 'wait') {
-        await this.#pause(command.untilMs);
-        continue;
+      try {
+        await this.#step();
+      } catch (error) {
+        this.#complain('defect while the own lease is kept, going on', error);
+        await this.#pause(clock.monotonicMs() + DEFECT_PAUSE_MS);
       }
-      const { attributes } = this.#own;
-      const sentAtMs = clock.monotonicMs();
-      const outcome = await this.#carryOut(command, attributes);
-      if (this.#isClosing()) return;
-      const occasion = { epoch: world?.epoch ?? 0, sentAtMs, nowMs: clock.monotonicMs(), random, attributes };
-      // What the host wants may have changed meanwhile: the outcome is taken in by the state as it is now.
-      const settled = settle(this.#own, command, outcome, occasion);
-      this.#own = settled.own;
-      this.#tell(settled.notes);
     }
+  }
+
+  /** One decision and what it asks for. */
+  async #step(): Promise<void> {
+    const { clock } = this.#options;
+    const random = (): number => clock.random();
+    const world = this.#world;
+    const decision = decide(world, this.#own, clock.monotonicMs(), random);
+    const { command } = decision;
+    this.#own = decision.own;
+    this.#tell(decision.notes);
+    if (command.kind === 'wait') return this.#pause(command.untilMs);
+    const { attributes } = this.#own;
+    const sentAtMs = clock.monotonicMs();
+    const outcome = await this.#carryOut(command, attributes);
+    if (this.#isClosing()) return;
+    const occasion = { epoch: world?.epoch ?? 0, sentAtMs, nowMs: clock.monotonicMs(), random, attributes };
+    // What the host wants may have changed meanwhile: the outcome is taken in by the state as it is now.
+    const settled = settle(this.#own, command, outcome, occasion);
+    this.#own = settled.own;
+    this.#tell(settled.notes);
   }
 
   #isClosing(): boolean {

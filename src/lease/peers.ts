@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
 import { type AdmissionContext, type Quarantined, admit } from './admission.js';
 import { areAttributesEqual } from './attributes.js';
@@ -64,6 +65,8 @@ export class PeerSet {
   readonly #debounceMs: number;
   readonly #leaveGraceMs: number;
   readonly #complaints: LeaseComplaints;
+  readonly #onReport: () => void;
+  readonly #onExpiry: () => void;
   #context: AdmissionContext;
   #world: World | undefined;
   readonly #candidates = new CandidateList();
@@ -86,6 +89,15 @@ export class PeerSet {
     this.#debounceMs = options.debounceMs ?? 50;
     this.#leaveGraceMs = options.leaveGraceMs ?? 2000;
     this.#complaints = new LeaseComplaints(options.log, options.clock);
+    const guard = { logger: options.log, clock: options.clock, what: 'the peers' };
+    this.#onReport = guarded(guard, () => {
+      this.#cancelReport = undefined;
+      this.#reportChanges();
+    });
+    this.#onExpiry = guarded(guard, () => {
+      this.#refresh();
+      this.#schedule();
+    });
   }
 
   /** The peers in order of their subnets; the same list until something changes. */
@@ -185,12 +197,7 @@ export class PeerSet {
       else nextMs = Math.min(nextMs, untilMs);
     }
     this.#cancelExpiry?.();
-    this.#cancelExpiry = Number.isFinite(nextMs)
-      ? clock.after(nextMs - now, () => {
-          this.#refresh();
-          this.#schedule();
-        })
-      : undefined;
+    this.#cancelExpiry = Number.isFinite(nextMs) ? clock.after(nextMs - now, this.#onExpiry) : undefined;
     this.#candidates.update(this.#world?.leases ?? new Map(), this.#missing);
     const { peers, quarantined } = admit(this.#candidates.sorted, this.#context);
     this.#quarantined = quarantined;
@@ -200,10 +207,7 @@ export class PeerSet {
 
   #schedule(): void {
     if (this.#isClosed) return;
-    this.#cancelReport ??= this.#options.clock.after(this.#debounceMs, () => {
-      this.#cancelReport = undefined;
-      this.#reportChanges();
-    });
+    this.#cancelReport ??= this.#options.clock.after(this.#debounceMs, this.#onReport);
   }
 
   #reportChanges(): void {
