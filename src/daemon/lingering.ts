@@ -8,7 +8,9 @@ export const BACKEND_LINGER_MS = 30_000;
 
 /** Things, by their names, that are no longer in use here but that others may still count on for a while. */
 export class Lingering {
-  private readonly lastUsedMs = new Map<string, number>();
+  private used: readonly string[] = [];
+  /** Of what is no longer in use, when nobody counts on it any more. */
+  private readonly untilMs = new Map<string, number>();
   private cancelTimer: (() => void) | undefined;
 
   /** @param onExpired - called when {@link names} has become shorter. */
@@ -21,17 +23,19 @@ export class Lingering {
   /** Those that are in use, or were a moment ago. */
   get names(): readonly string[] {
     const now = this.clock.monotonicMs();
-    return [...this.lastUsedMs].filter(([, lastMs]) => now - lastMs < this.lingerMs).map(([name]) => name);
+    return [...this.used, ...[...this.untilMs].filter(([, untilMs]) => now < untilMs).map(([name]) => name)];
   }
 
-  /** Says which are in use now. */
+  /** Says which are in use from now on, until it is said again. */
   use(names: readonly string[]): void {
     const now = this.clock.monotonicMs();
-    for (const name of names) this.lastUsedMs.set(name, now);
-    for (const [name, lastMs] of this.lastUsedMs) if (now - lastMs >= this.lingerMs) this.lastUsedMs.delete(name);
+    for (const name of this.used) this.untilMs.set(name, now + this.lingerMs);
+    for (const name of names) this.untilMs.delete(name);
+    for (const [name, untilMs] of this.untilMs) if (untilMs <= now) this.untilMs.delete(name);
+    this.used = [...names];
     this.cancelTimer?.();
-    const oldest = Math.min(...[...this.lastUsedMs].filter(([name]) => !names.includes(name)).map(([, ms]) => ms));
-    if (Number.isFinite(oldest)) this.cancelTimer = this.clock.after(oldest + this.lingerMs - now + 1, this.onExpired);
+    const nextMs = Math.min(...this.untilMs.values());
+    this.cancelTimer = Number.isFinite(nextMs) ? this.clock.after(nextMs - now, this.onExpired) : undefined;
   }
 
   close(): void {
