@@ -33,6 +33,14 @@ const RETRY_CAP_MS = 1500;
 /** A stream that lived that long was a good one: the next attempt starts with the shortest delay. */
 const GOOD_STREAM_MS = 5000;
 
+/**
+ * etcd tells a watch how far it is ten to eleven minutes after the last time, unless something happened in between: one
+ * from which nothing comes in more than two such times is dead, however well its connection is (a proxy's, for instance).
+ *
+ * @see etcd `server/etcdserver/api/v3rpc/watch.go`, progressReportInterval
+ */
+const SILENCE_MS = 1_500_000;
+
 const COMPLAIN_EVERY_MS = 60_000;
 
 /**
@@ -113,15 +121,23 @@ class Follower {
     const { key, rangeEnd } = this.#range();
     /** Responses that wait for the history to be recognised; undefined once it is. */
     let waiting: IWatchResponse[] | undefined = [];
+    let close = (): void => {};
+    let cancelSilence = (): void => {};
+    const noteSign = (): void => {
+      cancelSilence();
+      cancelSilence = this.context.clock.after(SILENCE_MS, () => close());
+    };
     const watch = await this.context.client.openWatch(
       { key, range_end: rangeEnd, start_revision: start.toString(), progress_notify: true },
       (response) => {
+        noteSign();
         if (waiting === undefined) this.#take(response);
         else waiting.push(response);
       },
       this.signal,
     );
-    const close = (): void => watch.close();
+    close = () => watch.close();
+    noteSign();
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
     try {
@@ -137,6 +153,7 @@ class Follower {
       this.context.counters.watchRestarts++;
       return failure;
     } finally {
+      cancelSilence();
       this.signal.removeEventListener('abort', close);
       watch.close();
     }

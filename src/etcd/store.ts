@@ -84,6 +84,7 @@ export class EtcdStore implements LeaseStore {
   readonly #unusedTtls: UnusedTtls;
   /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
   readonly #recovered = new Set<bigint>();
+  readonly #following = new Set<Subscription>();
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
   constructor(options: EtcdStoreOptions) {
@@ -110,7 +111,14 @@ export class EtcdStore implements LeaseStore {
   }
 
   followWorld(onWorld: (world: World) => void, since?: HistoryMark): Subscription {
-    return followWorld(this.#context, onWorld, since);
+    const following = followWorld(this.#context, onWorld, since);
+    this.#following.add(following);
+    return {
+      close: () => {
+        this.#following.delete(following);
+        following.close();
+      },
+    };
   }
 
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult> {
@@ -326,6 +334,7 @@ export class EtcdStore implements LeaseStore {
 
   close(): Promise<void> {
     this.#unusedTtls.close();
+    for (const following of this.#following) following.close();
     this.#client.close();
     return Promise.resolve();
   }
