@@ -6,7 +6,10 @@ import type { BadEntry } from './record.js';
 /** How many of many are named in a line. */
 const MAX_EXAMPLES = 3;
 
-/** One line of a kind in that time; what came meanwhile is in the next one. */
+/** Lines of a kind that may come at once. */
+const BURST = 10;
+
+/** After a burst, one line of a kind in that time tells what came meanwhile. */
 const EVERY_MS = 60_000;
 
 const HINTS: Readonly<Record<QuarantineReason, string>> = {
@@ -17,12 +20,27 @@ const HINTS: Readonly<Record<QuarantineReason, string>> = {
   'overlaps-peer': 'delete the key that no running host holds',
 };
 
-/** Tells about keys among the leases that are not believed: a line for each kind with examples, at most one a minute. */
+/** What there is to tell of one kind. */
+interface Topic {
+  readonly message: string;
+  readonly hint: string;
+  count: number;
+  examples: readonly string[];
+  /** By when the lines told so far would have come one in {@link EVERY_MS}. */
+  paidUntilMs: number;
+  /** While what came meanwhile waits for its line. */
+  cancelTimer: (() => void) | undefined;
+}
+
+/**
+ * Tells about keys among the leases that are not believed: lines with examples, few at a time, and none untold for long.
+ */
 export class LeaseComplaints {
-  /** What was told or counted of each key, by revision and reason. */
-  #told: ReadonlyMap<string, string> = new Map();
-  readonly #nextMs = new Map<string, number>();
-  readonly #untold = new Map<string, number>();
+  /** What is not believed now: revision and reason by key. */
+  #known: ReadonlyMap<string, string> = new Map();
+  /** Whether the last line said that leases are not believed. */
+  #isOpen = false;
+  readonly #topics = new Map<string, Topic>();
 
   constructor(
     private readonly log: Logger,
@@ -31,11 +49,11 @@ export class LeaseComplaints {
 
   /** @param entries - those that became unreadable, or unreadable in another way. */
   tellBad(entries: readonly BadEntry[]): void {
-    this.tell(
-      'entries among the leases are unreadable and skipped',
+    this.#tell(
       'unreadable',
-      entries.map(({ key, reason }) => `${key}: ${reason}`),
+      'entries among the leases are unreadable and skipped',
       'delete the keys, or let their hosts write them again',
+      entries.map(({ key, reason }) => `${key}: ${reason}`),
     );
   }
 
@@ -44,27 +62,58 @@ export class LeaseComplaints {
    * @returns how many of them are new.
    */
   tellQuarantined(all: readonly Quarantined[]): number {
-    const before = this.#told;
-    this.#told = new Map(all.map(({ key, lease, reason }) => [key, `${lease.revision} ${reason}`]));
+    const before = this.#known;
+    this.#known = new Map(all.map(({ key, lease, reason }) => [key, `${lease.revision} ${reason}`]));
     const fresh = all.filter(({ key, lease, reason }) => before.get(key) !== `${lease.revision} ${reason}`);
     for (const reason of QUARANTINE_REASONS) {
       const examples = fresh.filter((each) => each.reason === reason).map(({ key, detail }) => `${key}: ${detail}`);
-      this.tell('leases are not believed and not routed', reason, examples, HINTS[reason]);
+      this.#tell(reason, 'leases are not believed and not routed', HINTS[reason], examples);
     }
-    if (before.size > 0 && all.length === 0) this.log.info('every lease in the store is believed again');
+    this.#tellEnd();
     return fresh.length;
   }
 
-  private tell(message: string, kind: string, examples: readonly string[], hint: string): void {
+  /** Ends every timer; what still waits for its line is not told. Idempotent. */
+  close(): void {
+    for (const { cancelTimer } of this.#topics.values()) cancelTimer?.();
+    this.#topics.clear();
+  }
+
+  #tell(kind: string, message: string, hint: string, examples: readonly string[]): void {
     if (examples.length === 0) return;
-    const count = (this.#untold.get(kind) ?? 0) + examples.length;
-    const now = this.clock.monotonicMs();
-    if (now < (this.#nextMs.get(kind) ?? 0)) {
-      this.#untold.set(kind, count);
+    const topic = this.#topics.get(kind) ?? newTopic(message, hint);
+    this.#topics.set(kind, topic);
+    topic.count += examples.length;
+    topic.examples = [...topic.examples, ...examples.slice(0, MAX_EXAMPLES)].slice(0, MAX_EXAMPLES);
+    if (topic.cancelTimer !== undefined) return;
+    const waitMs = topic.paidUntilMs - (BURST - 1) * EVERY_MS - this.clock.monotonicMs();
+    if (waitMs <= 0) {
+      this.#write(kind, topic);
       return;
     }
-    this.#untold.delete(kind);
-    this.#nextMs.set(kind, now + EVERY_MS);
-    this.log.warn(message, { kind, count, detail: examples.slice(0, MAX_EXAMPLES).join('; '), hint });
+    topic.cancelTimer = this.clock.after(waitMs, () => {
+      topic.cancelTimer = undefined;
+      this.#write(kind, topic);
+      this.#tellEnd();
+    });
   }
+
+  #write(kind: string, topic: Topic): void {
+    const { message, hint, count, examples } = topic;
+    this.log.warn(message, { kind, count, detail: examples.join('; '), hint });
+    topic.paidUntilMs = Math.max(this.clock.monotonicMs(), topic.paidUntilMs) + EVERY_MS;
+    topic.count = 0;
+    topic.examples = [];
+    if (kind in HINTS) this.#isOpen = true;
+  }
+
+  #tellEnd(): void {
+    if (!this.#isOpen || this.#known.size > 0) return;
+    this.#isOpen = false;
+    this.log.info('every lease in the store is believed again');
+  }
+}
+
+function newTopic(message: string, hint: string): Topic {
+  return { message, hint, count: 0, examples: [], paidUntilMs: Number.NEGATIVE_INFINITY, cancelTimer: undefined };
 }

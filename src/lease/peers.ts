@@ -185,6 +185,7 @@ export class PeerSet {
     this.#isClosed = true;
     this.#cancelReport?.();
     this.#cancelExpiry?.();
+    this.#complaints.close();
     this.#callbacks.clear();
   }
 
