@@ -5,6 +5,7 @@ import { EtcdStore } from '../../src/etcd/store.js';
 import { LeaseKeeper, type LeaseKeeperOptions } from '../../src/lease/keeper.js';
 import type { LeaseRecord } from '../../src/lease/record.js';
 import { ip, net, network } from '../support/builders.js';
+import { follow } from '../support/lease-world.js';
 import { type EtcdServer, type RawEtcd, rawEtcd, startEtcd } from '../support/loopback-etcd.js';
 import { RecordingLogger } from '../support/recorder.js';
 import { attributesOf, mustCreate, subnetsOf } from '../support/store-contract.js';
@@ -48,8 +49,9 @@ describe('LeaseKeeper on etcd', () => {
   }
 
   function start(host: number, changes: Partial<LeaseKeeperOptions> = {}): LeaseKeeper {
+    const store = openStore();
     const keeper = new LeaseKeeper({
-      store: openStore(),
+      store,
       clock: systemClock,
       log,
       network: network(),
@@ -57,11 +59,13 @@ describe('LeaseKeeper on etcd', () => {
       ...changes,
     });
     keepers.push(keeper);
+    follow(store, keeper);
     keeper.start();
     return keeper;
   }
 
-  const held = (keeper: LeaseKeeper): Promise<LeaseRecord> => keeper.whenHeld(AbortSignal.timeout(10_000));
+  const held = (keeper: LeaseKeeper): Promise<LeaseRecord> =>
+    waitFor(() => keeper.state === 'held' && keeper.lease, { what: 'a lease' });
   const keyOf = (lease: { readonly key: string }): string => `${prefix}/subnets/${lease.key}`;
 
   /** Leases at each revision, oldest first: a subnet must never belong to two keys, a host never have two. */

@@ -75,6 +75,8 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       backend: 'udp',
       revision: '1234',
       isReservation: false,
+      isPublished: true,
+      rivals: ['old 10.99.7.0-24'],
       ageSeconds: 5400,
       expiresInSeconds: 86_100,
       counters: { renewals: 18, failedRenewals: 2, losses: 1, overwrites: 0, lostRaces: 1 },
@@ -94,7 +96,24 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
     peerSet: {
       isSynced: true,
       badKeys: ['10.96.0.300-24'],
-      counters: { joined: 14, changed: 3, left: 2, snapshots: 1, badEntries: 1 },
+      badKeyCount: 1,
+      quarantined: [
+        {
+          key: '10.99.8.0-24',
+          publicIp: '127.0.0.1',
+          reason: 'bad-public-ip',
+          detail: 'its public address 127.0.0.1 is a loopback address',
+        },
+      ],
+      quarantinedCounts: {
+        'outside-network': 0,
+        'overlaps-own': 0,
+        'covers-guarded': 0,
+        'bad-public-ip': 1,
+        'overlaps-peer': 0,
+      },
+      keptCount: 2,
+      counters: { joined: 14, changed: 3, left: 2, epochs: 1, badEntries: 1, quarantined: 1 },
     },
     devices: [
       {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
 import type { LeaseRecord } from '../../src/lease/record.js';
-import type { LeaseEvent, LeaseObservation, LeaseSnapshot, LeaseStore, StoreCounters } from '../../src/lease/store.js';
+import type { LeaseStore, StoreCounters } from '../../src/lease/store.js';
+import type { World } from '../../src/lease/world.js';
 import { ip, net } from './builders.js';
 import { waitFor } from './wait.js';
 
@@ -69,7 +70,11 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.equal(await store.readConfig(), undefined);
       const first = await store.writeConfig('{"Network":"10.5.0.0/16"}', 'absent');
       assert.ok(first.outcome === 'written');
-      assert.deepEqual(await other.readConfig(), { text: '{"Network":"10.5.0.0/16"}', revision: first.revision });
+      const { revision } = first;
+      assert.deepEqual(await other.readConfig(), { text: '{"Network":"10.5.0.0/16"}', revision, createdAt: revision });
+      const second = await store.writeConfig('{}', { revision });
+      assert.ok(second.outcome === 'written');
+      assert.deepEqual(await other.readConfig(), { text: '{}', revision: second.revision, createdAt: revision });
     });
 
     it('writes the configuration only if it is still the expected one', async () => {
@@ -85,7 +90,7 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
 
     it('reports the configuration as it is and each time it is written', async () => {
       const seen: (string | undefined)[] = [];
-      const subscription = store.followConfig((entry) => seen.push(entry?.text));
+      const subscription = store.followWorld(({ config }) => seen.push(config?.text));
       await waitFor(() => seen.length === 1, { what: 'the first report' });
       await other.writeConfig('one', 'any');
       await other.writeConfig('two', 'any');
@@ -137,10 +142,9 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
 
     it('replaces an own lease by another in one step', async () => {
       const old = await mustCreate(store, 7);
-      const batches: (readonly LeaseEvent[])[] = [];
-      let snapshot: LeaseSnapshot | undefined;
-      other.followLeases({ onSnapshot: (all) => (snapshot = all), onEvents: (events) => batches.push(events) });
-      await waitFor(() => snapshot !== undefined, { what: 'the snapshot' });
+      const worlds: (readonly string[])[] = [];
+      other.followWorld(({ leases }) => worlds.push([...leases.keys()]));
+      await waitFor(() => worlds.length > 0, { what: 'the first world' });
       const result = await store.createLease({
         subnets: subnetsOf(7, 1),
         attributes: attributesOf(7),
@@ -148,8 +152,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
         replacing: old,
       });
       assert.equal(result.outcome, 'created');
-      await waitFor(() => batches.length > 0, { what: 'the change' });
-      assert.deepEqual(batches[0]?.map(({ kind }) => kind).sort(), ['delete', 'put']);
+      await waitFor(() => worlds.length > 1, { what: 'the change' });
+      assert.deepEqual(worlds, [['10.5.7.0-24'], ['10.5.7.0-24&fd00:10:5:1::-64']]);
       assert.deepEqual(
         (await store.listLeases()).leases.map(({ key }) => key),
         ['10.5.7.0-24&fd00:10:5:1::-64'],
@@ -291,72 +295,90 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       const { leases, bad } = await store.listLeases();
       assert.deepEqual(leases, [lease]);
       assert.deepEqual(
-        bad.map(({ key, error, subnets }) => [key, error.code, subnets?.subnet.toString()]),
+        bad.map(({ key, reason, subnets }) => [key, reason.replace(/:.*/, ''), subnets?.subnet.toString()]),
         [
-          ['10.5.9.0-24', 'ERR_LEASE_VALUE', '10.5.9.0/24'],
-          ['deeper/10.5.10.0-24', 'ERR_LEASE_KEY', undefined],
-          ['not-a-lease', 'ERR_LEASE_KEY', undefined],
+          ['10.5.9.0-24', 'cannot read the value of a lease', '10.5.9.0/24'],
+          ['deeper/10.5.10.0-24', 'cannot read the lease key "deeper/10.5.10.0-24"', undefined],
+          ['not-a-lease', 'cannot read the lease key "not-a-lease"', undefined],
         ],
       );
     });
 
-    it('reports a snapshot, then every change in order', async () => {
+    it('reports all leases, then every change of them in order', async () => {
       const first = await mustCreate(store, 1);
-      const snapshots: LeaseSnapshot[] = [];
-      const events: LeaseEvent[] = [];
-      store.followLeases({
-        onSnapshot: (snapshot) => snapshots.push(snapshot),
-        onEvents: (batch) => events.push(...batch),
-      });
-      await waitFor(() => snapshots.length > 0, { what: 'the snapshot' });
+      const worlds: World[] = [];
+      store.followWorld((world) => worlds.push(world));
+      const latest = (): World => {
+        const world = worlds.at(-1);
+        assert.ok(world !== undefined);
+        return world;
+      };
+      const hasReached = (what: string, isThere: (world: World) => boolean): Promise<true> =>
+        waitFor(() => worlds.length > 0 && isThere(latest()), { what });
+      await hasReached('the first world', () => true);
       const second = await mustCreate(other, 2);
+      await hasReached('a lease', ({ leases }) => leases.has(second.key));
       await fixture.poke('10.5.3.0-24', 'bad');
+      await hasReached('an unreadable value', ({ bad }) => bad.has('10.5.3.0-24'));
       const changed = await other.publishLease(second, attributesOf(4));
-      await other.deleteLease(first);
-      await waitFor(() => events.length >= 4, { what: 'four events' });
-      assert.deepEqual(
-        snapshots.map(({ leases }) => leases),
-        [[first]],
-      );
       assert.ok(changed.outcome === 'updated');
+      await hasReached('a change', ({ leases }) => leases.get(second.key)?.revision === changed.lease.revision);
+      await other.deleteLease(first);
+      await hasReached('a deletion', ({ leases }) => !leases.has(first.key));
       assert.deepEqual(
-        events.map((event) => [
-          event.kind,
-          event.kind === 'put' ? event.lease.key : 'key' in event ? event.key : event.entry.key,
-        ]),
+        worlds.map(({ leases, bad }) => [...leases.keys(), ...bad.keys()]),
         [
-          ['put', second.key],
-          ['bad', '10.5.3.0-24'],
-          ['put', second.key],
-          ['delete', first.key],
+          [first.key],
+          [first.key, second.key],
+          [first.key, second.key, '10.5.3.0-24'],
+          [first.key, second.key, '10.5.3.0-24'],
+          [second.key, '10.5.3.0-24'],
         ],
       );
-      assert.ok(events[2]?.kind === 'put');
-      assert.deepEqual(events[2].lease, changed.lease);
+      assert.deepEqual(worlds[0]?.leases.get(first.key), first);
+      assert.deepEqual(latest().leases.get(second.key), changed.lease);
+      assert.deepEqual(
+        worlds.map(({ revision }) => BigInt(revision)),
+        [0, 1, 2, 3, 4].map((step) => BigInt(first.revision) + BigInt(step)),
+      );
+      assert.equal(new Set(worlds.map(({ epoch, clusterId }) => `${epoch} ${clusterId}`)).size, 1);
     });
 
-    it('reports one lease key and not those that begin like it', async () => {
-      const seen: LeaseObservation[] = [];
-      store.followLease('10.5.7.0-24', (observation) => seen.push(observation));
-      await waitFor(() => seen.length === 1, { what: 'the first observation' });
+    it('tells a key from those that begin like it, and a value from what took its place', async () => {
+      let world: World | undefined;
+      store.followWorld((now) => (world = now));
       await fixture.poke('10.5.7.0-24&fd00:10:5:7::-64', '{"PublicIP":"192.0.2.9"}');
       await fixture.poke('10.5.7.0-24', '{"PublicIP":"192.0.2.7"}');
+      await waitFor(() => world?.leases.has('10.5.7.0-24'), { what: 'the lease' });
+      assert.equal(world?.leases.get('10.5.7.0-24')?.attributes.publicIp.toString(), '192.0.2.7');
+      assert.equal(world.leases.get('10.5.7.0-24&fd00:10:5:7::-64')?.attributes.publicIp.toString(), '192.0.2.9');
       await fixture.poke('10.5.7.0-24', 'bad');
-      await waitFor(() => seen.length === 3, { what: 'two changes' });
-      assert.equal(seen[0]?.lease, undefined);
-      assert.equal(seen[1]?.lease?.attributes.publicIp.toString(), '192.0.2.7');
-      assert.equal(seen[2]?.bad?.error.code, 'ERR_LEASE_VALUE');
-      assert.equal(seen[2].lease, undefined);
+      await waitFor(() => world?.bad.has('10.5.7.0-24'), { what: 'the unreadable value' });
+      assert.deepEqual([...world.leases.keys()], ['10.5.7.0-24&fd00:10:5:7::-64']);
+      await fixture.poke('10.5.7.0-24', '{"PublicIP":"192.0.2.7"}');
+      await waitFor(() => world?.leases.has('10.5.7.0-24'), { what: 'the lease again' });
+      assert.equal(world.bad.size, 0);
     });
 
     it('says nothing more once a subscription is closed', async () => {
       let calls = 0;
-      const subscription = store.followLeases({ onSnapshot: () => calls++, onEvents: () => calls++ });
-      await waitFor(() => calls === 1, { what: 'the snapshot' });
+      const subscription = store.followWorld(() => calls++);
+      await waitFor(() => calls === 1, { what: 'the first world' });
       subscription.close();
       await mustCreate(other, 1);
       await mustCreate(store, 2);
       assert.equal(calls, 1);
+    });
+
+    it('is not stopped by an observer that fails', async () => {
+      let calls = 0;
+      store.followWorld(() => {
+        calls++;
+        throw new Error('mistake');
+      });
+      await waitFor(() => calls === 1, { what: 'the first world' });
+      await mustCreate(other, 1);
+      await waitFor(() => calls === 2, { what: 'the second world' });
     });
 
     it('keeps values apart from leases, with conditions and TTL', async () => {
@@ -377,21 +399,6 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.equal(await store.deleteValue('hosts/b'), true);
       assert.equal(await store.deleteValue('hosts/b'), false);
       assert.deepEqual((await store.listLeases()).leases, []);
-    });
-
-    it('reports values and their changes', async () => {
-      await other.putValue('hosts/a', 'one');
-      const seen: string[] = [];
-      store.followValues('hosts/', {
-        onSnapshot: (entries) => seen.push(`all ${entries.map(({ text }) => text).join()}`),
-        onChange: (path, entry) => seen.push(`${path} ${entry?.text ?? 'gone'}`),
-      });
-      await waitFor(() => seen.length === 1, { what: 'the snapshot' });
-      await other.putValue('hosts/b', 'two');
-      await other.putValue('elsewhere', 'three');
-      await other.deleteValue('hosts/a');
-      await waitFor(() => seen.length === 3, { what: 'two changes' });
-      assert.deepEqual(seen, ['all one', 'hosts/b two', 'hosts/a gone']);
     });
 
     it('refuses requests once it is closed, and can be closed twice', async () => {

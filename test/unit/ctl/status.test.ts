@@ -51,7 +51,15 @@ const STATUS = {
       skipped: { cause: 'backend', reason: 'no such backend', hint: 'choose another' },
     },
   ],
-  peerSet: { isSynced: false, badKeys: ['.lock'], counters: {} },
+  peerSet: {
+    isSynced: false,
+    badKeys: ['.lock'],
+    badKeyCount: 1,
+    quarantined: [],
+    quarantinedCounts: {},
+    keptCount: 0,
+    counters: {},
+  },
   devices: [
     {
       name: 'flannel0',

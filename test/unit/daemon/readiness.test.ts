@@ -14,6 +14,7 @@ const reasons = (changes: Partial<ReadinessParts> = {}): readonly string[] =>
     hasNetwork: true,
     problem: undefined,
     isLeaseHeld: true,
+    isLeasePublished: true,
     isSubnetFileWritten: true,
     kernel: { isConverged: true, failures: [] },
     lingeringDevices: [],
@@ -35,6 +36,11 @@ describe('readiness', () => {
       'no lease',
       'subnet file not written',
     ]);
+  });
+
+  it('waits until the store tells of the lease what this host wants it to tell', () => {
+    assert.deepEqual(reasons({ isLeasePublished: false }), ['lease not yet written as it should be']);
+    assert.deepEqual(reasons({ isLeaseHeld: false, isLeasePublished: false }), ['no lease'], 'one reason is enough');
   });
 
   it('is given up for a device, an address, a tunnel or a setting, not for a route or a single peer', () => {

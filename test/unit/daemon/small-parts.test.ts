@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { deriveMac } from '../../../src/daemon/host-identity.js';
-import { LingeringBackends } from '../../../src/daemon/lingering.js';
+import { BACKEND_LINGER_MS, Lingering } from '../../../src/daemon/lingering.js';
 import { requirePrivileges } from '../../../src/daemon/privileges.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
 import type { SkippedPeer } from '../../../src/backend/backend.js';
@@ -21,20 +21,60 @@ describe('VTEP MAC', () => {
   });
 });
 
-describe('lingering backends', () => {
-  it('stay for 30 s after their last use, then are reported gone', async () => {
-    const clock = new FakeClock();
-    let expired = 0;
-    const lingering = new LingeringBackends(clock, () => expired++);
+describe('lingering', () => {
+  let clock: FakeClock;
+  let expired: number;
+  let lingering: Lingering;
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    expired = 0;
+    lingering = new Lingering(clock, BACKEND_LINGER_MS, () => expired++);
+  });
+
+  it('keeps what is in use, and for 30 s what was, then reports it gone', async () => {
     lingering.use(['udp']);
     lingering.use(['vxlan']);
-    assert.deepEqual([...lingering.types].sort(), ['udp', 'vxlan']);
+    assert.deepEqual([...lingering.names].sort(), ['udp', 'vxlan']);
     await clock.advance(29_000);
     assert.equal(expired, 0);
     await clock.advance(2_000);
     assert.equal(expired, 1);
+    assert.deepEqual(lingering.names, ['vxlan']);
     lingering.use(['vxlan']);
-    assert.deepEqual(lingering.types, ['vxlan']);
+    assert.deepEqual(lingering.names, ['vxlan']);
+  });
+
+  // Nothing is said while nothing changes: a backend or network in use for an hour must not go in an instant.
+  it('counts the time from the end of a use, however long nothing was said', async () => {
+    lingering.use(['udp']);
+    await clock.advance(3_600_000);
+    assert.deepEqual(lingering.names, ['udp']);
+    lingering.use(['vxlan']);
+    assert.deepEqual([...lingering.names].sort(), ['udp', 'vxlan']);
+    await clock.advance(29_000);
+    lingering.use(['vxlan']);
+    assert.deepEqual([...lingering.names].sort(), ['udp', 'vxlan']);
+    await clock.advance(2_000);
+    assert.equal(expired, 1);
+    assert.deepEqual(lingering.names, ['vxlan']);
+  });
+
+  it('forgets that something was out of use when it is used again', async () => {
+    lingering.use(['udp']);
+    lingering.use(['vxlan']);
+    lingering.use(['vxlan', 'udp']);
+    await clock.advance(60_000);
+    assert.equal(expired, 0);
+    assert.deepEqual([...lingering.names].sort(), ['udp', 'vxlan']);
+  });
+
+  it('says nothing more once it is closed', () => {
+    lingering.use(['udp']);
+    lingering.use([]);
+    assert.equal(clock.pending, 1);
+    lingering.close();
+    assert.equal(clock.pending, 0);
   });
 });
 

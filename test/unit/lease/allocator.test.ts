@@ -3,28 +3,29 @@ import fc from 'fast-check';
 import type { NetworkConfig, SubnetRange } from '../../../src/config/network-config.js';
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
-import { type PlanInput, doesFit, findOverlapping, listFree, planLease } from '../../../src/lease/allocator.js';
-import type { LeaseRecord, TtlId } from '../../../src/lease/record.js';
+import {
+  type PlanInput,
+  doesFit,
+  findOlderRival,
+  findOverlapping,
+  findRivals,
+  listFree,
+  planLease,
+} from '../../../src/lease/allocator.js';
+import type { LeaseRecord } from '../../../src/lease/record.js';
 import { formatSubnetKey } from '../../../src/lease/subnet-key.js';
-import { ip, lease, net, network } from '../../support/builders.js';
+import { ip, net, network } from '../../support/builders.js';
+import { badEntry, leaseRecord } from '../../support/lease-world.js';
 
 const dualNetwork = network('udp', {}, true);
-
-function record(
-  n: number,
-  options: { isDualStack?: boolean; host?: number; isReservation?: boolean } = {},
-): LeaseRecord {
-  const { isDualStack = false, host = n, isReservation = false } = options;
-  const base = lease(n, { isDualStack, attributes: { publicIp: ip(`192.0.2.${host}`) } });
-  return { ...base, key: formatSubnetKey(base), ttlId: isReservation ? undefined : ('1' as TtlId), isReservation };
-}
 
 function plan(leases: readonly LeaseRecord[], changes: Partial<PlanInput> = {}): ReturnType<typeof planLease> {
   return planLease({
     network: network(),
     publicIp: ip('192.0.2.100'),
-    snapshot: { revision: '9', leases, bad: [] },
-    previous: {},
+    known: { leases, bad: [] },
+    wishes: [],
+    avoid: [],
     random: () => 0,
     ...changes,
   });
@@ -32,28 +33,28 @@ function plan(leases: readonly LeaseRecord[], changes: Partial<PlanInput> = {}):
 
 describe('planLease', () => {
   it('takes over the lease with the own public address', () => {
-    const own = record(7, { host: 100 });
-    assert.deepEqual(plan([record(1), own, record(8)]), { kind: 'adopt', lease: own });
+    const own = leaseRecord(7, { host: 100 });
+    assert.deepEqual(plan([leaseRecord(1), own, leaseRecord(8)]), { kind: 'adopt', lease: own });
   });
 
   it('prefers a reservation, then the previous subnet, then the first key', () => {
     const [a, b, c] = [
-      record(3, { host: 100 }),
-      record(4, { host: 100 }),
-      record(5, { host: 100, isReservation: true }),
+      leaseRecord(3, { host: 100 }),
+      leaseRecord(4, { host: 100 }),
+      leaseRecord(5, { host: 100, isReservation: true }),
     ];
     assert.deepEqual(plan([a, b, c]), { kind: 'adopt', lease: c });
-    assert.deepEqual(plan([a, b], { previous: { subnet: b.subnet } }), { kind: 'adopt', lease: b });
+    assert.deepEqual(plan([a, b], { wishes: [{ subnet: b.subnet }] }), { kind: 'adopt', lease: b });
     assert.deepEqual(plan([a, b]), { kind: 'adopt', lease: a });
   });
 
   it('takes the previous subnet if it is free and fits', () => {
-    const previous = { subnet: net('10.5.9.0/24') };
-    assert.deepEqual(plan([record(1)], { previous }), {
+    assert.deepEqual(plan([leaseRecord(1)], { wishes: [{ subnet: net('10.5.9.0/24') }] }), {
       kind: 'create',
       subnets: { subnet: net('10.5.9.0/24'), ipv6Subnet: undefined },
       source: 'previous',
       replacing: undefined,
+      aside: [],
     });
   });
 
@@ -64,7 +65,7 @@ describe('planLease', () => {
     ['lies in another network', '10.6.9.0/24'],
   ] as const) {
     it(`passes the previous subnet over if it ${title}`, () => {
-      const result = plan([record(1)], { previous: { subnet: net(previous) } });
+      const result = plan([leaseRecord(1)], { wishes: [{ subnet: net(previous) }] });
       assert.ok(result.kind === 'create');
       assert.equal(result.source, 'free');
       assert.equal(result.subnets.subnet.toString(), '10.5.2.0/24');
@@ -73,7 +74,7 @@ describe('planLease', () => {
 
   it('chooses among the first hundred free subnets by chance', () => {
     const choose = (random: number): string => {
-      const result = plan([record(1), record(3)], { random: () => random });
+      const result = plan([leaseRecord(1), leaseRecord(3)], { random: () => random });
       assert.ok(result.kind === 'create');
       return result.subnets.subnet.toString();
     };
@@ -83,32 +84,31 @@ describe('planLease', () => {
   });
 
   it('counts a key with an unreadable value as taken', () => {
-    const subnets = { subnet: net('10.5.1.0/24'), ipv6Subnet: undefined };
-    const entry = { key: '10.5.1.0-24', revision: '1', error: new Error('x') as never, subnets };
-    const result = plan([], { snapshot: { revision: '9', leases: [], bad: [entry] } });
+    const result = plan([], { known: { leases: [], bad: [badEntry('10.5.1.0-24')] } });
     assert.ok(result.kind === 'create');
     assert.equal(result.subnets.subnet.toString(), '10.5.2.0/24');
   });
 
   it('allocates both families in a dual-stack network', () => {
-    const result = plan([record(1, { isDualStack: true }), record(2)], { network: dualNetwork });
+    const result = plan([leaseRecord(1, { isDualStack: true }), leaseRecord(2)], { network: dualNetwork });
     assert.ok(result.kind === 'create');
     assert.equal(result.subnets.subnet.toString(), '10.5.3.0/24');
     assert.equal(result.subnets.ipv6Subnet?.toString(), 'fd00:10:5:2::/64');
   });
 
   it('keeps the IPv4 subnet when the network becomes dual-stack', () => {
-    const own = record(7, { host: 100 });
-    assert.deepEqual(plan([own, record(8)], { network: dualNetwork }), {
+    const own = leaseRecord(7, { host: 100 });
+    assert.deepEqual(plan([own, leaseRecord(8)], { network: dualNetwork }), {
       kind: 'create',
       subnets: { subnet: own.subnet, ipv6Subnet: net('fd00:10:5:1::/64') },
       source: 'public-ip',
       replacing: own,
+      aside: [],
     });
   });
 
   it('keeps the IPv4 subnet when the network ceases to be dual-stack', () => {
-    const own = record(7, { host: 100, isDualStack: true });
+    const own = leaseRecord(7, { host: 100, isDualStack: true });
     const result = plan([own]);
     assert.ok(result.kind === 'create');
     assert.equal(result.subnets.subnet, own.subnet);
@@ -117,7 +117,7 @@ describe('planLease', () => {
   });
 
   it('takes another subnet, and the old key away, when the own one left the range', () => {
-    const own = record(200, { host: 100 });
+    const own = leaseRecord(200, { host: 100 });
     const narrow: NetworkConfig = { ...network(), ipv4: { ...range('10.5.0.0/16', 24), max: ip('10.5.9.0') } };
     const result = plan([own], { network: narrow });
     assert.ok(result.kind === 'create');
@@ -125,8 +125,57 @@ describe('planLease', () => {
     assert.equal(result.replacing, own);
   });
 
+  it('takes the latest of several wishes that come true', () => {
+    const wishes = ['10.5.1.0/24', '10.6.9.0/24', '10.5.30.0/24', '10.5.31.0/24'].map((text) => ({
+      subnet: net(text),
+    }));
+    const result = plan([leaseRecord(1)], { wishes });
+    assert.ok(result.kind === 'create');
+    assert.equal(result.subnets.subnet.toString(), '10.5.30.0/24');
+    assert.equal(result.source, 'previous');
+  });
+
+  it('sets an own key of another network aside instead of replacing it', () => {
+    const own = leaseRecord(7, { host: 100, subnets: '10.9.7.0-24' });
+    const result = plan([own]);
+    assert.ok(result.kind === 'create');
+    assert.equal(result.replacing, undefined);
+    assert.deepEqual(result.aside, [own]);
+  });
+
+  it('sets no reservation aside: it stays by itself', () => {
+    const result = plan([leaseRecord(7, { host: 100, subnets: '10.9.7.0-24', isReservation: true })]);
+    assert.ok(result.kind === 'create');
+    assert.deepEqual(result.aside, []);
+  });
+
+  it('exchanges an own lease that overlaps an older one of another host', () => {
+    const own = leaseRecord(7, { host: 100, revision: 20 });
+    const older = leaseRecord(8, { subnets: '10.5.6.0-23', revision: 19 });
+    const result = plan([own, older]);
+    assert.ok(result.kind === 'create');
+    assert.equal(result.replacing, own);
+    assert.ok(!older.subnet.overlaps(result.subnets.subnet));
+    assert.equal(plan([own, leaseRecord(8, { subnets: '10.5.6.0-23', revision: 21 })]).kind, 'adopt');
+  });
+
+  it('gives the subnet of a host that may come back only if there is no other', () => {
+    const two: NetworkConfig = { ...network(), ipv4: { ...range('10.5.0.0/16', 24), max: ip('10.5.2.0') } };
+    const avoid = [net('10.5.1.0/24')];
+    const subnetOf = (result: ReturnType<typeof planLease>): string => {
+      assert.ok(result.kind === 'create');
+      return result.subnets.subnet.toString();
+    };
+    assert.equal(subnetOf(plan([], { network: two, avoid })), '10.5.2.0/24');
+    assert.equal(subnetOf(plan([], { network: two, avoid, wishes: [{ subnet: net('10.5.1.0/24') }] })), '10.5.2.0/24');
+    assert.equal(subnetOf(plan([leaseRecord(2)], { network: two, avoid })), '10.5.1.0/24');
+    assert.throws(() => plan([leaseRecord(1), leaseRecord(2)], { network: two, avoid }), {
+      code: 'ERR_OUT_OF_SUBNETS',
+    });
+  });
+
   it('leaves a reservation that does not fit alone', () => {
-    const own = record(200, { host: 100, isReservation: true });
+    const own = leaseRecord(200, { host: 100, isReservation: true });
     const narrow: NetworkConfig = { ...network(), ipv4: { ...range('10.5.0.0/16', 24), max: ip('10.5.9.0') } };
     const result = plan([own], { network: narrow });
     assert.ok(result.kind === 'create');
@@ -134,7 +183,7 @@ describe('planLease', () => {
   });
 
   it('does not match hosts without an address', () => {
-    const result = plan([record(1, { host: 0 })], { publicIp: ip('0.0.0.0') });
+    const result = plan([leaseRecord(1, { host: 0 })], { publicIp: ip('0.0.0.0') });
     assert.equal(result.kind, 'create');
   });
 
@@ -143,7 +192,7 @@ describe('planLease', () => {
       ...network(),
       ipv4: { ...range('10.5.0.0/16', 24), min: ip('10.5.1.0'), max: ip('10.5.2.0') },
     };
-    assert.throws(() => plan([record(1), record(2)], { network: tiny }), {
+    assert.throws(() => plan([leaseRecord(1), leaseRecord(2)], { network: tiny }), {
       code: 'ERR_OUT_OF_SUBNETS',
       message: /every \/24 from 10\.5\.1\.0 to 10\.5\.2\.0 is taken/,
       isRetryable: true,
@@ -163,17 +212,13 @@ describe('planLease', () => {
         fc.boolean(),
         fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
         (taken, wasDual, isDual, random) => {
-          const leases = taken.map((n) => record(n, { isDualStack: wasDual }));
+          const leases = taken.map((n) => leaseRecord(n, { isDualStack: wasDual }));
           const wanted = isDual ? dualNetwork : network();
           const first = plan(leases, { network: wanted, random: () => random });
           assert.ok(first.kind === 'create');
           assert.ok(doesFit(wanted, first.subnets));
           assert.deepEqual(findOverlapping(first.subnets, leases), []);
-          const own: LeaseRecord = {
-            ...record(1, { host: 100 }),
-            ...first.subnets,
-            key: formatSubnetKey(first.subnets),
-          };
+          const own = leaseRecord(1, { host: 100, subnets: formatSubnetKey(first.subnets) });
           assert.deepEqual(plan([...leases, own], { network: wanted }), { kind: 'adopt', lease: own });
         },
       ),
@@ -215,6 +260,39 @@ describe('listFree', () => {
 
   it('ignores the other family', () => {
     assert.equal(listFree(range('10.5.0.0/23', 24), [net('::/0')]).length, 1);
+  });
+});
+
+describe('rivals of a lease', () => {
+  const own = leaseRecord(7, { revision: 20, isDualStack: true });
+
+  for (const [title, other, isRival, isOlder] of [
+    ['an older key of the same subnet', leaseRecord(8, { key: 'x 10.5.7.0-24', subnets: '10.5.7.0-24' }), true, true],
+    ['a younger key around it', leaseRecord(8, { subnets: '10.5.0.0-20', revision: 21 }), true, false],
+    ['an older key inside it', leaseRecord(8, { subnets: '10.5.7.64-26' }), true, true],
+    ['the same IPv6 subnet', leaseRecord(8, { subnets: '10.5.8.0-24&fd00:10:5:7::-64' }), true, true],
+    ['a neighbour', leaseRecord(8, { isDualStack: true }), false, false],
+    ['another key of the same host', leaseRecord(8, { host: 7, subnets: '10.5.0.0-20' }), false, false],
+    ['itself', own, false, false],
+  ] as const) {
+    it(`${isRival ? 'count' : 'do not count'} ${title}`, () => {
+      const known = { leases: [other], bad: [] };
+      assert.deepEqual(findRivals(own, known), isRival ? [other] : []);
+      assert.equal(findOlderRival(own, known), isOlder ? other : undefined);
+    });
+  }
+
+  it('count an unreadable value under a key that names one of its addresses', () => {
+    const [older, younger] = [badEntry('10.5.6.0-23'), badEntry('10.5.7.0-25', 21)];
+    const known = { leases: [], bad: [younger, older, badEntry('junk'), badEntry('10.5.8.0-24')] };
+    assert.deepEqual(findRivals(own, known), [younger, older]);
+    assert.equal(findOlderRival(own, known), older);
+  });
+
+  it('count every other key of a network in which hosts have no address', () => {
+    const anonymous = leaseRecord(7, { revision: 20, attributes: { publicIp: ip('0.0.0.0') } });
+    const other = leaseRecord(8, { subnets: '10.5.6.0-23', attributes: { publicIp: ip('0.0.0.0') } });
+    assert.equal(findOlderRival(anonymous, { leases: [anonymous, other], bad: [] }), other);
   });
 });
 

@@ -2,42 +2,51 @@ import assert from 'node:assert/strict';
 import { HostAnnouncement } from '../../../src/lease/host-announcement.js';
 import { decodeHostStatus, hostStatusPath } from '../../../src/lease/host-status.js';
 import type { HostStatus } from '../../../src/lease/host-status.js';
+import type { EtcdStore } from '../../../src/etcd/store.js';
 import type { LeaseRecord } from '../../../src/lease/record.js';
 import { silentLogger } from '../../../src/log.js';
-import { ip, lease } from '../../support/builders.js';
+import { ip } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { MemoryCluster, MemoryStore, unavailable } from '../../support/memory-store.js';
+import { leaseRecord } from '../../support/lease-world.js';
+import type { SimLink } from '../../support/sim-etcd/link.js';
+import { SimEtcdCluster } from '../../support/sim-etcd/cluster.js';
+import { simStore } from '../../support/sim-etcd/sim-store.js';
 
 const PATH = hostStatusPath(ip('192.0.2.3'));
 
 describe('HostAnnouncement', () => {
   let clock: FakeClock;
-  let cluster: MemoryCluster;
-  let store: MemoryStore;
-  let writes: number;
+  let cluster: SimEtcdCluster;
+  let store: EtcdStore;
+  let other: EtcdStore;
+  let link: SimLink;
 
   beforeEach(() => {
     clock = new FakeClock();
-    cluster = new MemoryCluster(clock);
-    store = new MemoryStore(cluster);
-    writes = 0;
-    store.before = (operation) => {
-      if (operation === 'putValue') writes++;
-    };
+    cluster = new SimEtcdCluster({ clock });
+    ({ store } = simStore(clock, { cluster }));
+    ({ store: other } = simStore(clock, { cluster, host: 'host-2' }));
+    link = cluster.link('host-1');
+  });
+
+  afterEach(async () => {
+    await store.close();
+    await other.close();
+    cluster.close();
   });
 
   const make = (hostName = 'alpha'): HostAnnouncement =>
     new HostAnnouncement({ store, clock, log: silentLogger, hostName, version: 'v1' });
 
-  const record = (ttlSeconds: number | undefined, key = '10.5.3.0-24'): LeaseRecord => ({
-    ...lease(3),
-    key,
-    ttlId: ttlSeconds === undefined ? undefined : cluster.grant(ttlSeconds),
-    isReservation: ttlSeconds === undefined,
-  });
+  const record = (ttlSeconds: number | undefined, key = '10.5.3.0-24'): LeaseRecord =>
+    leaseRecord(3, {
+      key,
+      isReservation: ttlSeconds === undefined,
+      ...(ttlSeconds === undefined ? {} : { ttlId: BigInt(cluster.grantLease(ttlSeconds)).toString(16) }),
+    });
 
   async function told(): Promise<HostStatus | undefined> {
-    const [entry] = await new MemoryStore(cluster).listValues(PATH);
+    const [entry] = await other.listValues(PATH);
     return entry && decodeHostStatus(entry.text);
   }
 
@@ -48,7 +57,7 @@ describe('HostAnnouncement', () => {
     await announcement.announce(held);
     const leaseSince = new Date(clock.wallMs()).toISOString();
     assert.deepEqual(await told(), { hostName: 'alpha', version: 'v1', leaseKey: '10.5.3.0-24', leaseSince });
-    assert.equal(writes, 1);
+    assert.equal(link.requests['KV.txn'], 1);
   });
 
   it('keeps the age of the lease over a restart, and begins anew with another lease or host', async () => {
@@ -78,12 +87,10 @@ describe('HostAnnouncement', () => {
   it('does not mind a store that is away, and tells it later', async () => {
     const announcement = make();
     const held = record(100);
-    store.before = () => {
-      throw unavailable();
-    };
+    link.partition('refuse');
     await announcement.announce(held);
     assert.equal(await told(), undefined);
-    store.before = () => {};
+    link.heal();
     await announcement.announce(held);
     assert.equal((await told())?.hostName, 'alpha');
   });

@@ -1,60 +1,82 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { EtcdStore } from '../../../src/etcd/store.js';
 import { encodeAttributes } from '../../../src/lease/attributes.js';
 import type { Lease, LeaseAttributes } from '../../../src/lease/lease.js';
-import { PeerSet, type PeerSetOptions, decodePeerCache, encodePeerCache } from '../../../src/lease/peers.js';
-import { ip, lease } from '../../support/builders.js';
+import { PeerSet, type PeerSetOptions } from '../../../src/lease/peers.js';
+import { type HistoryMark, newestMark } from '../../../src/lease/world.js';
+import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { MemoryCluster, MemoryStore } from '../../support/memory-store.js';
+import { admissionContext, follow } from '../../support/lease-world.js';
 import { RecordingLogger } from '../../support/recorder.js';
+import { simStore } from '../../support/sim-etcd/sim-store.js';
+import { SimFlannel } from '../../support/sim-flannel.js';
 import { attributesOf, subnetsOf } from '../../support/store-contract.js';
 
 describe('PeerSet', () => {
   let clock: FakeClock;
-  let cluster: MemoryCluster;
+  let cluster: SimFlannel;
+  let store: EtcdStore;
   let log: RecordingLogger;
   let peers: PeerSet;
   let calls: string[][];
 
   const names = (list: readonly Lease[]): string[] => list.map(({ subnet }) => subnet.toString());
   const put = (n: number, attributes: LeaseAttributes = attributesOf(n)): void => {
-    cluster.write([{ key: `subnets/10.5.${n}.0-24`, text: encodeAttributes(attributes) }]);
+    cluster.putLease(`10.5.${n}.0-24`, encodeAttributes(attributes));
   };
-  const drop = (n: number): void => cluster.write([{ key: `subnets/10.5.${n}.0-24` }]);
+  const drop = (n: number): void => cluster.deleteLease(`10.5.${n}.0-24`);
+  /** Cuts the host off, or lets it back. */
+  const setCutOff = (isCutOff: boolean): void => {
+    const link = cluster.etcd.link('host-1');
+    if (isCutOff) link.partition('refuse');
+    else link.heal();
+  };
+
+  /** Has etcd forget all but the present. */
+  const compact = (): void => {
+    try {
+      cluster.etcd.compact();
+    } catch {} // it was done at this revision
+  };
 
   function make(changes: Partial<PeerSetOptions> = {}): PeerSet {
-    const own = { subnets: subnetsOf(1), publicIp: ip('192.0.2.1') };
-    const set = new PeerSet({ store: new MemoryStore(cluster), clock, log, own, leaveGraceMs: 0, ...changes });
+    const set = new PeerSet({ clock, log, context: admissionContext(), leaveGraceMs: 0, ...changes });
     set.onChange((list) => calls.push(names(list)));
     return set;
   }
 
   beforeEach(() => {
     clock = new FakeClock();
-    cluster = new MemoryCluster(clock);
+    cluster = new SimFlannel(clock);
+    ({ store } = simStore(clock, { cluster: cluster.etcd }));
     log = new RecordingLogger();
     calls = [];
     peers = make();
   });
 
-  afterEach(() => peers.close());
+  afterEach(async () => {
+    peers.close();
+    await store.close();
+    cluster.etcd.close();
+  });
 
   async function start(): Promise<void> {
-    peers.start();
+    follow(store, peers);
     await clock.advance(1000);
     calls.length = 0;
   }
 
   it('has all leases but the own one, in order', async () => {
     for (const n of [3, 1, 2]) put(n);
-    peers.start();
+    follow(store, peers);
     await clock.advance(1000);
     assert.deepEqual(calls, [['10.5.2.0/24', '10.5.3.0/24']]);
     assert.equal(peers.isSynced, true);
   });
 
   it('says once that there are no peers', async () => {
-    peers.start();
+    follow(store, peers);
     await clock.advance(1000);
     assert.deepEqual(calls, [[]]);
   });
@@ -77,7 +99,7 @@ describe('PeerSet', () => {
     put(1, attributesOf(77));
     put(2);
     await start();
-    peers.setOwn({ subnets: subnetsOf(2), publicIp: ip('192.0.2.2') });
+    peers.setContext(admissionContext({ own: subnetsOf(2), publicIp: attributesOf(2).publicIp }));
     await clock.advance(1000);
     assert.deepEqual(calls, [['10.5.1.0/24']]);
   });
@@ -96,7 +118,14 @@ describe('PeerSet', () => {
       ['10.5.3.0/24', '10.5.4.0/24'],
     ]);
     assert.equal(peers.peers[0]?.attributes.backendType, 'vxlan');
-    assert.deepEqual(peers.counters, { joined: 3, changed: 1, left: 1, snapshots: 1, badEntries: 0 });
+    assert.deepEqual(peers.counters, {
+      joined: 3,
+      changed: 1,
+      left: 1,
+      epochs: 1,
+      badEntries: 0,
+      quarantined: 0,
+    });
   });
 
   it('is silent when a peer renews without a change', async () => {
@@ -134,22 +163,22 @@ describe('PeerSet', () => {
   it('keeps a peer whose value became unreadable, and counts and logs each bad revision once', async () => {
     put(2);
     await start();
-    cluster.write([{ key: 'subnets/10.5.2.0-24', text: 'garbage' }]);
-    cluster.write([{ key: 'subnets/.lock', text: '' }]);
+    cluster.putLease('10.5.2.0-24', 'garbage');
+    cluster.putLease('.lock', '');
     await clock.advance(1000);
-    cluster.setDown(true);
-    cluster.compact();
-    cluster.setDown(false);
+    setCutOff(true);
+    compact();
+    setCutOff(false);
     await clock.advance(1000);
     assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
     assert.deepEqual(calls, []);
     assert.equal(peers.counters.badEntries, 2);
     assert.equal(log.find(/unreadable/, 'warn').length, 2);
-    assert.deepEqual(peers.badKeys, ['10.5.2.0-24', '.lock']);
-    cluster.write([{ key: 'subnets/.lock' }]);
+    assert.deepEqual(peers.badEntries.map(({ key }) => key).sort(), ['.lock', '10.5.2.0-24']);
+    cluster.deleteLease('.lock');
     drop(2);
     await clock.advance(1000);
-    assert.deepEqual(peers.badKeys, []);
+    assert.deepEqual(peers.badEntries, []);
     assert.deepEqual(calls, [[]]);
   });
 
@@ -157,57 +186,95 @@ describe('PeerSet', () => {
     put(2);
     put(3);
     await start();
-    cluster.setDown(true);
+    setCutOff(true);
     await clock.advance(3_600_000);
     drop(2);
     put(4);
     assert.deepEqual(names(peers.peers), ['10.5.2.0/24', '10.5.3.0/24']);
-    cluster.setDown(false);
-    await clock.advance(1000);
+    setCutOff(false);
+    await clock.advance(3000);
     assert.deepEqual(calls, [['10.5.3.0/24', '10.5.4.0/24']]);
-    assert.equal(peers.counters.snapshots, 1);
+    assert.equal(peers.counters.epochs, 1);
   });
 
   it('finds what changed during a compacted outage by value', async () => {
     for (const n of [2, 3, 4]) put(n);
     await start();
-    cluster.setDown(true);
+    setCutOff(true);
     drop(2);
     put(3, attributesOf(3, { backendType: 'vxlan', backendData: { VNI: 1, VtepMAC: '02:00:00:00:00:03' } }));
     put(5);
-    cluster.compact();
-    cluster.setDown(false);
+    compact();
+    setCutOff(false);
     await clock.advance(1000);
     assert.deepEqual(calls, [['10.5.3.0/24', '10.5.4.0/24', '10.5.5.0/24']]);
-    assert.deepEqual(peers.counters, { joined: 4, changed: 1, left: 1, snapshots: 2, badEntries: 0 });
+    assert.deepEqual(peers.counters, {
+      joined: 4,
+      changed: 1,
+      left: 1,
+      epochs: 1,
+      badEntries: 0,
+      quarantined: 0,
+    });
   });
 
-  it('takes the key written last of two for one subnet, and the other one when that goes', async () => {
+  it('takes the older key of two hosts for one subnet, says so, and takes the other one when that goes', async () => {
     put(2);
     await start();
-    cluster.write([{ key: 'subnets/old 10.5.2.0-24', text: encodeAttributes(attributesOf(99)) }]);
+    cluster.putLease('new 10.5.2.0-24', encodeAttributes(attributesOf(99)));
+    await clock.advance(1000);
+    assert.deepEqual(calls, []);
+    assert.deepEqual(
+      peers.quarantined.map(({ key, reason }) => [key, reason]),
+      [['new 10.5.2.0-24', 'overlaps-peer']],
+    );
+    assert.equal(peers.counters.quarantined, 1);
+    assert.equal(log.find(/not believed/, 'warn').length, 1);
+    drop(2);
     await clock.advance(1000);
     assert.equal(peers.peers[0]?.attributes.publicIp.toString(), '192.0.2.99');
-    cluster.write([{ key: 'subnets/old 10.5.2.0-24' }]);
-    await clock.advance(1000);
-    assert.equal(peers.peers[0].attributes.publicIp.toString(), '192.0.2.2');
+    assert.deepEqual(peers.quarantined, []);
+    assert.equal(log.find(/believed again/, 'info').length, 1);
   });
 
-  it('begins with the peers of its last run, until the store says otherwise', async () => {
+  it('takes the key written last of two that one host has for one subnet', async () => {
     put(2);
-    cluster.setDown(true);
-    peers.seed([lease(2), lease(9)]);
-    peers.start();
+    await start();
+    cluster.putLease('old 10.5.2.0-24', encodeAttributes(attributesOf(2, { backendType: 'host-gw' })));
     await clock.advance(1000);
-    assert.deepEqual(calls, [['10.5.2.0/24', '10.5.9.0/24']]);
-    assert.equal(peers.isSynced, false);
-    cluster.setDown(false);
+    assert.equal(peers.peers[0]?.attributes.backendType, 'host-gw');
+    assert.deepEqual(peers.quarantined, []);
+    cluster.deleteLease('old 10.5.2.0-24');
     await clock.advance(1000);
-    assert.deepEqual(calls.at(-1), ['10.5.2.0/24']);
-    peers.seed([lease(9)]);
-    await clock.advance(1000);
-    assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
+    assert.equal(peers.peers[0].attributes.backendType, '');
   });
+
+  for (const [title, isKnown, lingerMs] of [
+    ['until the store that it knows says otherwise', true, 0],
+    ['and keeps those that a store unknown to it lacks for as long as they may need', false, 400_000],
+  ] as const) {
+    it(`begins with the peers of its last run, ${title}`, async () => {
+      put(2);
+      let mark: HistoryMark | undefined;
+      const before = store.followWorld((world) => (mark = newestMark(world)));
+      await clock.advance(1000);
+      before.close();
+      setCutOff(true);
+      peers.seed([lease(2), lease(9)]);
+      store.followWorld((world) => peers.observe(world), isKnown ? mark : undefined);
+      await clock.advance(1000);
+      assert.deepEqual(calls, [['10.5.2.0/24', '10.5.9.0/24']]);
+      assert.equal(peers.isSynced, false);
+      setCutOff(false);
+      await clock.advance(lingerMs);
+      assert.deepEqual(calls.at(-1), ['10.5.2.0/24', '10.5.9.0/24']);
+      await clock.advance(3000);
+      assert.deepEqual(calls.at(-1), ['10.5.2.0/24']);
+      peers.seed([lease(9)]);
+      await clock.advance(1000);
+      assert.deepEqual(names(peers.peers), ['10.5.2.0/24'], 'the store has the say now');
+    });
+  }
 
   it('is not stopped by a callback that fails', async () => {
     peers.onChange(() => {
@@ -227,6 +294,8 @@ describe('PeerSet', () => {
     peers.close();
     await clock.advance(1000);
     assert.deepEqual(calls, []);
+    await store.close();
+    cluster.etcd.close();
     assert.equal(clock.pending, 0);
   });
 
@@ -239,58 +308,31 @@ describe('PeerSet', () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 25 }), async (steps) => {
         clock = new FakeClock();
-        cluster = new MemoryCluster(clock);
+        cluster = new SimFlannel(clock);
+        const { store: own } = simStore(clock, { cluster: cluster.etcd, pingIntervalMs: 600_000 });
         const set = make();
-        set.start();
-        // The last readable value of each key that exists counts; one that was never seen readable does not.
+        follow(own, set);
         for (const { n, what, host } of steps) {
           if (what === 'put') put(n, attributesOf(host));
           else if (what === 'drop') drop(n);
-          else if (what === 'garbage') cluster.write([{ key: `subnets/junk-${n}`, text: 'x' }]);
-          else if (what === 'compact') cluster.compact();
+          else if (what === 'garbage') cluster.putLease(`junk-${n}`, 'x');
+          else if (what === 'compact' && cluster.etcd.revision > 1) compact();
           else if (what === 'wait') await clock.advance(100);
-          else cluster.setDown(what === 'cut');
+          else setCutOff(what === 'cut');
         }
-        cluster.setDown(false);
-        await clock.advance(1000);
-        const expected = (await new MemoryStore(cluster).listLeases()).leases;
+        setCutOff(false);
+        // What is missing after a compaction that hid a history is kept for a while.
+        await clock.advance(410_000);
+        const expected = (await own.listLeases()).leases;
         assert.deepEqual(
           set.peers.map(({ subnet, attributes }) => [subnet.toString(), encodeAttributes(attributes)]),
           expected.map(({ subnet, attributes }) => [subnet.toString(), encodeAttributes(attributes)]),
         );
         set.close();
+        await own.close();
+        cluster.etcd.close();
       }),
       { numRuns: 60 },
     );
   });
-});
-
-describe('peer cache', () => {
-  const some = [
-    lease(2, { type: 'vxlan', data: { VNI: 1, VtepMAC: '02:00:00:00:00:02' } }),
-    { ...lease(3, { isDualStack: true }), isReservation: true, revision: '77' },
-  ];
-
-  it('survives writing and reading', () => {
-    assert.deepEqual(
-      JSON.parse(JSON.stringify(decodePeerCache(encodePeerCache(some)))),
-      JSON.parse(JSON.stringify(some)),
-    );
-    assert.deepEqual(decodePeerCache(encodePeerCache([])), []);
-  });
-
-  for (const [title, text] of [
-    ['nothing', ''],
-    ['half a file', encodePeerCache(some).slice(0, 100)],
-    ['another version', '{"version":2,"leases":[]}'],
-    ['no object', 'null'],
-    ['a bad key', '{"version":1,"leases":[{"key":"x","value":"{}","revision":"1"}]}'],
-    ['a bad value', '{"version":1,"leases":[{"key":"10.5.1.0-24","value":"[]","revision":"1"}]}'],
-    ['no revision', '{"version":1,"leases":[{"key":"10.5.1.0-24","value":"{}"}]}'],
-    ['no lease', '{"version":1,"leases":[null]}'],
-  ] as const) {
-    it(`is refused with a reason if it has ${title}`, () => {
-      assert.throws(() => decodePeerCache(text), { code: 'ERR_PEER_CACHE' });
-    });
-  }
 });
