@@ -2,7 +2,7 @@ import type { IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js
 import { type Clock, backoffMs } from '../clock.js';
 import { isOverlayError } from '../errors.js';
 import type { Subscription } from '../lease/store.js';
-import { type HistoryMark, type World, newestMark } from '../lease/world.js';
+import { type HistoryMark, type World, marksOf, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import type { EtcdClient } from './client.js';
 import type { KeyLayout } from './endpoints.js';
@@ -58,10 +58,10 @@ const COMPLAIN_EVERY_MS = 60_000;
  * *One range*, one stream: configuration and leases arrive in the order in which they were written.
  *
  * *History.* After a wipe or a restore etcd counts from a lower revision, and new writes soon reach the old number. So
- * before the events of a watch are believed, the newest known key that hangs on an etcd lease is looked up at the
- * revision that wrote it. It is done after the watch was opened: that stream would not survive a later restore. A watch
- * resumes at that witness, not at the last event: what came after it may be of a history that is gone, and hearing it
- * twice does no harm.
+ * before the events of a watch are believed, two witnesses are looked up at the revisions that wrote them: the newest
+ * known key that hangs on an etcd lease, and the configuration. It is done after the watch was opened: that stream would
+ * not survive a later restore. A watch resumes at the first witness, not at the last event: what came after it may be of
+ * a history that is gone, and hearing it twice does no harm.
  */
 export function followWorld(
   context: FollowContext,
@@ -141,7 +141,7 @@ class Follower {
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
     try {
-      const continuity = await this.#compareHistory(newestMark(world) ?? world);
+      const continuity = await this.#compareHistory(world, marksOf(world));
       if (continuity !== 'same') {
         this.#relist = continuity;
         return undefined;
@@ -181,17 +181,33 @@ class Follower {
   }
 
   async #compareWithFormerProcess(): Promise<Continuity> {
-    return this.since === undefined ? 'unknown' : this.#compareHistory(this.since);
+    return this.since === undefined ? 'unknown' : this.#compareHistory(this.since, [this.since]);
   }
 
-  /** @param mark - the newest witness, or the world itself if nothing in it could be one: then nothing can be lost. */
-  async #compareHistory(mark: HistoryMark | World): Promise<Continuity> {
+  /**
+   * @param known - the newest state that was known.
+   * @param witnesses - none if nothing was known that could be one: then nothing can be lost.
+   */
+  async #compareHistory(
+    known: Pick<World, 'clusterId' | 'revision'>,
+    witnesses: readonly HistoryMark[],
+  ): Promise<Continuity> {
+    for (const witness of witnesses.length === 0 ? [undefined] : witnesses) {
+      const continuity = await this.#findWitness(known, witness);
+      if (continuity !== 'same') return continuity;
+    }
+    return 'same';
+  }
+
+  async #findWitness(
+    known: Pick<World, 'clusterId' | 'revision'>,
+    witness: HistoryMark | undefined,
+  ): Promise<Continuity> {
     const { keys, client } = this.context;
-    const witness = 'leases' in mark ? undefined : mark;
     const key = Buffer.from(witness?.leaseKey === undefined ? keys.config : keys.subnets + witness.leaseKey);
-    const now = await this.#read({ key });
-    if (now.header.cluster_id !== mark.clusterId || BigInt(now.header.revision) < BigInt(mark.revision)) return 'other';
-    const [current] = now.kvs;
+    const { header, kvs } = await this.#read({ key });
+    if (header.cluster_id !== known.clusterId || BigInt(header.revision) < BigInt(known.revision)) return 'other';
+    const [current] = kvs;
     if (witness === undefined || isWitnessed(current, witness)) return 'same';
     if (current !== undefined && BigInt(current.mod_revision) <= BigInt(witness.revision)) return 'other';
     const then = await client.callUnless<IRangeResponse>(

@@ -39,7 +39,16 @@ export interface HistoryMark {
 
 /** The newest witness of a world's history: of the leases that expire if there are any, else of whatever there is. */
 export function newestMark(world: World): HistoryMark | undefined {
+  return marksOf(world)[0];
+}
+
+/**
+ * Witnesses of a world's history, the best one first: the newest lease, and the configuration, which may be newer and of
+ * a history that is gone.
+ */
+export function marksOf(world: World): readonly HistoryMark[] {
   const { clusterId, config } = world;
+  const marks: HistoryMark[] = [];
   let newest: LeaseRecord | undefined;
   for (const lease of world.leases.values()) {
     const isBetterWitness = newest === undefined || (newest.isReservation && !lease.isReservation);
@@ -48,11 +57,13 @@ export function newestMark(world: World): HistoryMark | undefined {
   }
   if (newest !== undefined) {
     const { key, revision, createdAt, ttlId } = newest;
-    return { clusterId, leaseKey: key, revision, createdAt, ttlId };
+    marks.push({ clusterId, leaseKey: key, revision, createdAt, ttlId });
   }
-  if (config === undefined) return undefined;
-  const { revision, createdAt } = config;
-  return { clusterId, leaseKey: undefined, revision, createdAt, ttlId: undefined };
+  if (config !== undefined) {
+    const { revision, createdAt } = config;
+    marks.push({ clusterId, leaseKey: undefined, revision, createdAt, ttlId: undefined });
+  }
+  return marks;
 }
 
 /** A mark as text for a file. */
