@@ -229,10 +229,8 @@ interface RangeRules {
 
 /** Addresses that no host can have (RFC 1122 3.2.1.3, RFC 4291 2.5 and 2.7). */
 const UNUSABLE = [
-  { prefix: Prefix.parse('0.0.0.0/8'), purpose: 'for hosts that do not know their address' },
   { prefix: Prefix.parse('127.0.0.0/8'), purpose: 'loopback addresses' },
   { prefix: Prefix.parse('224.0.0.0/4'), purpose: 'multicast addresses' },
-  { prefix: Prefix.parse('255.255.255.255/32'), purpose: 'the broadcast address' },
   { prefix: Prefix.parse('::1/128'), purpose: 'the loopback address' },
   { prefix: Prefix.parse('fe80::/10'), purpose: 'link-local addresses' },
   { prefix: Prefix.parse('ff00::/8'), purpose: 'multicast addresses' },

@@ -93,7 +93,7 @@ export interface Admission {
 /**
  * Decides which leases are peers. Pure; the one place where what other hosts wrote is believed or not.
  *
- * @param candidates - in order of their IPv4 subnets.
+ * @param candidates - in any order; cheapest in that of their subnets.
  * @remarks
  * A lease that this host could be harmed by is not routed: outside the overlay's network, overlapping the own subnet,
  * covering etcd or an address of this host, or with a public address that nothing can be sent to. Of leases that
@@ -111,6 +111,7 @@ export function admit(candidates: readonly Candidate[], context: AdmissionContex
     if (fault === undefined) sound.push(candidate);
     else quarantined.push({ key: lease.key, lease, ...fault });
   }
+  sound.sort((a, b) => a.lease.subnet.compare(b.lease.subnet));
   const losers = findLosers(sound, ({ lease }) => lease.subnet);
   const v6 = sound.filter(({ lease }) => lease.ipv6Subnet !== undefined && !losers.has(lease));
   const ipv6Of = ({ lease }: Candidate): Prefix => lease.ipv6Subnet ?? lease.subnet;

@@ -24,6 +24,8 @@ const NO_COUNTERS: TunnelCounters = {
   socketReceives: 0,
   icmpSent: {},
   icmpLimited: 0,
+  icmpFailed: 0,
+  trials: all(OFFLOADS, 0),
   drops: all(DROP_REASONS, 0),
   downgrades: all(OFFLOADS, 0),
   packetsPerRead: [],

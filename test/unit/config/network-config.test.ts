@@ -39,7 +39,22 @@ function assertRefused(text: string, code: ErrorCode, message: RegExp): void {
   );
 }
 
+/** Neither loopback nor multicast. */
+const usableAddress = fc.nat(0xffffffff).filter((bits) => bits >>> 24 !== 127 && bits >>> 28 !== 14);
+
 describe('parseNetworkConfig', () => {
+  for (const Network of ['127.0.0.0/8', '127.5.0.0/16', '64.0.0.0/2', '224.0.0.0/8', '239.255.0.0/16']) {
+    it(`refuses ${Network}, which has addresses that no host can have`, () => {
+      assertRefused(JSON.stringify({ Network }), 'ERR_NETWORK_CONFIG', /(loopback|multicast) addresses; use a network/);
+    });
+  }
+  for (const IPv6Network of ['ff02::/48', 'fe80::/48', '::/48']) {
+    it(`refuses ${IPv6Network}, which has addresses that no host can have`, () => {
+      const text = JSON.stringify({ Network: '10.5.0.0/16', EnableIPv6: true, IPv6Network });
+      assertRefused(text, 'ERR_NETWORK_CONFIG', /(loopback|multicast|link-local) address(es)?; use a network/);
+    });
+  }
+
   describe('defaults', () => {
     for (const [network, expected] of [
       ['10.5.0.0/16', '10.5.0.0/16 /24 10.5.1.0 10.5.255.0'],
@@ -48,7 +63,7 @@ describe('parseNetworkConfig', () => {
       ['10.5.0.0/28', '10.5.0.0/28 /30 10.5.0.4 10.5.0.12'],
       ['10.5.3.9/16', '10.5.0.0/16 /24 10.5.1.0 10.5.255.0'],
       ['255.0.0.0/8', '255.0.0.0/8 /24 255.0.1.0 255.255.255.0'],
-      ['0.0.0.0/1', '0.0.0.0/1 /24 0.0.1.0 127.255.255.0'],
+      ['128.0.0.0/2', '128.0.0.0/2 /24 128.0.1.0 191.255.255.0'],
     ] as const) {
       it(`completes ${network}`, () => assert.equal(rangeOf(parse({ Network: network })), expected));
     }
@@ -97,7 +112,7 @@ describe('parseNetworkConfig', () => {
     it('agrees with arithmetic done the slow way', () => {
       // Oracle: walk the subnets one by one instead of computing their ends.
       fc.assert(
-        fc.property(fc.nat(0xffffffff), fc.integer({ min: 16, max: 28 }), fc.nat(14), (bits, length, extra) => {
+        fc.property(usableAddress, fc.integer({ min: 16, max: 28 }), fc.nat(14), (bits, length, extra) => {
           const subnetLen = Math.min(length + 2 + (extra % 5), 30);
           const network = `${IpAddress.fromValue(4, BigInt(bits)).toString()}/${length}`;
           const { ipv4 } = parse({ Network: network, SubnetLen: subnetLen });
@@ -114,10 +129,10 @@ describe('parseNetworkConfig', () => {
     });
 
     it('refuses exactly the lengths that leave too little', () => {
-      for (let length = 1; length <= 32; length++) {
+      for (let length = 2; length <= 32; length++) {
         for (let subnetLen = 0; subnetLen <= 34; subnetLen++) {
           const isUsable = subnetLen === 0 ? length <= 28 : subnetLen <= 30 && subnetLen >= length + 2;
-          const text = JSON.stringify({ Network: `10.0.0.0/${length}`, SubnetLen: subnetLen });
+          const text = JSON.stringify({ Network: `160.0.0.0/${length}`, SubnetLen: subnetLen });
           if (isUsable) assert.doesNotThrow(() => parseNetworkConfig(text), text);
           else assertRefused(text, 'ERR_NETWORK_CONFIG', /; use /);
         }

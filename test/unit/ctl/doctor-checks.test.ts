@@ -82,9 +82,13 @@ const daemon = {
   isReady: true,
   notReadyBecause: [],
   uptimeSeconds: 600,
+  lease: { subnet: '10.5.1.0/24', rivals: [] },
+  peerSet: { quarantined: [], quarantinedCounts: {}, badKeys: [], badKeyCount: 0 },
   reconcile: { drift: { link: 0, route: 0 }, conflicts: [] },
   firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
 } as unknown as DaemonStatus;
+
+const ownLease = daemon.lease as NonNullable<DaemonStatus['lease']>;
 
 /** A tunnel that has read some datagrams, and lost others before it could. */
 function tunnel(counts: {
@@ -160,6 +164,35 @@ const CASES: readonly Case[] = [
     facts: { network: undefined, configError: 'it is empty' },
     check: 'config',
     command: /^tsflannelctl config set/,
+  },
+  {
+    when: 'a lease is not believed',
+    facts: {
+      daemon: {
+        ...daemon,
+        peerSet: {
+          ...daemon.peerSet,
+          quarantined: [
+            { key: '192.0.2.0-24', publicIp: '192.0.2.9', reason: 'outside-network', detail: 'it is outside' },
+          ],
+          quarantinedCounts: { ...daemon.peerSet.quarantinedCounts, 'outside-network': 1 },
+        },
+      },
+    },
+    check: 'leases-believed',
+    command: /^tsflannelctl leases release 192\.0\.2\.0-24$/,
+  },
+  {
+    when: 'a key among the leases is none',
+    facts: { daemon: { ...daemon, peerSet: { ...daemon.peerSet, badKeys: ["it's; rm"], badKeyCount: 1 } } },
+    check: 'leases-believed',
+    command: /^tsflannelctl leases release 'it'\\''s; rm'$/,
+  },
+  {
+    when: 'another key names addresses of the own subnet',
+    facts: { daemon: { ...daemon, lease: { ...ownLease, rivals: ['10.5.0.0-16'] } } },
+    check: 'leases-believed',
+    command: /^tsflannelctl leases release 10\.5\.0\.0-16$/,
   },
   { when: 'no daemon runs', facts: { daemon: undefined }, check: 'daemon', command: /^systemctl start tsflanneld$/ },
   {

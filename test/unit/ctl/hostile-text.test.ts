@@ -10,7 +10,8 @@ import { sampleStatus } from '../../support/sample-status.js';
 import { ctl, type CtlResult } from '../../support/ctl.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { HOSTILE, UNPRINTABLE, withHostileTexts } from '../../support/hostile-text.js';
-import { MemoryCluster, MemoryStore } from '../../support/memory-store.js';
+import { simStore } from '../../support/sim-etcd/sim-store.js';
+import { SimFlannel } from '../../support/sim-flannel.js';
 
 /** A configuration is a text of several lines. */
 const HOSTILE_LINE = HOSTILE.split('\r\n', 1)[0] ?? '';
@@ -28,11 +29,12 @@ describe('tsflannelctl and texts that others chose', () => {
   let socket: string;
   let server: http.Server;
   let status: unknown;
-  let cluster: MemoryCluster;
+  let clock: FakeClock;
+  let cluster: SimFlannel;
 
   /** A subnet key, a value, a host's status and a configuration that all attack the terminal. */
   const openStore = (): CtlStore =>
-    Object.assign(new MemoryStore(cluster), {
+    Object.assign(simStore(clock, { cluster: cluster.etcd }).store, {
       configHistory: () =>
         Promise.resolve({
           versions: [{ text: `{"Network":"10.5.0.0/16","x":"${HOSTILE_LINE}"}`, revision: '3' }],
@@ -46,18 +48,17 @@ describe('tsflannelctl and texts that others chose', () => {
     status = { ...withHostileTexts(sampleStatus()), statusVersion: sampleStatus().statusVersion };
     server = http.createServer((_, response) => response.end(JSON.stringify(status)));
     await new Promise<void>((resolve) => server.listen(socket, resolve));
-    cluster = new MemoryCluster(new FakeClock());
+    clock = new FakeClock();
+    cluster = new SimFlannel(clock);
     const value = JSON.stringify({
       PublicIP: '192.0.2.7',
       BackendType: `x${HOSTILE}`,
       BackendData: { VtepMAC: HOSTILE },
     });
-    cluster.write([
-      { key: 'config', text: `{"Network":"10.5.0.0/16","Backend":{"Type":"udp","x":"${HOSTILE_LINE}"}}` },
-      { key: 'subnets/10.5.7.0-24', text: value },
-      { key: `subnets/10.5.8.0-24${HOSTILE}`, text: value },
-      { key: 'subnets/10.5.9.0-24', text: HOSTILE },
-    ]);
+    cluster.configure(`{"Network":"10.5.0.0/16","Backend":{"Type":"udp","x":"${HOSTILE_LINE}"}}`);
+    cluster.putLease('10.5.7.0-24', value);
+    cluster.putLease(`10.5.8.0-24${HOSTILE}`, value);
+    cluster.putLease('10.5.9.0-24', HOSTILE);
   });
 
   afterEach(() => {
@@ -142,7 +143,7 @@ describe('tsflannelctl and texts that others chose', () => {
     assert.match(text.stdout, /y… \(\d+ characters\)/);
     assert.ok(text.stdout.length < 20_000, `${text.stdout.length} characters`);
     assert.deepEqual((await ctl(['status', '--json', '--status-socket', socket])).json(), { daemon: status });
-    cluster.write([{ key: 'subnets/10.5.7.0-24', text: JSON.stringify({ PublicIP: '192.0.2.7', BackendType: long }) }]);
+    cluster.putLease('10.5.7.0-24', JSON.stringify({ PublicIP: '192.0.2.7', BackendType: long }));
     const table = await ctl(['leases', 'list'], { openStore });
     assert.ok(table.stdout.length < 20_000, `${table.stdout.length} characters`);
   });

@@ -54,6 +54,7 @@ describe('planLease', () => {
       subnets: { subnet: net('10.5.9.0/24'), ipv6Subnet: undefined },
       source: 'previous',
       replacing: undefined,
+      yielding: undefined,
       aside: [],
     });
   });
@@ -103,6 +104,7 @@ describe('planLease', () => {
       subnets: { subnet: own.subnet, ipv6Subnet: net('fd00:10:5:1::/64') },
       source: 'public-ip',
       replacing: own,
+      yielding: undefined,
       aside: [],
     });
   });

@@ -341,7 +341,7 @@ describe('decide', () => {
         delays.push(own.notBeforeMs - NOW);
         state = { ...own, holding: holdingOf({ sinceMs: NOW }) };
       }
-      assert.deepEqual(delays, [0, 50, 100, 200, 400, 800, 1600, 2000, 2000]);
+      assert.deepEqual(delays, [0, 50, 100, 200, 400, 500, 500, 500, 500]);
       const stable = answer(worldOf([], { revision: 99 }), { ...state, holding: holdingOf({ sinceMs: NOW - 60_000 }) });
       assert.equal(stable.own.notBeforeMs, NOW);
     });
@@ -422,6 +422,7 @@ describe('settle', () => {
     subnets: OWN,
     source: 'free',
     replacing: undefined,
+    yielding: undefined,
     aside: [leaseRecord(3, { subnets: '10.9.3.0-24', host: 1 })],
   };
   const created = (others: readonly LeaseRecord[] = []): Outcome => ({
