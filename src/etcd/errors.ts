@@ -47,10 +47,16 @@ const BY_MESSAGE: readonly (readonly [RegExp, (detail: string) => Failure])[] = 
   ],
 ];
 
+/** How grpc-js wraps the error of a connection, with the time of day, so that no two texts are the same. */
+const NO_CONNECTION =
+  /^No connection established\. Last error: (.*?)(?: \(\d{4}-\d\d-\d\dT[\d:.]+Z\))?\. Resolution note:.*$/s;
+
 /** Sorts a failed call by etcd's message, else by its gRPC status. */
 export function classifyFailure(status: { readonly code?: unknown; readonly details?: unknown }): Failure {
   const detail =
-    typeof status.details === 'string' && status.details !== '' ? status.details : `status ${String(status.code)}`;
+    typeof status.details === 'string' && status.details !== ''
+      ? status.details.replace(NO_CONNECTION, '$1')
+      : `status ${String(status.code)}`;
   const known = BY_MESSAGE.find(([pattern]) => pattern.test(detail));
   if (known !== undefined) return known[1](detail);
   switch (status.code) {

@@ -438,6 +438,7 @@ export class EtcdStore implements LeaseStore {
     // Without an etcd lease, nothing tells our first try from another host that created the same text.
     const canTell = expected !== 'absent' || ttlId !== undefined;
     if (response.succeeded || (canTell && current !== undefined && isOurs(current, ttlId, value))) {
+      void this.#unusedTtls.sweep(); // the key may have been the last one on another etcd lease
       return { outcome: 'written', revision: current?.mod_revision ?? response.header.revision };
     }
     return { outcome: 'conflict', current: current && toText(current) };

@@ -167,6 +167,7 @@ const CASES: readonly Case[] = [
   },
   {
     when: 'a lease is not believed',
+    severity: 'warning',
     facts: {
       daemon: {
         ...daemon,
@@ -184,6 +185,7 @@ const CASES: readonly Case[] = [
   },
   {
     when: 'a key among the leases is none',
+    severity: 'warning',
     facts: { daemon: { ...daemon, peerSet: { ...daemon.peerSet, badKeys: ["it's; rm"], badKeyCount: 1 } } },
     check: 'leases-believed',
     command: /^tsflannelctl leases release 'it'\\''s; rm'$/,

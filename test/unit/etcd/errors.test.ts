@@ -2,6 +2,13 @@ import assert from 'node:assert/strict';
 import { classifyFailure, unavailableError } from '../../../src/etcd/errors.js';
 
 describe('classifyFailure', () => {
+  it('tells what keeps a connection from coming about, not when', () => {
+    const details =
+      'No connection established. Last error: connect ECONNREFUSED 192.0.2.1:2379 (2026-11-21T17:15:21.533Z). Resolution note: ';
+    const failure = classifyFailure({ code: 14, details });
+    assert.deepEqual(failure, { kind: 'endpoint', detail: 'connect ECONNREFUSED 192.0.2.1:2379' });
+  });
+
   for (const [code, details, kind] of [
     [14, 'No connection established', 'endpoint'],
     [14, 'etcdserver: no leader', 'endpoint'],
