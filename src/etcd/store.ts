@@ -167,16 +167,12 @@ export class EtcdStore implements LeaseStore {
         ? [isAbsent(this.#guardOf(subnets))]
         : [isAt(replacedKey, replacing.revision), ...(replacedKey === key ? [] : [isAbsent(singleKey(key))])];
     return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, async (ttlId) => {
-      const response = await this.#transact(
-        compare,
-        [
-          ...(replacedKey === undefined || replacedKey === key ? [] : [deleteOp(replacedKey)]),
-          putOp(key, { value, lease: toEtcdId(ttlId) }),
-          { request_range: { key: everything.key, range_end: everything.rangeEnd } },
-        ],
-        key,
-        signal,
-      );
+      const success = [
+        ...(replacedKey === undefined || replacedKey === key ? [] : [deleteOp(replacedKey)]),
+        putOp(key, { value, lease: toEtcdId(ttlId) }),
+        { request_range: { key: everything.key, range_end: everything.rangeEnd } },
+      ];
+      const response = await this.#freeing(replacing?.ttlId, () => this.#transact(compare, success, key, signal));
       if (response.succeeded) {
         await this.#release(replacing?.ttlId, signal);
         const listing = response.responses.at(-1)?.response_range.kvs ?? [];
@@ -218,7 +214,9 @@ export class EtcdStore implements LeaseStore {
 
   async deleteLease(lease: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'> {
     const key = this.#keys.subnets + lease.key;
-    const response = await this.#transact([isAt(key, lease.revision)], [deleteOp(key)], key, signal);
+    const response = await this.#freeing(lease.ttlId, () =>
+      this.#transact([isAt(key, lease.revision)], [deleteOp(key)], key, signal),
+    );
     if (!response.succeeded && currentOf(response) !== undefined) return 'changed';
     await this.#release(lease.ttlId, signal);
     return 'deleted';
@@ -348,7 +346,9 @@ export class EtcdStore implements LeaseStore {
   ): Promise<UpdateResult> {
     const key = this.#keys.subnets + lease.key;
     const put = { value, lease: toEtcdId(ttlId) };
-    const response = await this.#transact([isAt(key, lease.revision)], [putOp(key, put), readOp(key)], key, signal);
+    const response = await this.#freeing(lease.ttlId, () =>
+      this.#transact([isAt(key, lease.revision)], [putOp(key, put), readOp(key)], key, signal),
+    );
     const result = this.#updated(response, ttlId, value);
     await this.#release(result.outcome === 'updated' ? lease.ttlId : ttlId, signal);
     return result;
@@ -394,15 +394,24 @@ export class EtcdStore implements LeaseStore {
     }
   }
 
+  /** Runs a write that leaves nothing on a handle, which it may have done although its answer is lost. */
+  async #freeing<T>(ttlId: TtlId | undefined, write: () => Promise<T>): Promise<T> {
+    try {
+      return await write();
+    } catch (error) {
+      if (ttlId !== undefined) this.#unusedTtls.add(ttlId);
+      throw error;
+    }
+  }
+
   /** Gives a handle up, later if it cannot be done now. */
   async #release(ttlId: TtlId | undefined, signal: AbortSignal | undefined): Promise<void> {
     if (ttlId === undefined) return;
     try {
       if ((await this.releaseTtl(ttlId, signal)) === 'released') return;
-    } catch {
-      signal?.throwIfAborted();
-    }
+    } catch {} // it is tried again
     this.#unusedTtls.add(ttlId);
+    signal?.throwIfAborted();
   }
 
   #created(key: string, snapshot: LeaseSnapshot): CreateResult {
