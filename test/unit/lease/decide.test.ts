@@ -481,7 +481,7 @@ describe('settle', () => {
         delays.push(own.notBeforeMs - NOW);
       }
       assert.deepEqual(delays, [20, 40, 80, 160, 320, 640, 1280, 2000, 2000]);
-      assert.equal(own.answered.revision, outcome === undefined || outcome.result === gone ? '0' : '31');
+      assert.equal(own.answered.revision, outcome.result === gone ? '0' : '31');
     });
   }
 
