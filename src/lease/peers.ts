@@ -73,6 +73,8 @@ export class PeerSet {
   /** Leases that are known but not, or not readably, in the world, by their keys. */
   readonly #missing = new Map<string, Missing>();
   #peers: readonly LeaseRecord[] = [];
+  /** Whether the peers have changed since the last report, even if they are again what they were then. */
+  #isUntold = false;
   #quarantined: readonly Quarantined[] = [];
   /** What was reported last, by subnet. */
   #reported: ReadonlyMap<string, LeaseRecord> = new Map();
@@ -202,8 +204,10 @@ export class PeerSet {
     this.#candidates.update(this.#world?.leases ?? new Map(), this.#missing);
     const { peers, quarantined } = admit(this.#candidates.sorted, this.#context);
     this.#quarantined = quarantined;
-    const isSame = peers.length === this.#peers.length && peers.every((lease, index) => lease === this.#peers[index]);
-    if (!isSame) this.#peers = peers;
+    const before = this.#peers;
+    if (peers.length === before.length && peers.every((lease, index) => lease === before[index])) return;
+    this.#peers = peers;
+    this.#isUntold ||= !areSamePeers(before, peers);
   }
 
   #schedule(): void {
@@ -228,8 +232,10 @@ export class PeerSet {
       this.#note('left', lease);
       changes++;
     }
-    if (changes === 0 && (this.#hasReported || !this.isSynced)) return;
+    // Somebody may have looked at the peers in between.
+    if (changes === 0 && !this.#isUntold && (this.#hasReported || !this.isSynced)) return;
     this.#hasReported = true;
+    this.#isUntold = false;
     const { peers } = this;
     for (const callback of [...this.#callbacks]) {
       try {
@@ -249,6 +255,16 @@ export class PeerSet {
       backend: peer.attributes.backendType === '' ? undefined : peer.attributes.backendType,
     });
   }
+}
+
+function areSamePeers(before: readonly Lease[], after: readonly Lease[]): boolean {
+  return (
+    before.length === after.length &&
+    after.every((lease, index) => {
+      const former = before[index];
+      return former?.subnet.equals(lease.subnet) === true && isSamePeer(former, lease);
+    })
+  );
 }
 
 /** Whether nothing that forwarding depends on differs; a lease that was only renewed is the same. */
