@@ -1,6 +1,7 @@
 import type { IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
 import { type Clock, backoffMs } from '../clock.js';
 import { isOverlayError } from '../errors.js';
+import { isAfter } from '../lease/record.js';
 import type { Subscription } from '../lease/store.js';
 import { type HistoryMark, type World, marksOf, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
@@ -18,6 +19,8 @@ export interface FollowContext {
   readonly clock: Clock;
   readonly log: Logger;
   readonly counters: { watchRestarts: number; compactions: number; epochs: number };
+  /** The latest lease that this host wrote: a history without it is another one, even if it was never heard of. */
+  written: HistoryMark | undefined;
 }
 
 /**
@@ -58,8 +61,8 @@ const COMPLAIN_EVERY_MS = 60_000;
  * *One range*, one stream: configuration and leases arrive in the order in which they were written.
  *
  * *History.* After a wipe or a restore etcd counts from a lower revision, and new writes soon reach the old number. So
- * before the events of a watch are believed, two witnesses are looked up at the revisions that wrote them: the newest
- * known key that hangs on an etcd lease, and the configuration. It is done after the watch was opened: that stream would
+ * before the events of a watch are believed, witnesses are looked up at the revisions that wrote them: the newest known
+ * key that hangs on an etcd lease, the configuration, and what this host wrote last. It is done after the watch was opened: that stream would
  * not survive a later restore. A watch resumes at the first witness, not at the last event: what came after it may be of
  * a history that is gone, and hearing it twice does no harm.
  */
@@ -117,7 +120,7 @@ class Follower {
 
   /** Lists if need be, watches until the stream ends. @returns why it ended, undefined if it was left to list anew. */
   async #followOnce(): Promise<Failure | undefined> {
-    const { world, start } = await this.#position();
+    const { world, start, isListed } = await this.#position();
     const { key, rangeEnd } = this.#range();
     /** Responses that wait for the history to be recognised; undefined once it is. */
     let waiting: IWatchResponse[] | undefined = [];
@@ -141,9 +144,13 @@ class Follower {
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
     try {
-      const continuity = await this.#compareHistory(world, marksOf(world));
+      const continuity = await this.#compareHistory(world, this.#witnessesOf(world));
       if (continuity !== 'same') {
         this.#relist = continuity;
+        return undefined;
+      }
+      if (!isListed && !(await this.#isTailKnown(world))) {
+        this.#relist = 'same';
         return undefined;
       }
       const heard = waiting;
@@ -160,12 +167,14 @@ class Follower {
   }
 
   /** @returns the world to go on from and the first revision to watch. */
-  async #position(): Promise<{ readonly world: World; readonly start: bigint }> {
+  async #position(): Promise<{ readonly world: World; readonly start: bigint; readonly isListed: boolean }> {
     if (this.#world !== undefined && this.#relist === undefined) {
       const { revision } = newestMark(this.#world) ?? this.#world;
-      return { world: this.#world, start: BigInt(revision) + 1n };
+      return { world: this.#world, start: BigInt(revision) + 1n, isListed: false };
     }
     const isFirst = this.#world === undefined;
+    // Whoever wrote it compares it with what is listed now.
+    if (this.#relist !== 'same') this.context.written = undefined;
     const continuity = isFirst ? await this.#compareWithFormerProcess() : this.#relist;
     const { key, rangeEnd } = this.#range();
     const { kvs, header } = await this.#read({ key, range_end: rangeEnd });
@@ -177,7 +186,15 @@ class Follower {
     this.#relist = undefined;
     const world = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
     this.#tell(world);
-    return { world, start: BigInt(revision) + 1n };
+    return { world, start: BigInt(revision) + 1n, isListed: true };
+  }
+
+  /** What the history is to be recognised by: what was heard of, and what this host wrote and may not have heard of. */
+  #witnessesOf(world: World): readonly HistoryMark[] {
+    const heard = marksOf(world);
+    const { written } = this.context;
+    const isNews = written !== undefined && heard.every(({ revision }) => isAfter(written.revision, revision));
+    return isNews ? [...heard, written] : heard;
   }
 
   async #compareWithFormerProcess(): Promise<Continuity> {
@@ -219,6 +236,24 @@ class Follower {
     );
     if (then === undefined) return 'unknown';
     return isWitnessed(then.kvs[0], witness) ? 'same' : 'other';
+  }
+
+  /**
+   * Whether what happened after the newest witness is part of this history, too: what was deleted leaves none.
+   *
+   * @remarks What is not shown by this is a reservation or an unreadable entry that another one took the place of.
+   */
+  async #isTailKnown({ revision, leases, bad, config }: World): Promise<boolean> {
+    const { keys, client } = this.context;
+    const { key, rangeEnd } = prefixRange(keys.subnets);
+    const [subnets, configuration] = await Promise.all(
+      [
+        { key, range_end: rangeEnd, revision, count_only: true },
+        { key: Buffer.from(keys.config), revision },
+      ].map((request) => client.callUnless<IRangeResponse>('compacted', 'KV', 'range', request, this.signal)),
+    );
+    if (subnets === undefined || configuration === undefined) return false;
+    return Number(subnets.count) === leases.size + bad.size && configuration.kvs[0]?.mod_revision === config?.revision;
   }
 
   #read(request: { readonly key: Buffer; readonly range_end?: Buffer }): Promise<IRangeResponse> {

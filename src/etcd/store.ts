@@ -60,6 +60,8 @@ export interface EtcdStoreOptions extends TlsFiles {
   readonly pingIntervalMs?: number;
   /** How members are reached. Default: over the network. */
   readonly dial?: EtcdDialer | undefined;
+  /** Gives the 63 bits of a new etcd lease's id. Default: at random. */
+  readonly newTtlId?: (() => bigint) | undefined;
 }
 
 type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'>;
@@ -85,6 +87,7 @@ export class EtcdStore implements LeaseStore {
   /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
   readonly #recovered = new Set<bigint>();
   readonly #following = new Set<Subscription>();
+  readonly #newTtlId: () => bigint;
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
   constructor(options: EtcdStoreOptions) {
@@ -101,7 +104,8 @@ export class EtcdStore implements LeaseStore {
       log,
     });
     const counters = { watchRestarts: 0, compactions: 0, epochs: 0 };
-    this.#context = { client: this.#client, keys: this.#keys, clock, log, counters };
+    this.#context = { client: this.#client, keys: this.#keys, clock, log, counters, written: undefined };
+    this.#newTtlId = options.newTtlId ?? randomTtlId;
     this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), clock, log);
   }
 
@@ -176,11 +180,11 @@ export class EtcdStore implements LeaseStore {
       if (response.succeeded) {
         await this.#release(replacing?.ttlId, signal);
         const listing = response.responses.at(-1)?.response_range.kvs ?? [];
-        return this.#created(key, this.#toSnapshot(listing, response.header.revision));
+        return this.#created(key, this.#toSnapshot(listing, response.header.revision), response);
       }
       const current = currentOf(response);
       if (current !== undefined && isOurs(current, ttlId, value)) {
-        return this.#created(key, await this.listLeases(signal));
+        return this.#created(key, await this.listLeases(signal), response);
       }
       await this.#release(ttlId, signal);
       return { outcome: 'taken', revision: current?.mod_revision };
@@ -249,8 +253,7 @@ export class EtcdStore implements LeaseStore {
   }
 
   async grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId> {
-    // Positive 63 bits, as etcd wants them; chosen here so that a repeated grant does not leave a second lease behind.
-    return this.#grant((randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n, ttlSeconds, signal);
+    return this.#grant(this.#newTtlId(), ttlSeconds, signal);
   }
 
   async #grant(id: bigint, ttlSeconds: number, signal: AbortSignal | undefined): Promise<TtlId> {
@@ -292,7 +295,7 @@ export class EtcdStore implements LeaseStore {
     return kvs.map((entry) => this.#toValue(entry));
   }
 
-  putValue(
+  async putValue(
     path: string,
     text: string,
     options: {
@@ -301,7 +304,10 @@ export class EtcdStore implements LeaseStore {
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<WriteResult> {
-    return this.#write(this.#valueKey(path), text, options.expected ?? 'any', options.ttlId, options.signal);
+    const { expected = 'any', ttlId, signal } = options;
+    const result = await this.#write(this.#valueKey(path), text, expected, ttlId, signal);
+    void this.#unusedTtls.sweep(); // the value may have been the last one on a handle that is given up
+    return result;
   }
 
   async deleteValue(
@@ -359,8 +365,7 @@ export class EtcdStore implements LeaseStore {
     if (publicIp.isUnspecified) return this.grantTtl(ttlSeconds, signal);
     const mark = markOf(`${this.#keys.subnets} ${publicIp.toString()}`);
     await this.#releaseFormer(mark, signal);
-    const random = BigInt(randomBytes(4).readUInt32BE()) | 1n;
-    return this.#grant((mark << 32n) | random, ttlSeconds, signal);
+    return this.#grant((mark << 32n) | (this.#newTtlId() & 0xffff_ffffn), ttlSeconds, signal);
   }
 
   /** Has the etcd leases of an earlier process of the host given up once no key hangs on them; looks for them once. */
@@ -414,9 +419,10 @@ export class EtcdStore implements LeaseStore {
     signal?.throwIfAborted();
   }
 
-  #created(key: string, snapshot: LeaseSnapshot): CreateResult {
+  #created(key: string, snapshot: LeaseSnapshot, answer: ITxnResponse): CreateResult {
     const name = key.slice(this.#keys.subnets.length);
     const lease = snapshot.leases.find((each) => each.key === name);
+    if (lease !== undefined) this.#noteWritten(lease, answer);
     return lease === undefined ? { outcome: 'taken', revision: undefined } : { outcome: 'created', lease, snapshot };
   }
 
@@ -424,7 +430,13 @@ export class EtcdStore implements LeaseStore {
     const current = currentOf(response);
     const now = this.#observe(current, response.header.revision);
     const isDone = response.succeeded || (current !== undefined && isOurs(current, ttlId, value));
-    return isDone && now.lease !== undefined ? { outcome: 'updated', lease: now.lease } : { outcome: 'changed', now };
+    if (!isDone || now.lease === undefined) return { outcome: 'changed', now };
+    this.#noteWritten(now.lease, response);
+    return { outcome: 'updated', lease: now.lease };
+  }
+
+  #noteWritten({ key, revision, createdAt, ttlId }: LeaseRecord, { header }: ITxnResponse): void {
+    this.#context.written = { clusterId: header.cluster_id, leaseKey: key, revision, createdAt, ttlId };
   }
 
   /** Every key that names this IPv4 subnet: alone, or followed by `&` and any IPv6 subnet. */
@@ -447,7 +459,6 @@ export class EtcdStore implements LeaseStore {
     // Without an etcd lease, nothing tells our first try from another host that created the same text.
     const canTell = expected !== 'absent' || ttlId !== undefined;
     if (response.succeeded || (canTell && current !== undefined && isOurs(current, ttlId, value))) {
-      void this.#unusedTtls.sweep(); // the key may have been the last one on another etcd lease
       return { outcome: 'written', revision: current?.mod_revision ?? response.header.revision };
     }
     return { outcome: 'conflict', current: current && toText(current) };
@@ -513,6 +524,11 @@ export class EtcdStore implements LeaseStore {
 /** 31 bits that stand for a host, the upper half of the ids of its etcd leases. */
 function markOf(owner: string): bigint {
   return BigInt(createHash('sha256').update(owner).digest().readUInt32BE() >>> 1);
+}
+
+/** Positive 63 bits, as etcd wants them; chosen here so that a repeated grant does not leave a second lease behind. */
+function randomTtlId(): bigint {
+  return (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
 }
 
 /** Whether what lies under a key is what an earlier, unanswered try of the same request would have left there. */
