@@ -6,7 +6,7 @@ import type { Claim, SkippedPeer } from './backend.js';
  *
  * @remarks The lease that was written first has it: whoever copied a host must not cut off the original, and as all
  * hosts see the same revisions, all of them send to the same one. The subnet decides between leases of one transaction.
- * Leases of one host, as after a change of the network, share what is its own.
+ * Two leases of one host, as while a network is exchanged for another one, need not be told apart.
  */
 export class Claims {
   private readonly claimants = new Map<string, readonly Lease[]>();
@@ -38,15 +38,20 @@ export class Claims {
   losers(): ReadonlyMap<Lease, SkippedPeer> {
     const losers = new Map<Lease, SkippedPeer>();
     for (const { what, cause, hint } of this.contested.values()) {
-      const [holder, ...rest] = (this.claimants.get(what) ?? []).toSorted(byAge);
+      const [holder, ...others] = (this.claimants.get(what) ?? []).toSorted(byAge);
       if (holder === undefined) continue;
-      const { publicIp } = holder.attributes;
-      const others = rest.filter((lease) => !lease.attributes.publicIp.equals(publicIp));
+      const rivals = others.filter((lease) => !isSameHost(lease, holder));
       const reason = `its ${what} is also that of ${holder.subnet.toString()} (${holder.attributes.publicIp.toString()}), which had it first`;
-      for (const lease of others) losers.set(lease, { lease, cause, reason, hint });
+      for (const lease of rivals) losers.set(lease, { lease, cause, reason, hint });
     }
     return losers;
   }
+}
+
+/** Whether what is sent to either arrives at the same host. */
+function isSameHost({ attributes: a }: Lease, { attributes: b }: Lease): boolean {
+  const isSameIpv6 = a.publicIpv6 === undefined ? b.publicIpv6 === undefined : b.publicIpv6?.equals(a.publicIpv6);
+  return !a.publicIp.isUnspecified && a.publicIp.equals(b.publicIp) && isSameIpv6 === true;
 }
 
 /** Revisions are decimal numbers without leading zeros, larger than what a JavaScript number holds. */

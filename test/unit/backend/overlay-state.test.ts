@@ -154,6 +154,11 @@ describe('overlay state', () => {
       );
     });
 
+    it('reaches both of one host, as while a network is exchanged', () => {
+      const { attributes } = twin(2, '1');
+      assert.deepEqual(routed([twin(2, '1'), { ...twin(3, '2'), attributes }]), ['10.5.2.0/24', '10.5.3.0/24']);
+    });
+
     it('takes the lower subnet where both came in one transaction', () => {
       assert.deepEqual(routed([twin(3, '7'), twin(2, '7')]), ['10.5.2.0/24']);
     });
