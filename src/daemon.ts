@@ -165,7 +165,9 @@ export class Daemon implements StatusSource {
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
     this.storeHealth = store.onHealth(({ isConnected }) => {
-      if (isConnected) learn();
+      if (!isConnected) return;
+      learn();
+      this.keeper?.retryNow();
     });
     this.passes.start();
     service.startWatchdog(() => !this.isStopping);
@@ -415,6 +417,7 @@ export class Daemon implements StatusSource {
       network,
       attributes,
       previousSubnets: this.subnetFile.previousSubnets,
+      former: this.saved?.own,
       renewMarginMinutes: this.options.subnetLeaseRenewMargin,
     });
     this.keeper.onChange(() => this.passes.trigger());

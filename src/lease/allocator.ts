@@ -2,7 +2,8 @@ import type { NetworkConfig, SubnetRange } from '../config/network-config.js';
 import { OverlayError } from '../errors.js';
 import { ADDRESS_BITS, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import type { LeaseSubnets } from './lease.js';
+import { areAttributesEqual } from './attributes.js';
+import type { Lease, LeaseSubnets } from './lease.js';
 import { type BadEntry, type LeaseRecord, isAfter } from './record.js';
 
 /** Of the free subnets only the first hundred are candidates, so that small numbers are used first, as in flannel. */
@@ -20,6 +21,11 @@ export interface PlanInput {
   /** The host's identity. */
   readonly publicIp: IpAddress;
   readonly known: KnownLeases;
+  /**
+   * The lease that an earlier process of this host held last, if nobody has written it since then it is the host's
+   * own, whatever address it names: that may have changed while no process ran.
+   */
+  readonly former?: Lease | undefined;
   /** What the host had before, the latest first: leases that it lost, what subnet.env names. */
   readonly wishes: readonly Partial<LeaseSubnets>[];
   /** Subnets of hosts that may come back for them; given away only if no other is free. */
@@ -153,7 +159,7 @@ function keepsIpv4(network: NetworkConfig, lease: LeaseRecord): boolean {
 }
 
 /** The host's own leases, best first. */
-function orderOwn({ known, publicIp, wishes }: PlanInput): readonly LeaseRecord[] {
+function orderOwn({ known, publicIp, former, wishes }: PlanInput): readonly LeaseRecord[] {
   // Without an address there is no identity: every host without IPv4 publishes 0.0.0.0.
   if (publicIp.isUnspecified) return [];
   const rank = (lease: LeaseRecord): number => {
@@ -161,7 +167,14 @@ function orderOwn({ known, publicIp, wishes }: PlanInput): readonly LeaseRecord[
     const wish = wishes.findIndex(({ subnet }) => lease.subnet.equals(subnet));
     return wish < 0 ? wishes.length : wish;
   };
-  return known.leases.filter((lease) => lease.attributes.publicIp.equals(publicIp)).sort((a, b) => rank(a) - rank(b));
+  const isOwn = (lease: LeaseRecord): boolean =>
+    lease.attributes.publicIp.equals(publicIp) || (former !== undefined && isUntouched(lease, former));
+  return known.leases.filter(isOwn).sort((a, b) => rank(a) - rank(b));
+}
+
+/** Whether nobody has written a lease since it was seen last. */
+function isUntouched(lease: LeaseRecord, { subnet, revision, attributes }: Lease): boolean {
+  return lease.subnet.equals(subnet) && lease.revision === revision && areAttributesEqual(lease.attributes, attributes);
 }
 
 /** Every subnet that belongs to somebody, of both families. */

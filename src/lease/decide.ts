@@ -3,7 +3,7 @@ import type { NetworkConfig } from '../config/network-config.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type KnownLeases, type SubnetSource, doesFit, findOlderRival, findRivals, planLease } from './allocator.js';
 import { areAttributesEqual } from './attributes.js';
-import type { LeaseAttributes, LeaseSubnets } from './lease.js';
+import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
 import { type LeaseRecord, type Revision, type TtlId, isAfter } from './record.js';
 import type { CreateResult, UpdateResult } from './store.js';
 import type { World } from './world.js';
@@ -53,6 +53,8 @@ export interface OwnState {
   readonly ttlSeconds: number;
   /** Time before the end of a lease from which on it is reported as ending. */
   readonly warningMs: number;
+  /** The lease that an earlier process held last; undefined if that is not known, and once a lease is held. */
+  readonly former: Lease | undefined;
   /** Subnets that the host had, the latest first; a network that is configured again brings them back. */
   readonly wishes: readonly Partial<LeaseSubnets>[];
   /** Subnets of peers that the store has forgotten and that may come back. */
@@ -196,6 +198,16 @@ function isOutOfDate(world: World, { answered }: OwnState): boolean {
   return world.epoch === answered.epoch && isAfter(answered.revision, world.revision);
 }
 
+/** Has what failed tried again at once: the store, which was away, answers again. */
+export function retryNow(own: OwnState, nowMs: number): OwnState {
+  const { holding } = own;
+  if (holding === undefined) return own.failures === 0 ? own : { ...own, failures: 0, notBeforeMs: nowMs };
+  const { failedRewrites, failedKeepAlives } = holding;
+  const rewrite = failedRewrites === 0 ? {} : { failedRewrites: 0, rewriteAtMs: nowMs };
+  const keepAlive = failedKeepAlives === 0 ? {} : { keepAliveAtMs: nowMs };
+  return { ...own, holding: { ...holding, ...rewrite, ...keepAlive } };
+}
+
 /** Compares the own keys with what the store says of them now. */
 function considerWorld(world: World, own: OwnState, now: Circumstances): OwnState {
   const aside = own.aside.flatMap(({ lease, untilMs }) => {
@@ -321,10 +333,10 @@ function seek(
   if (nowMs < own.notBeforeMs) return wait(own.notBeforeMs);
   if (own.mistake !== undefined) return { own, notes, command: { kind: 'delete', lease: own.mistake } };
   if (world === undefined) return wait(Number.POSITIVE_INFINITY);
-  const { network, wishes, avoid, attributes } = own;
+  const { network, former, wishes, avoid, attributes } = own;
   try {
     const known = knownOf(world);
-    const plan = planLease({ network, publicIp: attributes.publicIp, known, wishes, avoid, random });
+    const plan = planLease({ network, publicIp: attributes.publicIp, known, former, wishes, avoid, random });
     return { own, notes, command: plan };
   } catch (error) {
     notes.push({ kind: 'failed', what: 'acquire', error });
@@ -494,7 +506,8 @@ function hold(own: OwnState, lease: LeaseRecord, { epoch, sentAtMs, random }: Oc
     unanswered: [],
     rivals: [],
   };
-  return { ...own, holding, answered: { epoch, revision: lease.revision }, races: 0, failures: 0 };
+  const answered = { epoch, revision: lease.revision };
+  return { ...own, holding, answered, former: undefined, races: 0, failures: 0 };
 }
 
 function published(own: OwnState, result: UpdateResult, now: Occasion, notes: Note[]): OwnState {

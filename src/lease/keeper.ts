@@ -11,9 +11,10 @@ import {
   type OwnState,
   decide,
   isPublished,
+  retryNow,
   settle,
 } from './decide.js';
-import type { LeaseAttributes, LeaseSubnets } from './lease.js';
+import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
 import type { LeaseRecord } from './record.js';
 import type { LeaseStore, Subscription } from './store.js';
 import type { World } from './world.js';
@@ -54,6 +55,8 @@ export interface LeaseKeeperOptions {
   readonly log: Logger;
   readonly network: NetworkConfig;
   readonly attributes: LeaseAttributes;
+  /** The lease that an earlier process held last, if that is known. */
+  readonly former?: Lease | undefined;
   /** From subnet.env of an earlier run. */
   readonly previousSubnets?: Partial<LeaseSubnets>;
   /** Minutes before its end at which a lease that could not be renewed is reported. Default 60, as in flannel. */
@@ -107,7 +110,7 @@ export class LeaseKeeper {
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
-    const { network, attributes, previousSubnets = {}, renewMarginMinutes = 60, clock } = options;
+    const { network, attributes, former, previousSubnets = {}, renewMarginMinutes = 60, clock } = options;
     const ttlSeconds = options.ttlSeconds ?? LEASE_TTL_SECONDS;
     this.#own = {
       network,
@@ -115,6 +118,7 @@ export class LeaseKeeper {
       ttlSeconds,
       // The margin, but never more than half of a TTL that is shorter than usual.
       warningMs: Math.min(renewMarginMinutes * 60_000, ttlSeconds * 500),
+      former,
       wishes: [previousSubnets],
       avoid: [],
       holding: undefined,
@@ -205,6 +209,12 @@ export class LeaseKeeper {
   /** Subnets that are given to this host only if no other is free: their hosts may come back for them. */
   setAvoid(avoid: readonly Prefix[]): void {
     this.#own = { ...this.#own, avoid };
+  }
+
+  /** Says that the store answers again: what failed meanwhile does not wait any longer. */
+  retryNow(): void {
+    this.#own = retryNow(this.#own, this.#options.clock.monotonicMs());
+    this.#alert();
   }
 
   /** Stops. The key stays in the store. Idempotent. */
