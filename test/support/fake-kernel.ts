@@ -10,6 +10,7 @@ import type { RouteInfo } from '../../src/netlink/route.js';
 import { ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
 import type { Kernel, KernelSubscription } from '../../src/reconcile/kernel.js';
 import type { Operation } from '../../src/reconcile/operation.js';
+import { later } from './later.js';
 
 /** Somebody who follows changes, with those that were not delivered yet. */
 interface Listener {
@@ -358,6 +359,11 @@ export class FakeKernel implements Kernel {
     }
   }
 
+  /** Nobody listens any more: the process that did is gone. */
+  dropListeners(): void {
+    this.listeners.clear();
+  }
+
   private needLink(index: number): LinkInfo {
     return this.links.get(index) ?? fail(String(index), 'ENODEV');
   }
@@ -365,7 +371,7 @@ export class FakeKernel implements Kernel {
   private emit(event: NetlinkEvent): void {
     for (const listener of this.listeners) {
       if (listener.queue.length === 0) {
-        setImmediate(() => {
+        later(() => {
           this.deliverTo(listener);
         });
       }

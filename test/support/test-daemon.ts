@@ -3,11 +3,12 @@ import type { DaemonParts } from '../../src/daemon/parts.js';
 import { ProblemLog } from '../../src/daemon/problem-log.js';
 import { parseCommandLine } from '../../src/config/flags.js';
 import { ServiceManager } from '../../src/systemd/notify.js';
-import type { FakeClock } from './fake-clock.js';
+import type { Clock } from '../../src/clock.js';
 import { FakeHost } from './fake-host.js';
 import { FakeTunnel } from './fake-tunnel.js';
 import { ip } from './builders.js';
 import { RecordingLogger } from './recorder.js';
+import { ProcessClock } from './sim-clock.js';
 import { simStore } from './sim-etcd/sim-store.js';
 import type { SimFlannel } from './sim-flannel.js';
 
@@ -16,12 +17,14 @@ export const SUBNET_FILE = '/run/flannel/subnet.env';
 
 /** What differs between {@link TestDaemon}s. */
 export interface TestDaemonOptions {
-  readonly clock: FakeClock;
+  readonly clock: Clock;
   readonly cluster: SimFlannel;
   /** 1 … 250; the host has 192.0.2.`number` + 1. */
   readonly number: number;
   /** Command line, defaults for the rest. */
   readonly flags?: readonly string[];
+  /** Gives the ids of etcd leases. Default: at random. */
+  readonly newTtlId?: (() => bigint) | undefined;
 }
 
 /** A whole daemon on a {@link FakeHost} and a {@link SimFlannel}: everything is real but what it acts on. */
@@ -29,6 +32,8 @@ export class TestDaemon {
   readonly host: FakeHost;
   readonly log = new RecordingLogger();
   private instance: Daemon | undefined;
+  private process: ProcessClock | undefined;
+  private starts = 0;
 
   constructor(private readonly options: TestDaemonOptions) {
     const { number } = options;
@@ -54,7 +59,9 @@ export class TestDaemon {
   start(): Promise<void> {
     const commandLine = parseCommandLine([`--subnet-file=${SUBNET_FILE}`, ...(this.options.flags ?? [])], {});
     if (commandLine.kind !== 'run') throw new Error('the flags of a test ask for something else than to run');
-    this.instance = new Daemon(commandLine.options, this.parts());
+    const { clock } = this.options;
+    this.process = new ProcessClock(clock, `${this.host.name} ${++this.starts} ${clock.random()}`);
+    this.instance = new Daemon(commandLine.options, this.parts(this.process));
     return this.instance.start();
   }
 
@@ -63,9 +70,31 @@ export class TestDaemon {
     await this.daemon.stop();
   }
 
-  private parts(): DaemonParts {
+  /** As SIGKILL: nothing of the process goes on; kernel, files and what was sent stay. */
+  kill(): void {
+    const { host, options } = this;
+    this.process?.end();
+    options.cluster.etcd.link(host.name).abandon();
+    host.kernel.dropListeners();
+    for (const tunnel of host.tunnels) void tunnel.close();
+    host.tunnels = [];
+  }
+
+  /** As SIGSTOP and SIGCONT. */
+  setPaused(isPaused: boolean): void {
+    if (isPaused) this.process?.pause();
+    else this.process?.resume();
+    this.options.cluster.etcd.link(this.host.name).setPaused(isPaused);
+  }
+
+  /** Timers of the process that are to fire. */
+  get pendingTimers(): number {
+    return this.process?.pending ?? 0;
+  }
+
+  private parts(clock: Clock): DaemonParts {
     const { host, options, log: lines } = this;
-    const { clock, number } = options;
+    const { number } = options;
     const log = new ProblemLog(lines, () => clock.wallMs());
     return {
       log,
@@ -73,7 +102,7 @@ export class TestDaemon {
       pid: number,
       hostName: host.name,
       hostIdentity: host.name,
-      store: simStore(clock, { cluster: options.cluster.etcd, host: host.name, log }).store,
+      store: simStore(clock, { cluster: options.cluster.etcd, host: host.name, log, newTtlId: options.newTtlId }).store,
       storeAddresses: () => Promise.resolve([ip('192.0.2.250')]),
       netlink: host,
       kernel: host.kernel,

@@ -8,6 +8,7 @@ import type {
   EtcdService,
   OpenService,
 } from '../../../src/etcd/connection.js';
+import { later } from '../later.js';
 import type { SimEtcdCluster } from './cluster.js';
 import type { SimMember } from './member.js';
 import { type MethodDefinition, RpcError, methodsOf } from './protocol.js';
@@ -74,6 +75,8 @@ export class SimLink {
   readonly #partitions = new Map<string, Partition>();
   #held: Held[] = [];
   #onHold: Held[] = [];
+  /** What a paused process will do first; undefined while it runs. */
+  #whilePaused: (() => void)[] | undefined;
 
   /** @internal */
   constructor(
@@ -129,8 +132,27 @@ export class SimLink {
   /** Ends connections with an error that the host sees at once. */
   reset(target?: string): void {
     for (const session of [...this.#sessions]) {
-      if (target === undefined || session.target === target) session.drop('read ECONNRESET');
+      if (target === undefined || session.target === target) this.atHost(() => session.drop('read ECONNRESET'));
     }
+  }
+
+  /** Stops the host's process or lets it go on: meanwhile it takes nothing in and does not notice the time. */
+  setPaused(isPaused: boolean): void {
+    const waiting = this.#whilePaused;
+    this.#whilePaused = isPaused ? (waiting ?? []) : undefined;
+    if (!isPaused) for (const each of waiting ?? []) later(each);
+  }
+
+  /** Ends every connection as the end of the host's process does, which hears nothing of it any more. */
+  abandon(): void {
+    this.#whilePaused = undefined;
+    for (const session of [...this.#sessions]) session.abandon();
+  }
+
+  /** Does something in the host's process. @internal */
+  atHost(action: () => void): void {
+    if (this.#whilePaused === undefined) action();
+    else this.#whilePaused.push(action);
   }
 
   /** Makes the streams that are open now carry nothing more, while probes and other calls go on. */
@@ -206,15 +228,13 @@ export class SimLink {
       call.lastAtMs[direction] = atMs;
     }
     const attempt = (): void => {
-      if (this.#isHeldUp(direction, session.target)) {
-        this.#held.push({ arrive: attempt });
-      } else {
-        arrive();
-      }
+      if (this.#isHeldUp(direction, session.target)) this.#held.push({ arrive: attempt });
+      else if (direction === 'answer') this.atHost(arrive);
+      else arrive();
     };
     if (atMs > nowMs) clock.after(atMs - nowMs, attempt);
     else if (direction === 'request') queueMicrotask(attempt);
-    else setImmediate(attempt);
+    else later(attempt);
   }
 
   #submit(session: Session, direction: Direction, call: SimCall, message: unknown, arrive: () => void): void {
@@ -337,11 +357,23 @@ class Session {
     }
   }
 
+  /** The process that made the connection is gone. */
+  abandon(): void {
+    this.#isGone = true;
+    this.#cancelPing?.();
+    this.closeStreams();
+    this.link.forget(this);
+    for (const call of this.calls) call.isOver = true;
+    this.calls.clear();
+  }
+
   /** As grpc-js: a probe after each silence, while there are calls. */
   #armPing(): void {
     const { clock } = this.link.cluster;
     this.#cancelPing ??= clock.after(this.settings.pingIntervalMs, () => {
-      this.#cancelPing = clock.after(this.settings.pingTimeoutMs, () => this.drop('Connection dropped'));
+      this.#cancelPing = clock.after(this.settings.pingTimeoutMs, () =>
+        this.link.atHost(() => this.drop('Connection dropped')),
+      );
       const pong = (): void => {
         if (this.#isGone || this.calls.size === 0) return;
         this.#cancelPing?.();
