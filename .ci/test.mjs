@@ -1,6 +1,6 @@
 // Runs every test there is, one part after the other, and closes with one line of totals.
 //
-//   node .ci/test.mjs [PART…]     parts: unit, native, host, faults (default: all)
+//   node .ci/test.mjs [PART…]     parts: unit, native, simulation, host, faults (default: all)
 //
 // A skip must name its reason. Where every test is expected to run (CI, or root), a skip without one is a failure, so
 // that a test cannot disappear unnoticed.
@@ -42,6 +42,15 @@ const PARTS = {
       if (lines.length === 0) return undefined;
       const sum = (index) => lines.reduce((total, line) => total + Number(line[index]), 0);
       return { passed: sum(1), failed: sum(2), skipped: [] };
+    },
+  }),
+  // The short form; npm run test:simulation runs as many as are asked for.
+  simulation: () => ({
+    title: 'simulation',
+    command: [process.execPath, '--import', 'tsx', 'test/simulation/main.ts', '--histories', '4000', '--minutes', '1'],
+    totals: (output) => {
+      const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(output) ?? [];
+      return passed === undefined ? undefined : { passed: Number(passed), failed: Number(failed), skipped: [] };
     },
   }),
   host: () => mocha('host', 'spec', ['--config', '.ci/mocharc.host.json', 'test/host/**/*.test.ts']),

@@ -105,7 +105,7 @@ export class SimClock extends TimerClock {
           }
         } catch (error) {
           isDone = true;
-          reject(error);
+          reject(error instanceof Error ? error : new Error(describeError(error)));
           return;
         }
         this.#nowMs = untilMs;

@@ -1,0 +1,10 @@
+/** A broken invariant. */
+export class Violation extends Error {
+  constructor(
+    readonly invariant: string,
+    readonly atMs: number,
+    readonly detail: string,
+  ) {
+    super(`${invariant}: ${detail}`);
+  }
+}
