@@ -96,6 +96,7 @@ export class Daemon implements StatusSource {
   private staleDevices: readonly string[] = [];
   private result: OverlayResult | undefined;
   private publishedBackend: string | undefined;
+  private savedRevision: string | undefined;
   private lastFirewall = '';
   private problem: string | undefined;
 
@@ -357,6 +358,9 @@ export class Daemon implements StatusSource {
         peers: this.peers?.peers ?? peers,
         mark: this.world && newestMark(this.world),
       }));
+      // Without it a process that is killed leaves a lease that its successor, at another address, takes for a stranger's.
+      if (own.revision !== this.savedRevision) void this.stateDirectory.flush();
+      this.savedRevision = own.revision;
     }
     this.tellReady();
   }

@@ -53,6 +53,14 @@ const FOUND: readonly { readonly title: string; readonly history: Partial<Histor
     ],
   },
   {
+    title: 'so does one whose daemon was killed a few seconds after it got its lease',
+    history: { startsMs: [0, 200, 400], backend: 1 },
+    faults: [
+      { atMs: 9600, kind: 'kill', host: 2, ms: 12_200 },
+      { atMs: 19_800, kind: 'renumber', host: 2, number: 18 },
+    ],
+  },
+  {
     title: 'no etcd lease is left behind by a lease that becomes a reservation',
     history: { startsMs: [0, 200], backend: 0, tailMs: 420_000 },
     faults: [{ atMs: 25_700, kind: 'reserve', host: 1 }],
