@@ -7,7 +7,15 @@ import { PeerSet, type PeerSetOptions } from '../../../src/lease/peers.js';
 import { type HistoryMark, newestMark } from '../../../src/lease/world.js';
 import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { admissionContext, follow } from '../../support/lease-world.js';
+import type { LeaseRecord } from '../../../src/lease/record.js';
+import {
+  type RecordChanges,
+  admissionContext,
+  badEntry,
+  follow,
+  leaseRecord,
+  worldOf,
+} from '../../support/lease-world.js';
 import { RecordingLogger } from '../../support/recorder.js';
 import { simStore } from '../../support/sim-etcd/sim-store.js';
 import { SimFlannel } from '../../support/sim-flannel.js';
@@ -275,6 +283,69 @@ describe('PeerSet', () => {
       assert.deepEqual(names(peers.peers), ['10.5.2.0/24'], 'the store has the say now');
     });
   }
+
+  describe('in another history of the store', () => {
+    const at = (n: number, changes: RecordChanges = {}): LeaseRecord => leaseRecord(n, changes);
+    const all = [2, 3, 4].map((n) => at(n));
+
+    beforeEach(async () => {
+      peers.observe(worldOf(all));
+      await clock.advance(1000);
+      calls.length = 0;
+    });
+
+    it('keeps the peers that it lacks for 400 s', async () => {
+      peers.observe(worldOf([at(3)], { epoch: 2 }));
+      await clock.advance(399_000);
+      assert.equal(peers.peers.length, 3);
+      assert.equal(peers.kept.length, 2);
+      assert.deepEqual(calls, []);
+      assert.equal(peers.counters.epochs, 2);
+      await clock.advance(2000);
+      assert.deepEqual(calls, [['10.5.3.0/24']]);
+      assert.equal(peers.kept.length, 0);
+    });
+
+    it('has those again that come back, as they are then', async () => {
+      peers.observe(worldOf([], { epoch: 2 }));
+      await clock.advance(60_000);
+      peers.observe(worldOf([at(2, { revision: 50, attributes: { backendType: 'host-gw' } })], { epoch: 2 }));
+      await clock.advance(400_000);
+      assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
+      assert.equal(peers.peers[0]?.attributes.backendType, 'host-gw');
+    });
+
+    it('gives one up as soon as another host has its subnet, under whatever key', async () => {
+      const other = at(9, { subnets: '10.5.2.0-23', revision: 60 });
+      peers.observe(worldOf([other], { epoch: 2 }));
+      await clock.advance(1000);
+      assert.deepEqual(names(peers.peers), ['10.5.2.0/23', '10.5.4.0/24']);
+    });
+
+    it('lets go at once of what is deleted in it', async () => {
+      peers.observe(worldOf(all, { epoch: 2 }));
+      peers.observe(worldOf(all.slice(1), { epoch: 2, revision: 60 }));
+      await clock.advance(1000);
+      assert.deepEqual(names(peers.peers), ['10.5.3.0/24', '10.5.4.0/24']);
+    });
+
+    it('does not give a longer time to what was missing already', async () => {
+      peers.observe(worldOf([], { epoch: 2 }));
+      await clock.advance(300_000);
+      peers.observe(worldOf([], { epoch: 3 }));
+      await clock.advance(101_000);
+      assert.deepEqual(names(peers.peers), []);
+    });
+
+    it('keeps a peer whose value is unreadable in it as long as it is', async () => {
+      peers.observe(worldOf([], { epoch: 2, bad: [badEntry('10.5.2.0-24', 50)] }));
+      await clock.advance(3_600_000);
+      assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
+      peers.observe(worldOf([], { epoch: 2, revision: 60 }));
+      await clock.advance(1000);
+      assert.deepEqual(names(peers.peers), []);
+    });
+  });
 
   it('is not stopped by a callback that fails', async () => {
     peers.onChange(() => {
