@@ -223,7 +223,9 @@ class Follower {
     const { keys, client } = this.context;
     const key = Buffer.from(witness?.leaseKey === undefined ? keys.config : keys.subnets + witness.leaseKey);
     const { header, kvs } = await this.#read({ key });
-    if (header.cluster_id !== known.clusterId || BigInt(header.revision) < BigInt(known.revision)) return 'other';
+    const hasReached = (revision: string): boolean => !isAfter(revision, header.revision);
+    if (header.cluster_id !== known.clusterId || !hasReached(known.revision)) return 'other';
+    if (witness !== undefined && !hasReached(witness.revision)) return 'other';
     const [current] = kvs;
     if (witness === undefined || isWitnessed(current, witness)) return 'same';
     if (current !== undefined && BigInt(current.mod_revision) <= BigInt(witness.revision)) return 'other';
@@ -252,7 +254,10 @@ class Follower {
         { key: Buffer.from(keys.config), revision },
       ].map((request) => client.callUnless<IRangeResponse>('compacted', 'KV', 'range', request, this.signal)),
     );
-    if (subnets === undefined || configuration === undefined) return false;
+    if (subnets === undefined || configuration === undefined) {
+      this.#noteCompaction();
+      return false;
+    }
     return Number(subnets.count) === leases.size + bad.size && configuration.kvs[0]?.mod_revision === config?.revision;
   }
 
@@ -296,10 +301,9 @@ class Follower {
 
   #noteEnd(failure: Failure | undefined): void {
     if (failure === undefined) return;
-    const { log, counters } = this.context;
+    const { log } = this.context;
     if (failure.kind === 'compacted') {
-      counters.compactions++;
-      log.info('etcd compacted the history, everything is listed again', { revision: this.#world?.revision });
+      this.#noteCompaction();
       // The watch was opened on a history that was recognised.
       this.#relist = 'same';
     } else if (failure.kind === 'final') {
@@ -307,6 +311,12 @@ class Follower {
     } else {
       log.debug('watch broke and is opened again', { detail: failure.detail });
     }
+  }
+
+  #noteCompaction(): void {
+    const { log, counters } = this.context;
+    counters.compactions++;
+    log.info('etcd compacted the history, everything is listed again', { revision: this.#world?.revision });
   }
 
   /** An etcd that is away has been reported by the client already. */

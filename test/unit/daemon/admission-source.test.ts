@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { AdmissionSource, networksOf } from '../../../src/daemon/admission-source.js';
+import { AdmissionSource } from '../../../src/daemon/admission-source.js';
+import { networksOf } from '../../../src/lease/admission.js';
 import type { HostNetlink } from '../../../src/underlay/host-network.js';
 import { ip, net, network, underlay } from '../../support/builders.js';
 

@@ -79,7 +79,11 @@ describe('following a world', () => {
     assertTrue();
     assert.equal(latest().epoch, 1);
     assert.equal(store.counters().watchRestarts, 1);
-    assert.equal((link.requests['KV.range'] ?? 0) - before, 2, 'the witnesses only');
+    assert.equal(
+      (link.requests['KV.range'] ?? 0) - before,
+      4,
+      'the witnesses, the number of keys and the configuration',
+    );
     assert.equal(log.find(/restored|forgotten/).length, 0);
   });
 

@@ -22,10 +22,14 @@ describe('UnusedTtls', () => {
   it('gives each up once, and those in use when they no longer are', async () => {
     const asked: string[] = [];
     const inUse = new Set([id(2)]);
-    const unused = new UnusedTtls((ttlId) => {
-      asked.push(ttlId);
-      return Promise.resolve(inUse.has(ttlId) ? 'in-use' : 'released');
-    }, silentLogger);
+    const unused = new UnusedTtls(
+      (ttlId) => {
+        asked.push(ttlId);
+        return Promise.resolve(inUse.has(ttlId) ? 'in-use' : 'released');
+      },
+      new FakeClock(),
+      silentLogger,
+    );
     unused.add(id(1));
     await unused.sweep();
     unused.add(id(2));
@@ -44,10 +48,14 @@ describe('UnusedTtls', () => {
   it('stops at the first failure and begins again at the next sweep', async () => {
     let asked = 0;
     let isAway = true;
-    const unused = new UnusedTtls(() => {
-      asked++;
-      return isAway ? Promise.reject(new Error('away')) : Promise.resolve('released');
-    }, silentLogger);
+    const unused = new UnusedTtls(
+      () => {
+        asked++;
+        return isAway ? Promise.reject(new Error('away')) : Promise.resolve('released');
+      },
+      new FakeClock(),
+      silentLogger,
+    );
     for (let n = 1; n <= 5; n++) unused.add(id(n));
     await unused.sweep();
     assert.equal(asked, 1);
@@ -58,14 +66,38 @@ describe('UnusedTtls', () => {
     assert.equal(asked, 7);
   });
 
+  it('tries again by itself, ever more seldom, until it is closed', async () => {
+    const clock = new FakeClock();
+    const askedAtMs: number[] = [];
+    const release = (): Promise<'in-use'> => {
+      askedAtMs.push(clock.monotonicMs());
+      return Promise.resolve('in-use');
+    };
+    const unused = new UnusedTtls(release, clock, silentLogger);
+    unused.add(id(1));
+    await clock.advance(HOUR);
+    const pauses = askedAtMs.slice(1).map((atMs, index) => atMs - (askedAtMs[index] ?? 0));
+    assert.ok((pauses[0] ?? 0) < 2000, 'soon at first');
+    assert.ok((pauses.at(-1) ?? 0) > 3 * MINUTE, 'seldom in the end');
+    unused.close();
+    const { length } = askedAtMs;
+    await clock.advance(HOUR);
+    assert.equal(askedAtMs.length, length);
+    assert.equal(clock.pending, 0);
+  });
+
   it('has a bound: the oldest are left to end by themselves', async () => {
     const released: string[] = [];
     let isAway = true;
-    const unused = new UnusedTtls((ttlId) => {
-      if (isAway) return Promise.reject(new Error('away'));
-      released.push(ttlId);
-      return Promise.resolve('released');
-    }, silentLogger);
+    const unused = new UnusedTtls(
+      (ttlId) => {
+        if (isAway) return Promise.reject(new Error('away'));
+        released.push(ttlId);
+        return Promise.resolve('released');
+      },
+      new FakeClock(),
+      silentLogger,
+    );
     for (let n = 1; n <= 1000; n++) unused.add(id(n));
     await settle();
     isAway = false;

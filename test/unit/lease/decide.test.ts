@@ -39,6 +39,7 @@ function seeking(changes: Partial<OwnState> = {}): OwnState {
     attributes: attributesOf(1),
     ttlSeconds: DAY,
     warningMs: HOUR_MS,
+    former: undefined,
     wishes: [],
     avoid: [],
     holding: undefined,

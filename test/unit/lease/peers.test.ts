@@ -144,13 +144,15 @@ describe('PeerSet', () => {
     assert.deepEqual(calls, []);
   });
 
-  it('is silent when a peer goes and comes back within a batch', async () => {
+  it('has peers looked at again, without a line, when one goes and comes back within a batch', async () => {
     put(2);
     await start();
+    const lines = log.lines.length;
     drop(2);
     put(2);
     await clock.advance(1000);
-    assert.deepEqual(calls, []);
+    assert.deepEqual(calls, [['10.5.2.0/24']], 'somebody may have looked in between');
+    assert.equal(log.lines.length, lines);
   });
 
   // A key deleted by mistake is back as soon as its host has seen it; its peers dropped the traffic to it meanwhile.
