@@ -107,6 +107,9 @@ export class EtcdStore implements LeaseStore {
     this.#context = { client: this.#client, keys: this.#keys, clock, log, counters, written: undefined };
     this.#newTtlId = options.newTtlId ?? randomTtlId;
     this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), clock, log);
+    this.#client.onHealth(({ isConnected }) => {
+      if (isConnected) void this.#unusedTtls.sweep();
+    });
   }
 
   async readConfig(signal?: AbortSignal): Promise<TextEntry | undefined> {
