@@ -22,10 +22,10 @@ export interface PlanInput {
   readonly publicIp: IpAddress;
   readonly known: KnownLeases;
   /**
-   * The lease that an earlier process of this host held last, if nobody has written it since then it is the host's
-   * own, whatever address it names: that may have changed while no process ran.
+   * Leases that the host held: in an earlier process, or in a network that was exchanged. If nobody has written them
+   * since then they are the host's own, whatever address they name: that may have changed while no process ran.
    */
-  readonly former?: Lease | undefined;
+  readonly former?: readonly Lease[];
   /** What the host had before, the latest first: leases that it lost, what subnet.env names. */
   readonly wishes: readonly Partial<LeaseSubnets>[];
   /** Subnets of hosts that may come back for them; given away only if no other is free. */
@@ -159,7 +159,7 @@ function keepsIpv4(network: NetworkConfig, lease: LeaseRecord): boolean {
 }
 
 /** The host's own leases, best first. */
-function orderOwn({ known, publicIp, former, wishes }: PlanInput): readonly LeaseRecord[] {
+function orderOwn({ known, publicIp, former = [], wishes }: PlanInput): readonly LeaseRecord[] {
   // Without an address there is no identity: every host without IPv4 publishes 0.0.0.0.
   if (publicIp.isUnspecified) return [];
   const rank = (lease: LeaseRecord): number => {
@@ -168,7 +168,7 @@ function orderOwn({ known, publicIp, former, wishes }: PlanInput): readonly Leas
     return wish < 0 ? wishes.length : wish;
   };
   const isOwn = (lease: LeaseRecord): boolean =>
-    lease.attributes.publicIp.equals(publicIp) || (former !== undefined && isUntouched(lease, former));
+    lease.attributes.publicIp.equals(publicIp) || former.some((each) => isUntouched(lease, each));
   return known.leases.filter(isOwn).sort((a, b) => rank(a) - rank(b));
 }
 

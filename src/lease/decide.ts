@@ -333,7 +333,8 @@ function seek(
   if (nowMs < own.notBeforeMs) return wait(own.notBeforeMs);
   if (own.mistake !== undefined) return { own, notes, command: { kind: 'delete', lease: own.mistake } };
   if (world === undefined) return wait(Number.POSITIVE_INFINITY);
-  const { network, former, wishes, avoid, attributes } = own;
+  const { network, wishes, avoid, attributes } = own;
+  const former = [...(own.former === undefined ? [] : [own.former]), ...own.aside.map(({ lease }) => lease)];
   try {
     const known = knownOf(world);
     const plan = planLease({ network, publicIp: attributes.publicIp, known, former, wishes, avoid, random });
