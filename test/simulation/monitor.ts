@@ -163,7 +163,8 @@ export class Monitor {
       for (const b of holders.slice(index + 1)) {
         const [subnetA, subnetB] = [a.heldSubnet, b.heldSubnet];
         if (subnetA === undefined || subnetB?.overlaps(subnetA) !== true) continue;
-        if (!a.status.isReady || !b.status.isReady) continue;
+        // Two hosts with one public address are one host to each other.
+        if (!a.status.isReady || !b.status.isReady || a.address === b.address) continue;
         this.fail('one owner', `${a.name} holds ${subnetA.toString()}, ${b.name} ${subnetB.toString()}`);
       }
     }
@@ -175,16 +176,18 @@ export class Monitor {
   private noteClaims(): void {
     const { hosts } = this.simulation;
     for (const host of hosts) {
-      const subnet = subnetOf(host);
-      if (subnet === undefined) continue;
+      const now = subnetOf(host);
+      const before = this.subnets.get(host)?.subnet;
+      if (now === undefined) continue;
+      const subnets = before === undefined ? [now] : [now, Prefix.parse(before)];
       const isOwn = ({ attributes }: Key): boolean =>
         attributes !== undefined && host.addresses.has(attributes.publicIp.toString());
-      const own = this.keys.find((key) => key.subnet.equals(subnet) && isOwn(key));
-      const claim = this.keys.find(
-        (key) =>
-          key.subnet.overlaps(subnet) && !isOwn(key) && (own === undefined || key.createRevision < own.createRevision),
-      );
-      if (claim !== undefined) host.touch();
+      const isClaimed = subnets.some((subnet) => {
+        const own = this.keys.find((key) => key.subnet.equals(subnet) && isOwn(key));
+        const isOlder = ({ createRevision }: Key): boolean => own === undefined || createRevision < own.createRevision;
+        return this.keys.some((key) => key.subnet.overlaps(subnet) && !isOwn(key) && isOlder(key));
+      });
+      if (isClaimed) host.touch();
     }
   }
 
