@@ -189,7 +189,7 @@ async function find({ file, from, to }: Breakage): Promise<{ histories: number; 
     writeFileSync(target, parts.join(to));
     const args = ['--import', 'tsx', 'test/simulation/main.ts', '--stop-early', '--histories', values.histories];
     const output = await run(copy, [...args, '--seed', values.seed]);
-    const failures = [...output.matchAll(/^([a-z ]+): [^]*?\nseed (\d+): /gm)].map(([, invariant = '', seed]) => ({
+    const failures = [...output.matchAll(/^([a-z][a-z ]*): [^]*?\nseed (\d+): /gm)].map(([, invariant = '', seed]) => ({
       invariant,
       histories: Number(seed) - Number(values.seed) + 1,
     }));

@@ -8,17 +8,18 @@ import { Violation } from '../../simulation/violation.js';
 const FOUND: readonly { readonly title: string; readonly history: Partial<History>; readonly faults: Fault[] }[] = [
   {
     title: 'a lease that was heard of with its former value is routed by its present one',
-    history: { startsMs: [0, 200, 400], backend: 2 },
+    history: { seed: 1242, startsMs: [408, 528, 589, 741, 911, 343], backend: 2 },
     faults: [
-      { atMs: 12_154, kind: 'renumber', host: 1, number: 15 },
-      { atMs: 22_780, kind: 'restore', age: 4, writes: 0, hasNewId: false },
+      { atMs: 12_154, kind: 'renumber', host: 4, number: 15 },
+      { atMs: 15_999, kind: 'wrong-network', ms: 496 },
+      { atMs: 22_780, kind: 'restore', age: 5, writes: 0, hasNewId: false },
     ],
   },
   {
     title: 'a lease that was written, never heard of and lost in a restore is asserted again',
-    history: { startsMs: [0, 200, 31_325], backend: 2, members: 3, seed: 1192 },
+    history: { seed: 1192, startsMs: [854, 469, 227, 711, 32_325, 190], backend: 2, members: 3 },
     faults: [
-      { atMs: 27_076, kind: 'loss', host: 2, share: 0.3, ms: 15_000 },
+      { atMs: 27_076, kind: 'loss', host: 4, share: 0.3, ms: 15_000 },
       { atMs: 38_597, kind: 'restore', age: 4, writes: 0, hasNewId: false },
     ],
   },
@@ -62,8 +63,8 @@ const FOUND: readonly { readonly title: string; readonly history: Partial<Histor
   },
   {
     title: 'no etcd lease is left behind by a lease that becomes a reservation',
-    history: { startsMs: [0, 200], backend: 0, tailMs: 420_000 },
-    faults: [{ atMs: 25_700, kind: 'reserve', host: 1 }],
+    history: { seed: 10107, startsMs: [662, 955, 148, 200, 906, 933], backend: 0, tailMs: 420_000 },
+    faults: [{ atMs: 25_678, kind: 'reserve', host: 2 }],
   },
 ];
 
