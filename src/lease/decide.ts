@@ -340,9 +340,9 @@ function seek(
     const plan = planLease({ network, publicIp: attributes.publicIp, known, former, wishes, avoid, random });
     return { own, notes, command: plan };
   } catch (error) {
+    // Nothing was asked of the store: only another world, or another configuration, can change it.
     notes.push({ kind: 'failed', what: 'acquire', error });
-    const next = failed(own, nowMs, random);
-    return wait(next.notBeforeMs, next);
+    return wait(Number.POSITIVE_INFINITY);
   }
 }
 

@@ -62,6 +62,14 @@ const FOUND: readonly { readonly title: string; readonly history: Partial<Histor
     ],
   },
   {
+    title: 'a host that found no free subnet takes one as soon as there is one',
+    history: { startsMs: [0, 200], backend: 0 },
+    faults: [
+      { atMs: 12_900, kind: 'junk', junk: 4, host: 1, ms: 39_500 },
+      { atMs: 18_000, kind: 'delete-key', host: 0 },
+    ],
+  },
+  {
     title: 'no etcd lease is left behind by a lease that becomes a reservation',
     history: { seed: 10107, startsMs: [662, 955, 148, 200, 906, 933], backend: 0, tailMs: 420_000 },
     faults: [{ atMs: 25_678, kind: 'reserve', host: 2 }],
