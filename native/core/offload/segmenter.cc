@@ -28,10 +28,10 @@ iovec to_iovec(const uint8_t* data, size_t length) {
 
 }  // namespace
 
-size_t count_segments(const VnetHeader& vnet, const Ipv4View& ip) {
+size_t count_segments(const VnetHeader& vnet, std::span<const uint8_t> packet, const Ipv4View& ip) {
   const bool is_tcp = (vnet.gso_type & ~kGsoEcn) == kGsoTcpV4 && ip.protocol == kProtocolTcp;
   const bool is_udp = vnet.gso_type == kGsoUdpL4 && ip.protocol == kProtocolUdp;
-  if ((!is_tcp && !is_udp) || vnet.gso_size == 0 || ip.is_fragment()) return 1;
+  if ((!is_tcp && !is_udp) || vnet.gso_size == 0 || ip.is_fragment() || ip.total_length != packet.size()) return 1;
   const size_t l4_length = size_t{ip.total_length} - ip.header_length;
   size_t l4_header_length = kUdpHeader;
   if (is_tcp) {

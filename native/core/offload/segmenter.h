@@ -30,8 +30,8 @@ struct Segment {
   std::span<const uint8_t> payload;  ///< points into the super-packet
 };
 
-/// How many packets begin() would make of a packet that parse_ipv4() accepted; 1 for one that begin() would reject.
-[[nodiscard]] size_t count_segments(const VnetHeader& vnet, const Ipv4View& ip);
+/// How many packets begin() would make of `packet`, whose header is `ip`; 1 if it would reject it.
+[[nodiscard]] size_t count_segments(const VnetHeader& vnet, std::span<const uint8_t> packet, const Ipv4View& ip);
 
 /// Cuts one super-packet at a time; pure, no allocation, one thread.
 ///

@@ -96,11 +96,11 @@ size_t TransmitPath::accept(std::span<uint8_t> frame) {
   const uint32_t peer = state.table->lookup(ip.destination);
   if (peer == kNoPeer) {
     icmp_.answer(IcmpError::kNetUnreachable, ip);
-    return drop(DropReason::kNoRoute, count_segments(vnet, ip));
+    return drop(DropReason::kNoRoute, count_segments(vnet, packet, ip));
   }
   if (ip.ttl <= 1) {
     icmp_.answer(IcmpError::kTimeExceeded, ip);
-    return drop(DropReason::kTtlExpired, count_segments(vnet, ip));
+    return drop(DropReason::kTtlExpired, count_segments(vnet, packet, ip));
   }
   // Before the TTL changes, so that the answer quotes the packet as it was sent.
   if (vnet.gso_type == kGsoNone && ip.total_length > state.mtu) return drop_oversize(ip, 1);

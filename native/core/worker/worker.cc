@@ -136,7 +136,8 @@ void Worker::run() {
     if (has_budget_) mind_budget();
     bool has_progress = false;
     if (ready.socket && !context_.has_failed) has_progress |= receive_path_.run();
-    if (!context_.has_failed) has_progress |= transmit_path_.run(ready.lanes);
+    // Also when the other direction has just failed: what waits for the socket is dropped then, and counted.
+    has_progress |= transmit_path_.run(ready.lanes);
     if (has_progress) {
       barren_wakes_ = 0;
       ready = {};

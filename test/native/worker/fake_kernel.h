@@ -72,8 +72,8 @@ class FakeKernel final : public Kernel {
   std::function<int(unsigned count)> on_receive;
   std::function<int(const mmsghdr& message, size_t datagrams)> on_send;
   std::function<int(const Bytes& frame)> on_write;
+  std::function<int()> on_answer;
   std::deque<int> read_errors;  ///< before the frames
-  int icmp_error = 0;
   int path_mtu = 1500;
   std::function<int(unsigned long request, void* argument)> on_ioctl;
   std::map<std::string, int> failing;  ///< set-up calls by name, such as "bind" or "SO_REUSEPORT"
@@ -198,7 +198,7 @@ class FakeKernel final : public Kernel {
  private:
   int answer(const mmsghdr* messages, unsigned count) {
     CHECK_EQ(count, 1);
-    if (icmp_error != 0) return -icmp_error;
+    if (const int code = on_answer ? on_answer() : 0; code != 0) return -code;
     const auto* to = static_cast<const sockaddr_in*>(messages->msg_hdr.msg_name);
     answers.push_back({ntohl(to->sin_addr.s_addr), ntohs(to->sin_port), true, payload(*messages)});
     return 1;

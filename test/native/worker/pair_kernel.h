@@ -31,6 +31,8 @@ class PairKernel final : public Kernel {
   std::vector<UniqueFd> far_icmp;  ///< one
   std::atomic<uint32_t> outer_source{outer_of(0)};
   std::atomic<bool> is_tun_dead{false};
+  std::atomic<bool> is_socket_deaf{false};    ///< dead, but only for who receives
+  std::atomic<uint64_t> packets_read{0};      ///< from the TUN
   int refused_socket = -1;                    ///< the how-manieth socket() fails; -1: none
   std::atomic<uint32_t> drops_per_socket{0};  ///< what socket_drops() tells
   std::atomic<bool> is_busy{false};           ///< whether the CPU time of a thread passes as the clock does
@@ -38,11 +40,14 @@ class PairKernel final : public Kernel {
 
   ssize_t read(int fd, void* buffer, size_t size) override {
     if (is_tun_dead) return -EBADFD;
-    return host_.read(fd, buffer, size);
+    const ssize_t length = host_.read(fd, buffer, size);
+    if (length > 0) packets_read++;
+    return length;
   }
   ssize_t writev(int fd, const iovec* parts, int count) override { return host_.writev(fd, parts, count); }
 
   int recvmmsg(int fd, mmsghdr* messages, unsigned count) override {
+    if (is_socket_deaf) return -ENOTSOCK;
     std::array<mmsghdr, ReceiveRing::kMessages> bare{};
     for (unsigned i = 0; i < count; i++) {
       bare[i].msg_hdr.msg_iov = messages[i].msg_hdr.msg_iov;
