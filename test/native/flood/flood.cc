@@ -1,15 +1,14 @@
 // Sends hostile datagrams to a tunnel's port and says what has to become of each.
 //
-//   flood TARGET PORT QUEUE DATAGRAMS WINDOW VERIFY MTU DESTINATION SUBNET PEER STRANGER
+//   flood TARGET PORT QUEUE DATAGRAMS WINDOW VERIFY DESTINATION SUBNET PEER STRANGER
 //
-//   TARGET, PORT  the tunnel's socket
+//   TARGET, PORT  the tunnel's socket, at the address of its underlay
 //   QUEUE         /proc/PID/net/udp of a process beside the tunnel: tells how full its socket is
 //   DATAGRAMS     how many to send, more or less: the last super-packet is not cut short
 //   WINDOW        bytes that may wait in the socket before the flood pauses; 0: never pause, and send no super-packets
 //                 and nothing that is fragmented, so that one datagram is one packet to the kernel's counters
 //   VERIFY        outer or strict
-//   MTU           largest inner packet
-//   DESTINATION   inner destination
+//   DESTINATION   inner destination; its /24 is the tunnel's own
 //   SUBNET        PEER's /24, which most inner sources lie in
 //   PEER          outer source that holds a lease; forged if it is not an address of this host
 //   STRANGER      outer source that holds none
@@ -154,8 +153,8 @@ uint64_t queued_bytes(const std::string& file, uint16_t port) {
 
 class Generator {
  public:
-  Generator(uint32_t destination, uint32_t subnet, bool has_supers)
-      : destination_(destination), subnet_(subnet), has_supers_(has_supers) {}
+  Generator(uint32_t target, uint32_t destination, uint32_t subnet, bool has_supers)
+      : target_(target), destination_(destination), subnet_(subnet), has_supers_(has_supers) {}
 
   Message next() {
     // The generator of the fuzz targets, fed with noise.
@@ -173,10 +172,11 @@ class Generator {
 
  private:
   uint32_t source(FuzzInput& input) const {
-    const uint32_t own = subnet_ + 2 + static_cast<uint32_t>(input.below(16));
-    if (!input.one_in(8)) return own;
-    constexpr std::array<uint32_t, 4> kForged = {ipv4(10, 5, 250, 9), ipv4(203, 0, 113, 5), ipv4(127, 0, 0, 1), 0};
-    return kForged[input.below(kForged.size())];
+    const uint32_t right = subnet_ + 2 + static_cast<uint32_t>(input.below(16));
+    if (!input.one_in(8)) return right;
+    const std::array<uint32_t, 6> forged = {
+        ipv4(10, 5, 250, 9), ipv4(203, 0, 113, 5), ipv4(127, 0, 0, 1), 0, destination_, target_};
+    return forged[input.below(forged.size())];
   }
 
   /// Segments of one length, some of them damaged, the last one shorter now and then.
@@ -195,6 +195,7 @@ class Generator {
     return message;
   }
 
+  const uint32_t target_;
   const uint32_t destination_;
   const uint32_t subnet_;
   const bool has_supers_;
@@ -205,7 +206,7 @@ class Generator {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 12) {
+  if (argc != 11) {
     std::fprintf(stderr, "usage: see the head of flood.cc\n");
     return 2;
   }
@@ -215,15 +216,15 @@ int main(int argc, char** argv) {
   const uint64_t wanted = std::strtoull(argv[4], nullptr, 10);
   const uint64_t window = std::strtoull(argv[5], nullptr, 10);
   const bool is_strict = std::strcmp(argv[6], "strict") == 0;
-  const uint32_t subnet = address_of(argv[9]);
-  const uint32_t peer = address_of(argv[10]);
+  const uint32_t destination = address_of(argv[7]);
+  const uint32_t subnet = address_of(argv[8]);
+  const uint32_t peer = address_of(argv[9]);
   const SlowState state{.routes = {{subnet, 24, peer}},
-                        .icmp_source = 0,
-                        .mtu = static_cast<uint16_t>(std::atoi(argv[7])),
+                        .own = {{destination & 0xffffff00, 24}, {target, 32}},
                         .verify = is_strict ? VerifySource::kStrict : VerifySource::kOuter};
   std::array<Source, 2> sources = {Source(peer, endpoint(target, port)),
-                                   Source(address_of(argv[11]), endpoint(target, port))};
-  Generator generator(address_of(argv[8]), subnet, window > 0);
+                                   Source(address_of(argv[10]), endpoint(target, port))};
+  Generator generator(target, destination, subnet, window > 0);
 
   uint64_t sent = 0;
   uint64_t delivered = 0;

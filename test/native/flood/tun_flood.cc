@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
   const auto mtu = static_cast<uint16_t>(std::atoi(argv[3]));
   const uint32_t destination = address_of(argv[4]);
   const uint32_t source = address_of(argv[7]);
-  const SlowState state{.routes = {{address_of(argv[5]), 24, address_of(argv[6])}}, .icmp_source = 0, .mtu = mtu};
+  const SlowState state{.routes = {{address_of(argv[5]), 24, address_of(argv[6])}}, .mtu = mtu};
 
   const int fd = ::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
   if (fd < 0) fail("open a packet socket");

@@ -6,7 +6,8 @@
 //   - A merged frame is what the kernel demands, and nothing with a wrong checksum is part of one.
 //   - What was written and what was dropped add up to what arrived; each reason counts what it should, by the reference
 //     before the TUN and by the kernel's last word on a packet behind it.
-//   - Merging is switched off only after the kernel refused a merged frame.
+//   - Merging is off exactly from when the kernel refused a merged frame until it is due to be tried again.
+//   - A turn asks for no more once it has enough.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -17,6 +18,7 @@
 #include "../support/hostile_packets.h"
 #include "../support/slow_forwarding.h"
 #include "../worker/path_rig.h"
+#include "environment.h"
 
 using namespace tsflannel;
 using namespace tsflannel::testing;
@@ -36,13 +38,16 @@ struct Stream {
   uint16_t id = 1;
 };
 
+// Datagrams with which a turn has enough.
+constexpr size_t kLongestTurn = 512;
+
 class ReceiveModel {
  public:
   ReceiveModel(FuzzInput& input, PathRig& rig, VerifySource verify) : input_(input), rig_(rig) {
     for (unsigned n = 0; n < PathRig::kPeers; n++) {
       state_.routes.push_back({inner_of(n) & 0xffffff00, 24, outer_of(n)});
     }
-    state_.icmp_source = kOwnTun;
+    state_.own = {{kOwnTun, 24}, {kOwnUnderlay, 32}};
     state_.mtu = kMtu;
     state_.verify = verify;
     has_trouble_ = input.one_in(2);
@@ -87,7 +92,11 @@ class ReceiveModel {
     FakeKernel& kernel = rig_.kernel;
     kernel.on_receive = [this](unsigned count) { return on_receive(count); };
     kernel.on_write = [this](const Bytes& frame) { return on_write(frame); };
-    while (!kernel.inbound.empty() && !rig_.context.has_failed) rig_.receive.run();
+    while (!kernel.inbound.empty() && !rig_.context.has_failed) {
+      pass_time();
+      taken_in_turn_ = 0;
+      rig_.receive.run();
+    }
   }
 
   void check() {
@@ -119,9 +128,10 @@ class ReceiveModel {
     for (size_t i = 0; i < kDropReasonCount; i++) {
       require_equal(rig_.drops(static_cast<DropReason>(i)), drops[i], "drops as " + std::string(kDropReasonNames[i]));
     }
-    for (const Offload each : {Offload::kTcpMerge, Offload::kUdpMerge}) {
-      require(rig_.health.offloads().has(each) != refused_merges_[each],
-              "merging is off without a reason, or on in spite of one");
+    for (const auto& [offload, merging] : merging_) {
+      require_equal(rig_.health.downgrades(offload), merging.downgrades(), "downgrades of merging");
+      require_equal(rig_.health.trials(offload), merging.trials(), "trials of merging");
+      require(rig_.health.offloads().has(offload) == merging.is_on(), "merging is on or off wrongly");
     }
   }
 
@@ -136,6 +146,16 @@ class ReceiveModel {
   }
 
   uint8_t trouble() { return has_trouble_ ? input_.byte() : 0; }
+
+  /// None, or minutes; then what the worker does between two turns.
+  void pass_time() {
+    if (trouble() == 255) fake_now_ns += 130'000'000'000;
+    rig_.health.try_again(fake_now_ns);
+    for (auto& [offload, merging] : merging_) {
+      merging.time_passed(fake_now_ns);
+      may_merge_[offload] = merging.is_on();
+    }
+  }
 
   /// Consecutive segments of a peer's TCP or UDP stream, now and then with one that breaks the run.
   void stream(Inbound& inbound, unsigned n) {
@@ -172,7 +192,8 @@ class ReceiveModel {
   void hostile(Inbound& inbound, unsigned n) {
     const size_t count = 1 + input_.below(4);
     for (size_t i = 0; i < count; i++) {
-      constexpr std::array<uint32_t, 3> kForged = {ipv4(10, 5, 200, 9), ipv4(192, 0, 2, 77), ipv4(127, 0, 0, 1)};
+      constexpr std::array<uint32_t, 5> kForged = {ipv4(10, 5, 200, 9), ipv4(192, 0, 2, 77), ipv4(127, 0, 0, 1), kLocal,
+                                                   kOwnUnderlay};
       const uint32_t source = input_.one_in(8)   ? kForged[input_.below(kForged.size())]
                               : input_.one_in(8) ? inner_of((n + 1) % PathRig::kPeers)
                                                  : inner_of(n);
@@ -206,6 +227,7 @@ class ReceiveModel {
   }
 
   int on_receive(unsigned count) {
+    require(taken_in_turn_ < kLongestTurn, "a turn without an end");
     constexpr std::array<int, 4> kErrors = {EINTR, ENOMEM, ECONNREFUSED, EAGAIN};
     const uint8_t decision = trouble();
     if (decision == 255) return -ENOTSOCK;
@@ -220,6 +242,7 @@ class ReceiveModel {
   /// The message is handed over: this is what has to come of it.
   void take(const Inbound& inbound) {
     for (const Bytes& each : datagrams_of(inbound)) {
+      taken_in_turn_++;
       const DropReason reason = slow_receive(state_, inbound.outer, each);
       if (reason != DropReason::kNone) {
         drops_[static_cast<size_t>(reason)]++;
@@ -247,7 +270,11 @@ class ReceiveModel {
       require(vnet.flags == 0, "a single packet with vnet flags");
     }
     const int code = verdict(is_merged);
-    if (is_merged && code == EINVAL) refused_merges_[content[9] == 6 ? Offload::kTcpMerge : Offload::kUdpMerge] = true;
+    if (is_merged) {
+      const Offload offload = content[9] == 6 ? Offload::kTcpMerge : Offload::kUdpMerge;
+      require(may_merge_[offload], "merging is in use though it rests");
+      if (code == EINVAL) merging_[offload].refused(fake_now_ns);
+    }
     for (const Bytes& each : packets) {
       const auto found = expected_.find(key(each));
       require(found != expected_.end(), "a packet that the reference does not know: " + hex(each));
@@ -290,7 +317,9 @@ class ReceiveModel {
   std::unordered_map<std::string, Expected> expected_;
   std::map<uint32_t, std::pair<uint64_t, uint64_t>> by_peer_;  // packets and bytes
   std::map<FlowKey, size_t> last_written_;
-  std::map<Offload, bool> refused_merges_;
+  std::map<Offload, SlowOffload> merging_ = {{Offload::kTcpMerge, SlowOffload()}, {Offload::kUdpMerge, SlowOffload()}};
+  std::map<Offload, bool> may_merge_;  // in this turn
+  size_t taken_in_turn_ = 0;
   std::array<uint64_t, kDropReasonCount> drops_{};
 };
 

@@ -4,9 +4,15 @@
 //   - Every datagram handed to the kernel, accepted or refused, is one that the slow reference makes of a frame, to the
 //     right host, and is accepted at most once, in the order of the reads for each host.
 //   - What was sent and what was dropped add up to what was read; each reason counts what it should, by the reference
-//     before the socket and by the kernel's last word on a packet behind it.
-//   - Every ICMP error is one that is due, byte by byte, and is sent once or counted as held back.
-//   - Segmenting is switched off only after a refusal that speaks of it.
+//     before the socket and by the kernel's last word on a packet behind it. So do they when the tunnel dies, of
+//     whatever cause.
+//   - Every ICMP error is one that is due, byte by byte, and leaves by the raw socket once, or is counted as held back
+//   or
+//     refused, which is no drop. Fragmentation needed does not take the place of the others, nor they its own.
+//   - Segmenting is off exactly from when the kernel refused a message of whose datagrams it then took each, until it
+//   is
+//     due to be tried again.
+//   - A turn offers no more new datagrams than it may.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -30,15 +36,34 @@ struct Expected {
   size_t order = 0;
   bool is_sent = false;
   int last_word = 0;  // errno of the last attempt that was about this packet alone, or about the entry as a whole
+  bool is_offered = false;
+  size_t suspicion = 0;  // of the refused message it was part of; 0: none
 };
+
+/// A message that the kernel refused, maybe because of UDP_SEGMENT: so it is if all of its datagrams pass singly.
+struct Suspicion {
+  size_t left = 0;
+  bool is_cleared = false;
+};
+
+// Datagrams that one turn may queue; the next one may first have to send all of them.
+constexpr size_t kLongestTurn = 192;
+// So many errors, and fragmentation needed, are sent at once before the limit of either begins.
+constexpr size_t kBurst = 50;
+constexpr size_t kFragmentationNeededBurst = 500;
 
 bool is_about_segmentation(int code) {
   return code == EIO || code == EINVAL || code == EMSGSIZE || code == EOPNOTSUPP;
 }
 
+bool is_fragmentation_needed(const Bytes& answer) {
+  return answer[20] == 3 && answer[21] == 4;
+}
+
 class TransmitModel {
  public:
-  TransmitModel(FuzzInput& input, PathRig& rig) : input_(input), rig_(rig) {
+  TransmitModel(FuzzInput& input, PathRig& rig)
+      : input_(input), rig_(rig), segmenting_(rig.health.offloads().has(Offload::kUdpSegment)) {
     for (unsigned n = 0; n < PathRig::kPeers; n++) {
       state_.routes.push_back({inner_of(n) & 0xffffff00, 24, outer_of(n)});
     }
@@ -110,11 +135,19 @@ class TransmitModel {
     FakeKernel& kernel = rig_.kernel;
     kernel.on_read = [this](int fd) { return on_read(fd); };
     kernel.on_send = [this](const mmsghdr& message, size_t) { return on_send(message); };
-    kernel.on_write = [this](const Bytes& frame) { return on_write(frame); };
-    while (!kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() || rig_.sender.batch().size() > 0) {
-      fake_now_ns += uint64_t{trouble()} * 100'000;
+    kernel.on_answer = [this] { return on_answer(); };
+    // A turn without progress while nothing waits is the end; the rest of a super-packet waits where nobody sees it.
+    for (bool has_progress = true; has_progress || !kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() ||
+                                   rig_.sender.batch().size() > 0;) {
+      pass_time();
+      offered_in_turn_ = 0;
+      may_offer_ = kLongestTurn * (rig_.sender.batch().size() > 0 ? 2 : 1);
+      has_progress = rig_.transmit.run();
+      // The other direction may die as well, while packets wait here.
+      if (trouble() == 254) rig_.context.fail("receive from the socket", ENOTSOCK);
+      if (!rig_.context.has_failed) continue;
       rig_.transmit.run();
-      if (rig_.context.has_failed) return;
+      return;
     }
   }
 
@@ -154,32 +187,24 @@ class TransmitModel {
     }
     require_equal(counters.tun_reads.get(), rig_.kernel.calls["read"], "reads");
     require_equal(counters.socket_sends.get(), rig_.kernel.calls["sendmmsg"], "sends");
-    require_equal(counters.tun_writes.get(), rig_.kernel.calls["writev"], "writes");
+    require_equal(rig_.kernel.calls["writev"], 0, "writes to the TUN");
     uint64_t answered = 0;
     for (const Counter& each : counters.icmp_sent) answered += each.get();
-    require_equal(answered, rig_.kernel.written.size(), "ICMP errors sent");
+    require_equal(answered, rig_.kernel.answers.size(), "ICMP errors sent");
+    require_equal(counters.icmp_failed.get(), refused_answers_, "ICMP errors refused");
     if (rig_.context.has_failed) {
       // Which packets waited when the descriptor died is the tunnel's affair; that all of them are counted is not.
-      require_equal(sent + rig_.all_drops(), sent + lost + rejected_ + answer_errors_ + answers_blocked_,
+      require_equal(sent + rig_.all_drops(), sent + lost + rejected_,
                     "packets sent and dropped by a tunnel that failed");
       return;
     }
-    drops[static_cast<size_t>(DropReason::kTunError)] += answer_errors_;
-    drops[static_cast<size_t>(DropReason::kTunBlocked)] += answers_blocked_;
     for (size_t i = 0; i < kDropReasonCount; i++) {
       require_equal(rig_.drops(static_cast<DropReason>(i)), drops[i], "drops as " + std::string(kDropReasonNames[i]));
     }
-    size_t due_count = 0;
-    for (const Bytes& each : rig_.kernel.written) {
-      require(vnet_of(each).gso_type == 0 && vnet_of(each).flags == 0, "an ICMP error has vnet flags");
-      const auto found = due_.find(key(packet_of(each)));
-      require(found != due_.end() && found->second > 0, "an ICMP error that nobody asked for: " + hex(packet_of(each)));
-      found->second--;
-    }
-    for (const auto& [answer, count] : due_) due_count += count;
-    require_equal(counters.icmp_limited.get() + answer_errors_ + answers_blocked_, due_count, "ICMP errors held back");
-    const bool is_off = rig_.health.downgrades(Offload::kUdpSegment) > 0;
-    require(!is_off || was_segmentation_refused_, "segmenting is off though nothing spoke against it");
+    check_answers();
+    require_equal(rig_.health.downgrades(Offload::kUdpSegment), segmenting_.downgrades(), "downgrades of segmenting");
+    require_equal(rig_.health.trials(Offload::kUdpSegment), segmenting_.trials(), "trials of segmenting");
+    require(rig_.health.offloads().has(Offload::kUdpSegment) == segmenting_.is_on(), "segmenting is on or off wrongly");
   }
 
  private:
@@ -189,8 +214,34 @@ class TransmitModel {
     require(actual == expected, what + ": got " + std::to_string(actual) + ", expected " + std::to_string(expected));
   }
 
+  void check_answers() {
+    std::array<size_t, 2> due{};   // others, fragmentation needed
+    std::array<size_t, 2> left{};  // of these, not sent
+    for (const auto& [answer, count] : due_) due[is_fragmentation_needed({answer.begin(), answer.end()})] += count;
+    for (const Datagram& each : rig_.kernel.answers) {
+      const auto found = due_.find(key(each.data));
+      require(found != due_.end() && found->second > 0, "an ICMP error that nobody asked for: " + hex(each.data));
+      require(each.outer == get32(each.data, 16), "an ICMP error to somebody else");
+      found->second--;
+    }
+    for (const auto& [answer, count] : due_) left[is_fragmentation_needed({answer.begin(), answer.end()})] += count;
+    require_equal(rig_.counters->icmp_limited.get() + refused_answers_, left[0] + left[1], "ICMP errors held back");
+    if (due[0] <= kBurst) require(left[0] <= refused_answers_, "an ICMP error was held back too early");
+    if (due[1] <= kFragmentationNeededBurst) {
+      require(left[1] <= refused_answers_, "fragmentation needed was held back too early");
+    }
+  }
+
   /// Next decision of the input on what goes wrong; mostly nothing.
   uint8_t trouble() { return has_trouble_ ? input_.byte() : 0; }
+
+  /// A little, or minutes; then what the worker does between two turns.
+  void pass_time() {
+    const uint8_t decision = trouble();
+    fake_now_ns += decision == 255 ? 130'000'000'000 : uint64_t{decision} * 100'000;
+    rig_.health.try_again(fake_now_ns);
+    segmenting_.time_passed(fake_now_ns);
+  }
 
   void due(const Bytes& offender, uint16_t mtu) {
     const std::optional<Bytes> answer = slow_icmp(IcmpError::kFragmentationNeeded, state_, offender, mtu);
@@ -231,11 +282,17 @@ class TransmitModel {
       require(packet.order != 0, "a packet that was not read yet");
       require(!packet.is_sent, "a packet that was sent already");
       require(packet.outer == each.outer && each.port == kPort, "a packet to the wrong host");
+      if (!packet.is_offered) offered_in_turn_++;
+      packet.is_offered = true;
       packets.push_back(&packet);
     }
+    require(offered_in_turn_ <= may_offer_, "a turn without an end");
     const int code = verdict(datagrams);
     const bool is_whole = datagrams.size() > 1;
-    if (is_whole && is_about_segmentation(code) && code != EMSGSIZE) was_segmentation_refused_ = true;
+    require(!is_whole || segmenting_.is_on() || packets.front()->order <= read_before_rest_,
+            "segmenting is in use though it rests");
+    if (is_whole && is_about_segmentation(code) && code != EMSGSIZE) suspect(packets);
+    if (!is_whole) hear(*packets.front(), code);
     const bool has_df = datagrams.front().has_df && (datagrams.front().data[6] & 0x40) != 0;
     for (size_t i = 0; i < packets.size(); i++) {
       Expected& packet = *packets[i];
@@ -255,6 +312,21 @@ class TransmitModel {
     return code;
   }
 
+  void suspect(const std::vector<Expected*>& packets) {
+    suspicions_.push_back({.left = packets.size()});
+    for (Expected* packet : packets) packet->suspicion = suspicions_.size();
+  }
+
+  /// What the kernel says to a packet by itself tells what the refused message was about.
+  void hear(const Expected& packet, int code) {
+    if (packet.suspicion == 0 || code == EINTR || code == EAGAIN || code == ENOBUFS) return;
+    Suspicion& suspicion = suspicions_[packet.suspicion - 1];
+    if (code != 0) suspicion.is_cleared = true;
+    if (code != 0 || --suspicion.left > 0 || suspicion.is_cleared) return;
+    if (segmenting_.is_on()) read_before_rest_ = reads_;
+    segmenting_.refused(fake_now_ns);
+  }
+
   int verdict(const std::vector<Datagram>& datagrams) {
     const Datagram& first = datagrams.front();
     if (cannot_checksum_ && datagrams.size() > 1) return EIO;
@@ -269,19 +341,12 @@ class TransmitModel {
     return decision == 255 ? EBADF : kErrors[decision % kErrors.size()];
   }
 
-  int on_write(const Bytes&) {
-    constexpr std::array<int, 4> kErrors = {EINTR, EAGAIN, EIO, EINVAL};
+  int on_answer() {
+    constexpr std::array<int, 4> kErrors = {EPERM, EAGAIN, ENETUNREACH, EBADF};
     const uint8_t decision = trouble();
-    const int code = decision < 216 ? 0 : decision == 255 ? EBADFD : kErrors[decision % kErrors.size()];
-    // Three attempts, then the answer is dropped.
-    if (code == EAGAIN && ++write_attempts_ == 3) {
-      answers_blocked_++;
-      write_attempts_ = 0;
-    } else if (code != EAGAIN && code != EINTR) {
-      write_attempts_ = 0;
-      if (code != 0) answer_errors_++;
-    }
-    return code;
+    if (decision < 216) return 0;
+    refused_answers_++;
+    return kErrors[decision % kErrors.size()];
   }
 
   FuzzInput& input_;
@@ -300,10 +365,12 @@ class TransmitModel {
   std::array<uint64_t, kDropReasonCount> drops_{};
   uint64_t rejected_ = 0;
   size_t reads_ = 0;
-  bool was_segmentation_refused_ = false;
-  int write_attempts_ = 0;
-  uint64_t answer_errors_ = 0;
-  uint64_t answers_blocked_ = 0;
+  size_t offered_in_turn_ = 0;
+  size_t may_offer_ = 0;
+  SlowOffload segmenting_;
+  size_t read_before_rest_ = 0;  // packets read when segmenting was switched off
+  std::vector<Suspicion> suspicions_;
+  uint64_t refused_answers_ = 0;
 };
 
 }  // namespace

@@ -6,6 +6,8 @@
 namespace tsflannel::testing {
 namespace {
 
+constexpr uint64_t kMinuteNs = 60'000'000'000;
+
 uint32_t address_at(const Bytes& packet, size_t at) {
   return get32(packet, at);
 }
@@ -29,13 +31,21 @@ DropReason parse(const Bytes& packet) {
   return DropReason::kNone;
 }
 
+bool covers(uint32_t prefix, uint8_t length, uint32_t address) {
+  return length == 0 || (address ^ prefix) >> (32 - length) == 0;
+}
+
 const SlowRoute* route_to(const SlowState& state, uint32_t address) {
   const SlowRoute* best = nullptr;
   for (const SlowRoute& each : state.routes) {
-    const bool covers = each.length == 0 || (address ^ each.prefix) >> (32 - each.length) == 0;
-    if (covers && (best == nullptr || each.length > best->length)) best = &each;
+    if (covers(each.prefix, each.length, address) && (best == nullptr || each.length > best->length)) best = &each;
   }
   return best;
+}
+
+bool is_own(const SlowState& state, uint32_t address) {
+  return std::any_of(state.own.begin(), state.own.end(),
+                     [address](const SlowPrefix& each) { return covers(each.prefix, each.length, address); });
 }
 
 bool is_peer(const SlowState& state, uint32_t outer) {
@@ -52,6 +62,12 @@ bool complete_checksum(const VnetHeader& vnet, Bytes& packet) {
   if (packet[9] == 17 && vnet.csum_offset == 6 && value == 0) value = 0xffff;
   put16(packet, field, value);
   return true;
+}
+
+/// How many packets a super-packet stands for; one that cannot be cut counts as one.
+size_t packets_in(const VnetHeader& vnet, const Bytes& packet) {
+  const std::optional<std::vector<Bytes>> segments = slow_segment(vnet, packet);
+  return segments ? segments->size() : 1;
 }
 
 bool is_single_host(uint32_t address) {
@@ -112,11 +128,11 @@ SlowTransmit slow_transmit(const SlowState& state, const Bytes& frame) {
   const SlowRoute* route = route_to(state, address_at(packet, 16));
   if (route == nullptr) {
     result.answer = slow_icmp(IcmpError::kNetUnreachable, state, packet);
-    return drop(DropReason::kNoRoute);
+    return drop(DropReason::kNoRoute, packets_in(vnet, packet));
   }
   if (packet[8] <= 1) {
     result.answer = slow_icmp(IcmpError::kTimeExceeded, state, packet);
-    return drop(DropReason::kTtlExpired);
+    return drop(DropReason::kTtlExpired, packets_in(vnet, packet));
   }
   const bool is_super = vnet.gso_type != 0;
   const size_t total = get16(packet, 2);
@@ -155,13 +171,30 @@ DropReason slow_receive(const SlowState& state, uint32_t outer, const Bytes& dat
   if (datagram[0] >> 4 != 4) return DropReason::kNotIpv4;
   if (get16(datagram, 2) != datagram.size()) return DropReason::kLengthMismatch;
   if (const DropReason reason = parse(datagram); reason != DropReason::kNone) return reason;
-  if (datagram.size() > state.mtu) return DropReason::kOversize;
+  if (state.verify != VerifySource::kOff && is_own(state, address_at(datagram, 12))) return DropReason::kSourceSpoofed;
   if (state.verify == VerifySource::kStrict) {
     const SlowRoute* route = route_to(state, address_at(datagram, 12));
     if (route == nullptr || route->outer != outer) return DropReason::kSourceSpoofed;
   }
   if (datagram[8] <= 1) return DropReason::kTtlExpired;
   return DropReason::kNone;
+}
+
+void SlowOffload::refused(uint64_t now_ns) {
+  if (!is_on_) return;
+  const bool has_worked = now_ns - tried_at_ns_ >= minutes_ * kMinuteNs;
+  minutes_ = minutes_ == 0 || has_worked ? 2 : std::min<uint64_t>(minutes_ * 2, 64);
+  refused_at_ns_ = now_ns;
+  downgrades_++;
+  is_on_ = false;
+}
+
+void SlowOffload::time_passed(uint64_t now_ns) {
+  // One that the kernel never had is not tried.
+  if (is_on_ || downgrades_ == 0 || now_ns - refused_at_ns_ < minutes_ * kMinuteNs) return;
+  tried_at_ns_ = now_ns;
+  trials_++;
+  is_on_ = true;
 }
 
 }  // namespace tsflannel::testing
