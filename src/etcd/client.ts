@@ -70,6 +70,9 @@ const MAX_CAUSES = 4;
 /** etcd's default heartbeat interval: the smallest step in which the state of an election changes. */
 const ELECTION_POLL_MS = 100;
 
+/** An election takes a second or so; a cluster without a majority must not be asked by all its hosts ten times a second. */
+const ELECTION_POLL_CAP_MS = 1000;
+
 /**
  * The gRPC side of etcd: one request or stream at a time on whichever endpoint answers.
  *
@@ -213,6 +216,7 @@ export class EtcdClient {
     const shareMs = callTimeoutMs / this.#endpoints.length;
     const deadlineMs = clock.monotonicMs() + callTimeoutMs;
     let detail = '';
+    let rounds = 0;
     for (let isElecting = true; isElecting;) {
       isElecting = false;
       for (const endpoint of this.#inTurn()) {
@@ -241,8 +245,9 @@ export class EtcdClient {
         isElecting ||= isAlive;
         if (detail === '' || isAlive) detail = failure.detail;
       }
-      if (clock.monotonicMs() + ELECTION_POLL_MS >= deadlineMs) break;
-      if (isElecting) await clock.sleep(ELECTION_POLL_MS, this.#closing.signal);
+      const pauseMs = Math.min(ELECTION_POLL_CAP_MS, ELECTION_POLL_MS * 2 ** rounds++);
+      if (clock.monotonicMs() + pauseMs >= deadlineMs) break;
+      if (isElecting) await clock.sleep(pauseMs, this.#closing.signal);
     }
     this.#closing.signal.throwIfAborted();
     const error = unavailableError(detail, endpoints);
