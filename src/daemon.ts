@@ -162,9 +162,9 @@ export class Daemon implements StatusSource {
       this.failStart = reject;
     });
     this.following = store.followWorld((world) => this.takeWorld(world), this.saved?.mark);
-    await this.learnStoreAddresses();
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
+    learn(); // not waited for: without a name server, looking for a name takes longer than carrying packets may wait
     this.storeHealth = store.onHealth(({ isConnected }) => {
       if (!isConnected) return;
       learn();
