@@ -5,10 +5,10 @@ import {
   type AdmissionContext,
   type GuardedAddress,
   OWN_HOST,
+  type OwnClaim,
   STORE_OWNER,
   assertNetworkFree,
 } from '../lease/admission.js';
-import type { LeaseSubnets } from '../lease/lease.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 
@@ -19,7 +19,7 @@ export interface AdmissionInput {
   readonly networks: readonly Prefix[];
   readonly underlay: Underlay;
   readonly publicIp: IpAddress;
-  readonly own: LeaseSubnets | undefined;
+  readonly own: OwnClaim | undefined;
 }
 
 /**
@@ -79,7 +79,7 @@ export class AdmissionSource {
       networks,
       needsIpv4: network.ipv4 !== undefined,
       publicIp,
-      own: own && { subnet: own.subnet, ipv6Subnet: own.ipv6Subnet },
+      own: own && { subnet: own.subnet, ipv6Subnet: own.ipv6Subnet, revision: own.revision },
       guarded,
       broadcasts: this.broadcasts,
     };

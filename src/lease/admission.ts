@@ -3,7 +3,7 @@ import { OverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Lease, LeaseSubnets } from './lease.js';
-import { type LeaseRecord, isAfter } from './record.js';
+import { type LeaseRecord, type Revision, isAfter } from './record.js';
 
 /** An address of the real network that no lease may draw into the overlay, and whose it is. */
 export interface GuardedAddress {
@@ -40,6 +40,12 @@ export const OWN_HOST = 'this host';
 /** {@link GuardedAddress.owner} of the store's. */
 export const STORE_OWNER = 'etcd';
 
+/** The lease that the host holds. */
+export interface OwnClaim extends LeaseSubnets {
+  /** When it was written last; its key bears a former address for a moment after that of the host has changed. */
+  readonly revision?: Revision | undefined;
+}
+
 /** What decides whether a lease is believed; the same object as long as nothing in it has changed. */
 export interface AdmissionContext {
   /** Of the network configuration, of each family that it has; also of one that was replaced a moment ago. */
@@ -49,7 +55,7 @@ export interface AdmissionContext {
   /** The host's own identity. */
   readonly publicIp: IpAddress;
   /** Undefined before a lease is held. */
-  readonly own: LeaseSubnets | undefined;
+  readonly own: OwnClaim | undefined;
   readonly guarded: readonly GuardedAddress[];
   /** Where broadcasts go on the underlay. */
   readonly broadcasts: readonly IpAddress[];
@@ -111,9 +117,11 @@ export function admit(candidates: readonly Candidate[], context: AdmissionContex
     if (fault === undefined) sound.push(candidate);
     else quarantined.push({ key: lease.key, lease, ...fault });
   }
-  sound.sort((a, b) => a.lease.subnet.compare(b.lease.subnet));
-  const losers = findLosers(sound, ({ lease }) => lease.subnet);
-  const v6 = sound.filter(({ lease }) => lease.ipv6Subnet !== undefined && !losers.has(lease));
+  const moved = movedHosts(sound);
+  const staying = moved.size === 0 ? sound : sound.filter((candidate) => !moved.has(candidate));
+  staying.sort((a, b) => a.lease.subnet.compare(b.lease.subnet));
+  const losers = findLosers(staying, ({ lease }) => lease.subnet);
+  const v6 = staying.filter(({ lease }) => lease.ipv6Subnet !== undefined && !losers.has(lease));
   const ipv6Of = ({ lease }: Candidate): Prefix => lease.ipv6Subnet ?? lease.subnet;
   v6.sort((a, b) => ipv6Of(a).compare(ipv6Of(b)));
   for (const [loser, winner] of findLosers(v6, ipv6Of)) losers.set(loser, winner);
@@ -123,11 +131,26 @@ export function admit(candidates: readonly Candidate[], context: AdmissionContex
     const detail = `it overlaps ${winner.key} of ${winner.attributes.publicIp.toString()}, which is older`;
     quarantined.push({ key: lease.key, lease, reason: 'overlaps-peer', detail });
   }
-  const peers = sound.map(({ lease }) => lease);
+  const peers = staying.map(({ lease }) => lease);
   return { peers: losers.size === 0 ? peers : peers.filter((lease) => !losers.has(lease)), quarantined };
 }
 
+/** Leases that are missing from the store and whose host has another one there: it has given them up. */
+function movedHosts(candidates: readonly Candidate[]): ReadonlySet<Candidate> {
+  const missing = candidates.filter(({ isMissing }) => isMissing);
+  if (missing.length === 0) return new Set();
+  const present = new Set(candidates.filter(({ isMissing }) => !isMissing).flatMap(({ lease }) => marksOf(lease)));
+  return new Set(missing.filter(({ lease }) => marksOf(lease).some((mark) => present.has(mark))));
+}
+
+/** What no two hosts have in common: address, and what a backend says of its device. */
+function marksOf({ attributes: { publicIp, backendData } }: Lease): readonly string[] {
+  const data = typeof backendData === 'object' && backendData !== null ? [JSON.stringify(backendData)] : [];
+  return publicIp.isUnspecified ? data : [publicIp.toString(), ...data];
+}
+
 function isOwn(lease: Lease, { publicIp, own }: AdmissionContext): boolean {
+  if (own?.revision === lease.revision && lease.subnet.equals(own.subnet)) return true;
   if (!publicIp.isUnspecified) return lease.attributes.publicIp.equals(publicIp);
   return own !== undefined && lease.subnet.equals(own.subnet);
 }

@@ -143,6 +143,9 @@ const KEEP_ALIVE_TTL_SHARE = 1 / 3;
 const REWRITE_BASE_MS = 1000;
 const REWRITE_CAP_MS = 300_000;
 
+/** A host that finds no subnet says so that often. */
+const REMIND_MS = 60_000;
+
 /** Longest pause before a lease that was lost again and again is sought: peers go on sending for a little longer. */
 const LOSS_CAP_MS = 500;
 
@@ -340,9 +343,9 @@ function seek(
     const plan = planLease({ network, publicIp: attributes.publicIp, known, former, wishes, avoid, random });
     return { own, notes, command: plan };
   } catch (error) {
-    // Nothing was asked of the store: only another world, or another configuration, can change it.
+    // Nothing was asked of the store: only another world, or another configuration, can change it. It is told again.
     notes.push({ kind: 'failed', what: 'acquire', error });
-    return wait(Number.POSITIVE_INFINITY);
+    return wait(nowMs + REMIND_MS);
   }
 }
 

@@ -2,12 +2,15 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Prefix } from '../../../src/ip/prefix.js';
 import { type AdmissionContext, OWN_HOST, type QuarantineReason, admit } from '../../../src/lease/admission.js';
+import type { LeaseAttributes } from '../../../src/lease/lease.js';
 import type { LeaseRecord } from '../../../src/lease/record.js';
 import { ip, net } from '../../support/builders.js';
 import { type RecordChanges, admissionContext, leaseRecord } from '../../support/lease-world.js';
 
 const there = (...leases: readonly LeaseRecord[]): { lease: LeaseRecord; isMissing: boolean }[] =>
   leases.map((lease) => ({ lease, isMissing: false }));
+
+const isSameHost = (a: LeaseRecord, b: LeaseRecord): boolean => a.attributes.publicIp.equals(b.attributes.publicIp);
 
 const keys = (leases: readonly { readonly key: string }[]): string[] => leases.map(({ key }) => key);
 
@@ -172,11 +175,15 @@ describe('admit', () => {
         const { peers, quarantined } = admit(candidates, context);
         const overlap = (a: LeaseRecord, b: LeaseRecord): boolean =>
           a.subnet.overlaps(b.subnet) || (a.ipv6Subnet !== undefined && b.ipv6Subnet?.overlaps(a.ipv6Subnet) === true);
+        /** It is missing from the store, and its host has another lease there. */
+        const hasMoved = (lease: LeaseRecord): boolean =>
+          candidates.some((each) => each.lease === lease && each.isMissing) &&
+          candidates.some((each) => !each.isMissing && isSameHost(each.lease, lease));
         for (const a of peers) for (const b of peers) assert.ok(a === b || !overlap(a, b), `${a.key} and ${b.key}`);
         for (const { lease } of candidates) {
           if (peers.includes(lease)) continue;
           const rivals = candidates.filter((other) => other.lease !== lease && overlap(other.lease, lease));
-          assert.ok(rivals.length > 0, `${lease.key} overlaps nobody`);
+          assert.ok(rivals.length > 0 || hasMoved(lease), `${lease.key} overlaps nobody`);
         }
         for (const { key: loser, detail } of quarantined) {
           const lost = candidates.find(({ lease: { key } }) => key === loser);
@@ -186,6 +193,29 @@ describe('admit', () => {
       }),
       { numRuns: 500 },
     );
+  });
+
+  it('lets go of what is missing from the store once its host has another lease there', () => {
+    const vxlan = (mac: string): Partial<LeaseAttributes> => ({ backendType: 'vxlan', backendData: { VtepMAC: mac } });
+    const former = leaseRecord(5, { host: 5, attributes: vxlan('02:00:00:00:00:05') });
+    for (const [now, isLetGo] of [
+      [leaseRecord(6, { host: 5 }), true],
+      [leaseRecord(6, { host: 99, attributes: vxlan('02:00:00:00:00:05') }), true],
+      [leaseRecord(6, { host: 99, attributes: vxlan('02:00:00:00:00:99') }), false],
+    ] as const) {
+      const { peers } = admit([{ lease: former, isMissing: true }, ...there(now)], CONTEXT);
+      assert.equal(!peers.includes(former), isLetGo);
+      assert.ok(peers.includes(now));
+    }
+    assert.equal(admit(there(former, leaseRecord(6, { host: 5 })), CONTEXT).peers.length, 2, 'both are in the store');
+  });
+
+  it('takes the key that this host holds for its own although it still names a former address', () => {
+    const held = leaseRecord(1, { host: 50, revision: 7 });
+    const own = { subnet: held.subnet, ipv6Subnet: undefined, revision: held.revision };
+    assert.deepEqual(admit(there(held), { ...CONTEXT, own }), { peers: [], quarantined: [] });
+    const foreign = { ...held, revision: '8' };
+    assert.equal(admit(there(foreign), { ...CONTEXT, own }).quarantined[0]?.reason, 'overlaps-own');
   });
 
   it('looks at each lease once as long as the context is the same', () => {
