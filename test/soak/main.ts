@@ -1,7 +1,7 @@
 // npm run soak: everything that may happen to a cluster, for as long as asked for; nothing may grow and nothing get lost.
 import { randomInt } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
-import { parseArgs } from 'node:util';
+import { inspect, parseArgs } from 'node:util';
 import { FaultBed } from '../faults/bed.js';
 import { ACTIONS, type Action, bystandersOf, perform, settle } from './actions.js';
 import { LEAST_ROUNDS, type Sample, type Trend, trend, trendTable } from './trend.js';
@@ -139,7 +139,7 @@ try {
 } catch (error) {
   const isUsage =
     error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true;
-  const text = error instanceof Error ? (isUsage ? error.message : (error.stack ?? error.message)) : String(error);
+  const text = error instanceof Error ? (isUsage ? error.message : inspect(error)) : String(error);
   process.stderr.write(`soak: ${text}\n${isUsage ? `\n${USAGE}` : ''}`);
   process.exitCode = isUsage ? 2 : 1;
 }
