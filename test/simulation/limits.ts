@@ -18,10 +18,10 @@ export const CHECK_EVERY_MS = 250;
 export const WINDOW_MS = 10_000;
 
 /**
- * One host's requests to etcd in a window. Without a leader each of the few requests that wait is sent ten times a
- * second, as often as the state of an election changes; a loop would send thousands.
+ * One host's requests to etcd in a window. Without a leader each of the few requests that wait is sent to every member up
+ * to eight times in five seconds; a loop would send thousands.
  */
-export const MAX_REQUESTS = 600;
+export const MAX_REQUESTS = 300;
 
 /** One host's log lines, debug included, in a window. */
 export const MAX_LINES = 150;

@@ -459,6 +459,8 @@ export class Simulation {
     const config = etcd.get('/coreos.com/network/config')?.value;
     const isOther = config !== this.configText(this.wanted);
     if (isOther) this.touchAll();
+    // The backup may tell of a former address, which nobody answers at until the host has written its own again.
+    for (const host of this.hosts) if (host.addresses.size > 1) host.touch();
     const hasJunk = [...this.junk].some((name) => this.cluster.lease(name) !== undefined);
     if (!isOther && !hasJunk) return;
     this.lasting(2000, () => {
