@@ -30,7 +30,7 @@ const BREAKAGES: readonly Breakage[] = [
     what: 'every history counts as the one that is known',
     file: 'src/etcd/follow.ts',
     from: '    const hasReached =',
-    to: "    if (revision !== '') return 'same';\n    const hasReached =",
+    to: "    if (known.revision !== '') return 'same';\n    const hasReached =",
   },
   {
     what: 'a watch goes on after the last event instead of the last witness',
@@ -65,7 +65,7 @@ const BREAKAGES: readonly Breakage[] = [
   {
     what: 'a host goes on with a subnet that overlaps an older one',
     file: 'src/lease/decide.ts',
-    from: "if (rival !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, rival.key);",
+    from: "if (older !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, older.key);",
     to: '',
   },
   {
