@@ -1,7 +1,15 @@
 import { backoffMs } from '../clock.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import type { Prefix } from '../ip/prefix.js';
-import { type KnownLeases, type SubnetSource, doesFit, findOlderRival, findRivals, planLease } from './allocator.js';
+import {
+  type KnownLeases,
+  type LeasePlan,
+  type SubnetSource,
+  doesFit,
+  findOlderRival,
+  findRivals,
+  planLease,
+} from './allocator.js';
 import { areAttributesEqual } from './attributes.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
 import { type LeaseRecord, type Revision, type TtlId, isAfter } from './record.js';
@@ -77,16 +85,8 @@ export interface OwnState {
 
 /** What to ask of the store next, or how long there is nothing to do. */
 export type Command =
+  | LeasePlan
   | { readonly kind: 'wait'; readonly untilMs: number }
-  | { readonly kind: 'adopt'; readonly lease: LeaseRecord }
-  | {
-      readonly kind: 'create';
-      readonly subnets: LeaseSubnets;
-      readonly source: SubnetSource;
-      readonly replacing: LeaseRecord | undefined;
-      readonly yielding: { readonly lease: LeaseRecord; readonly rival: string } | undefined;
-      readonly aside: readonly LeaseRecord[];
-    }
   | { readonly kind: 'delete'; readonly lease: LeaseRecord }
   | { readonly kind: 'publish'; readonly lease: LeaseRecord }
   | { readonly kind: 'keep-alive'; readonly ttlId: TtlId };
