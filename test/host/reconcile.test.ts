@@ -346,8 +346,8 @@ describe('Reconciler on this kernel', function () {
       'link add other type vxlan id 77 dev eth0 dstport 4790',
       'link set other alias tsflannel:else',
       'link set other up',
-      'addr add 10.5.77.1/32 dev eth0p',
-      `route add 10.5.77.0/24 dev eth0p proto ${ROUTE_PROTOCOL}`,
+      'addr add 10.5.77.1/32 dev other',
+      `route add 10.5.77.0/24 dev other proto ${ROUTE_PROTOCOL}`,
       `route add 198.51.100.0/24 via 192.0.2.9 proto ${ROUTE_PROTOCOL}`,
       'route add 10.5.88.0/24 via 192.0.2.88',
     ]);
