@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/clock.js';
+import { TimerClock } from './timer-clock.js';
 
 interface Timer {
   readonly atMs: number;
@@ -6,17 +6,14 @@ interface Timer {
 }
 
 /** A clock that stands still until it is told to go on. Chance is a fixed sequence. */
-export class FakeClock implements Clock {
+export class FakeClock extends TimerClock {
   readonly #timers = new Set<Timer>();
   #nowMs = 1000;
   #seed: number;
 
   constructor(seed = 1) {
+    super();
     this.#seed = seed;
-  }
-
-  wallMs(): number {
-    return 1_700_000_000_000 + this.#nowMs;
   }
 
   monotonicMs(): number {
@@ -26,24 +23,6 @@ export class FakeClock implements Clock {
   /** Timers that have not fired. */
   get pending(): number {
     return this.#timers.size;
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = (): void => {
-        cancel();
-        reject(signal?.reason as Error);
-      };
-      const cancel = this.after(ms, () => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      });
-      signal?.addEventListener('abort', onAbort, { once: true });
-    });
   }
 
   after(ms: number, callback: () => void): () => void {

@@ -2,6 +2,7 @@ import type { Clock } from '../../src/clock.js';
 import { describeError } from '../../src/errors.js';
 import { runLater } from './later.js';
 import { SimRandom } from './sim-etcd/random.js';
+import { TimerClock } from './timer-clock.js';
 
 interface Timer {
   readonly atMs: number;
@@ -12,35 +13,6 @@ interface Timer {
 
 /** Turns of the event loop that are asked for at a time: asking for one costs a look at every socket. */
 const TURNS_AT_ONCE = 32;
-
-/** What {@link SimClock} and {@link ProcessClock} have in common. */
-abstract class TimerClock implements Clock {
-  abstract monotonicMs(): number;
-  abstract after(ms: number, callback: () => void): () => void;
-  abstract random(): number;
-
-  wallMs(): number {
-    return 1_700_000_000_000 + this.monotonicMs();
-  }
-
-  sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) {
-        reject(signal.reason as Error);
-        return;
-      }
-      const onAbort = (): void => {
-        cancel();
-        reject(signal?.reason as Error);
-      };
-      const cancel = this.after(ms, () => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      });
-      signal?.addEventListener('abort', onAbort, { once: true });
-    });
-  }
-}
 
 /**
  * A clock that jumps from one timer to the next as soon as nothing is left to do at its instant, for simulations of many
