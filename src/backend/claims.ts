@@ -1,4 +1,5 @@
 import type { Lease } from '../lease/lease.js';
+import { isAfter } from '../lease/record.js';
 import type { Claim, SkippedPeer } from './backend.js';
 
 /**
@@ -54,8 +55,7 @@ function isSameHost({ attributes: a }: Lease, { attributes: b }: Lease): boolean
   return !a.publicIp.isUnspecified && a.publicIp.equals(b.publicIp) && isSameIpv6 === true;
 }
 
-/** Revisions are decimal numbers without leading zeros, larger than what a JavaScript number holds. */
 function byAge(a: Lease, b: Lease): number {
-  const age = a.revision.length - b.revision.length || (a.revision < b.revision ? -1 : Number(a.revision > b.revision));
-  return age === 0 ? a.subnet.compare(b.subnet) : age;
+  if (a.revision === b.revision) return a.subnet.compare(b.subnet);
+  return isAfter(a.revision, b.revision) ? 1 : -1;
 }

@@ -228,7 +228,7 @@ class Follower {
     if (witness !== undefined && !hasReached(witness.revision)) return 'other';
     const [current] = kvs;
     if (witness === undefined || isWitnessed(current, witness)) return 'same';
-    if (current !== undefined && BigInt(current.mod_revision) <= BigInt(witness.revision)) return 'other';
+    if (current !== undefined && !isAfter(current.mod_revision, witness.revision)) return 'other';
     const then = await client.callUnless<IRangeResponse>(
       'compacted',
       'KV',

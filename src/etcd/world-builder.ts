@@ -1,5 +1,5 @@
 import type { IEvent, IKeyValue } from 'etcd3/lib/rpc.js';
-import type { BadEntry, LeaseRecord } from '../lease/record.js';
+import { type BadEntry, type LeaseRecord, isAfter } from '../lease/record.js';
 import type { World } from '../lease/world.js';
 import type { KeyLayout } from './endpoints.js';
 import { decodeEntry, toText } from './entries.js';
@@ -37,7 +37,7 @@ export function applyEvents(keys: KeyLayout, world: World, events: readonly IEve
   for (const { kv, ...event } of events) {
     const key = kv.key.toString();
     const isDeleted = isDelete(event);
-    if (BigInt(kv.mod_revision) > BigInt(revision)) revision = kv.mod_revision;
+    if (isAfter(kv.mod_revision, revision)) revision = kv.mod_revision;
     if (key === keys.config) {
       if (isDeleted ? config === undefined : config?.revision === kv.mod_revision) continue;
       config = isDeleted ? undefined : toText(kv);
