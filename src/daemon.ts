@@ -468,11 +468,22 @@ export class Daemon implements StatusSource {
     this.result = result;
     this.lingering.use(result.backends);
     this.skippedPeers.tell(result.skipped);
+    for (const device of result.contestedDevices) this.giveUpMac(device);
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
     // Routes via peers bear no name: those of the network that this host belonged to before are found by its addresses.
     const scope = [...networks, ...this.subnetFile.previousNetworks];
     this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
+  }
+
+  private giveUpMac(device: string): void {
+    const mac = this.facts?.giveUpMac(device);
+    if (mac === undefined) return; // told as a peer that cannot be reached
+    this.log.warn('another host had the MAC address of this device first, taking another one', {
+      dev: device,
+      vtepMac: mac,
+    });
+    this.passes.trigger();
   }
 
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {

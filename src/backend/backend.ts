@@ -64,6 +64,8 @@ export interface PeerState {
   /** What it must have alone: where several claim the same, one of them is reached. */
   readonly claims?: readonly Claim[];
   readonly skipped?: SkippedPeer;
+  /** Device of this host whose MAC address the peer published before this host did. */
+  readonly contestedDevice?: string;
 }
 
 /** What the own lease says about the backend in use. */

@@ -26,6 +26,8 @@ export interface OverlayResult {
   readonly backends: readonly string[];
   /** Devices that are there for lingering backends only: what fails on them keeps this host from nothing. */
   readonly lingeringDevices: readonly string[];
+  /** Devices of this host that need another MAC address, since a peer published theirs first. */
+  readonly contestedDevices: readonly string[];
 }
 
 /**
@@ -42,6 +44,7 @@ export class OverlayState {
   /** What each of the leases adds if it gets what it claims, at the same index. */
   private parts: readonly Partial<DesiredState>[] = [];
   private readonly skipped = new Map<Lease, SkippedPeer>();
+  private readonly contested = new Map<Lease, string>();
   private readonly claims = new Claims();
   private readonly claimsOf = new Map<Lease, readonly Claim[]>();
   /** How many peers each backend reaches. */
@@ -67,6 +70,7 @@ export class OverlayState {
       skipped: [...this.skipped.values(), ...losers.values()],
       backends: used,
       lingeringDevices,
+      contestedDevices: [...new Set(this.contested.values())],
     };
   }
 
@@ -79,6 +83,7 @@ export class OverlayState {
       this.leases = [];
       this.parts = [];
       this.skipped.clear();
+      this.contested.clear();
       this.claims.clear();
       this.claimsOf.clear();
       this.counts.clear();
@@ -98,8 +103,9 @@ export class OverlayState {
     this.leases = peers;
   }
 
-  private join(network: NetworkConfig, lease: Lease, { skipped, claims = [] }: PeerState): void {
+  private join(network: NetworkConfig, lease: Lease, { skipped, contestedDevice, claims = [] }: PeerState): void {
     if (skipped !== undefined) this.skipped.set(lease, skipped);
+    if (contestedDevice !== undefined) this.contested.set(lease, contestedDevice);
     if (claims.length > 0) this.claimsOf.set(lease, claims);
     this.claims.add(lease, claims);
     this.count(network, lease, 1);
@@ -107,6 +113,7 @@ export class OverlayState {
 
   private leave(network: NetworkConfig, lease: Lease): void {
     this.skipped.delete(lease);
+    this.contested.delete(lease);
     this.claims.remove(lease, this.claimsOf.get(lease) ?? []);
     this.claimsOf.delete(lease);
     this.count(network, lease, -1);

@@ -3,6 +3,7 @@ import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { type MacAddress, parseMac } from '../ip/mac.js';
 import type { JsonValue } from '../lease/lease.js';
+import { isAfter } from '../lease/record.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
 import type { Backend, BackendOptions, Claim, PeerState } from './backend.js';
@@ -145,7 +146,10 @@ export const vxlanBackend: Backend = {
       // A VTEP drops what bears its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
       if (mac === context.host.vtepMac(device)) {
         const { what, cause, hint } = claim;
-        return { state: {}, skipped: { lease, cause, reason: `its ${what} is also that of this host`, hint } };
+        const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };
+        return isAfter(context.own.revision, lease.revision)
+          ? { state: {}, skipped, contestedDevice: device }
+          : { state: {}, skipped };
       }
       claims.push(claim);
       states.push({

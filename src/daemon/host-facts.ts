@@ -19,7 +19,8 @@ const FLANNEL_DEVICE = /^flannel(-v6)?\.(\d+|ipip)$/;
  * Collects what backends may know of the host.
  *
  * API: {@link open} looks at the devices that are there; {@link refresh} gives the facts, the same object as before if
- * nothing has changed. `onRoutesChanged` is called when an answer to {@link HostFacts.isOnLink} may be another one.
+ * nothing has changed; {@link giveUpMac} leaves a MAC to the host that had it first. `onRoutesChanged` is called when an
+ * answer to {@link HostFacts.isOnLink} may be another one.
  */
 export class HostFactsSource {
   private readonly onLink: OnLinkCache;
@@ -29,7 +30,7 @@ export class HostFactsSource {
   private constructor(
     private readonly netlink: HostNetlink,
     private readonly tunDevice: string,
-    private readonly macs: ReadonlyMap<string, MacAddress>,
+    private readonly macs: Map<string, MacAddress>,
     private readonly identity: string,
     private readonly onRoutesChanged: () => void,
   ) {
@@ -76,11 +77,30 @@ export class HostFactsSource {
     this.current = {
       underlay,
       tunDevice: this.tunDevice,
-      vtepMac: (device) =>
-        this.macs.get(device) ?? deriveMac(`${this.identity} ${underlay.publicIp?.toString() ?? ''}`, device),
+      vtepMac: (device) => this.macs.get(device) ?? this.derivedMac(device, underlay),
       isOnLink: (address) => this.onLink.isOnLink(address),
     };
     return this.current;
+  }
+
+  /**
+   * Replaces the MAC that a device was found with by the derived one, which contains the public address: a host that
+   * was copied, or that lost its state and its address but not its devices, gets one of its own that way.
+   *
+   * @returns the new one; undefined if there is no other one.
+   */
+  giveUpMac(device: string): MacAddress | undefined {
+    const found = this.macs.get(device);
+    if (found === undefined || this.current === undefined) return undefined;
+    const derived = this.derivedMac(device, this.current.underlay);
+    if (derived === found) return undefined;
+    this.macs.delete(device);
+    this.current = undefined;
+    return derived;
+  }
+
+  private derivedMac(device: string, { publicIp }: Underlay): MacAddress {
+    return deriveMac(`${this.identity} ${publicIp?.toString() ?? ''}`, device);
   }
 
   /**

@@ -38,7 +38,12 @@ export const ACTIONS: readonly Action[] = [
           `${expected} peers`,
           async () => {
             for (const number of bed.numbers) {
-              assert.equal((await bed.daemon(number).status()).peers.length, expected + bed.numbers.length - 1);
+              const { peers } = await bed.daemon(number).status();
+              const known = peers
+                .map(({ subnet, publicIp }) => `${subnet} ${publicIp}`)
+                .slice(0, 10)
+                .join(', ');
+              assert.equal(peers.length, expected + bed.numbers.length - 1, `host ${number} knows ${known}`);
             }
           },
           PATIENCE,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import type { Backend } from '../../../src/backend/backend.js';
+import type { Backend, PeerState } from '../../../src/backend/backend.js';
 import { backendFor, findBackend } from '../../../src/backend/registry.js';
 import { isOverlayError } from '../../../src/errors.js';
-import type { JsonValue } from '../../../src/lease/lease.js';
+import type { JsonValue, Lease } from '../../../src/lease/lease.js';
 import { backendContext, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
 
 const backend = (type: string): Backend => backendFor(type);
@@ -111,6 +111,19 @@ describe('vxlan backend', () => {
       addresses: [{ device: 'flannel.1', address: '10.5.1.0', length: 32 }],
       sysctls: [{ path: 'net/ipv6/conf/flannel.1/accept_ra', value: '0' }],
     });
+  });
+
+  it('leaves its MAC to a peer that published it before, not to one that came later', () => {
+    const mac = context.host.vtepMac('flannel.1');
+    const twin = (revision: string): Lease => ({ ...lease(2, { type: 'vxlan', data: vtep(mac) }), revision });
+    const own = { ...lease(1), revision: '1000' };
+    const meet = (revision: string): PeerState => backend('vxlan').peer({ ...context, own }, twin(revision));
+    assert.equal(meet('999').contestedDevice, 'flannel.1');
+    assert.equal(meet('1001').contestedDevice, undefined);
+    for (const revision of ['999', '1001']) {
+      assert.deepEqual(meet(revision).state, {});
+      assert.equal(meet(revision).skipped?.cause, 'vtep-mac');
+    }
   });
 
   it('reaches a peer by neighbour, forwarding entry and onlink route', () => {

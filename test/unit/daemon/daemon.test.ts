@@ -150,6 +150,24 @@ describe('Daemon', () => {
     });
   }
 
+  it('takes another VTEP MAC if the lease that had it first is not known as its own any more', async () => {
+    configure(config('vxlan'));
+    const [a, b] = [host(1), host(2)];
+    await start(a, b);
+    const { subnet } = a;
+    await stop(a);
+    a.host.files.texts.clear();
+    a.host.renumber(ip('192.0.2.77'));
+    await start(a);
+    assert.notEqual(a.subnet, subnet, 'the former lease is somebody else’s now');
+    assert.equal(a.log.find(/another host had the MAC address of this device first/).length, 1);
+    assertReach(a, b);
+    await stop(a);
+    await start(a);
+    assert.equal(a.log.find(/another host had the MAC address of this device first/).length, 1, 'not once more');
+    assertReach(a, b);
+  });
+
   it('publishes a new backend after a while although the kernel refuses its device', async () => {
     configure(config('host-gw'));
     const a = host(1);
