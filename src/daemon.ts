@@ -96,7 +96,8 @@ export class Daemon implements StatusSource {
   private staleDevices: readonly string[] = [];
   private result: OverlayResult | undefined;
   private publishedBackend: string | undefined;
-  private savedRevision: string | undefined;
+  /** Epoch and revision of the lease that was saved last. */
+  private savedLease: string | undefined;
   private lastFirewall = '';
   private problem: string | undefined;
 
@@ -358,9 +359,11 @@ export class Daemon implements StatusSource {
         peers: this.peers?.peers ?? peers,
         mark: this.world && newestMark(this.world),
       }));
-      // Without it a process that is killed leaves a lease that its successor, at another address, takes for a stranger's.
-      if (own.revision !== this.savedRevision) void this.stateDirectory.flush();
-      this.savedRevision = own.revision;
+      // The successor of a process that is killed must know its lease, else it takes it for a stranger's at another
+      // address; and the history, else it keeps peers that were given up in this one.
+      const written = `${this.world?.epoch ?? 0} ${own.revision}`;
+      if (written !== this.savedLease) void this.stateDirectory.flush();
+      this.savedLease = written;
     }
     this.tellReady();
   }

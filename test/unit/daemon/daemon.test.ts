@@ -150,6 +150,27 @@ describe('Daemon', () => {
     });
   }
 
+  it('knows the history that it was killed in, also if its lease has the revision that it had in the one before', async () => {
+    configure(config('vxlan'));
+    const [a, b] = [host(1), host(2)];
+    await start(a);
+    const revision = (): number | undefined => cluster.lease(a.subnet?.replace('/', '-') ?? '')?.modRevision;
+    const before = revision();
+    await start(b);
+    await clock.advance(15_000); // saved with b
+    await stop(b);
+    cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
+    await clock.advance(3000);
+    assert.equal(a.daemon.status().peers.length, 0);
+    cluster.etcd.wipe();
+    configure(config('vxlan'));
+    await clock.advance(5000);
+    assert.equal(revision(), before);
+    a.kill();
+    await start(a);
+    assert.equal(a.daemon.status().peers.length, 0, 'b was given up before that history began');
+  });
+
   it('takes another VTEP MAC if the lease that had it first is not known as its own any more', async () => {
     configure(config('vxlan'));
     const [a, b] = [host(1), host(2)];
