@@ -37,6 +37,15 @@ interface Pair {
   obstacle: string | undefined;
 }
 
+/** The subnet that a host works with. */
+interface SubnetInUse {
+  readonly subnet: string;
+  /** Since when, over restarts. */
+  readonly sinceMs: number;
+  /** Process of the host that was seen with it. */
+  readonly generation: number;
+}
+
 /**
  * Looks at a simulation and fails it as soon as an invariant is broken.
  *
@@ -58,7 +67,7 @@ export class Monitor {
   isConverged = false;
   private readonly pairs: readonly Pair[];
   private readonly windows = new Map<SimHost, { startMs: number; requests: number; lines: number; total: number }>();
-  private readonly subnets = new Map<SimHost, { readonly subnet: string; readonly generation: number }>();
+  private readonly subnets = new Map<SimHost, SubnetInUse>();
   private readonly guarded = new Map<SimHost, string>();
   private keys: readonly Key[] = [];
   private seenRevision = '';
@@ -223,11 +232,19 @@ export class Monitor {
       const before = this.subnets.get(host);
       if (before?.subnet === subnet && before.generation === host.generation) continue;
       const isExcused = this.simulation.nowMs - host.touchedMs < CONVERGE_MS + CALL_TIMEOUT_MS || this.wasCutOff(host);
-      if (before !== undefined && before.subnet !== subnet && !isExcused) {
+      if (before !== undefined && before.subnet !== subnet && !isExcused && !this.hadItBefore(host, before)) {
         this.fail('kept subnet', `${host.name} had ${before.subnet} and has ${subnet} without need`);
       }
-      this.subnets.set(host, { subnet, generation: host.generation });
+      const sinceMs = before?.subnet === subnet ? before.sinceMs : this.simulation.nowMs;
+      this.subnets.set(host, { subnet, sinceMs, generation: host.generation });
     }
+  }
+
+  /** Whether another host has worked with that subnet for longer: one that came to its address took it for its own. */
+  private hadItBefore(host: SimHost, { subnet, sinceMs }: SubnetInUse): boolean {
+    return [...this.subnets].some(
+      ([other, own]) => other !== host && own.subnet === subnet && own.sinceMs < sinceMs && other.isRunning,
+    );
   }
 
   /** What was done to the host may not have taken effect before it was connected again. */
