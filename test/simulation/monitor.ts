@@ -181,7 +181,10 @@ export class Monitor {
 
   // 2
 
-  /** A key of somebody else that is older than a host's own, or there in its absence, is proof that it has lost. */
+  /**
+   * A key of somebody else that is older than a host's own, or there in its absence, is proof that it has lost; one
+   * with its address under another subnet, in the absence of its own, that it has moved.
+   */
   private noteClaims(): void {
     const { hosts } = this.simulation;
     for (const host of hosts) {
@@ -194,7 +197,8 @@ export class Monitor {
       const isClaimed = subnets.some((subnet) => {
         const own = this.keys.find((key) => key.subnet.equals(subnet) && isOwn(key));
         const isOlder = ({ createRevision }: Key): boolean => own === undefined || createRevision < own.createRevision;
-        return this.keys.some((key) => key.subnet.overlaps(subnet) && !isOwn(key) && isOlder(key));
+        const isRival = (key: Key): boolean => key.subnet.overlaps(subnet) && !isOwn(key) && isOlder(key);
+        return this.keys.some((key) => isRival(key) || (own === undefined && isOwn(key)));
       });
       if (isClaimed) host.touch();
     }
@@ -231,7 +235,9 @@ export class Monitor {
       if (subnet === undefined) continue;
       const before = this.subnets.get(host);
       if (before?.subnet === subnet && before.generation === host.generation) continue;
-      const isExcused = this.simulation.nowMs - host.touchedMs < CONVERGE_MS + CALL_TIMEOUT_MS || this.wasCutOff(host);
+      const hadToMove = before !== undefined && !this.simulation.wantedNetwork.covers(Prefix.parse(before.subnet));
+      const isTouched = this.simulation.nowMs - host.touchedMs < CONVERGE_MS + CALL_TIMEOUT_MS;
+      const isExcused = hadToMove || isTouched || this.wasCutOff(host);
       if (before !== undefined && before.subnet !== subnet && !isExcused && !this.hadItBefore(host, before)) {
         this.fail('kept subnet', `${host.name} had ${before.subnet} and has ${subnet} without need`);
       }

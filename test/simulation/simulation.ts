@@ -1,4 +1,5 @@
 import { describeError } from '../../src/errors.js';
+import { Prefix } from '../../src/ip/prefix.js';
 import type { EtcdBackup } from '../support/sim-etcd/state.js';
 import { SimClock } from '../support/sim-clock.js';
 import { SimRandom } from '../support/sim-etcd/random.js';
@@ -231,6 +232,11 @@ export class Simulation {
       const isSame = network?.ipv4 === `10.${second}.0.0/16` && network.subnetLen === length;
       if (!isSame || network.backend !== this.wantedBackend) host.touch();
     }
+  }
+
+  /** The network that is configured, or will be once a mistake is corrected. */
+  get wantedNetwork(): Prefix {
+    return Prefix.parse(`10.${this.wanted.second}.0.0/16`);
   }
 
   /** Type of the backend that is configured. */
