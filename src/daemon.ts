@@ -2,20 +2,22 @@ import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/ove
 import { backendFor } from './backend/registry.js';
 import type { Backend, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
-import type { DaemonOptions } from './config/flags.js';
+import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
 import type { NetworkConfig } from './config/network-config.js';
 import { versionText } from './config/version.js';
+import { Footing } from './daemon/footing.js';
 import { HostFactsSource } from './daemon/host-facts.js';
 import { NetworkSource } from './daemon/network-source.js';
 import { PassLoop } from './daemon/pass-loop.js';
-import { reasonsNotReady } from './daemon/readiness.js';
+import { UNCONFIRMED, reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import type { DaemonParts } from './daemon/parts.js';
 import { describeDaemon } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
 import { BACKEND_LINGER_MS, Lingering } from './daemon/lingering.js';
-import { type SavedState, StateDirectory } from './daemon/saved-state.js';
+import type { Here } from './daemon/saved-origin.js';
+import { StateDirectory, type StateToSave } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
 import type { FirewallSpec } from './firewall/firewall.js';
@@ -31,15 +33,18 @@ import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
 import type { Subscription } from './lease/store.js';
 import { type World, newestMark } from './lease/world.js';
-import type { DesiredState, RouteSpec } from './reconcile/desired.js';
+import { type DesiredState, EMPTY_STATE, type RouteSpec } from './reconcile/desired.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
 import { netlinkHostNetwork } from './underlay/host-network.js';
 import type { Underlay } from './underlay/underlay.js';
 import { UnderlayWatcher } from './underlay/watcher.js';
 
-/** How long the store may take to answer at start before the last known state is used instead. */
-const STORE_GRACE_MS = 1000;
+/**
+ * How long the store may take to answer at start before the saved state is used instead: subnet.env is to be there
+ * within two seconds of the start, and on a machine that boots, Node takes most of them.
+ */
+const STORE_GRACE_MS = 500;
 
 /** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
 const CONVERGE_TIMEOUT_MS = 5000;
@@ -92,7 +97,7 @@ export class Daemon implements StatusSource {
   private world: World | undefined;
   private server: { close(): Promise<void> } | undefined;
 
-  private saved: SavedState | undefined;
+  private readonly footing: Footing;
   private staleDevices: readonly string[] = [];
   private result: OverlayResult | undefined;
   private publishedBackend: string | undefined;
@@ -103,6 +108,7 @@ export class Daemon implements StatusSource {
 
   private isStopping = false;
   private hasToldReady = false;
+  private hasToldService = false;
   private failStart: (error: unknown) => void = () => {};
 
   /** @param parts - the daemon's from now on: {@link stop} closes them. */
@@ -118,14 +124,16 @@ export class Daemon implements StatusSource {
       kernel: parts.kernel,
       clock,
       logger: log,
-      instance: options.etcdPrefix.replace(/^\/+|\/+$/g, ''),
+      instance: this.instance,
       tunnels: parts.tunnels,
       onStatus: () => {
         storeTunnels(service, this.reconciler.tunnels);
         this.tellReady();
       },
     });
-    this.stateDirectory = new StateDirectory(options.stateDir, log, (ms, callback) => clock.after(ms, callback), files);
+    const { stateDir: directory } = options;
+    this.stateDirectory = new StateDirectory({ directory, former: formerStateDirectory(directory), log, clock, files });
+    this.footing = new Footing(log);
     this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
     this.subnetFile = new SubnetFile(options.subnetFile, clock, log, files);
     this.skippedPeers = new SkippedPeers(log);
@@ -151,21 +159,16 @@ export class Daemon implements StatusSource {
       identity,
       onRoutesChanged: () => this.passes.trigger(),
     });
-    this.saved = await this.stateDirectory.load();
+    this.footing.take(await this.stateDirectory.load(), this.here());
     service.status('waiting for etcd');
-    if (!(await this.hasStoreAnswered()) && this.saved !== undefined) {
-      this.log.warn('etcd does not answer, going on with the last known configuration and peers', {
-        count: this.saved.peers.length,
-      });
-      this.takeConfig(this.saved.config);
-    }
-    const failed = new Promise<never>((_resolve, reject) => {
-      this.failStart = reject;
-    });
-    this.following = store.followWorld((world) => this.takeWorld(world), this.saved?.mark);
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
     learn(); // not waited for: without a name server, looking for a name takes longer than carrying packets may wait
+    if (!(await this.hasStoreAnswered()) && this.footing.useInstead()) this.takeConfig(this.footing.config);
+    const failed = new Promise<never>((_resolve, reject) => {
+      this.failStart = reject;
+    });
+    this.following = store.followWorld((world) => this.takeWorld(world), this.footing.mark);
     this.storeHealth = store.onHealth(({ isConnected }) => {
       if (!isConnected) return;
       learn();
@@ -195,7 +198,7 @@ export class Daemon implements StatusSource {
     await this.passes.close();
     this.peers?.close();
     await this.keeper?.close();
-    await this.stateDirectory.flush();
+    await this.stateDirectory.close();
     await firewall.close();
     await this.reconciler.close();
     kernel.close();
@@ -229,6 +232,7 @@ export class Daemon implements StatusSource {
       firewall,
       store,
       subnetFile: this.subnetFile.status,
+      savedState: this.footing.status,
       dockerHint: this.subnetFile.dockerHint,
       problems: this.log.problems,
     });
@@ -239,11 +243,12 @@ export class Daemon implements StatusSource {
       hasNetwork: this.config.network !== undefined,
       problem: this.problem,
       isLeaseHeld: this.isLeaseHeld,
+      isLeaseSaved: this.footing.isInUse,
       isLeasePublished: this.keeper?.isPublished ?? false,
       isSubnetFileWritten: this.subnetFile.mtu !== undefined,
       kernel: this.reconciler.status,
       lingeringDevices: this.result?.lingeringDevices ?? [],
-      wasReady: this.hasToldReady,
+      wasReady: this.hasToldService,
     });
   }
 
@@ -259,10 +264,16 @@ export class Daemon implements StatusSource {
         return false; // told by the store's own log line
       },
     );
-    const patience = this.saved === undefined ? undefined : this.clock.sleep(STORE_GRACE_MS).then(() => false);
+    let cancel = (): void => {};
+    const patience = new Promise<false>((resolve) => {
+      cancel = this.clock.after(STORE_GRACE_MS, () => {
+        if (this.footing.useInstead()) resolve(false);
+      });
+    });
     try {
-      return await (patience === undefined ? answer : Promise.race([answer, patience]));
+      return await Promise.race([answer, patience]);
     } finally {
+      cancel();
       deadline.abort(new OverlayError('ERR_STORE_CLOSED', 'the answer is no longer waited for'));
       answer.catch(() => {}); // its outcome was either returned or is no longer waited for
     }
@@ -306,7 +317,9 @@ export class Daemon implements StatusSource {
       this.tellReady();
       return 'done';
     } catch (error) {
-      if (isOverlayError(error, 'ERR_UNDERLAY') && this.underlay === undefined) {
+      // After a reboot, and before etcd was heard of, the network may not be up yet.
+      const isFinal = this.underlay === undefined && this.world !== undefined;
+      if (isOverlayError(error, 'ERR_UNDERLAY') && isFinal) {
         this.failStart(error);
         return 'done';
       }
@@ -328,7 +341,7 @@ export class Daemon implements StatusSource {
     const backend = backendFor(network.backendType);
     backend.check(network, network.backendOptions, underlay);
     await this.admission.refresh(underlay);
-    const peers = this.peers?.peers ?? this.saved?.peers ?? [];
+    const peers = this.peers?.peers ?? this.footing.peers;
     const facts = await source.refresh({
       underlay,
       onLinkAddresses: onLinkQuestions(peers, (type) => this.config.optionsFor(type)),
@@ -337,10 +350,14 @@ export class Daemon implements StatusSource {
     this.keepLease(network, attributes, this.admissionContext(network, underlay, attributes));
     const own = this.ownLease(network, attributes);
     if (own === undefined) {
+      const isTaken = this.world !== undefined && this.footing.isTaken(this.world, attributes.publicIp);
+      if (isTaken) this.desireNothing(network);
       this.tellReady();
       return;
     }
-    await this.desire(network, facts, own, this.peers?.peers ?? peers);
+    if (this.isLeaseHeld && this.keeper?.lease !== undefined) this.footing.settle(this.keeper.lease);
+    if (this.footing.isIsolated) this.desireNothing(network);
+    else await this.desire(network, facts, own, this.peers?.peers ?? peers);
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
       // Peers send the new way as soon as they see the lease: receive that way first.
       await this.waitForKernel(network);
@@ -353,12 +370,7 @@ export class Daemon implements StatusSource {
     const held = this.keeper?.lease;
     if (this.isLeaseHeld && held !== undefined) {
       void this.announcement.announce(held);
-      this.stateDirectory.save(() => ({
-        config: this.config.text,
-        own,
-        peers: this.peers?.peers ?? peers,
-        mark: this.world && newestMark(this.world),
-      }));
+      this.stateDirectory.save(() => this.stateToSave());
       // The successor of a process that is killed must know its lease, else it takes it for a stranger's at another
       // address; and the history, else it keeps peers that were given up in this one.
       const written = `${this.world?.epoch ?? 0} ${own.revision}`;
@@ -402,7 +414,7 @@ export class Daemon implements StatusSource {
       networks,
       underlay,
       publicIp,
-      own: this.keeper?.lease ?? this.saved?.own,
+      own: this.keeper?.lease ?? this.footing.claim,
     });
   }
 
@@ -423,13 +435,13 @@ export class Daemon implements StatusSource {
       log,
       network,
       attributes,
-      previousSubnets: this.subnetFile.previousSubnets,
-      former: this.saved?.own,
+      previousSubnets: { ...this.footing.subnets, ...this.subnetFile.previousSubnets },
+      former: this.footing.former,
       renewMarginMinutes: this.options.subnetLeaseRenewMargin,
     });
     this.keeper.onChange(() => this.passes.trigger());
     this.peers = new PeerSet({ clock, log, context });
-    if (this.saved !== undefined) this.peers.seed(this.saved.peers);
+    this.peers.seed(this.footing.peers);
     this.peers.onChange(() => this.passes.trigger());
     if (this.world !== undefined) this.peers.observe(this.world);
     this.tellKeeper();
@@ -447,12 +459,28 @@ export class Daemon implements StatusSource {
   private ownLease(network: NetworkConfig, attributes: LeaseAttributes): Lease | undefined {
     const lease = this.keeper?.lease;
     if (lease !== undefined) return doesFit(network, lease) ? lease : undefined;
-    const saved = this.saved?.own;
-    const isUsable =
-      saved?.attributes.publicIp.equals(attributes.publicIp) === true &&
-      doesFit(network, saved) &&
-      this.peers?.isSynced !== true;
-    return isUsable ? saved : undefined;
+    return this.peers?.isSynced === true ? undefined : this.footing.standIn(network, attributes.publicIp);
+  }
+
+  private here(): Here {
+    return { ...this.parts.machine, etcdPrefix: `/${this.instance}`, nowMs: this.clock.wallMs() };
+  }
+
+  /** What tells this daemon from others on the host. */
+  private get instance(): string {
+    return this.options.etcdPrefix.replace(/^\/+|\/+$/g, '');
+  }
+
+  /** What a start without the store would go on with; undefined while no lease is held. */
+  private stateToSave(): StateToSave | undefined {
+    const { clock, keeper, peers, world } = this;
+    const own = keeper?.lease;
+    if (keeper?.heldSinceMs === undefined || own === undefined || peers === undefined) return undefined;
+    const { expiresAtMs: endMs } = keeper;
+    const { nowMs: savedAtMs, ...where } = this.here();
+    const expiresAtMs = endMs === undefined ? undefined : Math.round(savedAtMs + endMs - clock.monotonicMs());
+    const origin = { ...where, savedAtMs, expiresAtMs };
+    return { config: this.config.text, own, origin, peers: peers.peers, mark: world && newestMark(world) };
   }
 
   // Outputs
@@ -487,6 +515,13 @@ export class Daemon implements StatusSource {
       vtepMac: mac,
     });
     this.passes.trigger();
+  }
+
+  /** Takes the overlay off this host, so that nothing bears addresses that are another host's. */
+  private desireNothing({ ipv4, ipv6 }: NetworkConfig): void {
+    this.result = undefined;
+    const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
+    this.reconciler.setDesired(EMPTY_STATE, { scope });
   }
 
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {
@@ -527,19 +562,20 @@ export class Daemon implements StatusSource {
   }
 
   private tellReady(): void {
+    const { service } = this.parts;
     const reasons = this.reasonsNotReady();
-    if (reasons.length > 0) {
-      this.parts.service.status(reasons.join('; '));
-      return;
-    }
     const lease = this.keeper?.lease;
-    const status = `lease ${lease?.subnet.toString() ?? ''}, ${this.peers?.peers.length ?? 0} peers`;
-    if (this.hasToldReady) {
-      this.parts.service.status(status);
-      return;
+    const status =
+      reasons.join('; ') || `lease ${lease?.subnet.toString() ?? ''}, ${this.peers?.peers.length ?? 0} peers`;
+    // What waits for this daemon needs the subnet file, which a saved lease is good enough for.
+    if (this.hasToldService || reasons.some((reason) => reason !== UNCONFIRMED)) {
+      service.status(status);
+    } else {
+      this.hasToldService = true;
+      service.ready(status);
     }
+    if (this.hasToldReady || reasons.length > 0) return;
     this.hasToldReady = true;
-    this.parts.service.ready(status);
     this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.config.network?.backendType });
   }
 }

@@ -47,6 +47,21 @@ const MAX_UDP_WORKERS = 64;
 /** Seconds in a day; a longer pause between two checks is no check. */
 const MAX_RESYNC_SECONDS = 86_400;
 
+/** On a disk, so that a reboot finds the state. */
+const STATE_DIRECTORY = '/var/lib/tsflannel';
+
+/** Where version 0.1 kept the state by default. */
+const FORMER_STATE_DIRECTORY = '/run/flannel/tsflanneld';
+
+/**
+ * Where an earlier version kept what belongs to a state directory.
+ *
+ * @returns undefined for a directory that an operator has named: that one was used before, too.
+ */
+export function formerStateDirectory(stateDir: string): string | undefined {
+  return stateDir === STATE_DIRECTORY ? FORMER_STATE_DIRECTORY : undefined;
+}
+
 /** Every flag of the daemon. The options that come out have these names in camel case. */
 export const FLAGS = {
   'etcd-endpoints': masked(
@@ -117,10 +132,10 @@ export const FLAGS = {
     placeholder: 'FILE',
     help: 'Where subnet, MTU and masquerading are written for Docker and CNI.',
   }),
-  'state-dir': textFlag('/run/flannel/tsflanneld', {
+  'state-dir': textFlag(STATE_DIRECTORY, {
     group: 'files',
     placeholder: 'DIRECTORY',
-    help: 'Where the last known peers are kept, for a start without etcd. One per daemon.',
+    help: 'Where the last known lease, configuration and peers are kept, for a start without etcd. One per daemon.',
   }),
   'status-socket': textFlag('/run/flannel/tsflanneld.sock', {
     group: 'files',

@@ -1,7 +1,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js';
-import { FLAGS } from '../config/flags.js';
+import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { Deadline } from '../deadline.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
@@ -92,8 +92,9 @@ export const cleanup = defineCommand({
       }
     }
     if (options.removeFiles) {
-      for (const file of [options.subnetFile, options.stateDir]) {
-        if (await remove(file)) removed.push(`file ${file}`);
+      const files = [options.subnetFile, options.stateDir, formerStateDirectory(options.stateDir)];
+      for (const file of files) {
+        if (file !== undefined && (await remove(file))) removed.push(`file ${file}`);
       }
     }
     report(context, options.json, { networks: known.networks.map(String), removed, left });

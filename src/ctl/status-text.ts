@@ -37,7 +37,12 @@ function head(status: DaemonStatus): string {
     lines.push(['network', `${[network.ipv4, network.ipv6].filter(isText).join(' and ')}, backend ${network.backend}`]);
     if (network.rejected !== null) lines.push(['', `the configuration in etcd is not used: ${network.rejected}`]);
   }
-  if (lease === null) {
+  if (status.savedState) {
+    const { subnet, savedAt, isolatedBecause } = status.savedState;
+    const since = savedAt === null ? 'saved' : `saved at ${savedAt}`;
+    lines.push(['lease', `${subnet}, ${since} and not yet confirmed: etcd does not answer`]);
+    if (isolatedBecause !== null) lines.push(['', `nothing is sent to other hosts: ${isolatedBecause}`]);
+  } else if (lease === null) {
     lines.push(['lease', 'none yet']);
   } else {
     const end = lease.expiresInSeconds === null ? 'reserved' : `ends in ${formatDuration(lease.expiresInSeconds)}`;

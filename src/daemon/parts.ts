@@ -9,6 +9,7 @@ import type { TunnelSettings } from '../reconcile/tunnels.js';
 import type { TextFiles } from '../sys/text-files.js';
 import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
+import type { MachineIdentity } from './machine.js';
 import type { ProblemLog } from './problem-log.js';
 
 /** Everything through which a daemon touches the world; with other parts a whole daemon runs without one. */
@@ -20,6 +21,7 @@ export interface DaemonParts {
   readonly hostName: string;
   /** Stays the same on this host over reboots and differs between hosts. */
   readonly hostIdentity: string;
+  readonly machine: MachineIdentity;
   readonly store: LeaseStore;
   /** Where the store is now: addresses that the overlay must never take. */
   readonly storeAddresses: () => Promise<readonly IpAddress[]>;

@@ -8,6 +8,8 @@ export interface ReadinessParts {
   /** Why the overlay cannot be carried as configured, if it cannot. */
   readonly problem: string | undefined;
   readonly isLeaseHeld: boolean;
+  /** Whether a saved lease stands in because the store has not answered. */
+  readonly isLeaseSaved: boolean;
   /** Whether the store tells peers what this host wants it to tell. */
   readonly isLeasePublished: boolean;
   readonly isSubnetFileWritten: boolean;
@@ -17,6 +19,9 @@ export interface ReadinessParts {
   /** Whether this process was ready before. */
   readonly wasReady: boolean;
 }
+
+/** All that is missing on a host that works with its saved state: what waits for the subnet file may go on. */
+export const UNCONFIRMED = 'the lease is the saved one, etcd has not confirmed it';
 
 /** Without these no packet of a container gets anywhere; a single route or peer may be missing. */
 const ESSENTIAL = new Set(['link', 'address', 'tunnel', 'sysctl']);
@@ -32,7 +37,7 @@ export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   const reasons: string[] = [];
   if (!parts.hasNetwork) reasons.push('no valid network configuration');
   if (parts.problem !== undefined) reasons.push(parts.problem);
-  if (!parts.isLeaseHeld) reasons.push('no lease');
+  if (!parts.isLeaseHeld) reasons.push(parts.isLeaseSaved ? UNCONFIRMED : 'no lease');
   else if (!parts.isLeasePublished) reasons.push('lease not yet written as it should be');
   if (!parts.isSubnetFileWritten) reasons.push('subnet file not written');
   const missing = failures.filter(

@@ -19,6 +19,7 @@ import {
   type PeerStatus,
   type ReconcileStatus,
   STATUS_VERSION,
+  type SavedStateStatus,
   type SubnetFileStatus,
   type TunnelStatus,
   type UnderlayStatus,
@@ -50,6 +51,7 @@ export interface StatusParts {
   readonly firewall: RuleKeeper;
   readonly store: LeaseStore;
   readonly subnetFile: SubnetFileStatus;
+  readonly savedState: SavedStateStatus | null;
   readonly dockerHint: string | undefined;
   readonly problems: readonly LoggedProblem[];
 }
@@ -99,6 +101,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
       counters: store.counters(),
     },
     subnetFile: parts.subnetFile,
+    savedState: parts.savedState,
     dockerHint: parts.dockerHint ?? null,
     problems: parts.problems,
   };

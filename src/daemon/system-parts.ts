@@ -13,6 +13,7 @@ import { NetlinkKernel } from '../reconcile/kernel.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { readHostIdentity } from './host-identity.js';
+import { readMachineIdentity } from './machine.js';
 import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
 import { inheritedTunnels } from './tunnel-store.js';
@@ -34,6 +35,7 @@ export interface DaemonRuntime {
 export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime): Promise<DaemonParts> {
   const { clock, environment, pid } = runtime;
   const log = new ProblemLog(runtime.log, () => clock.wallMs());
+  const hostIdentity = await readHostIdentity();
   const endpoints = options.etcdEndpoints.join(',');
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
@@ -41,7 +43,8 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     clock,
     pid,
     hostName: hostname(),
-    hostIdentity: await readHostIdentity(),
+    hostIdentity,
+    machine: await readMachineIdentity(hostIdentity),
     service: new ServiceManager({ environment, pid, clock, logger: log }),
     tunnels: {
       open: openTunnelFor(options.datapath, log),

@@ -1,6 +1,6 @@
 import { OverlayError } from '../errors.js';
 import { decodeAttributes, encodeAttributes } from './attributes.js';
-import type { Lease } from './lease.js';
+import type { JsonValue, Lease } from './lease.js';
 import { formatSubnetKey, parseSubnetKey } from './subnet-key.js';
 
 /** Layout of the cache; a file of another version is refused, not guessed at. */
@@ -22,9 +22,14 @@ function encodeCachedLease(peer: Lease): string {
   return text;
 }
 
-/** Peers as text for a file, to be used at the next start if the store is away then. */
-export function encodePeerCache(peers: readonly Lease[]): string {
-  return `{"version": ${CACHE_VERSION}, "leases": [\n${peers.map(encodeCachedLease).join(',\n')}\n]}\n`;
+/**
+ * Leases as text for a file, to be used at the next start if the store is away then.
+ *
+ * @param origin - where they come from; {@link decodePeerCache} passes over it.
+ */
+export function encodePeerCache(leases: readonly Lease[], origin?: JsonValue): string {
+  const head = origin === undefined ? '' : `, "origin": ${JSON.stringify(origin)}`;
+  return `{"version": ${CACHE_VERSION}${head}, "leases": [\n${leases.map(encodeCachedLease).join(',\n')}\n]}\n`;
 }
 
 /**

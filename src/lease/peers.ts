@@ -257,7 +257,8 @@ export class PeerSet {
   }
 }
 
-function areSamePeers(before: readonly Lease[], after: readonly Lease[]): boolean {
+/** Whether nothing that forwarding depends on differs between two lists in order of their subnets. */
+export function areSamePeers(before: readonly Lease[], after: readonly Lease[]): boolean {
   return (
     before.length === after.length &&
     after.every((lease, index) => {

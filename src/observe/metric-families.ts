@@ -64,6 +64,11 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     'Whether the file for Docker and CNI has been written and says what holds (1) or not (0).',
     (s) => Number(s.subnetFile.writtenAt !== null && s.subnetFile.error === null),
   ),
+  gauge(
+    'tsflannel_saved_state_in_use',
+    'Whether the host works with the state of an earlier process, since etcd has not answered yet (1), or not (0).',
+    (s) => Number(s.savedState !== null),
+  ),
 
   family(
     'gauge',

@@ -50,6 +50,8 @@ export interface DaemonStatus {
   readonly firewall: FirewallSummary | null;
   readonly store: StoreStatus;
   readonly subnetFile: SubnetFileStatus;
+  /** What the host works with because etcd has not answered since the start; null once it has. */
+  readonly savedState: SavedStateStatus | null;
   /** What Docker needs to follow a change of subnet or MTU, as one sentence; null when nothing. */
   readonly dockerHint: string | null;
   /** The latest warnings and errors of the log, oldest first. */
@@ -214,6 +216,17 @@ export interface SubnetFileStatus {
   /** When it was written by this process; null before. */
   readonly writtenAt: string | null;
   readonly error: string | null;
+}
+
+/** The state of an earlier process, in use until etcd confirms the lease. */
+export interface SavedStateStatus {
+  readonly subnet: string;
+  /** Null where an earlier version saved it, which did not write when. */
+  readonly savedAt: string | null;
+  /** Null for a reservation, and where that is not known. */
+  readonly leaseEndsAt: string | null;
+  /** Why nothing is sent to other hosts; null if it is. */
+  readonly isolatedBecause: string | null;
 }
 
 /** A line of the log that asks for attention. */

@@ -4,6 +4,7 @@ import type { AddressInfo } from '../../src/netlink/address.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import type { NetlinkEvent, NetlinkTopic } from '../../src/netlink/monitor.js';
 import type { RouteFilter, RouteInfo } from '../../src/netlink/route.js';
+import type { MachineIdentity } from '../../src/daemon/machine.js';
 import type { HostNetlink } from '../../src/underlay/host-network.js';
 import { ip, net } from './builders.js';
 import { FakeFiles } from './fake-files.js';
@@ -42,6 +43,7 @@ export class FakeHost implements HostNetlink {
   tunnels: readonly FakeTunnel[] = [];
   private readonly uplink: LinkInfo;
   private current: IpAddress;
+  private boots = 1;
 
   /** @param address - on eth0, inside a /24 whose first address is the router. */
   constructor(
@@ -65,6 +67,23 @@ export class FakeHost implements HostNetlink {
     this.kernel.delAddress(this.uplink.index, this.current, 24);
     this.current = address;
     this.bringUp();
+  }
+
+  /** What a daemon knows this machine by. */
+  get machine(): MachineIdentity {
+    return { machine: `machine of ${this.name}`, boot: `${this.name} ${this.boots}` };
+  }
+
+  /** Starts the machine anew, without its processes: files outside of /run stay. */
+  reboot(): void {
+    this.boots++;
+    for (const { index, name } of [...this.kernel.links.values()]) {
+      if (name !== 'lo' && index !== this.uplink.index) this.kernel.delLink(index);
+    }
+    this.forgetRoutes(DEFAULT_ROUTE);
+    this.bringUp();
+    this.firewall.spec = undefined;
+    for (const file of [...this.files.texts.keys()]) if (file.startsWith('/run/')) this.files.texts.delete(file);
   }
 
   /** Pulls the cable of eth0 or puts it in again. */

@@ -189,6 +189,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       },
     },
     subnetFile: { path: '/run/flannel/subnet.env', writtenAt: '2026-01-02T03:04:06.000Z', error: null },
+    savedState: null,
     dockerHint: null,
     problems: [
       {

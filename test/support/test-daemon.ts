@@ -27,6 +27,19 @@ export interface TestDaemonOptions {
   readonly newTtlId?: (() => bigint) | undefined;
 }
 
+/** A service manager that only listens. */
+class RecordingService extends ServiceManager {
+  readonly messages: string[] = [];
+
+  override ready(status: string): void {
+    this.messages.push(`READY=1 ${status}`);
+  }
+
+  override status(text: string): void {
+    this.messages.push(text);
+  }
+}
+
 /** A whole daemon on a {@link FakeHost} and a {@link SimFlannel}: everything is real but what it acts on. */
 export class TestDaemon {
   readonly host: FakeHost;
@@ -34,6 +47,7 @@ export class TestDaemon {
   private instance: Daemon | undefined;
   private process: ProcessClock | undefined;
   private starts = 0;
+  private service: RecordingService | undefined;
 
   constructor(private readonly options: TestDaemonOptions) {
     const { number } = options;
@@ -87,6 +101,11 @@ export class TestDaemon {
     this.options.cluster.etcd.link(this.host.name).setPaused(isPaused);
   }
 
+  /** What the process has told the service manager: lines of status, behind `READY=1` the first one of a ready daemon. */
+  get serviceMessages(): readonly string[] {
+    return this.service?.messages ?? [];
+  }
+
   /** Timers of the process that are to fire. */
   get pendingTimers(): number {
     return this.process?.pending ?? 0;
@@ -96,12 +115,14 @@ export class TestDaemon {
     const { host, options, log: lines } = this;
     const { number } = options;
     const log = new ProblemLog(lines, () => clock.wallMs());
+    this.service = new RecordingService({ environment: {}, pid: number, clock, logger: log });
     return {
       log,
       clock,
       pid: number,
       hostName: host.name,
       hostIdentity: host.name,
+      machine: host.machine,
       store: simStore(clock, { cluster: options.cluster.etcd, host: host.name, log, newTtlId: options.newTtlId }).store,
       storeAddresses: () => Promise.resolve([ip('192.0.2.250')]),
       netlink: host,
@@ -117,7 +138,7 @@ export class TestDaemon {
       },
       firewall: host.firewall,
       files: host.files,
-      service: new ServiceManager({ environment: {}, pid: number, clock, logger: log }),
+      service: this.service,
       deviceCounters: () => new Map(),
     };
   }

@@ -7,6 +7,7 @@ import { ROUTE_PROTOCOL } from '../../reconcile/desired.js';
 import { ALIAS_PREFIX, hopIndexes } from '../../reconcile/ownership.js';
 import { formatDuration } from '../text-table.js';
 import { type Check, type DoctorFacts, type Finding, overlayNetwork } from './facts.js';
+import { savedStateCheck } from './saved-state.js';
 
 type Found = Omit<Finding, 'check'>;
 
@@ -76,6 +77,7 @@ export const CHECKS: readonly Check[] = [
       ];
     },
   },
+  savedStateCheck,
   {
     id: 'own-lease',
     title: 'this host holds a lease and renews it',

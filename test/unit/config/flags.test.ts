@@ -59,7 +59,7 @@ describe('parseCommandLine', () => {
       publicIp: undefined,
       publicIpv6: undefined,
       subnetFile: '/run/flannel/subnet.env',
-      stateDir: '/run/flannel/tsflanneld',
+      stateDir: '/var/lib/tsflannel',
       statusSocket: '/run/flannel/tsflanneld.sock',
       subnetLeaseRenewMargin: 60,
       ipMasq: false,

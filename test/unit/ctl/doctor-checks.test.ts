@@ -88,6 +88,13 @@ const daemon = {
   firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
 } as unknown as DaemonStatus;
 
+const SAVED: DaemonStatus['savedState'] = {
+  subnet: '10.5.1.0/24',
+  savedAt: '2026-03-01T10:00:00.000Z',
+  leaseEndsAt: '2026-03-02T09:00:00.000Z',
+  isolatedBecause: null,
+};
+
 const ownLease = daemon.lease as NonNullable<DaemonStatus['lease']>;
 
 /** A tunnel that has read some datagrams, and lost others before it could. */
@@ -203,6 +210,21 @@ const CASES: readonly Case[] = [
     check: 'daemon',
     command: /^journalctl/,
     evidence: /no lease/,
+  },
+  {
+    when: 'the daemon works with its saved state',
+    facts: { daemon: { ...daemon, savedState: SAVED } },
+    check: 'saved-state',
+    severity: 'warning',
+    command: /^etcdctl --endpoints=http:\/\/192\.0\.2\.250:2379 endpoint health/,
+    evidence: /saved at 2026-03-01T10:00:00\.000Z, which ends at 2026-03-02T/,
+  },
+  {
+    when: 'the lease of the saved state may be over',
+    facts: { daemon: { ...daemon, savedState: { ...SAVED, isolatedBecause: 'its lease ended' } } },
+    check: 'saved-state',
+    command: /bring etcd back/,
+    evidence: /its lease ended$/,
   },
   {
     when: 'the own lease runs out',

@@ -101,6 +101,7 @@ const STATUS = {
     counters: { roundTrips: 9, errors: { ERR_ETCD_UNAVAILABLE: 2 } },
   },
   subnetFile: { path: '/run/flannel/subnet.env', writtenAt: null, error: null },
+  savedState: null,
   dockerHint: 'restart Docker',
   problems: [{ at: '2026-01-01T00:00:01Z', level: 'warn', message: 'etcd away', detail: 'code=X', hint: 'look' }],
 };
@@ -153,6 +154,19 @@ describe('tsflannelctl status', () => {
     ]) {
       assert.match(stdout, line);
     }
+  });
+
+  it('tells what the host works with while etcd has not confirmed its lease', async () => {
+    const savedState = { subnet: '10.5.1.0/24', savedAt: '2026-03-01T10:00:00.000Z', leaseEndsAt: null };
+    answer({ ...STATUS, savedState: { ...savedState, isolatedBecause: null } });
+    const { stdout } = await ctl(['status', '--status-socket', socket]);
+    assert.match(
+      stdout,
+      /^lease +10\.5\.1\.0\/24, saved at 2026-03-01T10:00:00\.000Z and not yet confirmed: etcd does not answer$/m,
+    );
+    answer({ ...STATUS, savedState: { ...savedState, isolatedBecause: 'its lease ended' } });
+    const isolated = await ctl(['status', '--status-socket', socket]);
+    assert.match(isolated.stdout, /^ +nothing is sent to other hosts: its lease ended$/m);
   });
 
   it('shows rates between two looks, until it is interrupted', async () => {

@@ -123,7 +123,7 @@ describe('Daemon', () => {
         await start(a);
         assert.equal(obstacle(a.host, b.host), undefined);
         assert.equal(a.isReady, false, 'nobody has confirmed the lease');
-        assert.equal(a.log.find(/etcd does not answer, going on with the last known/).length, 1);
+        assert.equal(a.log.find(/etcd does not answer, going on with the saved/).length, 1);
         cluster.setDown(false);
         await clock.advance(60_000);
         assert.deepEqual(a.daemon.status().notReadyBecause, []);

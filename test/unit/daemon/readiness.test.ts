@@ -14,6 +14,7 @@ const reasons = (changes: Partial<ReadinessParts> = {}): readonly string[] =>
     hasNetwork: true,
     problem: undefined,
     isLeaseHeld: true,
+    isLeaseSaved: false,
     isLeasePublished: true,
     isSubnetFileWritten: true,
     kernel: { isConverged: true, failures: [] },
