@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   ERR_SUBNET_FILE: 'The file with subnet and MTU for Docker and CNI cannot be written or read.',
   ERR_UNDERLAY: 'No network interface fits what the flags ask for.',
   ERR_PEER_CACHE: 'The file with the last known peers cannot be used.',
+  ERR_STATE_LOCKED: 'Another daemon runs on the same state directory.',
   ERR_STORE_CLOSED: 'The store was closed while or before it was asked.',
   ERR_ETCD_ENDPOINT: 'The list of etcd endpoints has an entry that is not an address.',
   ERR_ETCD_UNAVAILABLE: 'No etcd endpoint answered in time.',

@@ -8,6 +8,7 @@ import { createLogger } from '../log.js';
 import { oneLine } from '../printable.js';
 import { DEFECT_HINT, guardProcess, withStack } from '../process-guard.js';
 import { requirePrivileges } from './privileges.js';
+import { lockStateDirectory } from './state-lock.js';
 import { systemParts } from './system-parts.js';
 
 const USAGE_ERROR = 2;
@@ -45,6 +46,7 @@ export async function runDaemon(capabilityProblem: string | undefined): Promise<
   try {
     requirePrivileges();
     const { env: environment, pid } = process;
+    await lockStateDirectory(options.stateDir, log); // until the process ends
     const daemon = new Daemon(options, await systemParts(options, { log, clock: systemClock, environment, pid }));
     const failed = daemon.start().then(
       () => new Promise<never>(() => {}),
