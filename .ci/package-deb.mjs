@@ -58,7 +58,7 @@ const SCRIPTS = {
     '  systemctl daemon-reload',
     'fi',
     'if [ "$1" = purge ]; then',
-    '  rm -rf /run/flannel /run/docker_opts.env /var/lib/etcd-single /var/lib/private/etcd-single',
+    '  rm -rf /run/flannel /run/docker_opts.env /var/lib/tsflannel /var/lib/etcd-single /var/lib/private/etcd-single',
     'fi',
   ],
 };

@@ -7,7 +7,7 @@ usage() {
 Usage: uninstall.sh [--purge]
 
 Stops and disables the units and removes them. Docker keeps running; restart it to make it use addresses of its own.
-  --purge   also remove /etc/default/tsflanneld and /run/flannel
+  --purge   also remove /etc/default/tsflanneld, /run/flannel and the saved state in /var/lib/tsflannel
 Environment: DESTDIR is put before every path that is removed.
 USAGE
 }
@@ -45,6 +45,6 @@ take /etc/systemd/networkd.conf.d/tsflannel.conf
 take /etc/NetworkManager/conf.d/tsflannel.conf
 if [ -n "$purge" ]; then
   take /etc/default/tsflanneld
-  rm -rf "$destdir/run/flannel" "$destdir/run/docker_opts.env"
+  rm -rf "$destdir/run/flannel" "$destdir/run/docker_opts.env" "$destdir/var/lib/tsflannel"
 fi
 [ -z "$is_live" ] || systemctl daemon-reload

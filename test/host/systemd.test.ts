@@ -139,7 +139,7 @@ describe('the Debian package under systemd', function () {
   it('leaves nothing behind when it is purged', async () => {
     await machine.run(['dpkg', '--purge', 'tsflannel'], { timeoutMs: 60_000 });
     const places =
-      '/etc /usr/bin /usr/lib/tsflannel /usr/lib/systemd /usr/share /run/flannel /run/docker_opts.env /var/lib/private';
+      '/etc /usr/bin /usr/lib/tsflannel /usr/lib/systemd /usr/share /run/flannel /run/docker_opts.env /var/lib/private /var/lib/tsflannel';
     const { stdout } = await machine.shell(
       `find ${places} '(' -name '*tsflannel*' -o -name '*etcd-single*' ')' 2>/dev/null; true`,
     );

@@ -29,8 +29,10 @@ const MASKED = [
  * of this machine's files.
  *
  * ```
- * this machine ── unshare ──▶ /  = overlay(lower: /, upper: tmpfs)     PID 1 = /lib/systemd/systemd
- *                             /run, /tmp, /dev = tmpfs, /sys/fs/cgroup = cgroup2 of its own, network: lo
+ * this machine ── unshare ──▶ holder: a tmpfs as the disk
+ *                                └── unshare, at each boot ──▶ /  = overlay(lower: /, upper: the disk)
+ *                                      /run, /tmp, /dev = tmpfs, /sys/fs/cgroup = cgroup2 of its own, network: lo,
+ *                                      boot id of its own, PID 1 = /lib/systemd/systemd
  * ```
  *
  * Nothing inside reaches this machine's files, devices or processes. Everything ends with {@link close}, or with this
@@ -40,8 +42,8 @@ export class SystemdMachine {
   private constructor(
     private readonly directory: string,
     private readonly cgroup: string,
-    private readonly unshare: ChildProcess,
-    private readonly pid: number,
+    private readonly holder: ChildProcess,
+    private pid: number,
     private readonly withdraw: () => void,
   ) {}
 
@@ -57,44 +59,58 @@ export class SystemdMachine {
   /**
    * Starts one and waits until systemd takes orders.
    *
-   * @param options.prepare - shell commands that run in the new root before systemd starts, such as installing files.
+   * @param options.prepare - shell commands that run in the new root before systemd starts, at each boot, such as laying
+   * cables.
    */
   static async start(options: { readonly prepare?: string } = {}): Promise<SystemdMachine> {
     const directory = mkdtempSync(path.join(tmpdir(), `tsflannel-systemd-${process.pid}-`));
     const cgroup = path.join(cgroupRoot() ?? '', path.basename(directory));
     mkdirSync(cgroup);
-    const script = path.join(directory, 'boot.sh');
-    writeFileSync(script, bootScript(directory, options.prepare ?? ''));
-    const enter = `echo $$ >${cgroup}/cgroup.procs; exec unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash ${script}`;
-    const unshare = spawn('bash', ['-ec', enter], { stdio: ['ignore', 'pipe', 'pipe'] });
+    mkdirSync(path.join(directory, 'disk'));
+    const scripts = { boot: path.join(directory, 'boot.sh'), hold: path.join(directory, 'hold.sh') };
+    writeFileSync(scripts.boot, bootScript(directory, options.prepare ?? ''));
+    writeFileSync(scripts.hold, holdScript(directory, scripts.boot));
+    const enter = `echo $$ >${cgroup}/cgroup.procs; exec unshare --mount bash ${scripts.hold}`;
+    const holder = spawn('bash', ['-ec', enter], { stdio: ['pipe', 'pipe', 'pipe'] });
     let said = '';
-    for (const stream of [unshare.stdout, unshare.stderr])
+    for (const stream of [holder.stdout, holder.stderr])
       stream.on('data', (chunk: Buffer) => (said += chunk.toString()));
-    const clear = (): void => clearAway(unshare, cgroup, directory);
+    const clear = (): void => clearAway(holder, cgroup, directory);
     const withdraw = onExit(clear);
     try {
-      const pid = await waitFor(
-        () => {
-          if (unshare.exitCode !== null) throw new Error(`systemd did not start: ${said}`);
-          return childOf(unshare.pid);
-        },
-        { what: 'the first process of the machine' },
-      );
-      const machine = new SystemdMachine(directory, cgroup, unshare, pid, withdraw);
-      await waitFor(
-        async () => {
-          if (unshare.exitCode !== null) throw new Error(`systemd did not start: ${said}`);
-          const { stdout } = await machine.run(['systemctl', 'is-system-running'], { mayFail: true });
-          return ['running', 'degraded'].includes(stdout.trim()) ? true : undefined;
-        },
-        { what: 'systemd', timeoutMs: 30_000 },
-      );
+      const machine = new SystemdMachine(directory, cgroup, holder, 0, withdraw);
+      await machine.boot(() => said);
       return machine;
     } catch (error) {
       withdraw();
       clear();
       throw error;
     }
+  }
+
+  /**
+   * Cuts the power and starts the machine anew: files outside of /run, /tmp and /dev are all that stays. Cables have to
+   * be laid again.
+   */
+  async reboot(): Promise<void> {
+    process.kill(this.pid, 'SIGKILL');
+    await this.boot(() => '');
+  }
+
+  private async boot(said: () => string): Promise<void> {
+    const { holder } = this;
+    await waitFor(() => childOf(holder.pid) === undefined, { what: 'the end of systemd' });
+    holder.stdin?.write('boot\n');
+    this.pid = await waitFor(() => childOf(childOf(holder.pid)), { what: 'the first process of the machine' });
+    const first = childOf(holder.pid);
+    await waitFor(
+      async () => {
+        if (childOf(holder.pid) !== first) throw new Error(`systemd did not start: ${said()}`);
+        const { stdout } = await this.run(['systemctl', 'is-system-running'], { mayFail: true });
+        return ['running', 'degraded'].includes(stdout.trim()) ? true : undefined;
+      },
+      { what: 'systemd', timeoutMs: 30_000 },
+    );
   }
 
   /** Lays a cable: `eth0` in both machines, up and with these IPv4 addresses. */
@@ -156,7 +172,7 @@ export class SystemdMachine {
   /** Ends every process in there and removes all traces. */
   close(): void {
     this.withdraw();
-    clearAway(this.unshare, this.cgroup, this.directory);
+    clearAway(this.holder, this.cgroup, this.directory);
   }
 }
 
@@ -164,12 +180,21 @@ function cgroupRoot(): string | undefined {
   return CGROUP_ROOTS.find((root) => existsSync(path.join(root, 'cgroup.controllers')));
 }
 
+/** Keeps what the machine has written while it is off; each line of input is a boot. */
+function holdScript(directory: string, boot: string): string {
+  return `mount -t tmpfs tmpfs ${directory}/disk
+mkdir ${directory}/disk/upper ${directory}/disk/work ${directory}/disk/root
+while read -r _; do
+  setpriv --pdeathsig SIGKILL unshare --pid --fork --kill-child --mount --uts --ipc --net --cgroup bash ${boot} </dev/null
+done
+`;
+}
+
 function bootScript(directory: string, prepare: string): string {
   return `set -e
-mount -t tmpfs tmpfs ${directory}
-mkdir ${directory}/upper ${directory}/work ${directory}/root
-root=${directory}/root
-mount -t overlay overlay -o lowerdir=/,upperdir=${directory}/upper,workdir=${directory}/work $root
+cd ${directory}/disk
+root=${directory}/disk/root
+mount -t overlay overlay -o lowerdir=/,upperdir=${directory}/disk/upper,workdir=${directory}/disk/work $root
 for place in run tmp dev; do mount -t tmpfs -o mode=755 tmpfs $root/$place; done
 chmod 1777 $root/tmp
 for node in null zero full random urandom tty net/tun; do
@@ -184,6 +209,9 @@ ln -s pts/ptmx $root/dev/ptmx
 ln -s /proc/self/fd $root/dev/fd
 : >$root/dev/console
 mount -t proc proc $root/proc
+# As a kernel of its own would have it.
+cat /proc/sys/kernel/random/uuid >$root/run/boot_id
+mount --bind $root/run/boot_id $root/proc/sys/kernel/random/boot_id
 mount -t sysfs sysfs $root/sys
 mount -t cgroup2 cgroup2 $root/sys/fs/cgroup
 ip link set lo up
@@ -193,9 +221,11 @@ umount -l /mnt
 cd /
 hostname machine
 # A unit of this machine must not start in the new one: systemd's own are enough.
-rm -rf /etc/systemd/system /run/systemd
-mkdir -p /etc/systemd/system /etc/systemd/journald.conf.d
-for unit in ${MASKED.join(' ')}; do ln -s /dev/null /etc/systemd/system/$unit; done
+if [ ! -e /etc/systemd/journald.conf.d/test.conf ]; then
+  rm -rf /etc/systemd/system
+  mkdir -p /etc/systemd/system /etc/systemd/journald.conf.d
+  for unit in ${MASKED.join(' ')}; do ln -s /dev/null /etc/systemd/system/$unit; done
+fi
 printf '[Journal]\\nStorage=volatile\\nForwardToSyslog=no\\nReadKMsg=no\\n' >/etc/systemd/journald.conf.d/test.conf
 ${prepare}
 exec env -i container=tsflannel-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=basic.target --log-target=journal --show-status=0 --default-standard-output=journal
@@ -203,14 +233,15 @@ exec env -i container=tsflannel-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/sys
 }
 
 function childOf(pid: number | undefined): number | undefined {
+  if (pid === undefined || !existsSync(`/proc/${pid}/task/${pid}/children`)) return undefined;
   const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
   return text === '' ? undefined : Number(text.split(' ')[0]);
 }
 
-function clearAway(unshare: ChildProcess, cgroup: string, directory: string): void {
+function clearAway(holder: ChildProcess, cgroup: string, directory: string): void {
   // Ends everything below at once (5.14); its first process takes the namespaces along.
   if (existsSync(path.join(cgroup, 'cgroup.kill'))) writeFileSync(path.join(cgroup, 'cgroup.kill'), '1');
-  unshare.kill('SIGKILL');
+  holder.kill('SIGKILL');
   const deadline = Date.now() + 5000;
   while (existsSync(cgroup)) {
     try {

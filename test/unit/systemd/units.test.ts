@@ -216,8 +216,11 @@ describe('install.sh', function () {
     assert.equal(script('install.sh', ['--docker=docker-opts']).status, 0);
     mkdirSync(path.join(destination, 'run/flannel'), { recursive: true });
     writeFileSync(path.join(destination, 'run/flannel/subnet.env'), '');
+    mkdirSync(path.join(destination, 'var/lib/tsflannel'), { recursive: true });
+    writeFileSync(path.join(destination, 'var/lib/tsflannel/config.json'), '');
     assert.equal(script('uninstall.sh').status, 0);
-    assert.deepEqual(filesBelow(destination), ['/etc/default/tsflanneld', '/run/flannel/subnet.env']);
+    const left = ['/etc/default/tsflanneld', '/run/flannel/subnet.env', '/var/lib/tsflannel/config.json'];
+    assert.deepEqual(filesBelow(destination), left);
     assert.equal(script('uninstall.sh', ['--purge']).status, 0);
     assert.equal(script('uninstall.sh', ['--purge']).status, 0);
     assert.deepEqual(filesBelow(destination), []);
