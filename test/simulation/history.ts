@@ -53,6 +53,8 @@ export type Deed =
   | { readonly kind: 'reset'; readonly host: number }
   // a host
   | { readonly kind: 'pause' | 'kill' | 'restart'; readonly host: number; readonly ms: number }
+  /** Without etcd for `awayMs` after the start, if that is not 0. */
+  | { readonly kind: 'reboot'; readonly host: number; readonly ms: number; readonly awayMs: number }
   | { readonly kind: 'renumber'; readonly host: number; readonly number: number }
   | { readonly kind: 'swap'; readonly host: number; readonly other: number }
   | { readonly kind: 'same-address'; readonly host: number; readonly other: number; readonly ms: number }
@@ -111,6 +113,7 @@ const WEIGHTS: Readonly<Record<Deed['kind'], number>> = {
   pause: 4,
   kill: 5,
   restart: 4,
+  reboot: 4,
   renumber: 4,
   swap: 2,
   'same-address': 1,
@@ -183,6 +186,8 @@ function makeDeed(random: SimRandom, hosts: number, members: number): Deed {
       return { kind, host, latencyMs: pick(random, [20, 200, 1000, 3000]), ms };
     case 'loss':
       return { kind, host, share: pick(random, [0.05, 0.3, 0.7]), ms: Math.min(ms, 15_000) };
+    case 'reboot':
+      return { kind, host, ms, awayMs: random.chance(0.5) ? 0 : Math.round(random.between(500, 20_000)) };
     case 'freeze':
     case 'pause':
     case 'kill':

@@ -124,6 +124,12 @@ export class SimHost {
     this.#watchKernel();
   }
 
+  /** As a power cut: process, kernel state and what lies in /run are gone. */
+  reboot(): void {
+    this.kill();
+    this.daemon.host.reboot();
+  }
+
   setPaused(isPaused: boolean): void {
     this.isPaused = isPaused;
     this.daemon.setPaused(isPaused);

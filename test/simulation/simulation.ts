@@ -394,6 +394,7 @@ export class Simulation {
       }
       case 'pause':
       case 'kill':
+      case 'reboot':
       case 'restart':
       case 'renumber':
       case 'swap':
@@ -484,7 +485,7 @@ export class Simulation {
 
   private hostFault(
     fault: Fault & {
-      kind: 'pause' | 'kill' | 'restart' | 'renumber' | 'swap' | 'same-address' | 'forget-routes';
+      kind: 'pause' | 'kill' | 'reboot' | 'restart' | 'renumber' | 'swap' | 'same-address' | 'forget-routes';
     },
   ): void {
     const host = this.hostOf(fault);
@@ -501,6 +502,17 @@ export class Simulation {
         host.kill();
         this.lasting(fault.ms, () => host.start());
         return;
+      case 'reboot': {
+        if (host.phase === 'down') return;
+        host.reboot();
+        const { awayMs, ms } = fault;
+        if (awayMs > 0) {
+          host.link.partition('hang');
+          this.linkFault(host, 'partition', ms + awayMs, () => host.link.heal());
+        }
+        this.lasting(ms, () => host.start());
+        return;
+      }
       case 'restart': {
         if (!host.isRunning) return;
         let isStopped = false;
