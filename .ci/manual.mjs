@@ -55,7 +55,7 @@ function daemonPage() {
         'Environment of tsflanneld.service: the variables above, and TSFLANNELD_OPTS for more arguments.',
       ],
       ['/run/flannel/subnet.env', 'Network and subnet of this host, MTU, and whether the daemon masquerades.'],
-      ['/run/flannel/tsflanneld', 'Last known peers, for a start without etcd.'],
+      ['/var/lib/tsflannel', 'Last known lease, configuration and peers, for a start without etcd.'],
       ['/run/flannel/tsflanneld.sock', 'Socket for tsflannelctl.'],
       ['/run/docker_opts.env', 'Options for Docker, written by mk-docker-opts once the daemon is ready.'],
     ]),

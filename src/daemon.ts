@@ -9,7 +9,7 @@ import { Footing } from './daemon/footing.js';
 import { HostFactsSource } from './daemon/host-facts.js';
 import { NetworkSource } from './daemon/network-source.js';
 import { PassLoop } from './daemon/pass-loop.js';
-import { UNCONFIRMED, reasonsNotReady } from './daemon/readiness.js';
+import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import type { DaemonParts } from './daemon/parts.js';
@@ -164,7 +164,7 @@ export class Daemon implements StatusSource {
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
     learn(); // not waited for: without a name server, looking for a name takes longer than carrying packets may wait
-    if (!(await this.hasStoreAnswered()) && this.footing.useInstead()) this.takeConfig(this.footing.config);
+    if (!(await this.hasStoreAnswered()) && this.canGoOnWithoutStore()) this.takeConfig(this.footing.config);
     const failed = new Promise<never>((_resolve, reject) => {
       this.failStart = reject;
     });
@@ -243,7 +243,7 @@ export class Daemon implements StatusSource {
       hasNetwork: this.config.network !== undefined,
       problem: this.problem,
       isLeaseHeld: this.isLeaseHeld,
-      isLeaseSaved: this.footing.isInUse,
+      savedUse: this.footing.useNow,
       isLeasePublished: this.keeper?.isPublished ?? false,
       isSubnetFileWritten: this.subnetFile.mtu !== undefined,
       kernel: this.reconciler.status,
@@ -267,7 +267,7 @@ export class Daemon implements StatusSource {
     let cancel = (): void => {};
     const patience = new Promise<false>((resolve) => {
       cancel = this.clock.after(STORE_GRACE_MS, () => {
-        if (this.footing.useInstead()) resolve(false);
+        if (this.canGoOnWithoutStore()) resolve(false);
       });
     });
     try {
@@ -277,6 +277,12 @@ export class Daemon implements StatusSource {
       deadline.abort(new OverlayError('ERR_STORE_CLOSED', 'the answer is no longer waited for'));
       answer.catch(() => {}); // its outcome was either returned or is no longer waited for
     }
+  }
+
+  private canGoOnWithoutStore(): boolean {
+    const canGoOn = this.footing.useInstead();
+    if (!canGoOn) this.parts.service.status('waiting for etcd, without a saved state to go on with');
+    return canGoOn;
   }
 
   private takeWorld(world: World): void {
@@ -356,7 +362,7 @@ export class Daemon implements StatusSource {
       return;
     }
     if (this.isLeaseHeld && this.keeper?.lease !== undefined) this.footing.settle(this.keeper.lease);
-    if (this.footing.isIsolated) this.desireNothing(network);
+    if (this.footing.useNow === 'subnet') this.desireNothing(network);
     else await this.desire(network, facts, own, this.peers?.peers ?? peers);
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
       // Peers send the new way as soon as they see the lease: receive that way first.
@@ -567,8 +573,7 @@ export class Daemon implements StatusSource {
     const lease = this.keeper?.lease;
     const status =
       reasons.join('; ') || `lease ${lease?.subnet.toString() ?? ''}, ${this.peers?.peers.length ?? 0} peers`;
-    // What waits for this daemon needs the subnet file, which a saved lease is good enough for.
-    if (this.hasToldService || reasons.some((reason) => reason !== UNCONFIRMED)) {
+    if (this.hasToldService || !isReadyForOthers(reasons)) {
       service.status(status);
     } else {
       this.hasToldService = true;

@@ -88,8 +88,9 @@ export class Footing {
     this.isStoreSilent = true;
     if (isKnown) return this.state !== undefined;
     if (this.state === undefined) {
-      this.log.warn('etcd does not answer and there is no saved state to go on with, waiting', {
-        hint: 'bring etcd back; how long systemd lets Docker wait for this is TimeoutStartSec= of tsflanneld.service',
+      // That etcd does not answer is told with its reason by the store.
+      this.log.info('no saved state to go on with, waiting for etcd', {
+        hint: 'how long systemd lets Docker wait for it is TimeoutStartSec= of tsflanneld.service',
       });
       return false;
     }
@@ -164,19 +165,14 @@ export class Footing {
     });
   }
 
-  /** Whether the host works with the saved state because the store has not answered. */
-  get isInUse(): boolean {
-    return this.hasStoodIn && !this.isSettled;
+  /** What the host works with the saved state for, because the store has not answered; undefined if it does not. */
+  get useNow(): 'all' | 'subnet' | undefined {
+    return this.hasStoodIn && !this.isSettled && this.use.kind !== 'nothing' ? this.use.kind : undefined;
   }
 
-  /** Whether nothing may be sent to other hosts, since the saved lease may be somebody else's by now. */
-  get isIsolated(): boolean {
-    return this.isInUse && this.use.kind === 'subnet';
-  }
-
-  /** Null unless {@link isInUse}. */
+  /** Null unless the saved state is in use. */
   get status(): SavedStateStatus | null {
-    if (!this.isInUse || this.state === undefined) return null;
+    if (this.useNow === undefined || this.state === undefined) return null;
     const { own, origin } = this.state;
     const { expiresAtMs } = origin ?? {};
     return {

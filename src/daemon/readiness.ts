@@ -1,6 +1,7 @@
 import { describeError } from '../errors.js';
 import { deviceOf, kindOf } from '../reconcile/object-key.js';
 import type { ReconcilerStatus } from '../reconcile/status.js';
+import type { SavedUse } from './saved-origin.js';
 
 /** What {@link reasonsNotReady} looks at. */
 export interface ReadinessParts {
@@ -8,8 +9,8 @@ export interface ReadinessParts {
   /** Why the overlay cannot be carried as configured, if it cannot. */
   readonly problem: string | undefined;
   readonly isLeaseHeld: boolean;
-  /** Whether a saved lease stands in because the store has not answered. */
-  readonly isLeaseSaved: boolean;
+  /** What a saved lease is good for that stands in because the store has not answered; undefined if none does. */
+  readonly savedUse: Exclude<SavedUse['kind'], 'nothing'> | undefined;
   /** Whether the store tells peers what this host wants it to tell. */
   readonly isLeasePublished: boolean;
   readonly isSubnetFileWritten: boolean;
@@ -20,8 +21,11 @@ export interface ReadinessParts {
   readonly wasReady: boolean;
 }
 
-/** All that is missing on a host that works with its saved state: what waits for the subnet file may go on. */
-export const UNCONFIRMED = 'the lease is the saved one, etcd has not confirmed it';
+/** All that is missing on a host that works with its saved state. */
+const STANDING_IN = {
+  all: 'the lease is the saved one, etcd has not confirmed it',
+  subnet: 'the lease is the saved one and may have ended: nothing is sent to other hosts until etcd answers',
+} as const;
 
 /** Without these no packet of a container gets anywhere; a single route or peer may be missing. */
 const ESSENTIAL = new Set(['link', 'address', 'tunnel', 'sysctl']);
@@ -37,7 +41,7 @@ export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   const reasons: string[] = [];
   if (!parts.hasNetwork) reasons.push('no valid network configuration');
   if (parts.problem !== undefined) reasons.push(parts.problem);
-  if (!parts.isLeaseHeld) reasons.push(parts.isLeaseSaved ? UNCONFIRMED : 'no lease');
+  if (!parts.isLeaseHeld) reasons.push(parts.savedUse === undefined ? 'no lease' : STANDING_IN[parts.savedUse]);
   else if (!parts.isLeasePublished) reasons.push('lease not yet written as it should be');
   if (!parts.isSubnetFileWritten) reasons.push('subnet file not written');
   const missing = failures.filter(
@@ -46,4 +50,9 @@ export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   if (missing.length > 0) reasons.push(...missing.map(({ key, error }) => `${key}: ${describeError(error)}`));
   else if (!isConverged && !parts.wasReady) reasons.push('kernel state is being set up');
   return reasons;
+}
+
+/** Whether what waits for the subnet file, such as Docker, may go on: a saved lease is good enough for that. */
+export function isReadyForOthers(reasons: readonly string[]): boolean {
+  return reasons.every((reason) => Object.values<string>(STANDING_IN).includes(reason));
 }

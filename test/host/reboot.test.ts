@@ -213,7 +213,7 @@ describe('two hosts under systemd whose power is cut', function () {
         intervalMs: 200,
       });
       const journal = await b.journal('tsflanneld');
-      assert.match(journal, /etcd does not answer and there is no saved state to go on with, waiting/);
+      assert.match(journal, /no saved state to go on with, waiting for etcd/);
       assert.match(journal, /start operation timed out/);
     });
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { OverlayState } from '../../../src/backend/overlay-state.js';
-import { type ReadinessParts, reasonsNotReady } from '../../../src/daemon/readiness.js';
+import { type ReadinessParts, isReadyForOthers, reasonsNotReady } from '../../../src/daemon/readiness.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { hostFacts, lease, network } from '../../support/builders.js';
 
@@ -14,7 +14,7 @@ const reasons = (changes: Partial<ReadinessParts> = {}): readonly string[] =>
     hasNetwork: true,
     problem: undefined,
     isLeaseHeld: true,
-    isLeaseSaved: false,
+    savedUse: undefined,
     isLeasePublished: true,
     isSubnetFileWritten: true,
     kernel: { isConverged: true, failures: [] },
@@ -37,6 +37,18 @@ describe('readiness', () => {
       'no lease',
       'subnet file not written',
     ]);
+  });
+
+  it('is enough for Docker with a saved lease and nothing else missing', () => {
+    for (const savedUse of ['all', 'subnet'] as const) {
+      const missing = reasons({ isLeaseHeld: false, savedUse });
+      assert.match(missing.join(), /^the lease is the saved one/);
+      assert.equal(isReadyForOthers(missing), true);
+      const more = reasons({ isLeaseHeld: false, savedUse, isSubnetFileWritten: false });
+      assert.equal(isReadyForOthers(more), false);
+    }
+    assert.equal(isReadyForOthers(reasons()), true);
+    assert.equal(isReadyForOthers(reasons({ isLeaseHeld: false })), false);
   });
 
   it('waits until the store tells of the lease what this host wants it to tell', () => {

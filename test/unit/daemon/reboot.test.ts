@@ -200,6 +200,7 @@ describe('a daemon after a reboot', function () {
       assert.equal(canReach(b.host, a.host), false);
       assert.equal(a.host.kernel.getLink('flannel.1'), undefined);
       assert.match(savedState(a)?.isolatedBecause ?? '', /its lease ended at/);
+      assert.match(a.serviceMessages.at(-1) ?? '', /nothing is sent to other hosts until etcd answers/);
       assert.equal(a.log.find(/the saved lease may have ended: its subnet is for Docker only/, 'warn').length, 1);
     });
 
@@ -251,7 +252,7 @@ describe('a daemon after a reboot', function () {
       await start(copy);
       assert.equal(subnetOf(copy), undefined);
       assert.equal(copy.log.find(/the saved state is not used/, 'warn').length, 1);
-      assert.equal(copy.log.find(/there is no saved state to go on with/, 'warn').length, 1);
+      assert.equal(copy.log.find(/no saved state to go on with/).length, 1);
       cluster.setDown(false);
       await clock.advance(60_000);
       assert.deepEqual(copy.daemon.status().notReadyBecause, []);
@@ -346,7 +347,7 @@ describe('a daemon after a reboot', function () {
     await start(a);
     await clock.advance(60_000);
     assert.ok(!a.serviceMessages.some((message) => message.startsWith('READY')));
-    assert.match(a.serviceMessages.at(-1) ?? '', /waiting for etcd/);
-    assert.equal(a.log.find(/there is no saved state to go on with, waiting/, 'warn').length, 1);
+    assert.equal(a.serviceMessages.at(-1), 'waiting for etcd, without a saved state to go on with');
+    assert.equal(a.log.find(/no saved state to go on with, waiting/).length, 1);
   });
 });
