@@ -1,6 +1,5 @@
 import { OverlayError } from '../errors.js';
-import { IpAddress } from '../ip/address.js';
-import { HOST_STATUS_PATH, decodeHostStatus } from '../lease/host-status.js';
+import { HOST_STATUS_PATH, type HostStatus, decodeHostStatus } from '../lease/host-status.js';
 import { type JsonValue, type LeaseSubnets, backendOf } from '../lease/lease.js';
 import type { LeaseRecord, TtlId } from '../lease/record.js';
 import type { LeaseSnapshot, LeaseStore } from '../lease/store.js';
@@ -33,22 +32,32 @@ export interface BadRow {
   readonly problem: string;
 }
 
+/** What lies among the leases, and what it was read from. */
+export interface LeaseRows {
+  readonly rows: readonly LeaseRow[];
+  readonly bad: readonly BadRow[];
+  readonly snapshot: LeaseSnapshot;
+  readonly hosts: ReadonlyMap<string, HostStatus>;
+}
+
 /** Questions about remaining time that are under way at once. */
 const PARALLEL_QUESTIONS = 32;
+
+/** What hosts tell about themselves, by public address. */
+export async function readHosts(store: LeaseStore, signal: AbortSignal): Promise<ReadonlyMap<string, HostStatus>> {
+  const values = await store.listValues(HOST_STATUS_PATH, signal);
+  const hosts = values.map(({ path, text }) => [path.slice(HOST_STATUS_PATH.length), decodeHostStatus(text)] as const);
+  return new Map(hosts.flatMap(([address, host]) => (host === undefined ? [] : [[address, host]])));
+}
 
 /** All leases with what is known about their hosts and the time they have left. */
 export async function readLeaseRows(
   store: LeaseStore,
   options: { readonly wallMs: number; readonly signal: AbortSignal },
-): Promise<{ readonly rows: readonly LeaseRow[]; readonly bad: readonly BadRow[]; readonly snapshot: LeaseSnapshot }> {
+): Promise<LeaseRows> {
   const { wallMs, signal } = options;
   const snapshot = await store.listLeases(signal);
-  const hosts = new Map(
-    (await store.listValues(HOST_STATUS_PATH, signal)).map(({ path, text }) => [
-      path.slice(HOST_STATUS_PATH.length),
-      decodeHostStatus(text),
-    ]),
-  );
+  const hosts = await readHosts(store, signal);
   const remaining = await remainingTimes(store, snapshot.leases, signal);
   const rows = snapshot.leases.map((lease): LeaseRow => {
     const { publicIp, publicIpv6, backendData, backendV6Data } = lease.attributes;
@@ -71,7 +80,7 @@ export async function readLeaseRows(
       revision: lease.revision,
     };
   });
-  return { rows, bad: snapshot.bad.map(({ key, reason }) => ({ key, problem: reason })), snapshot };
+  return { rows, bad: snapshot.bad.map(({ key, reason }) => ({ key, problem: reason })), snapshot, hosts };
 }
 
 async function remainingTimes(
@@ -106,30 +115,6 @@ export function parseSubnetName(text: string): LeaseSubnets {
       hint: 'write it as 10.5.3.0/24',
     });
   }
-}
-
-/**
- * The lease of that IPv4 subnet, or of the host with that public address.
- *
- * @throws {@link OverlayError} `ERR_NOT_FOUND`, `ERR_IP_SYNTAX`
- */
-export function findLease(snapshot: LeaseSnapshot, text: string): LeaseRecord {
-  const byKey = snapshot.leases.find(({ key }) => key === text);
-  if (byKey !== undefined) return byKey;
-  const address = IpAddress.tryParse(text);
-  const isSought = ({ subnet, attributes }: LeaseRecord): boolean =>
-    address === undefined ? subnet.equals(parseSubnetName(text).subnet) : attributes.publicIp.equals(address);
-  const found = snapshot.leases.filter(isSought);
-  const [lease] = found;
-  if (lease !== undefined && found.length === 1) return lease;
-  if (lease !== undefined) {
-    throw new OverlayError('ERR_NOT_FOUND', `cannot choose a lease for ${text}: there are ${found.length}`, {
-      hint: `name one of ${found.map(({ key }) => key).join(', ')}`,
-    });
-  }
-  throw new OverlayError('ERR_NOT_FOUND', `cannot find a lease for ${text}: nobody holds one`, {
-    hint: 'see tsflannelctl leases list',
-  });
 }
 
 /** `10.5.3.0/24` or `10.5.3.0/24 and fd00:…/64`. */

@@ -10,11 +10,11 @@ import {
   withStore,
   YES_FLAG,
 } from './command.js';
-import { findLease } from './lease-rows.js';
-import { LEASE_OPERAND } from './leases-show.js';
+import { LEASE_OPERAND, findLease } from './find-lease.js';
+import { readHosts } from './lease-rows.js';
 import { changed } from './leases-unreserve.js';
 
-/** `leases release SUBNET` */
+/** `leases release LEASE` */
 export const leasesRelease = defineCommand({
   name: 'leases release',
   summary: 'Delete a lease, for a host that is gone',
@@ -29,7 +29,7 @@ export const leasesRelease = defineCommand({
       const snapshot = await store.listLeases(context.signal);
       const unreadable = snapshot.bad.find(({ key }) => key === name);
       if (unreadable !== undefined) return releaseUnreadable(context, options, store, unreadable);
-      const lease = findLease(snapshot, name);
+      const lease = findLease(snapshot, await readHosts(store, context.signal), name);
       const subnet = lease.subnet.toString();
       const owner = lease.attributes.publicIp.toString();
       const what = lease.isReservation ? 'reservation' : 'lease';

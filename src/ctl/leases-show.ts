@@ -1,17 +1,10 @@
 import { OverlayError } from '../errors.js';
-import { defineCommand, EXIT, type Operand, printJson, STORE_FLAGS, withStore } from './command.js';
-import { findLease, readLeaseRows } from './lease-rows.js';
+import { defineCommand, EXIT, printJson, STORE_FLAGS, withStore } from './command.js';
+import { LEASE_OPERAND, findLease } from './find-lease.js';
+import { readLeaseRows } from './lease-rows.js';
 import { formatDuration, formatFields } from './text-table.js';
 
-/** The operand of commands about one lease. */
-export const LEASE_OPERAND: Operand = {
-  name: 'SUBNET',
-  isOptional: false,
-  help: 'a subnet such as 10.5.3.0/24, the public IPv4 address of its host, or the name of the key',
-  values: 'none',
-};
-
-/** `leases show SUBNET` */
+/** `leases show LEASE` */
 export const leasesShow = defineCommand({
   name: 'leases show',
   summary: 'Show one lease with everything its host has published',
@@ -20,8 +13,9 @@ export const leasesShow = defineCommand({
   exits: ['unreachable'],
   run: (context, { operands, options }) =>
     withStore(context, options, async (store) => {
-      const { rows, snapshot } = await readLeaseRows(store, { wallMs: context.clock.wallMs(), signal: context.signal });
-      const { key } = findLease(snapshot, operands[0] ?? '');
+      const look = { wallMs: context.clock.wallMs(), signal: context.signal };
+      const { rows, snapshot, hosts } = await readLeaseRows(store, look);
+      const { key } = findLease(snapshot, hosts, operands[0] ?? '');
       const row = rows.find((each) => each.key === key);
       if (row === undefined) throw new OverlayError('ERR_NOT_FOUND', `cannot find the lease ${key}: it is gone`);
       if (options.json) {

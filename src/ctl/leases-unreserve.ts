@@ -2,10 +2,10 @@ import { switchFlag } from '../config/flag-values.js';
 import { OverlayError } from '../errors.js';
 import { LEASE_TTL_SECONDS } from '../lease/keeper.js';
 import { defineCommand, EXIT, printJson, STORE_FLAGS, withStore } from './command.js';
-import { findLease } from './lease-rows.js';
-import { LEASE_OPERAND } from './leases-show.js';
+import { LEASE_OPERAND, findLease } from './find-lease.js';
+import { readHosts } from './lease-rows.js';
 
-/** `leases unreserve SUBNET` */
+/** `leases unreserve LEASE` */
 export const leasesUnreserve = defineCommand({
   name: 'leases unreserve',
   summary: 'End a reservation: the lease becomes an ordinary one, which its host keeps as long as it runs',
@@ -20,7 +20,8 @@ export const leasesUnreserve = defineCommand({
   exits: ['unreachable'],
   run: (context, { operands, options }) =>
     withStore(context, options, async (store) => {
-      const lease = findLease(await store.listLeases(context.signal), operands[0] ?? '');
+      const snapshot = await store.listLeases(context.signal);
+      const lease = findLease(snapshot, await readHosts(store, context.signal), operands[0] ?? '');
       const subnet = lease.subnet.toString();
       if (!lease.isReservation) {
         throw new OverlayError('ERR_NOT_FOUND', `cannot end the reservation of ${subnet}: it is an ordinary lease`, {

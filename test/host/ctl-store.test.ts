@@ -175,14 +175,18 @@ describe('tsflannelctl with a real etcd', () => {
       assert.match(stderr, /cannot read the lease key "\.lock"/);
     });
 
-    it('finds a lease by subnet, by key and by public address', async () => {
+    it('finds a lease by subnet, by key, by public address, by host name and by the address of a container', async () => {
       await putLease('10.5.3.0/24', '192.0.2.3', 3600);
-      for (const name of ['10.5.3.0/24', '10.5.3.0-24', '192.0.2.3']) {
+      await raw.put(
+        `${PREFIX}-ts/hosts/192.0.2.3`,
+        encodeHostStatus({ hostName: 'alpha.example.org', version: 'v1', leaseKey: '10.5.3.0-24', leaseSince: '' }),
+      );
+      for (const name of ['10.5.3.0/24', '10.5.3.0-24', '192.0.2.3', 'alpha', '10.5.3.77']) {
         const row = (await call(`leases show ${name} --json`)).json() as { key: string };
         assert.equal(row.key, '10.5.3.0-24', name);
       }
       assert.equal((await call('leases show 10.5.9.0/24')).code, 1);
-      assert.equal((await call('leases show nonsense')).code, 2);
+      assert.equal((await call('leases show 10.5.9.0/99')).code, 2);
     });
 
     it('turns a live lease into a reservation that survives its etcd lease, and back', async () => {
@@ -222,7 +226,10 @@ describe('tsflannelctl with a real etcd', () => {
       await putLease('10.5.3.0/24', '192.0.2.3', 3600);
       assert.equal((await call('leases release 10.5.3.0/24')).code, 5);
       assert.notEqual(await leaseOf('10.5.3.0/24'), undefined);
-      assert.equal((await call('leases release 192.0.2.3 --yes')).code, 0);
+      const host = { hostName: 'alpha', version: 'v1', leaseKey: '10.5.3.0-24', leaseSince: '' };
+      await raw.put(`${PREFIX}-ts/hosts/192.0.2.3`, encodeHostStatus(host));
+      const { code, stdout } = await call('leases release alpha --yes');
+      assert.deepEqual([code, stdout], [0, 'released 10.5.3.0/24, which 192.0.2.3 held\n']);
       assert.equal(await leaseOf('10.5.3.0/24'), undefined);
     });
   });
