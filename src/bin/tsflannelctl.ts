@@ -5,6 +5,7 @@ import { systemClock } from '../clock.js';
 import { EXIT } from '../ctl/command.js';
 import { COMMANDS } from '../ctl/commands.js';
 import { runCtl } from '../ctl/main.js';
+import { storeOptionsOf } from '../etcd/store-options.js';
 import { EtcdStore } from '../etcd/store.js';
 import { silentLogger } from '../log.js';
 import { oneLine } from '../printable.js';
@@ -35,6 +36,7 @@ const code = await runCtl(COMMANDS, process.argv.slice(2), {
   stdout: (line) => process.stdout.write(line),
   stderr: (line) => process.stderr.write(line),
   environment: process.env,
+  environmentFile: '/etc/default/tsflanneld',
   clock: systemClock,
   signal: interruption.signal,
   clearScreen: process.stdout.isTTY ? () => process.stdout.write(CLEAR_SCREEN) : undefined,
@@ -50,17 +52,7 @@ const code = await runCtl(COMMANDS, process.argv.slice(2), {
       dialogue.close();
     }
   },
-  openStore: (options) =>
-    new EtcdStore({
-      endpoints: options.etcdEndpoints.join(','),
-      prefix: options.etcdPrefix,
-      caFile: options.etcdCafile,
-      certFile: options.etcdCertfile,
-      keyFile: options.etcdKeyfile,
-      username: options.etcdUsername,
-      password: options.etcdPassword,
-      log: silentLogger,
-    }),
+  openStore: (options) => new EtcdStore({ ...storeOptionsOf(options), log: silentLogger }),
 });
 // Connections that still look for a peer that does not answer (134 s for a TCP handshake) would keep the process.
 await new Promise((resolve) => process.stdout.write('', resolve));

@@ -5,4 +5,4 @@ export function hasCredentials(endpoints: string): boolean {
 
 /** Where a user and a password belong instead. */
 export const CREDENTIALS_HINT =
-  'take them out of the address: the user goes to --etcd-username, the password to FLANNELD_ETCD_PASSWORD in the environment';
+  'take them out of the address: the user goes to --etcd-username, the password to --etcd-password-file, or FLANNELD_ETCD_PASSWORD in the environment';

@@ -22,6 +22,7 @@ import {
 } from './flag-values.js';
 import { parseGoBool, scanArguments, shownWord } from './go-flags.js';
 import { compileRe2 } from './re2.js';
+import { mostSimilar } from './similar.js';
 
 /**
  * Offloads that `--disable-offloads` can name.
@@ -93,12 +94,17 @@ export const FLAGS = {
   'etcd-username': optionalTextFlag({
     group: 'store',
     placeholder: 'NAME',
-    help: 'User for etcd; needs --etcd-password.',
+    help: 'User for etcd; needs a password.',
   }),
   'etcd-password': secretFlag({
     group: 'store',
     placeholder: 'SECRET',
-    help: 'Password for etcd. Better set through the environment: everybody on this host can read command lines.',
+    help: 'Password for etcd. Better in a file: everybody on this host can read command lines.',
+  }),
+  'etcd-password-file': optionalTextFlag({
+    group: 'store',
+    placeholder: 'FILE',
+    help: 'File with the password for etcd, which only its owner and group may read.',
   }),
 
   iface: repeatableFlag({
@@ -242,6 +248,8 @@ export type CommandLine =
   | {
       readonly kind: 'run';
       readonly options: DaemonOptions;
+      /** Flags that were set, on the command line or by a variable. */
+      readonly given: ReadonlySet<string>;
       /** Settings that have no effect, as *what: why*; one log line each. */
       readonly warnings: readonly string[];
     };
@@ -286,7 +294,7 @@ export function parseCommandLine(
   // Every value came from the flag of that name.
   const options = Object.fromEntries(all) as DaemonOptions;
   refuseKubernetes(options);
-  return { kind: 'run', options, warnings: [...warningsFor(options, given), ...strangeVariables(environment)] };
+  return { kind: 'run', options, given, warnings: [...warningsFor(options, given), ...strangeVariables(environment)] };
 }
 
 /** The least severe level that `--v` asks for. */
@@ -294,11 +302,15 @@ export function logLevelOf(options: Pick<DaemonOptions, 'v'>): LogLevel {
   return options.v > 0 ? 'debug' : 'info';
 }
 
+/** The value that a flag has among the options. */
+export function optionOf(options: DaemonOptions, name: FlagName): FlagValue {
+  return (options as Readonly<Record<string, FlagValue>>)[camelCase(name)];
+}
+
 /** All options by flag name as text, for a log line or a status page; secrets are masked. */
 export function describeOptions(options: DaemonOptions): Readonly<Record<FlagName, string>> {
-  const values = options as Readonly<Record<string, FlagValue>>;
   const texts = Object.entries<Flag<FlagValue>>(FLAGS).map(([name, flag]) => {
-    return [name, flag.show(textOf(values[camelCase(name)]))] as const;
+    return [name, flag.show(textOf(optionOf(options, name as FlagName)))] as const;
   });
   return Object.fromEntries(texts) as Record<FlagName, string>;
 }
@@ -320,9 +332,9 @@ function flagNamed(name: string): Flag<FlagValue> {
   if (replacement !== undefined) {
     throw new OverlayError('ERR_FLAG', `cannot use --${name}: flannel gave it up`, { hint: replacement });
   }
-  const similar = Object.keys(FLAGS).find((known) => editDistance(known, name) <= 2 && known.length > 2);
+  const similar = mostSimilar(name, Object.keys(FLAGS));
   throw new OverlayError('ERR_FLAG', `cannot use --${shownWord(name)}: there is no such flag`, {
-    hint: similar === undefined ? 'see --help' : `use --${similar} or see --help`,
+    hint: similar === undefined ? 'see --help' : `did you mean --${similar}? See --help`,
   });
 }
 
@@ -374,8 +386,12 @@ function warningsFor(options: DaemonOptions, given: ReadonlySet<string>): readon
       '--etcd-keyfile, --etcd-certfile: without effect, as one of the two is missing',
     ],
     [
-      (options.etcdUsername === undefined) !== (options.etcdPassword === undefined),
+      (options.etcdUsername === undefined) !== ((options.etcdPassword ?? options.etcdPasswordFile) === undefined),
       '--etcd-username, --etcd-password: without effect, as one of the two is missing',
+    ],
+    [
+      options.etcdPassword !== undefined && options.etcdPasswordFile !== undefined,
+      '--etcd-password-file: without effect, as --etcd-password is given',
     ],
   ];
   return rules.filter(([applies]) => applies).map(([, text]) => text);
@@ -416,19 +432,6 @@ function readOffload(text: string): readonly OffloadName[] {
   if (name === undefined)
     throw new UnfitValue(`there is no offload "${text}"`, `use ${OFFLOAD_NAMES.join(', ')} or all`);
   return [name];
-}
-
-/** Levenshtein's distance: insertions, deletions and replacements from one text to the other. */
-function editDistance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, column) => column);
-  for (const [i, left] of from.split('').entries()) {
-    const next = [i + 1];
-    for (const [j, right] of to.split('').entries()) {
-      next.push(Math.min((next[j] ?? 0) + 1, (row[j + 1] ?? 0) + 1, (row[j] ?? 0) + (left === right ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? 0;
 }
 
 /** Flags of one heading of the help text, in the order of the table. @internal */

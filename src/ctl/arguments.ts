@@ -1,16 +1,25 @@
 import { environmentName, FLAGS } from '../config/flags.js';
 import { type FlagValue, setFlagValue } from '../config/flag-values.js';
 import { scanArguments, shownWord } from '../config/go-flags.js';
+import { mostSimilar } from '../config/similar.js';
 import { OverlayError } from '../errors.js';
 import { COMMON_FLAGS, type Command, type FlagTable, type Request } from './command.js';
 
 /** What a command line asks for. */
 export type Invocation =
-  /** `command` is undefined for the overview. */
-  | { readonly kind: 'help'; readonly command: Command | undefined }
+  /** About these commands: one, those of a group, or all. */
+  | { readonly kind: 'help'; readonly commands: readonly Command[] }
   | { readonly kind: 'version' }
-  | { readonly kind: 'run'; readonly command: Command; readonly request: Request<FlagTable> }
+  | ({ readonly kind: 'run' } & GivenRequest)
   | { readonly kind: 'raw'; readonly command: Command; readonly argv: readonly string[] };
+
+/** What was said about a command; the rest is to be found. */
+export interface GivenRequest {
+  readonly command: Command;
+  readonly operands: readonly string[];
+  /** By flag. */
+  readonly given: ReadonlyMap<string, FlagValue>;
+}
 
 /**
  * Reads a command line: flags may stand anywhere, in front of the command, behind it, between its operands. Those that
@@ -35,16 +44,13 @@ export function parseInvocation(
   });
   if (settings.some(({ name }) => name === 'version') && words.length === 0) return { kind: 'version' };
   if (words[0] === 'version' && words.length === 1) return { kind: 'version' };
-  if (words.length === 0 || words[0] === 'help') {
-    return { kind: 'help', command: words.length > 1 ? find(commands, words.slice(1), shownWord).command : undefined };
-  }
+  if (words.length === 0 || words[0] === 'help') return helpOn(commands, words.slice(1));
   // With a password on the command line, a stray word may be the rest of it.
   const hasSecret = settings.some(({ name }) => known.get(name)?.isSecret === true);
   const show = (word: string): string => (hasSecret ? '***' : shownWord(word));
-  const isGroup = commands.some(({ name }) => name.startsWith(`${words[0] ?? ''} `));
-  if (isHelpWanted && isGroup && words.length === 1) return { kind: 'help', command: undefined };
+  if (isHelpWanted && words.length === 1) return helpOn(commands, words);
   const { command, operands } = find(commands, words, show);
-  if (isHelpWanted) return { kind: 'help', command };
+  if (isHelpWanted) return { kind: 'help', commands: [command] };
 
   const flags: FlagTable = { ...COMMON_FLAGS, ...command.flags };
   const values = new Map<string, FlagValue>();
@@ -61,15 +67,43 @@ export function parseInvocation(
     setFlagValue(values, { name, flag, text: variable, source: environmentName(name) });
   }
   checkOperands(command, operands, show);
-  const all = Object.entries(flags).map(([name, flag]) => [
-    name.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase()),
-    values.has(name) ? values.get(name) : flag.initial,
-  ]);
-  return {
-    kind: 'run',
-    command,
-    request: { operands, options: Object.fromEntries(all) as Request<FlagTable>['options'] },
-  };
+  return { kind: 'run', command, operands, given: values };
+}
+
+/**
+ * Completes a request by what was found for flags that were not given, and by their defaults.
+ *
+ * @param found - texts, by flag.
+ * @param origin - of them, as it is named in an error.
+ * @throws {@link OverlayError} `ERR_FLAG`
+ */
+export function completeRequest(
+  { command, operands, given }: GivenRequest,
+  found: ReadonlyMap<string, string> = new Map(),
+  origin = '',
+): Request<FlagTable> {
+  const all = Object.entries({ ...COMMON_FLAGS, ...command.flags } as FlagTable).map(([name, flag]) => {
+    const values = new Map(given);
+    const text = found.get(name);
+    if (!values.has(name) && text !== undefined)
+      setFlagValue(values, { name, flag, text, source: `--${name} (${origin})` });
+    return [optionName(name), values.has(name) ? values.get(name) : flag.initial] as const;
+  });
+  return { operands, options: Object.fromEntries(all) as Request<FlagTable>['options'] };
+}
+
+function helpOn(commands: readonly Command[], words: readonly string[]): Invocation {
+  if (words.length === 0 || words[0] === 'help' || words[0] === 'version') return { kind: 'help', commands };
+  const group = words.length === 1 ? groupOf(commands, words[0]) : [];
+  return { kind: 'help', commands: group.length > 0 ? group : [find(commands, words, shownWord).command] };
+}
+
+function groupOf(commands: readonly Command[], word = ''): readonly Command[] {
+  return commands.filter(({ name }) => name.startsWith(`${word} `));
+}
+
+function optionName(flag: string): string {
+  return flag.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
 interface Scanned {
@@ -110,17 +144,25 @@ function find(
     if (command !== undefined) return { command, operands: words.slice(count) };
   }
   const [first = '', second] = words;
-  const group = commands.filter(({ name }) => name.startsWith(`${first} `)).map(({ name }) => name);
+  const group = groupOf(commands, first).map(({ name }) => name);
   if (group.length > 0) {
     const cause =
       second === undefined ? `"${first}" alone is no command` : `there is no command "${first} ${show(second)}"`;
-    throw new OverlayError('ERR_FLAG', `cannot understand the command line: ${cause}`, {
-      hint: `use ${group.join(', ')}`,
-    });
+    const meant = mostSimilar(
+      second ?? '',
+      group.map((name) => name.slice(first.length + 1)),
+    );
+    throw notUnderstood(cause, meant && `${first} ${meant}`, `use ${group.join(', ')}`);
   }
-  throw new OverlayError('ERR_FLAG', `cannot understand the command line: there is no command "${show(first)}"`, {
-    hint: `use one of ${[...new Set(commands.map(({ name }) => name.split(' ')[0]))].join(', ')}; see tsflannelctl help`,
-  });
+  const names = [...new Set(commands.map(({ name }) => name.split(' ')[0] ?? ''))];
+  const meant = mostSimilar(first, [...names, ...commands.map(({ name }) => name)]);
+  const all = `use one of ${names.join(', ')}; see tsflannelctl help`;
+  throw notUnderstood(`there is no command "${show(first)}"`, meant, all);
+}
+
+function notUnderstood(cause: string, meant: string | undefined, all: string): OverlayError {
+  const hint = meant === undefined ? all : `did you mean ${meant}? See tsflannelctl help`;
+  return new OverlayError('ERR_FLAG', `cannot understand the command line: ${cause}`, { hint });
 }
 
 function checkOperands(command: Command, operands: readonly string[], show: (word: string) => string): void {
@@ -150,9 +192,9 @@ function checkOperands(command: Command, operands: readonly string[], show: (wor
 }
 
 function unknownFlag(name: string, known: readonly string[], see: string, command?: string): OverlayError {
-  const similar = known.find((each) => each.startsWith(name) || name.startsWith(each));
+  const similar = mostSimilar(name, known);
   const cause = command === undefined ? 'there is no such flag' : `the command ${command} does not have it`;
   return new OverlayError('ERR_FLAG', `cannot use --${shownWord(name)}: ${cause}`, {
-    hint: similar === undefined ? see : `use --${similar} or ${see}`,
+    hint: similar === undefined || similar === name ? see : `did you mean --${similar}? S${see.slice(1)}`,
   });
 }

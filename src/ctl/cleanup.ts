@@ -5,6 +5,7 @@ import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { Deadline } from '../deadline.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
+import { requirePrivileges } from '../daemon/privileges.js';
 import { OverlayError, describeError } from '../errors.js';
 import { Firewall } from '../firewall/firewall.js';
 import { Prefix } from '../ip/prefix.js';
@@ -16,6 +17,7 @@ import { Reconciler } from '../reconcile/reconciler.js';
 import { type CtlContext, defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS, withStore } from './command.js';
 import { isDaemonListening } from './daemon-client.js';
 import { recordingKernel } from './recording-kernel.js';
+import { requireRoot } from './rights.js';
 
 /** Time for etcd to tell the network; without it, the files have to do. */
 const STORE_PATIENCE_MS = 2000;
@@ -60,7 +62,9 @@ export const cleanup = defineCommand({
   },
   exits: ['refused'],
   async run(context, { options }) {
-    if (!options.force && (await isDaemonListening(options.statusSocket))) {
+    requireRoot('clean up this host');
+    requirePrivileges();
+    if (!options.force && (await isDaemonListening(options.statusSocket, context.signal))) {
       throw new OverlayError(
         'ERR_DAEMON_RUNNING',
         `cannot clean up this host: a daemon answers on ${options.statusSocket}`,

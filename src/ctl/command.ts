@@ -1,8 +1,11 @@
 import type { Clock } from '../clock.js';
 import { type Flag, type FlagValue, switchFlag } from '../config/flag-values.js';
 import { FLAGS } from '../config/flags.js';
+import { type ErrorCode, OverlayError, isOverlayError } from '../errors.js';
 import type { Revision } from '../lease/record.js';
 import type { LeaseStore } from '../lease/store.js';
+import { AS_ROOT_HINT, isRefused } from './rights.js';
+import type { FoundSettings } from './settings.js';
 
 /** How a command ends, for scripts. */
 export const EXIT = {
@@ -77,6 +80,8 @@ export interface CtlHost {
   readonly stdout: (text: string) => void;
   readonly stderr: (text: string) => void;
   readonly environment: Readonly<Record<string, string | undefined>>;
+  /** The environment file of the daemon's unit. */
+  readonly environmentFile: string;
   readonly clock: Clock;
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
@@ -102,6 +107,8 @@ export interface TextSink {
 export interface CtlContext extends Omit<CtlHost, 'stdout' | 'stderr'> {
   readonly out: TextSink;
   readonly err: TextSink;
+  /** Undefined for a command without the daemon's flags. */
+  readonly settings: FoundSettings | undefined;
 }
 
 /** What a command was asked for. */
@@ -136,9 +143,13 @@ export function defineCommand<const Flags extends FlagTable>(command: Command<Fl
 /** Flags of every command. */
 export const COMMON_FLAGS = {
   json: switchFlag(false, { group: 'observe', help: 'Print one JSON document instead of text for people.' }),
+  verbose: switchFlag(false, {
+    group: 'observe',
+    help: 'Say on standard error which settings of the daemon are used, and where they come from.',
+  }),
 } as const satisfies FlagTable;
 
-/** How to reach etcd: the daemon's flags, with its variables in the environment. */
+/** How to reach etcd: the daemon's flags and variables, and whom to ask for those that were not given. */
 export const STORE_FLAGS = {
   'etcd-endpoints': FLAGS['etcd-endpoints'],
   'etcd-prefix': FLAGS['etcd-prefix'],
@@ -147,6 +158,8 @@ export const STORE_FLAGS = {
   'etcd-cafile': FLAGS['etcd-cafile'],
   'etcd-username': FLAGS['etcd-username'],
   'etcd-password': FLAGS['etcd-password'],
+  'etcd-password-file': FLAGS['etcd-password-file'],
+  'status-socket': FLAGS['status-socket'],
 } as const satisfies FlagTable;
 
 /** Where the daemon of this host leaves its traces: its own flags. */
@@ -160,18 +173,47 @@ export const YES_FLAG = {
   yes: switchFlag(false, { group: 'observe', help: 'Do not ask.' }),
 } as const satisfies FlagTable;
 
-/** Runs `use` with a store and closes it. */
+/**
+ * Runs `use` with a store and closes it.
+ *
+ * @throws {@link OverlayError} what `use` throws; errors that settings may have caused tell whose settings those are.
+ */
 export async function withStore<T>(
   context: CtlContext,
   options: StoreOptions,
   use: (store: CtlStore) => Promise<T>,
 ): Promise<T> {
-  const store = context.openStore(options);
+  if (context.settings?.storeProblem !== undefined) throw context.settings.storeProblem;
+  let store: CtlStore | undefined;
   try {
+    store = context.openStore(options);
     return await use(store);
+  } catch (error) {
+    throw isOverlayError(error) ? withOrigin(error, context.settings) : error;
   } finally {
-    await store.close();
+    await store?.close();
   }
+}
+
+/** Errors that other settings may mend. */
+const BY_SETTINGS: ReadonlySet<ErrorCode> = new Set([
+  'ERR_ETCD_UNAVAILABLE',
+  'ERR_ETCD_AUTH',
+  'ERR_TLS_FILE',
+  'ERR_PASSWORD_FILE',
+]);
+
+function withOrigin(error: OverlayError, settings: FoundSettings | undefined): OverlayError {
+  const { code, message, cause, context, hint, isRetryable } = error;
+  if (!BY_SETTINGS.has(code)) return error;
+  const advice = isRefused(cause) && process.geteuid?.() !== 0 ? AS_ROOT_HINT : hint;
+  const origin = settings?.isStoreFound === true ? ` (${settings.origin})` : '';
+  return new OverlayError(code, message, {
+    cause,
+    context,
+    isRetryable,
+    hint: `${advice ?? 'check the flags'}${origin}`,
+  });
 }
 
 /** Prints a JSON document. */

@@ -1,6 +1,10 @@
 import http from 'node:http';
-import { OverlayError, describeError } from '../errors.js';
+import { systemClock } from '../clock.js';
+import { type DaemonSettings, SETTINGS_PATH, parseSettings } from '../config/daemon-settings.js';
+import { Deadline } from '../deadline.js';
+import { OverlayError, describeError, isOverlayError } from '../errors.js';
 import { type DaemonStatus, STATUS_VERSION } from '../observe/status.js';
+import { AS_ROOT_HINT, isRefused } from './rights.js';
 
 /** Collecting the status takes a daemon with 5000 peers some milliseconds; one that hangs is as good as none. */
 const DEADLINE_MS = 3000;
@@ -13,6 +17,7 @@ const BODY_BYTES_MAX = 64 * 1024 * 1024;
  *
  * @param socketPath - of its status socket.
  * @throws {@link OverlayError} `ERR_DAEMON_UNREACHABLE`; `context.isListening` tells whether something answered at all.
+ * `ERR_NOT_PRIVILEGED` if this user may not ask.
  */
 export async function readDaemonStatus(socketPath: string, signal?: AbortSignal): Promise<DaemonStatus> {
   const body = await get(socketPath, '/status', signal);
@@ -34,44 +39,78 @@ export async function readDaemonStatus(socketPath: string, signal?: AbortSignal)
   return value as DaemonStatus;
 }
 
-/** Whether a process listens on the status socket, healthy or not. */
-export async function isDaemonListening(socketPath: string): Promise<boolean> {
+/**
+ * How the daemon on this host was started.
+ *
+ * @param socketPath - of its status socket.
+ * @throws {@link OverlayError} `ERR_DAEMON_UNREACHABLE`, also where it does not tell; `ERR_NOT_PRIVILEGED`
+ */
+export async function readDaemonSettings(socketPath: string, signal?: AbortSignal): Promise<DaemonSettings> {
+  const settings = parseSettings(await get(socketPath, SETTINGS_PATH, signal));
+  if (settings === undefined) throw unreachable(socketPath, 'its answer is not understood', { isListening: true });
+  return settings;
+}
+
+/**
+ * Whether a process listens on the status socket, healthy or not.
+ *
+ * @throws {@link OverlayError} `ERR_NOT_PRIVILEGED` if this user may not know.
+ */
+export async function isDaemonListening(socketPath: string, signal?: AbortSignal): Promise<boolean> {
   try {
-    await get(socketPath, '/status');
+    await get(socketPath, '/status', signal);
     return true;
   } catch (error) {
-    return error instanceof OverlayError && error.context['isListening'] === true;
+    if (!isOverlayError(error, 'ERR_DAEMON_UNREACHABLE')) throw error;
+    return error.context['isListening'] === true;
   }
 }
 
-function get(socketPath: string, path: string, signal?: AbortSignal): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let isListening = false;
-    const fail = (cause: unknown): void => reject(unreachable(socketPath, reasonOf(cause), { cause, isListening }));
-    const options = { socketPath, path, agent: false, ...(signal === undefined ? {} : { signal }) };
-    const request = http.get(options, (response) => {
-      let body = '';
-      response.setEncoding('utf8');
-      response.on('data', (text: string) => {
-        body += text;
-        if (body.length > BODY_BYTES_MAX) request.destroy(new Error('its answer has no end'));
+async function get(socketPath: string, path: string, signal?: AbortSignal): Promise<string> {
+  // For all of the answer: one that drips never lets a socket's own time pass.
+  const deadline = new Deadline(systemClock, DEADLINE_MS, signal);
+  let isListening = false;
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      const options = { socketPath, path, agent: false, signal: deadline.signal };
+      const request = http.get(options, (response) => {
+        let body = '';
+        response.setEncoding('utf8');
+        response.on('data', (text: string) => {
+          body += text;
+          if (body.length > BODY_BYTES_MAX) request.destroy(new Error('its answer has no end'));
+        });
+        response.on('error', reject);
+        response.on('end', () => {
+          if (response.statusCode === 200) resolve(body);
+          else reject(new Error(`it answers ${path} with ${String(response.statusCode)}`));
+        });
       });
-      response.on('error', fail);
-      response.on('end', () => {
-        if (response.statusCode === 200) resolve(body);
-        else fail(new Error(`it answers ${path} with ${String(response.statusCode)}`));
-      });
+      request.on('socket', (socket) => socket.on('connect', () => (isListening = true)));
+      request.on('error', reject);
     });
-    request.on('socket', (socket) => socket.on('connect', () => (isListening = true)));
-    request.setTimeout(DEADLINE_MS, () => request.destroy(new Error(`no answer within ${DEADLINE_MS / 1000} s`)));
-    request.on('error', fail);
-  });
+  } catch (cause) {
+    signal?.throwIfAborted();
+    if (isRefused(cause)) {
+      throw new OverlayError('ERR_NOT_PRIVILEGED', `cannot ask the daemon at ${socketPath}: only root may`, {
+        cause,
+        hint: AS_ROOT_HINT,
+      });
+    }
+    const isLate = deadline.signal.aborted;
+    const reason = isLate ? `no answer within ${DEADLINE_MS / 1000} s` : reasonOf(cause);
+    throw unreachable(socketPath, reason, { cause, isListening, ...(isLate ? { hint: MUTE_HINT } : {}) });
+  } finally {
+    deadline.clear();
+  }
 }
+
+/** It runs, so that starting it would not help. */
+const MUTE_HINT = 'look at its log with journalctl -u tsflanneld; if it hangs, systemctl restart tsflanneld';
 
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such socket',
   ECONNREFUSED: 'the process that made the socket is gone',
-  EACCES: 'access is denied',
 };
 
 function reasonOf(cause: unknown): string {

@@ -4,6 +4,7 @@ import { CHECKS, diagnose } from './doctor/checks.js';
 import type { Finding } from './doctor/facts.js';
 import { gatherFacts } from './doctor/gather.js';
 import { systemPing } from './doctor/probe.js';
+import { requireRoot } from './rights.js';
 
 /** `doctor` */
 export const doctor = defineCommand({
@@ -23,6 +24,7 @@ export const doctor = defineCommand({
   },
   exits: ['differences'],
   async run(context, { options }) {
+    requireRoot('examine this host');
     const facts = await gatherFacts(context, { ...options, ping: systemPing });
     const findings = diagnose(facts);
     const serious = findings.filter(({ severity }) => severity !== 'note');

@@ -26,6 +26,18 @@ export function overview(commands: readonly Command[]): string {
   ].join('\n');
 }
 
+/** The commands of one group, such as those about leases, one line each. */
+export function explainGroup(commands: readonly Command[]): string {
+  const width = Math.max(...commands.map((command) => usageOf(command).length));
+  return [
+    'Usage:',
+    ...commands.map((command) => `  ${usageOf(command).padEnd(width)}  ${command.summary}`),
+    '',
+    `See tsflannelctl help ${commands[0]?.name ?? ''} and so on for each of them.`,
+    '',
+  ].join('\n');
+}
+
 /** Everything about one command. */
 export function explain(command: Command): string {
   const { summary, description, operands, flags, exits, isRaw } = command;

@@ -1,9 +1,19 @@
 import { versionText } from '../config/version.js';
 import { type ErrorCode, OverlayError, describeError } from '../errors.js';
 import { escapeBlock, oneLine } from '../printable.js';
-import { type Invocation, parseInvocation } from './arguments.js';
-import { type Command, type CtlContext, type CtlHost, EXIT, type ExitCode, type TextSink } from './command.js';
-import { explain, overview } from './help.js';
+import { type GivenRequest, type Invocation, completeRequest, parseInvocation } from './arguments.js';
+import {
+  type Command,
+  type CtlContext,
+  type CtlHost,
+  EXIT,
+  type ExitCode,
+  HOST_FLAGS,
+  STORE_FLAGS,
+  type TextSink,
+} from './command.js';
+import { explain, explainGroup, overview } from './help.js';
+import { type FoundSettings, findSettings } from './settings.js';
 
 /** Errors that end with something else than `failed`. */
 const EXIT_BY_ERROR: Readonly<Partial<Record<ErrorCode, ExitCode>>> = {
@@ -41,6 +51,7 @@ function contextOf(host: CtlHost): CtlContext {
   });
   return {
     ...rest,
+    settings: undefined,
     confirm: (question) => host.confirm(oneLine(question)),
     out: sink(stdout),
     err: sink(stderr),
@@ -53,13 +64,42 @@ async function carryOut(invocation: Invocation, commands: readonly Command[], co
       context.out.line(versionText());
       return EXIT.ok;
     case 'help':
-      context.out.block(invocation.command === undefined ? overview(commands) : explain(invocation.command));
+      context.out.block(helpText(invocation.commands, commands));
       return EXIT.ok;
     case 'raw':
-      return invocation.command.run(context, { operands: invocation.argv, options: { json: false } });
+      return invocation.command.run(context, {
+        operands: invocation.argv,
+        options: { json: false, verbose: false },
+      });
     case 'run':
-      return invocation.command.run(context, invocation.request);
+      return runCommand(invocation, context);
   }
+}
+
+async function runCommand(given: GivenRequest, context: CtlContext): Promise<ExitCode> {
+  const { command } = given;
+  const wanted = new Set(Object.keys(command.flags).filter((name) => SHARED_FLAGS.has(name)));
+  if (wanted.size === 0) return command.run(context, completeRequest(given));
+  const { environmentFile, signal } = context;
+  const settings = await findSettings({ wanted, given: given.given, environmentFile, signal });
+  const request = completeRequest(given, settings.flags, settings.origin);
+  if (!request.options.json) for (const note of settings.notes) context.err.line(`tsflannelctl: ${note}`);
+  if (request.options.verbose) context.err.line(`tsflannelctl: ${describeSettings(settings, command)}`);
+  return command.run({ ...context, settings }, request);
+}
+
+/** Flags that the daemon has too: it knows better than their defaults. */
+const SHARED_FLAGS: ReadonlySet<string> = new Set(Object.keys({ ...STORE_FLAGS, ...HOST_FLAGS, 'state-dir': true }));
+
+function describeSettings({ flags, origin }: FoundSettings, { flags: known }: Command): string {
+  const texts = [...flags].map(([name, text]) => ` --${name}=${known[name]?.show(text) ?? ''}`);
+  return `${origin}:${texts.join('') || ' nothing that was not given'}`;
+}
+
+function helpText(about: readonly Command[], all: readonly Command[]): string {
+  const [command] = about;
+  if (about.length === all.length || command === undefined) return overview(all);
+  return about.length === 1 ? explain(command) : explainGroup(about);
 }
 
 function tellError(error: unknown, argv: readonly string[], context: CtlContext): void {

@@ -1,8 +1,10 @@
 import { hostname } from 'node:os';
 import type { Clock } from '../clock.js';
+import { settingsOf } from '../config/daemon-settings.js';
 import type { DaemonOptions } from '../config/flags.js';
 import { openTunnelFor } from '../dataplane/open.js';
 import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
+import { storeOptionsOf } from '../etcd/store-options.js';
 import { EtcdStore } from '../etcd/store.js';
 import { Firewall } from '../firewall/firewall.js';
 import type { Logger } from '../log.js';
@@ -30,13 +32,14 @@ export interface DaemonRuntime {
 /**
  * The parts of a daemon on this host: etcd, the kernel of this network namespace, its packet filter and files.
  *
- * @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE`, `ERR_NETLINK`
+ * @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE`, `ERR_PASSWORD_FILE`, `ERR_NETLINK`
  */
 export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime): Promise<DaemonParts> {
   const { clock, environment, pid } = runtime;
   const log = new ProblemLog(runtime.log, () => clock.wallMs());
   const hostIdentity = await readHostIdentity();
   const endpoints = options.etcdEndpoints.join(',');
+  const settings = settingsOf(options, process.cwd());
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
     log,
@@ -52,23 +55,13 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
       disabledOffloads: options.disableOffloads,
       inherited: inheritedTunnels(takeInheritedDescriptors(environment, pid)),
     },
-    store: new EtcdStore({
-      endpoints,
-      prefix: options.etcdPrefix,
-      caFile: options.etcdCafile,
-      certFile: options.etcdCertfile,
-      keyFile: options.etcdKeyfile,
-      username: options.etcdUsername,
-      password: options.etcdPassword,
-      log,
-      clock,
-    }),
+    store: new EtcdStore({ ...storeOptionsOf(options), log, clock }),
     storeAddresses: () => addressesOfEndpoints(endpoints),
     netlink: Netlink.open({ clock }),
     kernel: new NetlinkKernel(clock),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
     files: systemFiles,
     deviceCounters: readDeviceCounters,
-    observe: (source) => ObserveServer.start({ ip, port, allowedHosts, statusSocket, source, log, clock }),
+    observe: (source) => ObserveServer.start({ ip, port, allowedHosts, statusSocket, settings, source, log, clock }),
   };
 }

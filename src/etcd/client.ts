@@ -546,7 +546,10 @@ class Endpoint {
 function refusalError(failure: Exclude<Failure, { kind: 'final' }>): OverlayError {
   if (failure.kind === 'token') return authError(failure.detail, 'check --etcd-username and the role of that user');
   if (failure.kind === 'no-user') {
-    return authError(failure.detail, 'set --etcd-username and --etcd-password: this etcd has authentication enabled');
+    return authError(
+      failure.detail,
+      'set --etcd-username and --etcd-password-file: this etcd has authentication enabled',
+    );
   }
   return requestError(failure.detail, false, undefined);
 }

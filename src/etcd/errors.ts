@@ -32,7 +32,7 @@ const BY_MESSAGE: readonly (readonly [RegExp, (detail: string) => Failure])[] = 
   [/user name is empty/, (detail) => ({ kind: 'no-user', detail })],
   [
     /authentication failed|user name not found/,
-    (detail) => authFailure(detail, 'check --etcd-username and --etcd-password'),
+    (detail) => authFailure(detail, 'check --etcd-username and the password'),
   ],
   [
     /permission denied/,
@@ -69,7 +69,7 @@ export function classifyFailure(status: { readonly code?: unknown; readonly deta
       return { kind: 'endpoint', detail };
     case PERMISSION_DENIED:
     case UNAUTHENTICATED:
-      return authFailure(detail, 'check --etcd-username, --etcd-password and the role of that user');
+      return authFailure(detail, 'check --etcd-username, the password and the role of that user');
     default:
       return { kind: 'final', error: requestError(detail, /too many requests/.test(detail), undefined) };
   }

@@ -1,6 +1,7 @@
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
+import { type DaemonSettings, SETTINGS_PATH } from '../config/daemon-settings.js';
 import type { Logger } from '../log.js';
 import { ConnectionLimit } from './connections.js';
 import { isOwnHost } from './host-header.js';
@@ -19,6 +20,8 @@ export interface ObserveOptions {
   readonly statusSocket?: string | undefined;
   /** `--healthz-allowed-hosts`: names that requests over TCP may be addressed to besides those of this host. */
   readonly allowedHosts?: readonly string[];
+  /** How the daemon was started; told over the Unix socket alone. */
+  readonly settings?: DaemonSettings;
   readonly source: StatusSource;
   readonly log: Logger;
   readonly clock?: Clock;
@@ -45,9 +48,11 @@ interface Answer {
 }
 
 const TEXT = 'text/plain; charset=utf-8';
+const JSON_TYPE = 'application/json';
 
 /**
- * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket.
+ * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket, `/settings` over the
+ * latter alone.
  *
  * API: {@link ObserveServer.start} resolves after the first attempt to listen; {@link addresses} says where it does.
  * Threads: none. An answer takes one snapshot of the status.
@@ -125,7 +130,7 @@ export class ObserveServer {
 
   private async handle(kind: 'tcp' | 'unix', request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
-      write(response, this.refusal(kind, request) ?? (await this.answer(pathOf(request))));
+      write(response, this.refusal(kind, request) ?? (await this.answer(kind, pathOf(request))));
     } catch (error) {
       const answer = this.failure(error);
       if (response.headersSent) response.destroy();
@@ -155,7 +160,10 @@ export class ObserveServer {
     });
   }
 
-  private async answer(path: string): Promise<Answer> {
+  private async answer(kind: 'tcp' | 'unix', path: string): Promise<Answer> {
+    if (kind === 'unix' && path === SETTINGS_PATH && this.options.settings !== undefined) {
+      return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(this.options.settings)}\n` };
+    }
     switch (path) {
       case '/healthz':
         return { code: 200, type: TEXT, body: 'flanneld is running' };
@@ -166,7 +174,7 @@ export class ObserveServer {
       case '/metrics':
         return { code: 200, type: this.metrics.contentType, body: await this.metrics.text() };
       case '/status':
-        return { code: 200, type: 'application/json', body: `${JSON.stringify(this.options.source.status())}\n` };
+        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(this.options.source.status())}\n` };
       case '/':
         return {
           code: 200,

@@ -25,6 +25,8 @@ export interface CtlWorld {
   /** Called with what the person is asked. */
   readonly onQuestion?: (question: string) => void;
   readonly environment?: Readonly<Record<string, string>>;
+  /** Of the daemon's unit. Default none. */
+  readonly environmentFile?: string;
   /** Default the real etcd store. */
   readonly openStore?: (options: StoreOptions) => CtlStore;
   readonly signal?: AbortSignal;
@@ -43,6 +45,7 @@ export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promis
     },
     stderr: (text) => (stderr += text),
     environment: world.environment ?? {},
+    environmentFile: world.environmentFile ?? '/nonexistent',
     clock: systemClock,
     signal: world.signal ?? new AbortController().signal,
     clearScreen: undefined,

@@ -53,6 +53,7 @@ describe('parseCommandLine', () => {
       etcdCafile: undefined,
       etcdUsername: undefined,
       etcdPassword: undefined,
+      etcdPasswordFile: undefined,
       iface: [],
       ifaceRegex: [],
       ifaceCanReach: undefined,
@@ -192,7 +193,7 @@ describe('parseCommandLine', () => {
     for (const [argv, message] of [
       [['--nonsense'], /cannot use --nonsense: there is no such flag; see --help/],
       [['--etcd-endpoint=x'], /flannel gave it up; use --etcd-endpoints/],
-      [['--etcd-prefx=x'], /no such flag; use --etcd-prefix or see --help/],
+      [['--etcd-prefx=x'], /no such flag; did you mean --etcd-prefix\? See --help/],
       [['--listen=:80'], /--listen: flannel gave it up; remove it and let every host reach etcd/],
       [['--networks=a,b'], /run one daemon per network/],
       [['--use-multi-cluster-cidr'], /Kubernetes is not supported/],
@@ -231,7 +232,7 @@ describe('parseCommandLine', () => {
       fc.assert(
         fc.property(fc.stringMatching(/^[a-z][a-z-]{0,20}$/), (name) => {
           if (name in FLAGS || name === 'help' || name === 'h') return;
-          assertRefused([`--${name}=1`], /; (?:see|use|remove|run) /);
+          assertRefused([`--${name}=1`], /; (?:see|use|remove|run|did you mean) /);
         }),
       );
     });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { parseInvocation } from '../../../src/ctl/arguments.js';
+import { completeRequest, parseInvocation } from '../../../src/ctl/arguments.js';
 import { EXIT, EXIT_MEANINGS } from '../../../src/ctl/command.js';
 import { COMMANDS } from '../../../src/ctl/commands.js';
 import { bashCompletion, zshCompletion } from '../../../src/ctl/completion.js';
@@ -16,7 +16,7 @@ function parse(line: string, environment: Readonly<Record<string, string>> = {})
 function optionsOf(line: string, environment: Readonly<Record<string, string>> = {}): Record<string, unknown> {
   const invocation = parse(line, environment);
   assert.equal(invocation.kind, 'run');
-  return invocation.request.options;
+  return completeRequest(invocation).options;
 }
 
 describe('parseInvocation', () => {
@@ -24,17 +24,17 @@ describe('parseInvocation', () => {
     for (const line of ['--json config set f --yes', 'config --json set --yes f', 'config set --yes=true f -json']) {
       const invocation = parse(line);
       assert.equal(invocation.kind, 'run');
-      assert.deepEqual([invocation.command.name, invocation.request.operands], ['config set', ['f']], line);
-      const { json, yes } = invocation.request.options as Record<string, unknown>;
+      assert.deepEqual([invocation.command.name, invocation.operands], ['config set', ['f']], line);
+      const { json, yes } = completeRequest(invocation).options as Record<string, unknown>;
       assert.deepEqual([json, yes], [true, true], line);
     }
   });
 
   it('takes a single dash, and everything behind two, as words', () => {
     const standardInput = parse('config set - --yes');
-    assert.deepEqual(standardInput.kind === 'run' && standardInput.request.operands, ['-']);
+    assert.deepEqual(standardInput.kind === 'run' && standardInput.operands, ['-']);
     const file = parse('config check -- --odd-name');
-    assert.deepEqual(file.kind === 'run' && file.request.operands, ['--odd-name']);
+    assert.deepEqual(file.kind === 'run' && file.operands, ['--odd-name']);
   });
 
   it("shares the daemon's variables, which the command line beats", () => {
@@ -50,13 +50,17 @@ describe('parseInvocation', () => {
   });
 
   const REFUSED: readonly (readonly [line: string, message: RegExp])[] = [
-    ['confg get', /there is no command "confg"; use one of config, leases/],
+    ['frobnicate', /there is no command "frobnicate"; use one of config, leases/],
+    ['confg get', /there is no command "confg"; did you mean config\?/],
+    ['reserve 10.5.3.0/24', /there is no command "reserve"; did you mean leases reserve\?/],
     ['config', /"config" alone is no command; use config get, config set/],
-    ['config put', /there is no command "config put"/],
+    ['config put', /there is no command "config put"; use config get, config set/],
+    ['leases relase', /there is no command "leases relase"; did you mean leases release\?/],
     ['config set', /FILE is missing/],
     ['config get more', /no place for the word "more"/],
     ['config get --yes', /the command config get does not have it/],
-    ['leases list --etcd-prefx /a', /cannot use --etcd-prefx: there is no such flag/],
+    ['leases list --etcd-prefx /a', /cannot use --etcd-prefx: there is no such flag; did you mean --etcd-prefix\?/],
+    ['leases list --endpoints /a', /cannot use --endpoints: .*; did you mean --etcd-endpoints\?/],
     ['leases list --etcd-prefix', /its value is missing/],
     ['config history --limit many', /the value "many" for --limit: it is not a whole number/],
     ['completion fish', /use bash or zsh/],
@@ -72,10 +76,19 @@ describe('parseInvocation', () => {
   }
 
   it('gives help wherever it is asked for', () => {
-    for (const line of ['', 'help', '--help', '-h', 'config --help']) assert.equal(parse(line).kind, 'help', line);
-    for (const line of ['help config set', 'config set -h', 'config set f --help']) {
+    const about = (line: string): readonly string[] => {
       const invocation = parse(line);
-      assert.equal(invocation.kind === 'help' && invocation.command?.name, 'config set', line);
+      assert.equal(invocation.kind, 'help', line);
+      return invocation.commands.map(({ name }) => name);
+    };
+    for (const line of ['', 'help', '--help', '-h', 'help help', 'help version']) {
+      assert.equal(about(line).length, COMMANDS.length, line);
+    }
+    for (const line of ['help config set', 'config set -h', 'config set f --help']) {
+      assert.deepEqual(about(line), ['config set'], line);
+    }
+    for (const line of ['help config', 'config --help']) {
+      assert.deepEqual(about(line), ['config get', 'config set', 'config check', 'config history'], line);
     }
   });
 

@@ -116,7 +116,11 @@ describe('tsflannelctl status', () => {
     directory = mkdtempSync(path.join(tmpdir(), 'tsflannelctl-status-'));
     socket = path.join(directory, 's');
     answers = [];
-    server = http.createServer((_request, response) => {
+    server = http.createServer((request, response) => {
+      if (request.url === '/settings') {
+        response.writeHead(404).end(); // a daemon of an earlier release
+        return;
+      }
       const { code, body } = (answers.shift() ?? ((): never => assert.fail('one question too many')))();
       response.writeHead(code).end(body);
     });

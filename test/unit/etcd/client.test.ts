@@ -293,7 +293,7 @@ describe('EtcdClient', () => {
     });
 
     for (const [title, user, hint] of [
-      ['a wrong password', { name: 'flannel', password: 'wrong' }, /check --etcd-username and --etcd-password/],
+      ['a wrong password', { name: 'flannel', password: 'wrong' }, /check --etcd-username and the password/],
       ['no user at all', undefined, /set --etcd-username/],
     ] as const) {
       it(`says what to do about ${title}`, async () => {

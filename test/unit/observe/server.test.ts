@@ -190,6 +190,14 @@ describe('ObserveServer', () => {
       assert.deepEqual([(await get(where, '/status')).code, (await get(where, '/metrics')).code], [200, 200]);
     });
 
+    it('keeps how the daemon was started for those on the Unix socket', async () => {
+      const settings = { flags: { 'etcd-prefix': '/a' }, withheld: ['etcd-password'] };
+      await start({ port: where.port, statusSocket: socketPath, settings });
+      assert.equal((await get(where, '/settings')).code, 404);
+      const { code, body } = await get({ socketPath }, '/settings');
+      assert.deepEqual([code, JSON.parse(body)], [200, settings]);
+    });
+
     it('opens nothing when the port is 0', async () => {
       assert.deepEqual((await start()).addresses, []);
     });
