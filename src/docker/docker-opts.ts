@@ -7,6 +7,8 @@ import { parseEnvFile } from './env-file.js';
 export interface DockerOptsRequest {
   /** `-f`: the file that flanneld wrote. */
   readonly flannelEnvFile: string;
+  /** Whether `-f` was given: then the file has to be there. */
+  readonly isFileNamed: boolean;
   /** `-d`: the file for Docker's unit. */
   readonly dockerEnvFile: string;
   /** `-i`: one variable per option. */
@@ -30,7 +32,7 @@ export function dockerOptsUsage(program: string): string {
   return `${program} [-f FLANNEL-ENV-FILE] [-d DOCKER-ENV-FILE] [-i] [-c] [-m] [-k COMBINED-KEY]
 
 Turns what flannel found out into options for the Docker daemon.
-  -f  file that flannel wrote [/run/flannel/subnet.env]
+  -f  file that flannel wrote, which must be there if it is named [/run/flannel/subnet.env]
   -d  file to write for Docker [/run/docker_opts.env]
   -i  one variable per option, such as DOCKER_OPT_MTU
   -c  one variable with all options; neither -i nor -c means both
@@ -45,11 +47,7 @@ Turns what flannel found out into options for the Docker daemon.
  * @returns undefined when the usage is to be shown.
  */
 export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsRequest | undefined {
-  const texts = new Map([
-    ['f', '/run/flannel/subnet.env'],
-    ['d', '/run/docker_opts.env'],
-    ['k', 'DOCKER_OPTS'],
-  ]);
+  const texts = new Map<string, string>();
   const switches = new Set<string>();
   const words = [...argv];
   for (
@@ -64,20 +62,22 @@ export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsReq
         continue;
       }
       const value = word.slice(at + 1) || words.shift();
-      if (!texts.has(letter) || value === undefined) return undefined;
+      if (!'fdk'.includes(letter) || value === undefined) return undefined;
       texts.set(letter, value);
       break;
     }
   }
-  if (!VARIABLE_NAME.test(texts.get('k') ?? '')) return undefined;
+  const combinedKey = texts.get('k') ?? 'DOCKER_OPTS';
+  if (!VARIABLE_NAME.test(combinedKey)) return undefined;
   const isBoth = !switches.has('i') && !switches.has('c');
   return {
-    flannelEnvFile: texts.get('f') ?? '',
-    dockerEnvFile: texts.get('d') ?? '',
+    flannelEnvFile: texts.get('f') ?? '/run/flannel/subnet.env',
+    isFileNamed: texts.has('f'),
+    dockerEnvFile: texts.get('d') ?? '/run/docker_opts.env',
     isIndividual: isBoth || switches.has('i'),
     isCombined: isBoth || switches.has('c'),
     hasMasquerade: !switches.has('m'),
-    combinedKey: texts.get('k') ?? '',
+    combinedKey,
   };
 }
 

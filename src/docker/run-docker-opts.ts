@@ -1,7 +1,13 @@
 import { closeSync, existsSync, fchmodSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { describeError } from '../errors.js';
+import { OverlayError, describeError } from '../errors.js';
 import { refuseForeignLinks } from '../sys/safe-path.js';
-import { dockerOptsUsage, formatDockerOpts, isRoutedVia, parseDockerOptsArguments } from './docker-opts.js';
+import {
+  type DockerOptsRequest,
+  dockerOptsUsage,
+  formatDockerOpts,
+  isRoutedVia,
+  parseDockerOptsArguments,
+} from './docker-opts.js';
 import { parseEnvFile } from './env-file.js';
 
 /**
@@ -26,7 +32,7 @@ export function runDockerOpts(
     return 1;
   }
   try {
-    const flannelEnv = readIfThere(request.flannelEnvFile);
+    const flannelEnv = readFlannelEnv(request);
     writeInPlace(request.dockerEnvFile, formatDockerOpts(request, flannelEnv, environment));
     const subnet = parseEnvFile(flannelEnv).get('FLANNEL_SUBNET') ?? environment['FLANNEL_SUBNET'] ?? '';
     if (!isRoutedVia(subnet, readIfThere('/proc/net/route'))) return 0;
@@ -40,17 +46,44 @@ export function runDockerOpts(
   return 1;
 }
 
+/**
+ * The script takes a missing file for an empty one, and makes Docker lose its subnet without a word. Here only the usual
+ * file may be missing.
+ *
+ * @throws {@link OverlayError} `ERR_SUBNET_FILE`
+ */
+function readFlannelEnv({ flannelEnvFile: file, isFileNamed }: DockerOptsRequest): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    const isMissing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    if (isMissing && !isFileNamed) return '';
+    const reason = isMissing ? 'there is no such file' : describeError(cause);
+    throw new OverlayError('ERR_SUBNET_FILE', `cannot read ${file}: ${reason}`, {
+      cause,
+      hint: 'start tsflanneld, which writes it, or give -f the name of the file that it writes',
+    });
+  }
+}
+
 /** In place, as the script does: Docker's unit may have the file mounted or linked. */
 function writeInPlace(file: string, text: string): void {
   refuseForeignLinks(file);
-  const isNew = !existsSync(file);
-  const descriptor = openSync(file, 'w', 0o644);
   try {
-    // Whatever the umask says, root reads this file at the next start of Docker: nobody else may write to it.
-    fchmodSync(descriptor, isNew ? 0o644 : fstatSync(descriptor).mode & 0o7755);
-    writeFileSync(descriptor, text);
-  } finally {
-    closeSync(descriptor);
+    const isNew = !existsSync(file);
+    const descriptor = openSync(file, 'w', 0o644);
+    try {
+      // Whatever the umask says, root reads this file at the next start of Docker: nobody else may write to it.
+      fchmodSync(descriptor, isNew ? 0o644 : fstatSync(descriptor).mode & 0o7755);
+      writeFileSync(descriptor, text);
+    } finally {
+      closeSync(descriptor);
+    }
+  } catch (cause) {
+    throw new OverlayError('ERR_SUBNET_FILE', `cannot write ${file}: ${describeError(cause)}`, {
+      cause,
+      hint: 'run this as root, or name another file with -d',
+    });
   }
 }
 

@@ -36,6 +36,14 @@ describe('mk-docker-opts on a host with routes', () => {
     assert.equal(await readFile(path.join(directory, 'docker.env'), 'utf8'), 'DOCKER_OPTS=" --bip=10.9.7.129/25"\n');
   });
 
+  it('takes the usual file for an empty one as long as it is missing, as flannel does', async () => {
+    const hide = 'mount -t tmpfs none /run && exec "$@"';
+    const argv = [process.execPath, '--import', 'tsx', PROGRAM, '-c', '-d', `${directory}/docker.env`];
+    const { code } = await run(['unshare', '--mount', '--net', 'sh', '-ec', hide, 'sh', ...argv], { mayFail: true });
+    assert.equal(code, 0);
+    assert.equal(await readFile(path.join(directory, 'docker.env'), 'utf8'), 'DOCKER_OPTS=""\n');
+  });
+
   it('is content with the route of the bridge', async () => {
     assert.deepEqual(await runWithRoute('dev eth0'), { code: 0, stderr: '', stdout: '' });
   });

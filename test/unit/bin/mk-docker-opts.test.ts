@@ -33,9 +33,25 @@ describe('mk-docker-opts', () => {
     assert.equal(readFileSync(dockerEnv, 'utf8'), 'DOCKER_OPTS=" --bip=10.9.7.1/24 --ip-masq=true --mtu=1472"\n');
   });
 
-  it('takes a missing file as an empty one', () => {
-    assert.equal(run('-f', subnetEnv, '-d', dockerEnv).status, 0);
-    assert.equal(readFileSync(dockerEnv, 'utf8'), 'DOCKER_OPTS=""\n');
+  it('fails for a named file that is missing, and leaves the options as they are', () => {
+    writeFileSync(dockerEnv, 'DOCKER_OPTS=" --bip=10.9.7.1/24"\n');
+    const { status, stderr } = run('-f', subnetEnv, '-d', dockerEnv);
+    assert.equal(status, 1);
+    assert.match(
+      stderr,
+      /^mk-docker-opts: cannot read \S+: there is no such file; start tsflanneld, which writes it, or give -f/,
+    );
+    assert.equal(readFileSync(dockerEnv, 'utf8'), 'DOCKER_OPTS=" --bip=10.9.7.1/24"\n');
+  });
+
+  it('says which file it cannot write', () => {
+    writeFileSync(subnetEnv, 'FLANNEL_MTU=1472\n');
+    const { status, stderr } = run('-f', subnetEnv, '-d', path.join(directory, 'none/docker.env'));
+    assert.equal(status, 1);
+    assert.match(
+      stderr,
+      /^mk-docker-opts: cannot write \S+none\/docker\.env: ENOENT.*; run this as root, or name another file/,
+    );
   });
 
   it('shows the usage on standard error and exits 1', () => {

@@ -9,6 +9,7 @@ import { isOverlayError } from '../../../src/errors.js';
 
 const DEFAULTS = {
   flannelEnvFile: '/run/flannel/subnet.env',
+  isFileNamed: false,
   dockerEnvFile: '/run/docker_opts.env',
   isIndividual: true,
   isCombined: true,
@@ -23,9 +24,12 @@ describe('parseDockerOptsArguments', () => {
     [['-c'], { isIndividual: false }],
     [['-ic'], {}],
     [['-m'], { hasMasquerade: false }],
-    [['-f', '/a', '-d/b', '-k', 'K'], { flannelEnvFile: '/a', dockerEnvFile: '/b', combinedKey: 'K' }],
-    [['-cmf', '/a'], { isIndividual: false, hasMasquerade: false, flannelEnvFile: '/a' }],
-    [['-f', '-i'], { flannelEnvFile: '-i' }],
+    [
+      ['-f', '/a', '-d/b', '-k', 'K'],
+      { flannelEnvFile: '/a', isFileNamed: true, dockerEnvFile: '/b', combinedKey: 'K' },
+    ],
+    [['-cmf', '/a'], { isIndividual: false, hasMasquerade: false, flannelEnvFile: '/a', isFileNamed: true }],
+    [['-f', '-i'], { flannelEnvFile: '-i', isFileNamed: true }],
     [['-k', ''], { combinedKey: '' }],
     [['word', '-m'], {}],
     [['--', '-m'], {}],
