@@ -16,6 +16,6 @@ export function requireRoot(task: string): void {
 
 /** Whether the system refused something because of who this process is. */
 export function isRefused(error: unknown): boolean {
-  const { code } = error as { readonly code?: unknown };
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return code === 'EACCES' || code === 'EPERM';
 }

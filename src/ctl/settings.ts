@@ -46,11 +46,14 @@ export interface SettingsRequest {
 export async function findSettings(request: SettingsRequest): Promise<FoundSettings> {
   const { wanted, given, environmentFile, signal } = request;
   const unit = await readUnitFile(environmentFile);
-  const socket = given.get('status-socket') ?? unit.settings?.flags['status-socket'] ?? FLAGS['status-socket'].initial;
-  const daemon = await askDaemon(textOf(socket), signal);
+  const namedSocket = given.get('status-socket') ?? unit.settings?.flags['status-socket'];
+  const socket = textOf(namedSocket ?? FLAGS['status-socket'].initial);
+  const daemon = await askDaemon(socket, signal);
   const { flags, withheld } = daemon.settings ?? unit.settings ?? { flags: {}, withheld: [] };
   const isHere = given.has('etcd-endpoints');
   const found = new Map(Object.entries(flags).filter(([name]) => wanted.has(name) && !given.has(name)));
+  // In a container the daemon knows its socket by another name.
+  if (found.has('status-socket')) found.set('status-socket', socket);
   const notes = differences(request, unit, daemon);
 
   let storeProblem = isHere || daemon.settings !== undefined ? undefined : (unit.problem ?? deniedBy(daemon, unit));
@@ -169,7 +172,7 @@ function differences({ wanted, given }: SettingsRequest, unit: UnitFile, daemon:
   const [theirs, running] = [unit.settings?.flags ?? {}, daemon.settings?.flags];
   if (running === undefined) return [];
   const names = Object.keys(theirs).filter(
-    (name) => wanted.has(name) && !given.has(name) && theirs[name] !== running[name],
+    (name) => name !== 'status-socket' && wanted.has(name) && !given.has(name) && theirs[name] !== running[name],
   );
   if (names.length === 0) return [];
   const list = names.map((name) => `--${name}`).join(', ');

@@ -64,6 +64,14 @@ describe('findSettings', () => {
       signal: new AbortController().signal,
     });
 
+  const findByFile = (): Promise<FoundSettings> =>
+    findSettings({
+      wanted: new Set(WANTED),
+      given: new Map(),
+      environmentFile,
+      signal: new AbortController().signal,
+    });
+
   it('asks the running daemon', async () => {
     await daemonTells(DAEMON);
     const { flags, origin, notes, storeProblem } = await find();
@@ -82,15 +90,16 @@ describe('findSettings', () => {
     assert.equal(origin, `settings of ${environmentFile}, as no daemon runs here`);
   });
 
+  it('goes on with the socket that answered, whatever its name is to the daemon', async () => {
+    await daemonTells({ ...DAEMON, flags: { ...DAEMON.flags, 'status-socket': '/elsewhere/socket' } });
+    fileSays(`FLANNELD_STATUS_SOCKET=${socket}\n`);
+    assert.equal((await findByFile()).flags.get('status-socket'), socket);
+  });
+
   it('finds the socket of the daemon by that file', async () => {
     await daemonTells(DAEMON);
     fileSays(`FLANNELD_STATUS_SOCKET=${socket}\n`);
-    const { flags } = await findSettings({
-      wanted: new Set(WANTED),
-      given: new Map(),
-      environmentFile,
-      signal: new AbortController().signal,
-    });
+    const { flags } = await findByFile();
     assert.equal(flags.get('etcd-prefix'), '/a');
   });
 
