@@ -76,6 +76,10 @@ function controlPage() {
   return [
     ...name('tsflannelctl', 'look after a tsflannel network and its daemon'),
     ...synopsis('tsflannelctl', '\\fICOMMAND\\fR [\\fIOPTION\\fR]...'),
+    '.SH DESCRIPTION',
+    text(
+      'Options that the daemon has too need not be given on its host. They come from the command line, else from the environment, else from the running daemon, else from /etc/default/tsflanneld, else from the defaults; --verbose says which. With --etcd-endpoints user and password have to be given as well. Only root may ask the daemon and change this host.',
+    ),
     '.SH COMMANDS',
     ...COMMANDS.flatMap((command) => [
       `.SS ${escape(usageOf(command))}`,
@@ -87,6 +91,11 @@ function controlPage() {
           describeFlag(flagName, flag),
         ]),
       ),
+    ]),
+    '.SH FILES',
+    ...definitions([
+      ['/run/flannel/tsflanneld.sock', 'Socket of the running daemon.'],
+      ['/etc/default/tsflanneld', 'Environment of tsflanneld.service, read where no daemon answers.'],
     ]),
     ...exitStatus(Object.keys(EXIT).map((key) => [EXIT[key], `${EXIT_MEANINGS[key]}.`])),
     ...seeAlso('tsflanneld', 'mk-docker-opts'),
@@ -106,7 +115,10 @@ function dockerOptsPage() {
     ),
     '.SH OPTIONS',
     ...definitions([
-      ['-f FLANNEL-ENV-FILE', 'File that tsflanneld wrote. Default: /run/flannel/subnet.env.'],
+      [
+        '-f FLANNEL-ENV-FILE',
+        'File that tsflanneld wrote, which must be there if it is named. Default: /run/flannel/subnet.env.',
+      ],
       ['-d DOCKER-ENV-FILE', 'File to write for Docker. Default: /run/docker_opts.env.'],
       ['-i', 'Write one variable per option, such as DOCKER_OPT_MTU.'],
       ['-c', 'Write one variable with all options. Without -i and -c both are written.'],

@@ -148,6 +148,7 @@ function addDocumentation() {
   for (const page of readdirSync(pages))
     compress(`usr/share/man/man8/${page}.gz`, readFileSync(path.join(pages, page), 'utf8'));
   rmSync(pages, { recursive: true });
+  run(process.execPath, [path.join(root, '.ci/completions.mjs'), stage]);
 }
 
 function copyright() {

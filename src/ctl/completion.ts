@@ -1,20 +1,22 @@
-import { COMMON_FLAGS, type Command, defineCommand, EXIT, printJson } from './command.js';
+import { COMMON_FLAGS, type Command, type FlagTable, defineCommand, EXIT, printJson } from './command.js';
 
 /** Shells that completion can be made for. */
-export const SHELLS = ['bash', 'zsh'] as const;
+export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 
-/** `completion bash|zsh`; takes the table that it is itself part of. */
+/** `completion bash|zsh|fish`; takes the table that it is itself part of. */
 export function completionCommand(commands: () => readonly Command[]): Command {
   return defineCommand({
     name: 'completion',
     summary: 'Print a completion script for a shell',
-    description: 'Bash: source <(tsflannelctl completion bash). Zsh: source it behind compinit.',
-    operands: [{ name: 'SHELL', isOptional: false, help: SHELLS.join(' or '), values: SHELLS }],
+    description:
+      'Bash: source <(tsflannelctl completion bash). Zsh: source it behind compinit. Fish: tsflannelctl completion fish | source.',
+    operands: [{ name: 'SHELL', isOptional: false, help: SHELLS.join(', '), values: SHELLS }],
     flags: {},
     exits: [],
     run(context, { operands, options }) {
-      const script = operands[0] === 'zsh' ? zshCompletion(commands()) : bashCompletion(commands());
-      if (options.json) printJson(context, { shell: operands[0], script });
+      const shell = SHELLS.find((each) => each === operands[0]) ?? 'bash';
+      const script = COMPLETIONS[shell](commands());
+      if (options.json) printJson(context, { shell, script });
       else context.out.block(script);
       return Promise.resolve(EXIT.ok);
     },
@@ -137,3 +139,69 @@ ${casesOf(commands)
 if [[ $funcstack[1] == _tsflannelctl ]]; then _tsflannelctl "$@"; else compdef _tsflannelctl tsflannelctl; fi
 `;
 }
+
+/** The script for fish. */
+export function fishCompletion(commands: readonly Command[]): string {
+  const offer = (places: readonly string[], what: string): string =>
+    `complete -c tsflannelctl -n ${quoted(`__tsflannelctl_at ${places.map(quoted).join(' ')}`)} ${what}`;
+  const first = [...groupsOf(commands).keys(), 'help', 'version'];
+  const seconds = commands.flatMap(({ name, summary }) => {
+    const [group = '', second] = name.split(' ');
+    return second === undefined ? [] : [offer([group], `-a ${second} -d ${quoted(summary)}`)];
+  });
+  return `# Completion of tsflannelctl for fish.
+function __tsflannelctl_at
+  set -l words
+  set -l is_value
+  for word in (commandline -opc)[2..-1]
+    if test -n "$is_value"
+      set is_value
+      continue
+    end
+    switch $word
+      case ${valueFlags(commands).join(' ')}
+        set is_value yes
+      case '-*'
+      case '*'
+        set -a words $word
+    end
+  end
+  if test "$words[1]" = help
+    set -e words[1]
+  end
+  for place in $argv
+    string match -q -- $place "$words"; and return 0
+  end
+  return 1
+end
+complete -c tsflannelctl -f
+${offer([''], `-a ${quoted(first.join(' '))}`)}
+${seconds.join('\n')}
+${commands.flatMap((command) => fishLines(command, offer)).join('\n')}
+`;
+}
+
+function fishLines(
+  { name, flags, operands, isRaw }: Command,
+  offer: (places: readonly string[], what: string) => string,
+): readonly string[] {
+  const places = [name, `${name} *`];
+  const all: FlagTable = isRaw === true ? {} : { ...flags, ...COMMON_FLAGS };
+  const words = operands.flatMap(({ values }) => (typeof values === 'object' ? values : []));
+  const hasFile = isRaw === true || operands.some(({ values }) => values === 'file');
+  return [
+    ...(words.length > 0 ? [offer(places, `-a ${quoted(words.join(' '))}`)] : []),
+    ...(hasFile ? [offer(places, '-F')] : []),
+    ...Object.entries(all).map(([flag, { placeholder, help }]) => {
+      const value =
+        placeholder === undefined ? '' : placeholder === 'FILE' || placeholder === 'DIRECTORY' ? ' -r -F' : ' -x';
+      return offer(places, `-l ${flag}${value} -d ${quoted(help)}`);
+    }),
+  ];
+}
+
+function quoted(text: string): string {
+  return `'${text.replaceAll(/['\\]/g, '\\$&')}'`;
+}
+
+const COMPLETIONS = { bash: bashCompletion, zsh: zshCompletion, fish: fishCompletion } as const;

@@ -77,6 +77,18 @@ describe('the commands of the quick start, on two hosts with the real systemd an
 
   it('install the package', async () => {
     for (const machine of machines) await follow(machine, '2. Install', [0]);
+    const { stdout } = await a.run(['dpkg', '--listfiles', 'tsflannel']);
+    for (const file of [
+      ...['tsflanneld', 'tsflannelctl', 'mk-docker-opts'].map((name) => `man/man8/${name}.8.gz`),
+      'bash-completion/completions/tsflannelctl',
+      'zsh/vendor-completions/_tsflannelctl',
+      'fish/vendor_completions.d/tsflannelctl.fish',
+    ]) {
+      assert.ok(stdout.split('\n').includes(`/usr/share/${file}`), file);
+    }
+    const complete = '. /usr/share/bash-completion/completions/tsflannelctl && COMP_WORDS=(tsflannelctl leases sh)';
+    const said = await a.run(['bash', '-c', `${complete} COMP_CWORD=2 && _tsflannelctl && echo "$COMPREPLY"`]);
+    assert.equal(said.stdout, 'show\n');
   });
 
   it('bring up etcd and configure the network', async () => {
@@ -90,6 +102,17 @@ describe('the commands of the quick start, on two hosts with the real systemd an
       assert.match(said, /^FLANNEL_SUBNET=10\.5\.\d+\.1\/24$/m);
       assert.match(said, /ready/);
     }
+  });
+
+  it('let tsflannelctl find etcd on both hosts without a word about it', async () => {
+    for (const machine of machines) {
+      const { stdout, stderr } = await machine.run(['tsflannelctl', 'config', 'get']);
+      assert.deepEqual([JSON.parse(stdout), stderr], [{ Network: '10.5.0.0/16', Backend: { Type: 'vxlan' } }, '']);
+      const { stdout: leases } = await machine.run(['tsflannelctl', 'leases', 'list']);
+      for (const address of ['192.0.2.11', '192.0.2.12']) assert.ok(leases.includes(` ${address} `), leases);
+    }
+    // Also while no daemon answers, as the environment file of the unit tells.
+    await b.shell('systemctl stop tsflanneld && tsflannelctl config get && systemctl start tsflanneld');
   });
 
   it('give Docker the subnet', async () => {

@@ -4,10 +4,11 @@ import { readFileSync } from 'node:fs';
 import { completeRequest, parseInvocation } from '../../../src/ctl/arguments.js';
 import { EXIT, EXIT_MEANINGS } from '../../../src/ctl/command.js';
 import { COMMANDS } from '../../../src/ctl/commands.js';
-import { bashCompletion, zshCompletion } from '../../../src/ctl/completion.js';
+import { bashCompletion, fishCompletion, zshCompletion } from '../../../src/ctl/completion.js';
 import { CHECKS } from '../../../src/ctl/doctor/checks.js';
 import { explain, overview, usageOf } from '../../../src/ctl/help.js';
 import { OverlayError } from '../../../src/errors.js';
+import { skipBecause } from '../../support/skip.js';
 
 function parse(line: string, environment: Readonly<Record<string, string>> = {}): ReturnType<typeof parseInvocation> {
   return parseInvocation(COMMANDS, line === '' ? [] : line.split(' '), environment);
@@ -63,7 +64,7 @@ describe('parseInvocation', () => {
     ['leases list --endpoints /a', /cannot use --endpoints: .*; did you mean --etcd-endpoints\?/],
     ['leases list --etcd-prefix', /its value is missing/],
     ['config history --limit many', /the value "many" for --limit: it is not a whole number/],
-    ['completion fish', /use bash or zsh/],
+    ['completion csh', /use bash or zsh or fish/],
     ['cleanup --network 10.5', /use the form 10\.5\.0\.0\/16/],
   ];
   for (const [line, message] of REFUSED) {
@@ -123,7 +124,7 @@ describe('the table of commands', () => {
     assert.deepEqual(complete(['--etcd-prefix', '/a', 'leases', 'sh']), ['show']);
     assert.deepEqual(complete(['config', 'set', '--y']), ['--yes']);
     assert.deepEqual(complete(['config', 'get', '--y']), []);
-    assert.deepEqual(complete(['completion', '']), ['bash', 'zsh']);
+    assert.deepEqual(complete(['completion', '']), ['bash', 'zsh', 'fish']);
     assert.deepEqual(complete(['config', 'check', 'package.j']), ['package.json']);
   });
 
@@ -133,6 +134,39 @@ describe('the table of commands', () => {
       const line = script.split('\n').find((each) => each.includes(`'${name}'*)`)) ?? '';
       for (const flag of Object.keys(flags)) assert.ok(line.includes(`--${flag}`), `${name} --${flag}`);
     }
+  });
+});
+
+describe('completion in fish', () => {
+  it('offers each command with its summary, and each flag at its command alone', () => {
+    const lines = fishCompletion(COMMANDS).split('\n');
+    for (const { name, summary, flags, isRaw } of COMMANDS) {
+      const [group = '', second] = name.split(' ');
+      if (second !== undefined) {
+        const place = `-n '__tsflannelctl_at \\'${group}\\'' -a ${second} -d '${summary}'`;
+        assert.ok(lines.includes(`complete -c tsflannelctl ${place}`), name);
+      }
+      const here = lines.filter((line) => line.includes(`__tsflannelctl_at \\'${name}\\' \\'${name} *\\''`));
+      const offered = here.flatMap((line) => / -l (\S+)/.exec(line)?.[1] ?? []);
+      assert.deepEqual(offered, isRaw === true ? [] : Object.keys({ ...flags, json: 0, verbose: 0 }), name);
+    }
+  });
+
+  it('completes at every place', function () {
+    if (spawnSync('fish', ['--version']).status !== 0) skipBecause(this, 'no fish (Debian package fish)');
+    const complete = (line: string): string[] => {
+      const input = `${fishCompletion(COMMANDS)}\ncomplete -C '${line}'\n`;
+      const { stdout, stderr } = spawnSync('fish', ['--no-config', '-c', input], { encoding: 'utf8' });
+      assert.equal(stderr, '');
+      return stdout.split('\n').flatMap((text) => (text === '' ? [] : [text.replace(/\t.*/, '')]));
+    };
+    assert.deepEqual(complete('tsflannelctl co'), ['completion', 'config']);
+    assert.deepEqual(complete('tsflannelctl help leases re'), ['release', 'reserve']);
+    assert.deepEqual(complete('tsflannelctl --etcd-prefix /a leases sh'), ['show']);
+    assert.deepEqual(complete('tsflannelctl config set --y'), ['--yes']);
+    assert.deepEqual(complete('tsflannelctl config get --y'), []);
+    assert.deepEqual(complete('tsflannelctl completion '), ['bash', 'fish', 'zsh']);
+    assert.deepEqual(complete('tsflannelctl config check package.j'), ['package.json']);
   });
 });
 
