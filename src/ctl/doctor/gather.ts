@@ -1,6 +1,7 @@
 import http from 'node:http';
 import https from 'node:https';
 import { type NetworkConfig, parseNetworkConfig } from '../../config/network-config.js';
+import { Deadline } from '../../deadline.js';
 import { readSubnetEnv } from '../../docker/subnet-env.js';
 import { describeError } from '../../errors.js';
 import { bridgeNetfilterFinding } from '../../firewall/findings.js';
@@ -174,22 +175,30 @@ async function readIptables(): Promise<SavedTables | undefined> {
   return result?.exitCode === 0 ? parseSave(result.stdout) : undefined;
 }
 
-/** Seconds that our clock is ahead of etcd's, which tells the time with every HTTP answer (RFC 9110 6.6.1). */
-async function clockAhead(context: CtlContext, endpoints: readonly string[]): Promise<number | undefined> {
+/**
+ * Seconds that our clock is ahead of etcd's, which tells the time with every HTTP answer (RFC 9110 6.6.1).
+ *
+ * @internal
+ */
+export async function clockAhead(
+  { clock, signal }: Pick<CtlContext, 'clock' | 'signal'>,
+  endpoints: readonly string[],
+): Promise<number | undefined> {
   const [url] = endpoints.filter((endpoint) => /^https?:/.test(endpoint) && URL.canParse('/version', endpoint));
   if (url === undefined) return undefined;
+  const deadline = new Deadline(clock, CLOCK_ANSWER_MS, signal);
   const date = await new Promise<string | undefined>((resolve) => {
     const client = url.startsWith('https:') ? https : http;
     // Only the Date is read, so it does not matter who vouches for the server.
-    const options = { method: 'HEAD', timeout: CLOCK_ANSWER_MS, agent: false, rejectUnauthorized: false };
+    const options = { method: 'HEAD', signal: deadline.signal, agent: false, rejectUnauthorized: false };
     const request = client.request(new URL('/version', url), options, (response) => {
       response.resume();
       resolve(response.headers.date);
     });
-    request.on('timeout', () => request.destroy());
     request.on('error', () => resolve(undefined)); // the check of etcd itself tells what is wrong
     request.end();
   });
+  deadline.clear();
   const theirMs = Date.parse(date ?? '');
-  return Number.isNaN(theirMs) ? undefined : Math.round((context.clock.wallMs() - theirMs) / 1000);
+  return Number.isNaN(theirMs) ? undefined : Math.round((clock.wallMs() - theirMs) / 1000);
 }

@@ -5,6 +5,7 @@ const KNOWN = [
   'config',
   'leases',
   'status',
+  'list',
   'config get',
   'config set',
   'leases reserve',
@@ -16,6 +17,7 @@ describe('mostSimilar', () => {
   for (const [word, meant] of [
     ['confg', 'config'],
     ['stauts', 'status'],
+    ['lsit', 'list'], // one exchange, where two wrong letters would be too many
     ['lease', 'leases'],
     ['config-get', 'config get'],
     ['reserve', 'leases reserve'],
