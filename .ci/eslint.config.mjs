@@ -1,6 +1,6 @@
 // Lint rules, including the direction of imports of the design:
 // ip, errors, log, clock, printable, deadline ← sys ← netlink, etcd, lease, config ← reconcile, dataplane, underlay, firewall
-//   ← backend ← docker, observe, systemd ← daemon ← bin
+//   ← backend ← docker, observe, reach, systemd ← daemon ← bin
 import path from 'node:path';
 import importX from 'eslint-plugin-import-x';
 import tseslint from 'typescript-eslint';
@@ -14,7 +14,7 @@ const layers = [
   ['netlink', 'lease', 'config', 'etcd'],
   ['reconcile', 'dataplane', 'underlay', 'firewall'],
   ['backend'],
-  ['docker', 'observe', 'systemd'],
+  ['docker', 'observe', 'reach', 'systemd'],
   ['daemon.ts', 'daemon', 'ctl'],
   ['bin'],
 ];

@@ -42,6 +42,7 @@ export const ERROR_CODES = {
   ERR_DAEMON_RUNNING: 'The command would undo what a running daemon does.',
   ERR_CLEANUP: 'Some objects of the overlay could not be removed from this host.',
   ERR_OBSERVE_LISTEN: 'The server for health, metrics and status cannot listen on its address or socket.',
+  ERR_ECHO_SOCKET: 'The kernel gave no socket for ICMP echoes, so that nobody can be probed.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 

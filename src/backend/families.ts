@@ -19,8 +19,11 @@ export interface PeerSide {
   readonly data: JsonValue | undefined;
 }
 
+/** What decides which families a host can talk in. */
+export type FamilyContext = Pick<BackendContext, 'network' | 'own' | 'host'>;
+
 /** The own host's families: those that the network has, the lease has a subnet for and the underlay an address. */
-export function ownSides({ network, own, host: { underlay } }: BackendContext): OwnSide[] {
+export function ownSides({ network, own, host: { underlay } }: FamilyContext): OwnSide[] {
   const sides: OwnSide[] = [];
   if (network.ipv4 !== undefined && underlay.address !== undefined) {
     sides.push({ family: 4, subnet: own.subnet, local: underlay.address });
@@ -36,7 +39,7 @@ export function ownSides({ network, own, host: { underlay } }: BackendContext): 
  *
  * @returns the peer as skipped if it has not told an address in one of them.
  */
-export function peerSides(context: BackendContext, lease: Lease): readonly PeerSide[] | SkippedPeer {
+export function peerSides(context: FamilyContext, lease: Lease): readonly PeerSide[] | SkippedPeer {
   const { publicIp, publicIpv6, backendData, backendV6Data } = lease.attributes;
   const sides: PeerSide[] = [];
   for (const { family } of ownSides(context)) {

@@ -69,6 +69,7 @@ export const SYS = {
   IPPROTO_IP: 0,
   IPPROTO_ICMP: 1,
   IPPROTO_UDP: 17,
+  IPPROTO_ICMPV6: 58,
   IPPROTO_RAW: 255,
   SOL_SOCKET: 1,
   SO_REUSEADDR: 2,
@@ -76,6 +77,7 @@ export const SYS = {
   SO_RCVBUF: 8,
   SO_ERROR: 4,
   SO_BINDTODEVICE: 25,
+  SO_ATTACH_FILTER: 26,
   SO_SNDBUFFORCE: 32,
   SO_RCVBUFFORCE: 33,
   SO_MARK: 36,
@@ -215,6 +217,30 @@ export function getsockoptInt(fd: number, level: number, name: number): number {
   const value = Int32Array.of(0);
   const result = orErrno(native.getsockopt(fd, level, name, value, Uint32Array.of(4)));
   return result < 0 ? result : (value[0] ?? 0);
+}
+
+/**
+ * Has the kernel ask a classic BPF program which datagrams the socket gets (socket(7), `SO_ATTACH_FILTER`).
+ *
+ * @param program - instructions as in linux/filter.h: code, jump if true, jump if false, constant.
+ */
+export function attachFilter(
+  fd: number,
+  program: readonly (readonly [code: number, jt: number, jf: number, k: number])[],
+): number {
+  if (koffi.sizeof('size_t') !== 8) return -os.constants.errno.ENOSYS; // the structures below are those of 64-bit Linux
+
+  // struct sock_filter { uint16 code; uint8 jt; uint8 jf; uint32 k; }
+  const code = new Uint8Array(8 * program.length);
+  for (const [index, [operation, jt, jf, k]] of program.entries()) {
+    new Uint16Array(code.buffer, 8 * index, 1)[0] = operation;
+    code.set([jt, jf], 8 * index + 2);
+    new Uint32Array(code.buffer, 8 * index + 4, 1)[0] = k;
+  }
+  // struct sock_fprog { uint16 length; struct sock_filter *filter; }, the pointer aligned
+  const header = new BigUint64Array([0n, koffi.address(code)]);
+  new Uint16Array(header.buffer, 0, 1)[0] = program.length;
+  return setsockopt(fd, SYS.SOL_SOCKET, SYS.SO_ATTACH_FILTER, new Uint8Array(header.buffer));
 }
 
 /** @returns descriptor, or minus errno. It is closed on exec. */
@@ -386,6 +412,16 @@ export function sockaddrIn(ipv4: Uint8Array, port: number): Uint8Array {
   bytes[2] = port >> 8;
   bytes[3] = port;
   bytes.set(ipv4, 4);
+  return bytes;
+}
+
+/** `struct sockaddr_in6` without flow label and scope. */
+export function sockaddrIn6(ipv6: Uint8Array, port: number): Uint8Array {
+  const bytes = new Uint8Array(28);
+  new Uint16Array(bytes.buffer, 0, 1)[0] = SYS.AF_INET6;
+  bytes[2] = port >> 8;
+  bytes[3] = port;
+  bytes.set(ipv6, 8);
   return bytes;
 }
 
