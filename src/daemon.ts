@@ -33,6 +33,7 @@ import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
 import type { Subscription } from './lease/store.js';
 import { type World, newestMark } from './lease/world.js';
+import { PeerProber } from './reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from './reconcile/desired.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
@@ -87,6 +88,7 @@ export class Daemon implements StatusSource {
   private readonly skippedPeers: SkippedPeers;
   private readonly passes: PassLoop;
   private readonly announcement: HostAnnouncement;
+  private readonly prober: PeerProber | undefined;
   private facts: HostFactsSource | undefined;
   private underlay: UnderlayWatcher | undefined;
   private underlayFamilies = '';
@@ -139,6 +141,11 @@ export class Daemon implements StatusSource {
     this.skippedPeers = new SkippedPeers(log);
     this.passes = new PassLoop(clock, () => this.passAndReport());
     this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
+    const { peerProbeInterval } = options;
+    if (peerProbeInterval > 0) {
+      const { openEchoPort: openPort } = parts;
+      this.prober = new PeerProber({ clock, log, openPort, intervalMs: peerProbeInterval * 1000 });
+    }
     this.lingering = new Lingering(clock, BACKEND_LINGER_MS, () => this.passes.trigger());
     this.formerNetworks = new Lingering(clock, ASIDE_MS, () => this.passes.trigger());
     this.admission = new AdmissionSource(parts.netlink);
@@ -189,6 +196,7 @@ export class Daemon implements StatusSource {
     this.isStopping = true;
     const { firewall, kernel, netlink, service, store } = this.parts;
     service.stopping();
+    this.prober?.close();
     this.lingering.close();
     this.formerNetworks.close();
     this.following?.close();
@@ -225,6 +233,7 @@ export class Daemon implements StatusSource {
       overlay: this.result,
       peers: this.peers?.peers ?? [],
       peerSet: this.peers,
+      prober: this.prober,
       netlink,
       deviceCounters,
       reconciler: this.reconciler,
@@ -506,6 +515,7 @@ export class Daemon implements StatusSource {
     this.lingering.use(result.backends);
     this.skippedPeers.tell(result.skipped);
     for (const device of result.contestedDevices) this.giveUpMac(device);
+    this.prober?.follow({ network, host, own, peers, skipped: result.skipped });
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
     // Routes via peers bear no name: those of the network that this host belonged to before are found by its addresses.

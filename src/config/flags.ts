@@ -199,6 +199,15 @@ export const FLAGS = {
     group: 'observe',
     help: 'Host names that requests there may be addressed to, besides addresses, localhost and the own host name.',
   }),
+  'peer-probe-interval': intFlag(
+    30,
+    { min: 0, max: 3600 },
+    {
+      group: 'observe',
+      placeholder: 'SECONDS',
+      help: 'Time between two echoes to the same peer through the overlay; 0 = none. At most 100 a second in all.',
+    },
+  ),
   'log-format': choiceFlag(['text', 'json'], 'text', { group: 'observe', help: 'Lines for people or for collectors.' }),
   v: intFlag(
     0,

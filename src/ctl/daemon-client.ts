@@ -3,7 +3,7 @@ import { systemClock } from '../clock.js';
 import { type DaemonSettings, SETTINGS_PATH, parseSettings } from '../config/daemon-settings.js';
 import { Deadline } from '../deadline.js';
 import { OverlayError, describeError, isOverlayError } from '../errors.js';
-import { type DaemonStatus, STATUS_VERSION } from '../observe/status.js';
+import { type DaemonStatus, type PeerStatus, STATUS_VERSION } from '../observe/status.js';
 import { AS_ROOT_HINT, isRefused } from './rights.js';
 
 /** Collecting the status takes a daemon with 5000 peers some milliseconds; one that hangs is as good as none. */
@@ -36,8 +36,13 @@ export async function readDaemonStatus(socketPath: string, signal?: AbortSignal)
     });
   }
   // The version vouches for the rest: both sides come from the same declaration.
-  return value as DaemonStatus;
+  const status = value as DaemonStatus;
+  return { ...LATER_FIELDS, ...status, peers: status.peers.map((peer) => ({ ...LATER_PEER_FIELDS, ...peer })) };
 }
+
+/** What a daemon of an earlier release does not tell; it runs on after an upgrade until it is restarted. */
+const LATER_FIELDS: Pick<DaemonStatus, 'reachability'> = { reachability: null };
+const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability'> = { reachability: [] };
 
 /**
  * How the daemon on this host was started.

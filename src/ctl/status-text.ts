@@ -1,6 +1,13 @@
 import type { Offload } from '../dataplane/tunnel.js';
-import type { DaemonStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
-import { formatBytes, formatDuration, formatFields, formatLine, formatTable } from './text-table.js';
+import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
+import {
+  formatBytes,
+  formatDuration,
+  formatFields,
+  formatLine,
+  formatMilliseconds,
+  formatTable,
+} from './text-table.js';
 
 /** Of the log's latest warnings, as many as fit below everything else. */
 const PROBLEMS_SHOWN = 5;
@@ -107,27 +114,48 @@ function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }:
   return formatFields(lines);
 }
 
-function peers({ peers: all, peerSet }: DaemonStatus): string {
-  const title = `${all.length === 1 ? '1 peer' : `${all.length} peers`}${peerSet.isSynced ? '' : ', as known before the start: etcd has not told yet'}\n`;
+function peers(status: DaemonStatus): string {
+  const { peers: all, peerSet, reachability } = status;
+  const silent = reachability?.peers.unreachable ?? 0;
+  const answering = silent === 0 ? '' : `, ${silent} of them ${silent === 1 ? 'does' : 'do'} not answer`;
+  const title = `${all.length === 1 ? '1 peer' : `${all.length} peers`}${answering}${peerSet.isSynced ? '' : ', as known before the start: etcd has not told yet'}\n`;
   const more = peerSet.badKeyCount - peerSet.badKeys.length;
   const bad = [
     ...peerSet.badKeys.map((key) => `unreadable lease ${key}`),
     ...(more > 0 ? [`and ${more} more that are unreadable`] : []),
     ...peerSet.quarantined.map(({ key, detail }) => `not routed   ${key}: ${detail}`),
+    ...(reachability === null || reachability.error === null ? [] : [`peers are not probed: ${reachability.error}`]),
     ...(peerSet.keptCount > 0 ? [`${peerSet.keptCount} of them kept although etcd has forgotten them`] : []),
   ]
     .map(formatLine)
     .join('');
   if (all.length === 0) return title + bad;
+  const nowMs = Date.parse(status.startedAt) + status.uptimeSeconds * 1000;
   const rows = all.map((peer) => [
     peer.subnet,
     peer.publicIp,
     peer.backend,
+    peer.reachability.map((path, _, paths) => answer(path, paths.length > 1, nowMs)).join('; '),
     peer.traffic === null ? '' : formatBytes(peer.traffic.txBytes),
     peer.traffic === null ? '' : formatBytes(peer.traffic.rxBytes),
     peerNote(peer),
   ]);
-  return title + formatTable(['PEER', 'PUBLIC IP', 'BACKEND', 'SENT', 'RECEIVED', 'NOTE'], rows) + bad;
+  return title + formatTable(['PEER', 'PUBLIC IP', 'BACKEND', 'ANSWERS', 'SENT', 'RECEIVED', 'NOTE'], rows) + bad;
+}
+
+/** What probes of one path found, in a few words. */
+function answer(path: PathStatus, isOneOfSeveral: boolean, nowMs: number): string {
+  const { state, since, roundTripSeconds, loss, answeredBy, errno } = path;
+  const family = isOneOfSeveral ? `IPv${path.family} ` : '';
+  if (state === 'unknown') return `${family}not known yet`;
+  const host = answeredBy === 'underlay' ? ', its host alone does' : '';
+  if (state === 'unreachable') {
+    const time = since === null ? '' : ` for ${formatDuration((nowMs - Date.parse(since)) / 1000)}`;
+    return `${family}NO${time}${host}${errno === null ? '' : ` (${errno})`}`;
+  }
+  const lost = loss === null || loss === 0 ? '' : `, ${Math.ceil(loss * 100)} % lost`;
+  const only = answeredBy === 'underlay' ? ', the host itself' : '';
+  return `${family}${formatMilliseconds(roundTripSeconds ?? 0)}${lost}${only}`;
 }
 
 function peerNote({ skipped, isReservation }: PeerStatus): string {

@@ -52,6 +52,12 @@ export function formatDuration(seconds: number): string {
   return parts.filter((part) => !part.startsWith('0')).join(' ') || '0s';
 }
 
+/** A duration below some seconds: `0.42 ms`. */
+export function formatMilliseconds(seconds: number): string {
+  const ms = seconds * 1000;
+  return `${ms.toFixed(ms < 10 ? 2 : 0)} ms`;
+}
+
 /** A number of bytes with a binary unit: `1.5 MiB`. */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

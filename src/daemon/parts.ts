@@ -4,6 +4,7 @@ import type { IpAddress } from '../ip/address.js';
 import type { LeaseStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
 import type { StatusSource } from '../observe/status.js';
+import type { OpenEchoPort } from '../reach/echo-socket.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TunnelSettings } from '../reconcile/tunnels.js';
 import type { TextFiles } from '../sys/text-files.js';
@@ -31,6 +32,8 @@ export interface DaemonParts {
   readonly kernel: Kernel;
   readonly tunnels: TunnelSettings;
   readonly firewall: RuleKeeper;
+  /** What peers are probed through. */
+  readonly openEchoPort: OpenEchoPort;
   /** Where subnet file and saved state lie. */
   readonly files: TextFiles;
   readonly service: ServiceManager;

@@ -27,7 +27,9 @@ import {
 import type { Reconciler } from '../reconcile/reconciler.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
+import type { PeerProber } from '../reach/peer-prober.js';
 import type { LoggedProblem } from './problem-log.js';
+import { describePaths, describeReachability } from './reachability-status.js';
 
 /** The parts of the daemon that the status is read from; undefined is what does not exist yet. */
 export interface StatusParts {
@@ -44,6 +46,8 @@ export interface StatusParts {
   readonly overlay: OverlayResult | undefined;
   readonly peers: readonly Lease[];
   readonly peerSet: PeerSet | undefined;
+  /** Undefined where probes are switched off. */
+  readonly prober: PeerProber | undefined;
   readonly netlink: HostNetlink;
   readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   readonly reconciler: Reconciler;
@@ -87,6 +91,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
       keptCount: peerSet?.kept.length ?? 0,
       counters: peerSet?.counters ?? NO_PEER_COUNTERS,
     },
+    reachability: describeReachability(parts.prober),
     devices: describeDevices(parts),
     tunnels: parts.reconciler.tunnels.map((tunnel) => describeTunnel(tunnel, parts.disabledOffloads)),
     reconcile: describeReconciler(parts.reconciler),
@@ -162,7 +167,7 @@ function describeUnderlay(underlay: Underlay): UnderlayStatus {
 }
 
 /** Peers that share a public address share its counters. */
-function describePeers({ peers, overlay, reconciler }: StatusParts): PeerStatus[] {
+function describePeers({ peers, overlay, reconciler, prober, clock }: StatusParts): PeerStatus[] {
   const traffic = new Map<string, TunnelPeerCounters>();
   for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
   const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
@@ -172,6 +177,7 @@ function describePeers({ peers, overlay, reconciler }: StatusParts): PeerStatus[
       ...describeSubnets(peer),
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
       skipped: skipped.get(peer) ?? null,
+      reachability: describePaths(prober, peer, clock),
     }));
 }
 

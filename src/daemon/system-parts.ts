@@ -11,6 +11,7 @@ import type { Logger } from '../log.js';
 import { readDeviceCounters } from '../netlink/device-counters.js';
 import { Netlink } from '../netlink/netlink.js';
 import { ObserveServer } from '../observe/server.js';
+import { EchoSocket } from '../reach/echo-socket.js';
 import { NetlinkKernel } from '../reconcile/kernel.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
@@ -60,6 +61,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     netlink: Netlink.open({ clock }),
     kernel: new NetlinkKernel(clock),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
+    openEchoPort: EchoSocket.open,
     files: systemFiles,
     deviceCounters: readDeviceCounters,
     observe: (source) => ObserveServer.start({ ip, port, allowedHosts, statusSocket, settings, source, log, clock }),

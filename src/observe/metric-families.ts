@@ -1,6 +1,7 @@
 import { SKIP_CAUSES } from '../backend/backend.js';
 import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
 import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
+import { PROBE_BOUNDS_SECONDS } from '../reach/peer-prober.js';
 import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
 
 /** One number with its labels. */
@@ -213,6 +214,45 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     'tsflannel_peers_kept',
     'Peers that etcd has forgotten and that are kept for some minutes.',
     (s) => s.peerSet.keptCount,
+  ),
+  gauge(
+    'tsflannel_peers_unreachable',
+    'Peers that do not answer through the overlay; /status names them. Absent where probes are switched off.',
+    (s) => s.reachability?.peers.unreachable,
+  ),
+  gauge(
+    'tsflannel_peers_unprobed',
+    'Peers that have not been probed often enough to tell whether they answer.',
+    (s) => s.reachability?.peers.unknown,
+  ),
+  {
+    type: 'histogram',
+    name: 'tsflannel_peer_round_trip_seconds',
+    help: 'Time that peers took to answer through the overlay.',
+    labels: [],
+    bounds: PROBE_BOUNDS_SECONDS,
+    read: ({ reachability }) => {
+      if (reachability === null) return [];
+      const { buckets, sumSeconds: sum } = reachability.roundTrips;
+      return [{ labels: {}, buckets, sum }];
+    },
+  },
+  family(
+    'counter',
+    'tsflannel_peer_probes_total',
+    'Probes of peers, by how they ended: answered, lost, or failed because this host could not send them.',
+    ['result'],
+    (s) => (s.reachability === null ? [] : byKey('result', s.reachability.probes)),
+  ),
+  gauge(
+    'tsflannel_peer_probe_interval_seconds',
+    'Time between two probes of the same peer; longer than configured where there are very many.',
+    (s) => s.reachability?.intervalSeconds,
+  ),
+  gauge(
+    'tsflannel_peer_probes_possible',
+    'Whether the kernel gives a socket to probe peers with (1) or not (0).',
+    (s) => (s.reachability === null ? null : Number(s.reachability.error === null)),
   ),
 
   gauge('tsflannel_reconcile_converged', 'Whether the kernel is as desired (1) or not (0).', (s) =>

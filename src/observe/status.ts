@@ -4,10 +4,14 @@ import type { FirewallStatus } from '../firewall/firewall.js';
 import type { QuarantineReason } from '../lease/admission.js';
 import type { KeeperCounters, KeeperState } from '../lease/keeper.js';
 import type { PeerCounters } from '../lease/peers.js';
+import type { Family } from '../ip/address.js';
 import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
 import type { ObjectKind } from '../reconcile/object-key.js';
 import type { OperationVerb } from '../reconcile/operation.js';
+import type { ReachState } from '../reach/path-health.js';
+import type { ProbeTotals } from '../reach/peer-prober.js';
+import type { ProbeLayer } from '../reach/targets.js';
 
 /**
  * Version of {@link DaemonStatus} as JSON. It grows when a field goes or changes its meaning, not when one is added.
@@ -42,6 +46,8 @@ export interface DaemonStatus {
   /** The other hosts in order of their subnets. */
   readonly peers: readonly PeerStatus[];
   readonly peerSet: PeerSetStatus;
+  /** What probing the peers gave; null where it is switched off. */
+  readonly reachability: ReachabilityStatus | null;
   /** Devices of the overlay with the kernel's counters. */
   readonly devices: readonly DeviceStatus[];
   /** The open userspace tunnels; none unless some host uses the udp backend. */
@@ -116,6 +122,34 @@ export interface PeerStatus {
   readonly traffic: TrafficStatus | null;
   /** Why it is not reached, and what mends it. */
   readonly skipped: { readonly cause: SkipCause; readonly reason: string; readonly hint: string } | null;
+  /** Whether it answers, one entry for each address family; none for a peer that is not probed. */
+  readonly reachability: readonly PathStatus[];
+}
+
+/** The way to a peer through the overlay in one address family, as the daemon's probes find it. */
+export interface PathStatus {
+  readonly family: Family;
+  readonly state: ReachState;
+  /** When the first of the probes was sent that led to the state; null while it is not known. */
+  readonly since: string | null;
+  /** Smoothed over some ten answers, with the time that this host's event loop took; null before the first. */
+  readonly roundTripSeconds: number | null;
+  /** Share of the last 16 probes without an answer, 0 … 1; null before the first. */
+  readonly loss: number | null;
+  /** What answered the last probe; null if nothing did. */
+  readonly answeredBy: ProbeLayer | null;
+  /** The address that answered, or else the first that is asked. */
+  readonly address: string | null;
+  /** Why this host's kernel did not send the last probe, as an errno's name such as `ENETUNREACH`. */
+  readonly errno: string | null;
+}
+
+/** All probes of all peers; see {@link ProbeTotals}. */
+export interface ReachabilityStatus extends Omit<ProbeTotals, 'error' | 'intervalMs'> {
+  /** Why nobody can be probed. */
+  readonly error: string | null;
+  /** Between two probes of the same peer; longer than configured where there are very many. */
+  readonly intervalSeconds: number;
 }
 
 /** Inner packets and bytes since the counting device or tunnel exists. `tx` is towards peers. */

@@ -7,6 +7,7 @@ import type { RouteFilter, RouteInfo } from '../../src/netlink/route.js';
 import type { MachineIdentity } from '../../src/daemon/machine.js';
 import type { HostNetlink } from '../../src/underlay/host-network.js';
 import { ip, net } from './builders.js';
+import { FakeEcho } from './fake-echo.js';
 import { FakeFiles } from './fake-files.js';
 import { FakeFirewall } from './fake-firewall.js';
 import { FakeKernel, routeInfo } from './fake-kernel.js';
@@ -39,6 +40,7 @@ export class FakeHost implements HostNetlink {
   readonly kernel: FakeKernel = new HostKernel();
   readonly firewall = new FakeFirewall();
   readonly files = new FakeFiles();
+  readonly echo = new FakeEcho();
   /** Those that are open. */
   tunnels: readonly FakeTunnel[] = [];
   private readonly uplink: LinkInfo;

@@ -1,5 +1,5 @@
 import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane/tunnel.js';
-import { STATUS_VERSION, type DaemonStatus, type PeerStatus } from '../../src/observe/status.js';
+import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
 
 /** A peer with the subnet `10.<100 + index / 256>.<index % 256>.0/24`; every seventh uses vxlan, index 3 is not reached. */
@@ -17,6 +17,22 @@ export function samplePeer(index: number, packets = 1000): PeerStatus {
       : { txPackets: packets, txBytes: packets * 900, rxPackets: packets * 2, rxBytes: packets * 2400 },
     skipped:
       index === 3 ? { cause: 'backend', reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
+    reachability: index === 3 ? [] : [samplePath(index)],
+  };
+}
+
+/** Every fifth peer but the first has not answered for an hour. */
+function samplePath(index: number): PathStatus {
+  const isLost = index % 5 === 4;
+  return {
+    family: 4,
+    state: isLost ? 'unreachable' : 'reachable',
+    since: isLost ? '2026-01-03T04:05:06.000Z' : '2026-01-02T03:04:35.000Z',
+    roundTripSeconds: 0.0004 * (index + 1),
+    loss: isLost ? 1 : 0,
+    answeredBy: isLost ? null : 'overlay',
+    address: `10.${100 + Math.floor(index / 256)}.${index % 256}.0`,
+    errno: null,
   };
 }
 
@@ -114,6 +130,13 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       },
       keptCount: 2,
       counters: { joined: 14, changed: 3, left: 2, epochs: 1, badEntries: 1, quarantined: 1 },
+    },
+    reachability: {
+      error: null,
+      intervalSeconds: 30,
+      peers: { reachable: 9, unreachable: 2, unknown: 0 },
+      probes: { answered: 900, lost: 30, failed: 1 },
+      roundTrips: { buckets: [0, 100, 400, 300, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0], sumSeconds: 0.9 },
     },
     devices: [
       {

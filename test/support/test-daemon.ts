@@ -137,6 +137,7 @@ export class TestDaemon {
         disabledOffloads: [],
       },
       firewall: host.firewall,
+      openEchoPort: host.echo.open,
       files: host.files,
       service: this.service,
       deviceCounters: () => new Map(),

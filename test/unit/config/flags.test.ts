@@ -74,6 +74,7 @@ describe('parseCommandLine', () => {
       healthzAllowedHosts: [],
       healthzIp: '0.0.0.0',
       healthzPort: 0,
+      peerProbeInterval: 30,
       logFormat: 'text',
       v: 0,
       version: false,

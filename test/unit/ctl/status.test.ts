@@ -39,6 +39,28 @@ const STATUS = {
       isReservation: false,
       traffic: { txPackets: 1, txBytes: 2048, rxPackets: 0, rxBytes: 0 },
       skipped: null,
+      reachability: [
+        {
+          family: 4,
+          state: 'reachable',
+          since: '2026-01-01T00:00:30.000Z',
+          roundTripSeconds: 0.000_42,
+          loss: 0.125,
+          answeredBy: 'overlay',
+          address: '10.5.2.0',
+          errno: null,
+        },
+        {
+          family: 6,
+          state: 'unreachable',
+          since: '2026-01-01T00:00:30.000Z',
+          roundTripSeconds: null,
+          loss: 1,
+          answeredBy: null,
+          address: 'fd00:10:5:2::',
+          errno: 'ENETUNREACH',
+        },
+      ],
     },
     {
       subnet: '10.5.3.0/24',
@@ -49,6 +71,7 @@ const STATUS = {
       isReservation: false,
       traffic: null,
       skipped: { cause: 'backend', reason: 'no such backend', hint: 'choose another' },
+      reachability: [],
     },
   ],
   peerSet: {
@@ -59,6 +82,13 @@ const STATUS = {
     quarantinedCounts: {},
     keptCount: 0,
     counters: {},
+  },
+  reachability: {
+    error: null,
+    intervalSeconds: 30,
+    peers: { reachable: 0, unreachable: 1, unknown: 0 },
+    probes: { answered: 7, lost: 3, failed: 0 },
+    roundTrips: { buckets: [], sumSeconds: 0 },
   },
   devices: [
     {
@@ -147,8 +177,8 @@ describe('tsflannelctl status', () => {
       /^offloads +vnetHdr, tso$/m,
       /^not in use +uso \(refused by the kernel, tried again later\), udpGro \(switched off\)$/m,
       /^drops +no-route 5$/m,
-      /^2 peers, as known before the start/m,
-      /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +2\.0 KiB +0 B/m,
+      /^2 peers, 1 of them does not answer, as known before the start/m,
+      /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +IPv4 0\.42 ms, 13 % lost; IPv6 NO for 1m 10s \(ENETUNREACH\) +2\.0 KiB/m,
       /^10\.5\.3\.0\/24 .* not reached: no such backend; choose another$/m,
       /^unreadable lease \.lock$/m,
       /^kernel +not as desired, 2 objects wait$/m,
@@ -171,6 +201,14 @@ describe('tsflannelctl status', () => {
     answer({ ...STATUS, savedState: { ...savedState, isolatedBecause: 'its lease ended' } });
     const isolated = await ctl(['status', '--status-socket', socket]);
     assert.match(isolated.stdout, /^ +nothing is sent to other hosts: its lease ended$/m);
+  });
+
+  it('shows what a daemon of an earlier release tells, which has not probed anybody', async () => {
+    const peers = STATUS.peers.map((peer) => ({ ...peer, reachability: undefined }));
+    answer({ ...STATUS, reachability: undefined, peers });
+    const { code, stdout } = await ctl(['status', '--status-socket', socket]);
+    assert.equal(code, 0);
+    assert.match(stdout, /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +- +2\.0 KiB +0 B/m);
   });
 
   it('shows rates between two looks, until it is interrupted', async () => {

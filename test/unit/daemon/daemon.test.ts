@@ -131,6 +131,56 @@ describe('Daemon', () => {
     });
   }
 
+  for (const type of BACKENDS) {
+    it(`tells of a peer whether it answers, with ${type}`, async () => {
+      configure(config(type));
+      const [a, b] = [host(1), host(2)];
+      await start(a, b);
+      await clock.advance(30_000);
+      const states = (): readonly string[] =>
+        a.daemon.status().peers.flatMap(({ reachability }) => reachability.map(({ state }) => state));
+      assert.deepEqual(states(), ['reachable']);
+      const since = Date.parse(a.daemon.status().peers[0]?.reachability[0]?.since ?? '');
+      assert.ok(since > clock.wallMs() - 30_000 && since < clock.wallMs());
+      a.host.echo.answers = () => false;
+      await clock.advance(150_000);
+      assert.deepEqual(states(), ['unreachable']);
+      assert.equal(a.daemon.status().reachability?.peers.unreachable, 1);
+      assert.equal(a.isReady, true, 'others are not what this host waits for');
+      cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
+      await stop(b);
+      cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
+      await clock.advance(3000);
+      assert.equal(a.daemon.status().reachability?.peers.unreachable, 0);
+    });
+  }
+
+  it('asks the devices of its peers as the backend changes', async () => {
+    configure(config('host-gw'));
+    const [a, b] = [host(1), host(2)];
+    await start(a, b);
+    const [device, bridge] = ['.0', '.1'].map((end) => b.subnet?.replace('.0/24', end));
+    await clock.advance(60_000);
+    assert.ok(!a.host.echo.sent.includes(device ?? ''), a.host.echo.sent.join(' '));
+    configure(config('vxlan'));
+    await clock.advance(10_000);
+    a.host.echo.sent.length = 0;
+    await clock.advance(120_000);
+    assert.ok(a.host.echo.sent.includes(device ?? ''));
+    assert.ok(!a.host.echo.sent.slice(2).includes(bridge ?? ''));
+  });
+
+  it('asks nobody where probes are switched off', async () => {
+    configure(config('vxlan'));
+    const [a, b] = [host(1, ['--peer-probe-interval=0']), host(2)];
+    await start(a, b);
+    await clock.advance(120_000);
+    assert.deepEqual(a.host.echo.sent, []);
+    assert.equal(a.host.echo.openPorts, 0);
+    assert.equal(a.daemon.status().reachability, null);
+    assert.deepEqual(a.daemon.status().peers[0]?.reachability, []);
+  });
+
   for (const [from, to] of [
     ['udp', 'vxlan'],
     ['vxlan', 'host-gw'],
