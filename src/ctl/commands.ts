@@ -12,6 +12,7 @@ import { leasesRelease } from './leases-release.js';
 import { leasesReserve } from './leases-reserve.js';
 import { leasesShow } from './leases-show.js';
 import { leasesUnreserve } from './leases-unreserve.js';
+import { ping } from './ping.js';
 import { status } from './status.js';
 
 /** Every command, in the order of help and manual. */
@@ -26,6 +27,7 @@ export const COMMANDS: readonly Command[] = [
   leasesUnreserve,
   leasesRelease,
   status,
+  ping,
   doctor,
   cleanup,
   dockerOpts,
