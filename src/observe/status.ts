@@ -140,7 +140,7 @@ export interface PathStatus {
   readonly answeredBy: ProbeLayer | null;
   /** The address that answered, or else the first that is asked. */
   readonly address: string | null;
-  /** Why this host's kernel did not send the last probe, as an errno's name such as `ENETUNREACH`. */
+  /** Why this host's kernel did not send the last probe, or one echo of it, as an errno's name such as `ENETUNREACH`. */
   readonly errno: string | null;
 }
 

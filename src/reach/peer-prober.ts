@@ -43,7 +43,7 @@ export interface PathReport {
   readonly health: PathHealth;
   /** What answered the last probe; undefined if nothing did. */
   readonly answeredBy: ProbeTarget | undefined;
-  /** Why the kernel did not send the last probe, as an errno's name. */
+  /** Why the kernel did not send the last probe, or one echo of it, as an errno's name. */
   readonly errno: string | undefined;
 }
 
@@ -359,8 +359,7 @@ export class PeerProber {
     track.answered = track.answering;
     const { sentAtMs, errno, health } = track;
     const isAnswered = answeredAtMs !== undefined;
-    if (isAnswered) track.errno = undefined;
-    else if (errno !== undefined && NOT_SENT.has(errno)) return;
+    if (!isAnswered && errno !== undefined && NOT_SENT.has(errno)) return;
     // An answer that is older than that had to wait for this process.
     const elapsedMs = isAnswered ? answeredAtMs - sentAtMs : Number.POSITIVE_INFINITY;
     const roundTripMs = elapsedMs < ANSWER_MS ? elapsedMs : undefined;

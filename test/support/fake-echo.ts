@@ -13,20 +13,24 @@ export class FakeEcho {
   refusal: Error | undefined;
   /** Replies are on their way until {@link arrive}, instead of there at once. */
   isSlow = false;
+  /** Times that a port was asked for. */
+  opens = 0;
   /** Ports that are open. */
   openPorts = 0;
   #travelling: (() => void)[] = [];
   #arrived: (() => void)[] = [];
 
   readonly open: OpenEchoPort = (family, onReply) => {
+    this.opens++;
     if (this.refusal !== undefined) throw this.refusal;
     this.openPorts++;
     return new FakeEchoPort(this, family, onReply);
   };
 
   /** Puts the replies that are on their way into the socket, where nobody has noticed them yet. */
-  arrive(): void {
-    this.#arrived.push(...this.#travelling.splice(0));
+  arrive({ isReversed = false } = {}): void {
+    const replies = this.#travelling.splice(0);
+    this.#arrived.push(...(isReversed ? replies.reverse() : replies));
   }
 
   /** Hands out what is in the socket, as the event loop does. */
