@@ -63,7 +63,7 @@ export class EchoPinger {
     const sentAtMs = this.clock.monotonicMs();
     this.waiting.set(sequence, { address, onAnswer: () => onAnswer(this.clock.monotonicMs() - sentAtMs) });
     // What the kernel does not send is not answered; which of the layers that is tells where to look.
-    if (port.send(address, sequence) < 0) this.waiting.delete(sequence);
+    port.send(address, sequence);
   }
 
   private port(family: Family): EchoPort {

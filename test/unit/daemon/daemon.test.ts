@@ -147,8 +147,9 @@ describe('Daemon', () => {
       assert.deepEqual(states(), ['unreachable']);
       assert.equal(a.daemon.status().reachability?.peers.unreachable, 1);
       assert.equal(a.isReady, true, 'others are not what this host waits for');
-      cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
+      assert.equal(b.host.echo.openPorts, 1);
       await stop(b);
+      assert.equal(b.host.echo.openPorts, 0);
       cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
       await clock.advance(3000);
       assert.equal(a.daemon.status().reachability?.peers.unreachable, 0);
