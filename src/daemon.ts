@@ -196,7 +196,6 @@ export class Daemon implements StatusSource {
     this.isStopping = true;
     const { firewall, kernel, netlink, service, store } = this.parts;
     service.stopping();
-    this.prober?.close();
     this.lingering.close();
     this.formerNetworks.close();
     this.following?.close();
@@ -204,6 +203,7 @@ export class Daemon implements StatusSource {
     this.underlay?.close();
     this.facts?.close();
     await this.passes.close();
+    this.prober?.close();
     this.peers?.close();
     await this.keeper?.close();
     await this.stateDirectory.close();

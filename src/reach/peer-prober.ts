@@ -208,7 +208,8 @@ export class PeerProber {
   private takeOver(path: ProbePath, leaving: Map<string, Track>): Track {
     const key = path.targets.map(({ address }) => address.toString()).join();
     const known = leaving.get(key);
-    if (leaving.delete(key) && known !== undefined) return known;
+    leaving.delete(key);
+    if (known !== undefined) return known;
     const { clock, intervalMs } = this.options;
     const track: Track = {
       key,
