@@ -1,7 +1,10 @@
 import { Writable } from 'node:stream';
 import { pino } from 'pino';
 import { OverlayError, describeError } from './errors.js';
+import { LOG_LEVELS, type LogLevel, journalPrefix } from './log-level.js';
 import { cut, escapeControls } from './printable.js';
+
+export type { LogLevel } from './log-level.js';
 
 /**
  * The keys a log line may carry besides its message. A line is `message + fixed keys`, so that one query finds
@@ -57,30 +60,59 @@ const LOST_LINES_BYTES = 1024 * 1024;
 /** `text` is for people and the journal, `json` for collectors. */
 export type LogFormat = 'text' | 'json';
 
-/** Severities in rising order of detail. */
-export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+/** A logger whose level can be changed while it is in use. */
+export interface LeveledLogger extends Logger {
+  /** The least severe level that is still written. */
+  level: LogLevel;
+}
 
-/**
- * A logger on standard error.
- *
- * @param options.format - `text`: `HH:MM:SS.mmm LEVEL message key=value …`, in local time as flannel does; `json`: pino's lines.
- * @param options.level - the least severe level that is still written.
- * @param options.destination - for tests; default standard error, written synchronously so that a crash loses nothing.
- */
-export function createLogger(options: {
+/** How {@link createLogger} writes. */
+export interface LoggerOptions {
+  /** `text`: `HH:MM:SS.mmm LEVEL message key=value …`, in local time as flannel does; `json`: pino's lines. */
   readonly format: LogFormat;
   readonly level: LogLevel;
+  /** Whether journald reads the lines: then each begins with its priority, and text has no time, which journald adds. */
+  readonly isJournal: boolean;
+  /** Of this host and process, for JSON lines, which collectors mix with those of others. */
+  readonly host: string;
+  readonly pid: number;
+  /** For tests; default standard error, written synchronously so that a crash loses nothing. */
   readonly destination?: NodeJS.WritableStream;
-}): Logger {
+}
+
+/** A logger on standard error. */
+export function createLogger(options: LoggerOptions): LeveledLogger {
+  const { format, isJournal, host, pid } = options;
   const sink = options.destination ?? standardError();
-  const stream = lineStream(sink, options.format === 'json' ? printableJson : formatTextLine);
-  const base = pino({ level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+  const base = pino(
+    {
+      level: options.level,
+      base: format === 'json' ? { host, pid } : null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (level) => ({ level }) },
+    },
+    lineStream(sink, (line) => {
+      const text = format === 'json' ? printableJson(line) : formatTextLine(line, { hasClock: !isJournal });
+      return isJournal ? journalPrefix(levelOf(line)) + text : text;
+    }),
+  );
   const write =
     (level: LogLevel) =>
     (message: string, fields?: LogFields): void => {
       base[level](fields === undefined ? {} : bounded(flatten(fields)), cut(message));
     };
-  return { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') };
+  return {
+    error: write('error'),
+    warn: write('warn'),
+    info: write('info'),
+    debug: write('debug'),
+    get level() {
+      return base.level as LogLevel;
+    },
+    set level(level) {
+      base.level = level;
+    },
+  };
 }
 
 /** A full disk or a reader that has gone costs lines, not the daemon. */
@@ -109,9 +141,12 @@ function flatten(fields: LogFields): Record<string, unknown> {
   };
 }
 
-const PINO_KEYS: readonly string[] = ['level', 'time', 'msg'];
+const PINO_KEYS: readonly string[] = ['level', 'time', 'host', 'pid', 'msg'];
 
-const LEVEL_NAMES: Readonly<Record<number, string>> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' };
+/** pino begins each line with its level. */
+function levelOf(json: string): LogLevel {
+  return LOG_LEVELS.find((level) => json.startsWith(`{"level":"${level}"`)) ?? 'error';
+}
 
 /** Whatever a value came from, it takes a bounded place in the log. */
 function bounded(fields: Record<string, unknown>): Record<string, unknown> {
@@ -145,13 +180,18 @@ function lineStream(sink: { write(text: string): unknown }, format: (line: strin
  *
  * @internal
  */
-export function formatTextLine(json: string): string {
+export function formatTextLine(json: string, { hasClock }: { readonly hasClock: boolean }): string {
   const { level, time, msg, ...fields } = JSON.parse(json) as Record<string, unknown>;
-  const at = new Date(String(time));
-  const pad = (value: number, width = 2): string => String(value).padStart(width, '0');
-  const clock = `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
   const pairs = Object.entries(fields).map(([key, value]) => ` ${key}=${quoteIfNeeded(value)}`);
-  return `${escapeControls(`${clock} ${LEVEL_NAMES[Number(level)] ?? String(level)} ${String(msg)}${pairs.join('')}`)}\n`;
+  const event = `${String(level).padEnd(5)} ${String(msg)}${pairs.join('')}`;
+  return `${escapeControls(hasClock ? `${timeOfDay(String(time))} ${event}` : event)}\n`;
+}
+
+/** `HH:MM:SS.mmm` in local time. */
+function timeOfDay(iso: string): string {
+  const at = new Date(iso);
+  const pad = (value: number, width = 2): string => String(value).padStart(width, '0');
+  return `${pad(at.getHours())}:${pad(at.getMinutes())}:${pad(at.getSeconds())}.${pad(at.getMilliseconds(), 3)}`;
 }
 
 function quoteIfNeeded(value: unknown): string {

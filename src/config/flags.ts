@@ -1,6 +1,6 @@
 import { OverlayError, describeError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
-import type { LogLevel } from '../log.js';
+import { LOG_LEVELS, type LogLevel } from '../log-level.js';
 import { maskCredentials } from '../printable.js';
 import { CREDENTIALS_HINT, hasCredentials } from './endpoint.js';
 import {
@@ -209,10 +209,14 @@ export const FLAGS = {
     },
   ),
   'log-format': choiceFlag(['text', 'json'], 'text', { group: 'observe', help: 'Lines for people or for collectors.' }),
+  'log-level': choiceFlag(LOG_LEVELS, 'info', {
+    group: 'observe',
+    help: 'The least severe lines that are written; tsflannelctl log-level changes it at run time.',
+  }),
   v: intFlag(
     0,
     { min: 0, max: 100 },
-    { group: 'observe', placeholder: 'LEVEL', help: '1 and more also log decisions.' },
+    { group: 'observe', placeholder: 'LEVEL', help: "flannel's flag: 1 and more is --log-level=debug." },
   ),
   version: switchFlag(false, { group: 'observe', help: 'Print the version and stop.' }),
 
@@ -306,9 +310,9 @@ export function parseCommandLine(
   return { kind: 'run', options, given, warnings: [...warningsFor(options, given), ...strangeVariables(environment)] };
 }
 
-/** The least severe level that `--v` asks for. */
-export function logLevelOf(options: Pick<DaemonOptions, 'v'>): LogLevel {
-  return options.v > 0 ? 'debug' : 'info';
+/** The least severe level that `--log-level` and `--v` ask for. */
+export function logLevelOf(options: Pick<DaemonOptions, 'logLevel' | 'v'>): LogLevel {
+  return options.v > 0 ? 'debug' : options.logLevel;
 }
 
 /** The value that a flag has among the options. */
@@ -389,7 +393,11 @@ function warningsFor(options: DaemonOptions, given: ReadonlySet<string>): readon
   const list = (names: readonly string[]): string => names.map((name) => `--${name}`).join(', ');
   const rules: readonly (readonly [boolean, string])[] = [
     [unused.length > 0, `${list(unused)}: without effect, as only etcd is supported`],
-    [klog.length > 0, `${list(klog)}: without effect; use --v=1 to see decisions`],
+    [klog.length > 0, `${list(klog)}: without effect; use --log-level=debug to see decisions`],
+    [
+      given.has('log-level') && options.v > 0 && options.logLevel !== 'debug',
+      '--log-level: without effect, as --v asks for debug',
+    ],
     [
       (options.etcdKeyfile === undefined) !== (options.etcdCertfile === undefined),
       '--etcd-keyfile, --etcd-certfile: without effect, as one of the two is missing',

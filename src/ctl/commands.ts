@@ -13,6 +13,7 @@ import { leasesReserve } from './leases-reserve.js';
 import { leasesShow } from './leases-show.js';
 import { leasesUnreserve } from './leases-unreserve.js';
 import { ping } from './ping.js';
+import { logLevel } from './log-level.js';
 import { status } from './status.js';
 
 /** Every command, in the order of help and manual. */
@@ -28,6 +29,7 @@ export const COMMANDS: readonly Command[] = [
   leasesRelease,
   status,
   ping,
+  logLevel,
   doctor,
   cleanup,
   dockerOpts,

@@ -3,6 +3,7 @@ import { systemClock } from '../clock.js';
 import { type DaemonSettings, SETTINGS_PATH, parseSettings } from '../config/daemon-settings.js';
 import { Deadline } from '../deadline.js';
 import { OverlayError, describeError, isOverlayError } from '../errors.js';
+import { type LogLevel, parseLogLevel } from '../log-level.js';
 import { type DaemonStatus, type PeerStatus, STATUS_VERSION } from '../observe/status.js';
 import { AS_ROOT_HINT, isRefused } from './rights.js';
 
@@ -20,7 +21,7 @@ const BODY_BYTES_MAX = 64 * 1024 * 1024;
  * `ERR_NOT_PRIVILEGED` if this user may not ask.
  */
 export async function readDaemonStatus(socketPath: string, signal?: AbortSignal): Promise<DaemonStatus> {
-  const body = await get(socketPath, '/status', signal);
+  const body = await ask(socketPath, { path: '/status' }, signal);
   let value: unknown;
   try {
     value = JSON.parse(body);
@@ -51,9 +52,27 @@ const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability'> = { reachability: [] }
  * @throws {@link OverlayError} `ERR_DAEMON_UNREACHABLE`, also where it does not tell; `ERR_NOT_PRIVILEGED`
  */
 export async function readDaemonSettings(socketPath: string, signal?: AbortSignal): Promise<DaemonSettings> {
-  const settings = parseSettings(await get(socketPath, SETTINGS_PATH, signal));
+  const settings = parseSettings(await ask(socketPath, { path: SETTINGS_PATH }, signal));
   if (settings === undefined) throw unreachable(socketPath, 'its answer is not understood', { isListening: true });
   return settings;
+}
+
+/**
+ * The level of the daemon's log, after it was set to `level` if that is given.
+ *
+ * @throws {@link OverlayError} `ERR_DAEMON_UNREACHABLE`
+ */
+export async function daemonLogLevel(
+  socketPath: string,
+  level: LogLevel | undefined,
+  signal?: AbortSignal,
+): Promise<LogLevel> {
+  const body = await (level === undefined
+    ? ask(socketPath, { path: '/log-level' }, signal)
+    : ask(socketPath, { method: 'PUT', path: `/log-level/${level}` }, signal));
+  const answer = parseLogLevel(/^\{"level":"(\w+)"\}\s*$/.exec(body)?.[1] ?? '');
+  if (answer !== undefined) return answer;
+  throw unreachable(socketPath, 'its answer is not a level', { isListening: true });
 }
 
 /**
@@ -63,7 +82,7 @@ export async function readDaemonSettings(socketPath: string, signal?: AbortSigna
  */
 export async function isDaemonListening(socketPath: string, signal?: AbortSignal): Promise<boolean> {
   try {
-    await get(socketPath, '/status', signal);
+    await ask(socketPath, { path: '/status' }, signal);
     return true;
   } catch (error) {
     if (!isOverlayError(error, 'ERR_DAEMON_UNREACHABLE')) throw error;
@@ -71,14 +90,18 @@ export async function isDaemonListening(socketPath: string, signal?: AbortSignal
   }
 }
 
-async function get(socketPath: string, path: string, signal?: AbortSignal): Promise<string> {
+async function ask(
+  socketPath: string,
+  what: { readonly method?: 'PUT'; readonly path: string },
+  signal?: AbortSignal,
+): Promise<string> {
   // For all of the answer: one that drips never lets a socket's own time pass.
   const deadline = new Deadline(systemClock, DEADLINE_MS, signal);
   let isListening = false;
   try {
     return await new Promise<string>((resolve, reject) => {
-      const options = { socketPath, path, agent: false, signal: deadline.signal };
-      const request = http.get(options, (response) => {
+      const options = { socketPath, ...what, agent: false, signal: deadline.signal };
+      const request = http.request(options, (response) => {
         let body = '';
         response.setEncoding('utf8');
         response.on('data', (text: string) => {
@@ -88,11 +111,12 @@ async function get(socketPath: string, path: string, signal?: AbortSignal): Prom
         response.on('error', reject);
         response.on('end', () => {
           if (response.statusCode === 200) resolve(body);
-          else reject(new Error(`it answers ${path} with ${String(response.statusCode)}`));
+          else reject(new Error(`it answers ${what.path} with ${String(response.statusCode)}`));
         });
       });
       request.on('socket', (socket) => socket.on('connect', () => (isListening = true)));
       request.on('error', reject);
+      request.end();
     });
   } catch (cause) {
     signal?.throwIfAborted();

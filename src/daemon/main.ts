@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { systemClock } from '../clock.js';
 import { describeOptions, logLevelOf, parseCommandLine } from '../config/flags.js';
 import { formatHelp } from '../config/help.js';
@@ -5,8 +6,8 @@ import { versionText } from '../config/version.js';
 import { Daemon } from '../daemon.js';
 import { describeError } from '../errors.js';
 import { createLogger } from '../log.js';
-import { oneLine } from '../printable.js';
 import { DEFECT_HINT, guardProcess, withStack } from '../process-guard.js';
+import { errorLine, isJournal } from '../systemd/journal.js';
 import { requirePrivileges } from './privileges.js';
 import { lockStateDirectory } from './state-lock.js';
 import { systemParts } from './system-parts.js';
@@ -26,7 +27,13 @@ export async function runDaemon(capabilityProblem: string | undefined): Promise<
   const commandLine = readCommandLine();
   if (typeof commandLine === 'number') return commandLine;
   const { options, warnings } = commandLine;
-  const log = createLogger({ format: options.logFormat, level: logLevelOf(options) });
+  const log = createLogger({
+    format: options.logFormat,
+    level: logLevelOf(options),
+    isJournal: isJournal(process.env),
+    host: hostname(),
+    pid: process.pid,
+  });
   guardProcess((error) =>
     log.error('ended by an error that nothing expected', { detail: withStack(error), hint: DEFECT_HINT }),
   );
@@ -83,7 +90,7 @@ function readCommandLine(): Extract<ReturnType<typeof parseCommandLine>, { kind:
         return commandLine;
     }
   } catch (error) {
-    process.stderr.write(`${oneLine(`tsflanneld: ${describeError(error)}`)}\n`);
+    process.stderr.write(errorLine(describeError(error)));
     return USAGE_ERROR;
   }
 }

@@ -7,7 +7,7 @@ import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { storeOptionsOf } from '../etcd/store-options.js';
 import { EtcdStore } from '../etcd/store.js';
 import { Firewall } from '../firewall/firewall.js';
-import type { Logger } from '../log.js';
+import type { LeveledLogger } from '../log.js';
 import { readDeviceCounters } from '../netlink/device-counters.js';
 import { Netlink } from '../netlink/netlink.js';
 import { ObserveServer } from '../observe/server.js';
@@ -23,7 +23,7 @@ import { inheritedTunnels } from './tunnel-store.js';
 
 /** What the process gives its daemon. */
 export interface DaemonRuntime {
-  readonly log: Logger;
+  readonly log: LeveledLogger;
   readonly clock: Clock;
   /** Variables of the service manager are taken out of it. */
   readonly environment: Record<string, string | undefined>;
@@ -64,6 +64,17 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     openEchoPort: EchoSocket.open,
     files: systemFiles,
     deviceCounters: readDeviceCounters,
-    observe: (source) => ObserveServer.start({ ip, port, allowedHosts, statusSocket, settings, source, log, clock }),
+    observe: (source) =>
+      ObserveServer.start({
+        ip,
+        port,
+        allowedHosts,
+        statusSocket,
+        settings,
+        source,
+        log,
+        leveled: runtime.log,
+        clock,
+      }),
   };
 }

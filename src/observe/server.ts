@@ -2,7 +2,8 @@ import { type IncomingMessage, type Server, type ServerResponse, createServer } 
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
 import { type DaemonSettings, SETTINGS_PATH } from '../config/daemon-settings.js';
-import type { Logger } from '../log.js';
+import { LOG_LEVELS, type LogLevel, parseLogLevel } from '../log-level.js';
+import type { LeveledLogger, Logger } from '../log.js';
 import { ConnectionLimit } from './connections.js';
 import { isOwnHost } from './host-header.js';
 import { Listener } from './listener.js';
@@ -24,6 +25,8 @@ export interface ObserveOptions {
   readonly settings?: DaemonSettings;
   readonly source: StatusSource;
   readonly log: Logger;
+  /** Whose level can be asked for and changed over the Unix socket; without it nobody can. */
+  readonly leveled?: Pick<LeveledLogger, 'level'>;
   readonly clock?: Clock;
 }
 
@@ -50,9 +53,12 @@ interface Answer {
 const TEXT = 'text/plain; charset=utf-8';
 const JSON_TYPE = 'application/json';
 
+/** `GET` tells the level of the log, `PUT` behind which another one stands sets it; only on the Unix socket. */
+const LOG_LEVEL_PATH = '/log-level';
+
 /**
- * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket, `/settings` over the
- * latter alone.
+ * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket; over the latter alone
+ * `/settings` and `PUT /log-level/LEVEL`: who may open the socket may know and change that.
  *
  * API: {@link ObserveServer.start} resolves after the first attempt to listen; {@link addresses} says where it does.
  * Threads: none. An answer takes one snapshot of the status.
@@ -130,12 +136,37 @@ export class ObserveServer {
 
   private async handle(kind: 'tcp' | 'unix', request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
-      write(response, this.refusal(kind, request) ?? (await this.answer(kind, pathOf(request))));
+      const control = kind === 'unix' ? this.control(request) : undefined;
+      write(response, control ?? this.refusal(kind, request) ?? (await this.answer(kind, pathOf(request))));
     } catch (error) {
       const answer = this.failure(error);
       if (response.headersSent) response.destroy();
       else write(response, answer);
     }
+  }
+
+  /** The answer to what only the Unix socket takes. */
+  private control(request: IncomingMessage): Answer | undefined {
+    const { leveled } = this.options;
+    const path = pathOf(request);
+    if (leveled === undefined || !(path === LOG_LEVEL_PATH || path.startsWith(`${LOG_LEVEL_PATH}/`))) return undefined;
+    if (request.method === 'PUT') {
+      const level = parseLogLevel(path.slice(LOG_LEVEL_PATH.length + 1));
+      if (level === undefined) {
+        return { code: 400, type: TEXT, body: `there is no such level; use ${LOG_LEVELS.join(', ')}\n` };
+      }
+      this.setLogLevel(leveled, level);
+    } else if (path !== LOG_LEVEL_PATH) return undefined;
+    return { code: 200, type: JSON_TYPE, body: `${JSON.stringify({ level: leveled.level })}\n` };
+  }
+
+  private setLogLevel(leveled: Pick<LeveledLogger, 'level'>, to: LogLevel): void {
+    const from = leveled.level;
+    if (to === from) return;
+    // Written by whichever of the two levels writes more.
+    if (LOG_LEVELS.indexOf(to) > LOG_LEVELS.indexOf(from)) leveled.level = to;
+    this.options.log.info('log level changed', { from, to });
+    leveled.level = to;
   }
 
   private refusal(kind: 'tcp' | 'unix', request: IncomingMessage): Answer | undefined {

@@ -216,6 +216,14 @@ describe('command line of the daemon', () => {
     });
   }
 
+  it('tells journald that it is an error', async () => {
+    const script = 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec "$0" "$@"';
+    const command = ['sh', '-c', script, process.execPath, DAEMON_FILE, '--no-such-flag'];
+    const { code, stderr } = await run(command, { mayFail: true });
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /^<3>tsflanneld: .*\n$/);
+  });
+
   it('shows the version of the package', async () => {
     const { version } = JSON.parse(
       readFileSync(path.join(path.dirname(DAEMON_FILE), '../../package.json'), 'utf8'),

@@ -67,6 +67,24 @@ describe('the Debian package under systemd', function () {
     assert.equal(options, `--bip=${subnet} --ip-masq=false --mtu=1472`);
   });
 
+  it('gives the journal the priority of each line, and no second clock', async () => {
+    await machine.run(['tsflannelctl', 'log-level', 'debug']);
+    await machine.run(['tsflannelctl', 'log-level', 'info']);
+    const { stdout: all } = await machine.shell('journalctl --unit=tsflanneld --output=cat');
+    assert.match(all, /^info {2}ready subnet=/m);
+    assert.match(all, /^info {2}log level changed from=info to=debug$/m);
+    await machine.shell('systemd-run --quiet --wait --unit=wrong --setenv=FLANNELD_DATAPATH=magic tsflanneld; true');
+    const { stdout: wrong } = await machine.shell('journalctl --unit=wrong --priority=warning --output=cat');
+    assert.match(wrong, /^tsflanneld: cannot use the value "magic" for FLANNELD_DATAPATH/m);
+    const { stdout: entries } = await machine.shell('journalctl --unit=tsflanneld --output=json');
+    for (const line of entries.trim().split('\n')) {
+      const { PRIORITY, MESSAGE } = JSON.parse(line) as { PRIORITY: string; MESSAGE: string };
+      const level = /^(error|warn|info|debug) /.exec(MESSAGE)?.[1];
+      if (level !== undefined) assert.equal(PRIORITY, { error: '3', warn: '4', info: '6', debug: '7' }[level], line);
+      assert.doesNotMatch(MESSAGE, /^<\d>|^\d\d:\d\d:/);
+    }
+  });
+
   it('works with nothing but the powers that the unit leaves it', async () => {
     const pid = await machine.property('tsflanneld', 'MainPID');
     const { stdout: status } = await machine.run(['cat', `/proc/${pid}/status`]);

@@ -3,10 +3,14 @@ import { Writable } from 'node:stream';
 import fc from 'fast-check';
 import { OverlayError } from '../../src/errors.js';
 import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
-import { type LogFields, type LogLevel, type Logger, createLogger, formatTextLine } from '../../src/log.js';
+import { type LogFields, type LogLevel, type LeveledLogger, createLogger, formatTextLine } from '../../src/log.js';
 
 /** A logger and the lines it has written. */
-function capture(format: 'text' | 'json', level: LogLevel = 'debug'): { logger: Logger; lines: () => string[] } {
+function capture(
+  format: 'text' | 'json',
+  level: LogLevel = 'debug',
+  isJournal = false,
+): { logger: LeveledLogger; lines: () => string[] } {
   let text = '';
   const destination = new Writable({
     write(chunk, _encoding, done) {
@@ -14,7 +18,8 @@ function capture(format: 'text' | 'json', level: LogLevel = 'debug'): { logger: 
       done();
     },
   });
-  return { logger: createLogger({ format, level, destination }), lines: () => text.split('\n').slice(0, -1) };
+  const logger = createLogger({ format, level, isJournal, host: 'node-1', pid: 4711, destination });
+  return { logger, lines: () => text.split('\n').slice(0, -1) };
 }
 
 /** A line without its time of day, which is checked on its own. */
@@ -55,6 +60,36 @@ describe('createLogger', () => {
       for (const severity of ['debug', 'info', 'warn', 'error'] as const) logger[severity](severity);
       assert.equal(lines().length, count);
     }
+  });
+
+  it('writes at another level as soon as it is told to', () => {
+    const { logger, lines } = capture('text', 'warn');
+    logger.info('a');
+    logger.level = 'debug';
+    logger.debug('b');
+    logger.level = 'error';
+    logger.warn('c');
+    assert.deepEqual(lines().map(withoutTime), ['debug b']);
+    assert.equal(logger.level, 'error');
+  });
+
+  it('begins each line for journald with its priority and leaves the time to it', () => {
+    const { logger, lines } = capture('text', 'debug', true);
+    for (const level of ['error', 'warn', 'info', 'debug'] as const) logger[level]('x', { dev: 'eth0' });
+    assert.deepEqual(lines(), [
+      '<3>error x dev=eth0',
+      '<4>warn  x dev=eth0',
+      '<6>info  x dev=eth0',
+      '<7>debug x dev=eth0',
+    ]);
+  });
+
+  it('gives JSON for journald its priority, too', () => {
+    const { logger, lines } = capture('json', 'debug', true);
+    logger.warn('x');
+    const [, priority, json = ''] = /^<(\d)>(.*)$/.exec(lines()[0] ?? '') ?? [];
+    assert.equal(priority, '4');
+    assert.equal((JSON.parse(json) as { msg: string }).msg, 'x');
   });
 
   it('quotes values that could be taken for several', () => {
@@ -111,17 +146,32 @@ describe('createLogger', () => {
 
   it('keeps time, level and message of a line whatever an error calls its values', () => {
     // Fields with these names would be second keys of the same name in one JSON object, and the last one wins.
-    const error = new OverlayError('ERR_FLAG', 'cannot', { context: { msg: 'no', time: 0, level: 10 } });
+    const error = new OverlayError('ERR_FLAG', 'cannot', {
+      context: { msg: 'no', time: 0, level: 10, host: 'no', pid: 0 },
+    });
     const { logger, lines } = capture('text');
     logger.warn('yes', { error });
     assert.match(lines()[0] ?? '', /^\d\d:\d\d:\d\d\.\d{3} warn  yes detail=cannot code=ERR_FLAG$/);
+    const json = capture('json');
+    json.logger.warn('yes', { error });
+    const { time, ...rest } = JSON.parse(json.lines()[0] ?? '') as Record<string, unknown>;
+    assert.notEqual(time, 0);
+    const own = { level: 'warn', host: 'node-1', pid: 4711, msg: 'yes' };
+    assert.deepEqual(rest, { ...own, detail: 'cannot', code: 'ERR_FLAG' });
   });
 
-  it('writes JSON for collectors', () => {
+  it('writes JSON for collectors, with the name of the level, the host and the process', () => {
     const { logger, lines } = capture('json');
     logger.warn('underlay is gone', { dev: 'eth0', ifindex: 2 });
     const { time, ...rest } = JSON.parse(lines()[0] ?? '') as Record<string, unknown>;
-    assert.deepEqual(rest, { level: 40, dev: 'eth0', ifindex: 2, msg: 'underlay is gone' });
+    assert.deepEqual(rest, {
+      level: 'warn',
+      host: 'node-1',
+      pid: 4711,
+      dev: 'eth0',
+      ifindex: 2,
+      msg: 'underlay is gone',
+    });
     assert.ok(Math.abs(Date.parse(String(time)) - Date.now()) < 10_000);
   });
 
@@ -141,9 +191,7 @@ describe('createLogger', () => {
 describe('formatTextLine', () => {
   it('shows the local time of day', () => {
     const at = new Date(2026, 0, 2, 3, 4, 5, 6);
-    assert.equal(
-      formatTextLine(JSON.stringify({ level: 30, time: at.toISOString(), msg: 'x' })),
-      '03:04:05.006 info  x\n',
-    );
+    const line = JSON.stringify({ level: 'info', time: at.toISOString(), msg: 'x' });
+    assert.equal(formatTextLine(line, { hasClock: true }), '03:04:05.006 info  x\n');
   });
 });

@@ -76,6 +76,7 @@ describe('parseCommandLine', () => {
       healthzPort: 0,
       peerProbeInterval: 30,
       logFormat: 'text',
+      logLevel: 'info',
       v: 0,
       version: false,
       kubeSubnetMgr: false,
@@ -105,6 +106,17 @@ describe('parseCommandLine', () => {
     assert.equal(got.healthzPort, 8080);
     assert.equal(got.subnetLeaseRenewMargin, 1439);
     assert.equal(logLevelOf(got), 'debug');
+  });
+
+  it('takes the level of the log by name, and from --v as flannel has it', () => {
+    assert.equal(logLevelOf(options()), 'info');
+    assert.equal(logLevelOf(options('--log-level=warn')), 'warn');
+    assert.equal(logLevelOf(options('--v=1')), 'debug');
+    assert.equal(logLevelOf(options('--v=0', '--log-level=error')), 'error');
+    const both = run(['--v=1', '--log-level=warn']);
+    assert.equal(logLevelOf(both.options), 'debug');
+    assert.deepEqual(both.warnings, ['--log-level: without effect, as --v asks for debug']);
+    assert.deepEqual(run(['--v=1', '--log-level=debug']).warnings, []);
   });
 
   it('lets the last of several values win', () => {
@@ -215,6 +227,7 @@ describe('parseCommandLine', () => {
       [['--iface-regex=('], /cannot use the value "\(" for --iface-regex/],
       [['--datapath=fast'], /it is not known; use auto, native, portable/],
       [['--log-format=xml'], /use text, json/],
+      [['--log-level=fatal'], /use error, warn, info, debug/],
       [['--disable-offloads=tso,gso'], /there is no offload "gso"; use vnetHdr, tso/],
       [['--etcd-endpoints='], /it is empty; leave it out for http:\/\/127/],
       [['--etcd-endpoints=ftp://192.0.2.1'], /"ftp:\/\/192\.0\.2\.1" is not an endpoint/],
@@ -248,7 +261,7 @@ describe('parseCommandLine', () => {
 
     it('takes the flags of klog and says that they do nothing', () => {
       assert.deepEqual(run(['--vmodule=main=2', '--log_backtrace_at=main.go:1']).warnings, [
-        '--vmodule, --log_backtrace_at: without effect; use --v=1 to see decisions',
+        '--vmodule, --log_backtrace_at: without effect; use --log-level=debug to see decisions',
       ]);
     });
 

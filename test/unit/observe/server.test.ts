@@ -16,7 +16,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { OverlayError } from '../../../src/errors.js';
-import { type LogFields, type Logger, silentLogger } from '../../../src/log.js';
+import { type LogFields, type Logger, type LogLevel, silentLogger } from '../../../src/log.js';
 import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { freePort } from '../../support/free-port.js';
@@ -341,6 +341,60 @@ describe('ObserveServer', () => {
       await start({ statusSocket: socketPath });
       assert.equal((await get({ socketPath, headers: { host: 'anything' } }, '/status')).code, 200);
       assert.equal((await get({ socketPath }, '/status', 'POST')).code, 405);
+    });
+
+    it('tells the level of the log, sets it, and writes that down', async () => {
+      const log = new RecordingLog();
+      const leveled = { level: 'info' as LogLevel };
+      await start({ statusSocket: socketPath, log, leveled });
+      log.lines.length = 0;
+      assert.equal((await get({ socketPath }, '/log-level')).body, '{"level":"info"}\n');
+      for (const level of ['debug', 'debug', 'warn'] as const) {
+        const { code, body } = await get({ socketPath }, `/log-level/${level}`, 'PUT');
+        assert.deepEqual([code, body, leveled.level], [200, `{"level":"${level}"}\n`, level]);
+      }
+      assert.deepEqual(
+        log.lines.map(({ message, fields }) => [message, fields?.from, fields?.to]),
+        [
+          ['log level changed', 'info', 'debug'],
+          ['log level changed', 'debug', 'warn'],
+        ],
+      );
+    });
+
+    it('writes that the level changed at the one of the two levels that writes more', async () => {
+      const leveled = { level: 'info' as LogLevel };
+      const levels: LogLevel[] = [];
+      const log = { ...silentLogger, info: () => void levels.push(leveled.level) };
+      await start({ statusSocket: socketPath, log, leveled });
+      levels.length = 0;
+      for (const level of ['debug', 'error']) await get({ socketPath }, `/log-level/${level}`, 'PUT');
+      assert.deepEqual(levels, ['debug', 'debug']);
+    });
+
+    it('refuses a level that there is not, and everything else at that path', async () => {
+      const leveled = { level: 'info' as LogLevel };
+      await start({ statusSocket: socketPath, leveled });
+      for (const [method, page, code] of [
+        ['PUT', '/log-level/loud', 400],
+        ['PUT', '/log-level/', 400],
+        ['PUT', '/log-level', 400],
+        ['PUT', '/log-levels/debug', 405],
+        ['POST', '/log-level/debug', 405],
+        ['GET', '/log-level/debug', 404],
+      ] as const) {
+        assert.equal((await get({ socketPath }, page, method)).code, code, `${method} ${page}`);
+      }
+      assert.equal(leveled.level, 'info');
+    });
+
+    it('lets nobody ask for or change the level over TCP', async () => {
+      const where = { host: '127.0.0.1', port: await freePort() };
+      const leveled = { level: 'info' as LogLevel };
+      await start({ port: where.port, leveled });
+      assert.equal((await get(where, '/log-level')).code, 404);
+      assert.equal((await get(where, '/log-level/debug', 'PUT')).code, 405);
+      assert.equal(leveled.level, 'info');
     });
 
     it('answers the same pages', async () => {
