@@ -47,15 +47,30 @@ const BY_MESSAGE: readonly (readonly [RegExp, (detail: string) => Failure])[] = 
   ],
 ];
 
-/** How grpc-js wraps the error of a connection, with the time of day, so that no two texts are the same. */
-const NO_CONNECTION =
-  /^No connection established\. Last error: (.*?)(?: \(\d{4}-\d\d-\d\dT[\d:.]+Z\))?\. Resolution note:.*$/s;
+/**
+ * What grpc-js 1.x puts around the cause of a lost connection, which is no help to a person: which of its load balancers
+ * speaks, the time of day, so that no two texts are the same, and a note on name resolution, most often empty.
+ */
+const WRAPPING =
+  /^(?:\w+: )?No connection established\. Last error: (?<error>.*?)(?: \(\d{4}-\d\d-\d\dT[\d:.]+Z\))?(?:\. Resolution note: (?<note>.*))?$/s;
+
+/** The same where no name was resolved. */
+const UNRESOLVED = /^No addresses resolved\. Resolution note: (?<note>.*)$/s;
+
+/** The cause by itself. grpc-js writes `null` where it saw no error. */
+function unwrapped(details: string): string {
+  const match = WRAPPING.exec(details) ?? UNRESOLVED.exec(details);
+  if (match === null) return details;
+  const { error = 'null', note = '' } = match.groups ?? {};
+  if (error !== '' && error !== 'null') return error.replace(/^Error: /, '');
+  return note === '' ? 'no connection established' : note;
+}
 
 /** Sorts a failed call by etcd's message, else by its gRPC status. */
 export function classifyFailure(status: { readonly code?: unknown; readonly details?: unknown }): Failure {
   const detail =
     typeof status.details === 'string' && status.details !== ''
-      ? status.details.replace(NO_CONNECTION, '$1')
+      ? unwrapped(status.details)
       : `status ${String(status.code)}`;
   const known = BY_MESSAGE.find(([pattern]) => pattern.test(detail));
   if (known !== undefined) return known[1](detail);

@@ -2,12 +2,31 @@ import assert from 'node:assert/strict';
 import { classifyFailure, unavailableError } from '../../../src/etcd/errors.js';
 
 describe('classifyFailure', () => {
-  it('tells what keeps a connection from coming about, not when', () => {
-    const details =
-      'No connection established. Last error: connect ECONNREFUSED 192.0.2.1:2379 (2026-11-21T17:15:21.533Z). Resolution note: ';
-    const failure = classifyFailure({ code: 14, details });
-    assert.deepEqual(failure, { kind: 'endpoint', detail: 'connect ECONNREFUSED 192.0.2.1:2379' });
-  });
+  for (const [details, detail] of [
+    [
+      'No connection established. Last error: connect ECONNREFUSED 192.0.2.1:2379 (2026-11-21T17:15:21.533Z). Resolution note: ',
+      'connect ECONNREFUSED 192.0.2.1:2379',
+    ],
+    [
+      'No connection established. Last error: connect ECONNREFUSED 192.0.2.1:2379. Resolution note: some address',
+      'connect ECONNREFUSED 192.0.2.1:2379',
+    ],
+    [
+      "No connection established. Last error: Error: Hostname/IP does not match certificate's altnames: IP: 192.0.2.1\nis not in the list. Resolution note: ",
+      "Hostname/IP does not match certificate's altnames: IP: 192.0.2.1\nis not in the list",
+    ],
+    ['No connection established. Last error: null. Resolution note: ', 'no connection established'],
+    [
+      'No connection established. Last error: null. Resolution note: Name resolution failed for target dns:etcd.example:2379',
+      'Name resolution failed for target dns:etcd.example:2379',
+    ],
+    ['round_robin: No connection established. Last error: read ECONNRESET', 'read ECONNRESET'],
+    ['No addresses resolved. Resolution note: Name resolution failed', 'Name resolution failed'],
+  ] as const) {
+    it(`tells what keeps a connection from coming about, not when, of "${details.slice(0, 80)}"`, () => {
+      assert.deepEqual(classifyFailure({ code: 14, details }), { kind: 'endpoint', detail });
+    });
+  }
 
   for (const [code, details, kind] of [
     [14, 'No connection established', 'endpoint'],
