@@ -9,7 +9,17 @@ const root = path.resolve(import.meta.dirname, '..');
 
 /** Each row may import its own row and the rows above it. */
 const layers = [
-  ['ip', 'errors.ts', 'log.ts', 'log-level.ts', 'clock.ts', 'printable.ts', 'deadline.ts', 'process-guard.ts'],
+  [
+    'ip',
+    'errors.ts',
+    'log.ts',
+    'log-level.ts',
+    'gatherer.ts',
+    'clock.ts',
+    'printable.ts',
+    'deadline.ts',
+    'process-guard.ts',
+  ],
   ['sys'],
   ['netlink', 'lease', 'config', 'etcd'],
   ['reconcile', 'dataplane', 'underlay', 'firewall'],

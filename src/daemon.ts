@@ -138,7 +138,7 @@ export class Daemon implements StatusSource {
     this.footing = new Footing(log);
     this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
     this.subnetFile = new SubnetFile(options.subnetFile, clock, log, files);
-    this.skippedPeers = new SkippedPeers(log);
+    this.skippedPeers = new SkippedPeers(log, clock);
     this.passes = new PassLoop(clock, () => this.passAndReport());
     this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
     const { peerProbeInterval } = options;
@@ -205,6 +205,7 @@ export class Daemon implements StatusSource {
     await this.passes.close();
     this.prober?.close();
     this.peers?.close();
+    this.skippedPeers.close();
     await this.keeper?.close();
     await this.stateDirectory.close();
     await firewall.close();

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import { isOverlayError } from '../errors.js';
+import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { LogFields, Logger } from '../log.js';
 import {
@@ -107,6 +108,8 @@ export class LeaseKeeper {
   #isAwake = false;
   #wake: () => void = () => {};
   #complainedAtMs = Number.NEGATIVE_INFINITY;
+  /** Keys that name addresses of the own lease, by its subnets: a single host may write thousands. */
+  readonly #rivals: Gatherer<string, Some<string>>;
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
@@ -131,6 +134,8 @@ export class LeaseKeeper {
       failures: 0,
       losses: 0,
     };
+    const tell = (subnet: string, keys: Some<string>): void => this.#tellRivals(subnet, keys);
+    this.#rivals = new Gatherer({ ...LINE_PACE, clock, merge: mergeSome, tell });
   }
 
   get state(): KeeperState {
@@ -221,6 +226,7 @@ export class LeaseKeeper {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#running;
+    this.#rivals.flush();
   }
 
   async #run(): Promise<void> {
@@ -372,11 +378,7 @@ export class LeaseKeeper {
         return;
       }
       case 'rival':
-        log.warn('another key names addresses of the own lease', {
-          ...fieldsOf(note.lease),
-          key: note.key,
-          hint: 'the older key is the rightful one; delete the other, or let its host take another subnet',
-        });
+        this.#rivals.add(describeSubnets(note.lease), some([note.key]));
         return;
       case 'yielded': {
         const { text, hint } = LOSS_MESSAGES.overlapped;
@@ -398,6 +400,15 @@ export class LeaseKeeper {
       case 'failed':
         this.#complain(FAILURE_MESSAGES[note.what], note.error);
     }
+  }
+
+  #tellRivals(subnet: string, keys: Some<string>): void {
+    this.#options.log.warn('another key names addresses of the own lease', {
+      subnet,
+      count: keys.count,
+      key: listed(keys),
+      hint: 'the older key is the rightful one; delete the other, or let its host take another subnet',
+    });
   }
 
   #reportLoss(lease: LeaseRecord, reason: LossReason, rival: string | undefined): void {

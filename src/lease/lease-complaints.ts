@@ -1,10 +1,8 @@
 import type { Clock } from '../clock.js';
+import { Gatherer, type Some, mergeSome, some } from '../gatherer.js';
 import type { Logger } from '../log.js';
 import { QUARANTINE_REASONS, type QuarantineReason, type Quarantined } from './admission.js';
 import type { BadEntry } from './record.js';
-
-/** How many of many are named in a line. */
-const MAX_EXAMPLES = 3;
 
 /** Lines of a kind that may come at once. */
 const BURST = 10;
@@ -20,17 +18,8 @@ const HINTS: Readonly<Record<QuarantineReason, string>> = {
   'overlaps-peer': 'delete the key that no running host holds',
 };
 
-/** What there is to tell of one kind. */
-interface Topic {
-  readonly message: string;
-  readonly hint: string;
-  count: number;
-  examples: readonly string[];
-  /** By when the lines told so far would have come one in {@link EVERY_MS}. */
-  paidUntilMs: number;
-  /** While what came meanwhile waits for its line. */
-  cancelTimer: (() => void) | undefined;
-}
+/** What there is to tell of. */
+type Kind = QuarantineReason | 'unreadable';
 
 /**
  * Tells about keys among the leases that are not believed: lines with examples, few at a time, and none untold for long.
@@ -40,19 +29,19 @@ export class LeaseComplaints {
   #known: ReadonlyMap<string, string> = new Map();
   /** Whether the last line said that leases are not believed. */
   #isOpen = false;
-  readonly #topics = new Map<string, Topic>();
+  readonly #log: Logger;
+  readonly #gatherer: Gatherer<Kind, Some<string>>;
 
-  constructor(
-    private readonly log: Logger,
-    private readonly clock: Clock,
-  ) {}
+  constructor(log: Logger, clock: Clock) {
+    this.#log = log;
+    const tell = (kind: Kind, entries: Some<string>): void => this.#write(kind, entries);
+    this.#gatherer = new Gatherer({ clock, burst: BURST, everyMs: EVERY_MS, merge: mergeSome, tell });
+  }
 
   /** @param entries - those that became unreadable, or unreadable in another way. */
   tellBad(entries: readonly BadEntry[]): void {
     this.#tell(
       'unreadable',
-      'entries among the leases are unreadable and skipped',
-      'delete the keys, or let their hosts write them again',
       entries.map(({ key, reason }) => `${key}: ${reason}`),
     );
   }
@@ -66,54 +55,39 @@ export class LeaseComplaints {
     this.#known = new Map(all.map(({ key, lease, reason }) => [key, `${lease.revision} ${reason}`]));
     const fresh = all.filter(({ key, lease, reason }) => before.get(key) !== `${lease.revision} ${reason}`);
     for (const reason of QUARANTINE_REASONS) {
-      const examples = fresh.filter((each) => each.reason === reason).map(({ key, detail }) => `${key}: ${detail}`);
-      this.#tell(reason, 'leases are not believed and not routed', HINTS[reason], examples);
+      this.#tell(
+        reason,
+        fresh.filter((each) => each.reason === reason).map(({ key, detail }) => `${key}: ${detail}`),
+      );
     }
     this.#tellEnd();
     return fresh.length;
   }
 
-  /** Ends every timer; what still waits for its line is not told. Idempotent. */
+  /** Tells what is still to be told and ends every timer. Idempotent. */
   close(): void {
-    for (const { cancelTimer } of this.#topics.values()) cancelTimer?.();
-    this.#topics.clear();
+    this.#gatherer.flush();
   }
 
-  #tell(kind: string, message: string, hint: string, examples: readonly string[]): void {
-    if (examples.length === 0) return;
-    const topic = this.#topics.get(kind) ?? newTopic(message, hint);
-    this.#topics.set(kind, topic);
-    topic.count += examples.length;
-    topic.examples = [...topic.examples, ...examples.slice(0, MAX_EXAMPLES)].slice(0, MAX_EXAMPLES);
-    if (topic.cancelTimer !== undefined) return;
-    const waitMs = topic.paidUntilMs - (BURST - 1) * EVERY_MS - this.clock.monotonicMs();
-    if (waitMs <= 0) {
-      this.#write(kind, topic);
+  #tell(kind: Kind, entries: readonly string[]): void {
+    if (entries.length > 0) this.#gatherer.add(kind, some(entries));
+  }
+
+  #write(kind: Kind, { count, first }: Some<string>): void {
+    const detail = first.join('; ');
+    if (kind === 'unreadable') {
+      const hint = 'delete the keys, or let their hosts write them again';
+      this.#log.warn('entries among the leases are unreadable and skipped', { kind, count, detail, hint });
       return;
     }
-    topic.cancelTimer = this.clock.after(waitMs, () => {
-      topic.cancelTimer = undefined;
-      this.#write(kind, topic);
-      this.#tellEnd();
-    });
-  }
-
-  #write(kind: string, topic: Topic): void {
-    const { message, hint, count, examples } = topic;
-    this.log.warn(message, { kind, count, detail: examples.join('; '), hint });
-    topic.paidUntilMs = Math.max(this.clock.monotonicMs(), topic.paidUntilMs) + EVERY_MS;
-    topic.count = 0;
-    topic.examples = [];
-    if (kind in HINTS) this.#isOpen = true;
+    this.#log.warn('leases are not believed and not routed', { kind, count, detail, hint: HINTS[kind] });
+    this.#isOpen = true;
+    this.#tellEnd(); // it may be over by the time that it is told
   }
 
   #tellEnd(): void {
     if (!this.#isOpen || this.#known.size > 0) return;
     this.#isOpen = false;
-    this.log.info('every lease in the store is believed again');
+    this.#log.info('every lease in the store is believed again');
   }
-}
-
-function newTopic(message: string, hint: string): Topic {
-  return { message, hint, count: 0, examples: [], paidUntilMs: Number.NEGATIVE_INFINITY, cancelTimer: undefined };
 }

@@ -6,6 +6,7 @@ import { areAttributesEqual } from './attributes.js';
 import { CandidateList } from './candidate-list.js';
 import type { Lease } from './lease.js';
 import { LeaseComplaints } from './lease-complaints.js';
+import { type PeerChange, PeerLog } from './peer-log.js';
 import type { BadEntry, LeaseRecord } from './record.js';
 import type { Subscription } from './store.js';
 import { formatSubnetKey } from './subnet-key.js';
@@ -65,6 +66,7 @@ export class PeerSet {
   readonly #debounceMs: number;
   readonly #leaveGraceMs: number;
   readonly #complaints: LeaseComplaints;
+  readonly #peerLog: PeerLog;
   readonly #onReport: () => void;
   readonly #onExpiry: () => void;
   #context: AdmissionContext;
@@ -91,6 +93,7 @@ export class PeerSet {
     this.#debounceMs = options.debounceMs ?? 50;
     this.#leaveGraceMs = options.leaveGraceMs ?? 2000;
     this.#complaints = new LeaseComplaints(options.log, options.clock);
+    this.#peerLog = new PeerLog(options.log, options.clock);
     const guard = { logger: options.log, clock: options.clock, what: 'the peers' };
     this.#onReport = guarded(guard, () => {
       this.#cancelReport = undefined;
@@ -188,6 +191,7 @@ export class PeerSet {
     this.#cancelReport?.();
     this.#cancelExpiry?.();
     this.#complaints.close();
+    this.#peerLog.close();
     this.#callbacks.clear();
   }
 
@@ -220,17 +224,18 @@ export class PeerSet {
     const before = this.#reported;
     const after = new Map(this.#peers.map((lease) => [lease.subnet.toString(), lease]));
     this.#reported = after;
-    let changes = 0;
+    const news: Record<PeerChange, Lease[]> = { joined: [], changed: [], left: [] };
     for (const [subnet, lease] of after) {
       const former = before.get(subnet);
-      if (former !== undefined && isSamePeer(former, lease)) continue;
-      this.#note(former === undefined ? 'joined' : 'changed', lease);
-      changes++;
+      if (former === undefined) news.joined.push(lease);
+      else if (!isSamePeer(former, lease)) news.changed.push(lease);
     }
-    for (const [subnet, lease] of before) {
-      if (after.has(subnet)) continue;
-      this.#note('left', lease);
-      changes++;
+    for (const [subnet, lease] of before) if (!after.has(subnet)) news.left.push(lease);
+    let changes = 0;
+    for (const change of ['joined', 'changed', 'left'] as const) {
+      this.#counters[change] += news[change].length;
+      changes += news[change].length;
+      this.#peerLog.tell(change, news[change]);
     }
     // Somebody may have looked at the peers in between.
     if (changes === 0 && !this.#isUntold && (this.#hasReported || !this.isSynced)) return;
@@ -244,16 +249,6 @@ export class PeerSet {
         this.#options.log.error('a change of peers was not processed', { count: peers.length, error });
       }
     }
-  }
-
-  #note(what: 'joined' | 'changed' | 'left', peer: Lease): void {
-    this.#counters[what]++;
-    this.#options.log.info(`peer ${what}`, {
-      subnet: peer.subnet.toString(),
-      ipv6Subnet: peer.ipv6Subnet?.toString(),
-      publicIp: peer.attributes.publicIp.toString(),
-      backend: peer.attributes.backendType === '' ? undefined : peer.attributes.backendType,
-    });
   }
 }
 

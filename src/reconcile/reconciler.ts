@@ -18,7 +18,7 @@ import type { Kernel, KernelSubscription } from './kernel.js';
 import { type ObjectKey, kindOf, objectKey } from './object-key.js';
 import { type Operation, failureKey } from './operation.js';
 import { Ownership } from './ownership.js';
-import { type Deed, RunReport, logConflicts, zeroChanges, zeroPerKind } from './report.js';
+import { type Deed, ReconcileLog, RunReport, zeroChanges, zeroPerKind } from './report.js';
 import { type ReconcilerStatistics, type ReconcilerStatus, Waiters } from './status.js';
 import { type TunnelSettings, TunnelSet } from './tunnels.js';
 
@@ -105,6 +105,7 @@ export class Reconciler {
   private conflicts = new Map<ObjectKey, OverlayError>();
   private blocked = new Set<ObjectKey>();
 
+  private readonly log: ReconcileLog;
   private readonly alarm: Alarm;
   private readonly onEvent: (event: NetlinkEvent) => void;
   private readonly onStatus: (status: ReconcilerStatus) => void;
@@ -125,6 +126,7 @@ export class Reconciler {
     const { clock, instance, logger, tunnels } = options;
     const guard = { clock, logger, recover: () => this.lookAgain() };
     this.failures = new Failures(clock);
+    this.log = new ReconcileLog(logger, clock);
     this.alarm = new Alarm(
       clock,
       guarded({ ...guard, what: 'comparison of the kernel state' }, () => this.start()),
@@ -178,6 +180,7 @@ export class Reconciler {
     this.subscription?.close();
     this.waiters.rejectAll(new Error('the reconciler was closed'));
     await this.running;
+    this.log.close();
     await this.tunnelSet.retire(() => false);
   }
 
@@ -337,7 +340,7 @@ export class Reconciler {
       this.needsDump = 'now';
       this.failedRuns++;
     } finally {
-      report.log(this.options.logger);
+      this.log.tellRun(report);
     }
   }
 
@@ -580,7 +583,7 @@ export class Reconciler {
     const conflicts = new Map(plan.conflicts);
     for (const key of this.blocked) if (!wasLookedAt(key)) blocked.add(key);
     for (const [key, error] of this.conflicts) if (!wasLookedAt(key)) conflicts.set(key, error);
-    logConflicts(this.options.logger, this.conflicts, conflicts);
+    this.log.tellConflicts(this.conflicts, conflicts);
     this.blocked = blocked;
     this.conflicts = conflicts;
     // Consequences of our own changes may show only in the list that follows; until then they are still ours.

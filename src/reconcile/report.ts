@@ -1,5 +1,7 @@
+import type { Clock } from '../clock.js';
 import { OverlayError } from '../errors.js';
-import type { LogFields, Logger } from '../log.js';
+import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
+import type { Logger } from '../log.js';
 import { OBJECT_KINDS, type ObjectKey, type ObjectKind, kindOf } from './object-key.js';
 import type { OperationReason, OperationVerb } from './operation.js';
 
@@ -26,14 +28,16 @@ export function zeroPerKind(): Record<ObjectKind, number> {
   return Object.fromEntries(OBJECT_KINDS.map((kind) => [kind, 0])) as Record<ObjectKind, number>;
 }
 
-/**
- * Collects what a run did and tells it in a bounded number of log lines: one for wanted changes, one per kind for
- * changes of others that were reverted, one per kind and cause for failures, and for recoveries.
- */
+interface Failure {
+  readonly key: ObjectKey;
+  readonly error: unknown;
+}
+
+/** What a run did, for {@link ReconcileLog}. */
 export class RunReport {
-  private readonly deeds: Deed[] = [];
-  private readonly failed: { readonly key: ObjectKey; readonly error: unknown }[] = [];
-  private readonly recovered: ObjectKey[] = [];
+  readonly deeds: Deed[] = [];
+  readonly failed: Failure[] = [];
+  readonly recovered: ObjectKey[] = [];
 
   add(deed: Deed): void {
     this.deeds.push(deed);
@@ -47,42 +51,120 @@ export class RunReport {
   addRecovery(key: ObjectKey): void {
     this.recovered.push(key);
   }
+}
 
-  log(logger: Logger): void {
-    const wanted = this.deeds.filter((deed) => !deed.isDrift);
-    if (wanted.length > 0) {
-      logger.info('kernel state changed', { count: wanted.length, detail: summary(wanted) });
+/** Conflicts in one telling; a whole foreign network would be thousands. */
+const CONFLICTS_TOLD = 5;
+
+/**
+ * Tells what runs did in a bounded number of lines, however many runs there are and however many objects in each: one
+ * line for wanted changes, one per kind for changes of others that were reverted, one per kind and cause for failures and
+ * for recoveries, up to six for objects of others in the way.
+ */
+export class ReconcileLog {
+  private readonly wanted: Gatherer<'wanted', Counts>;
+  private readonly drift: Gatherer<ObjectKind, Some<string>>;
+  /** By kind and cause. */
+  private readonly failed: Gatherer<string, Some<Failure>>;
+  private readonly recovered: Gatherer<ObjectKind, Some<string>>;
+  private readonly conflicts: Gatherer<'conflicts', Some<OverlayError>>;
+  private readonly resolved: Gatherer<'resolved', Some<string>>;
+
+  constructor(logger: Logger, clock: Clock) {
+    const pace = { ...LINE_PACE, clock };
+    this.wanted = new Gatherer({
+      ...pace,
+      merge: addCounts,
+      tell: (_, counts) => logger.info('kernel state changed', { count: total(counts), detail: summary(counts) }),
+    });
+    this.drift = new Gatherer({
+      ...pace,
+      merge: mergeSome,
+      tell: (kind, names) =>
+        logger.warn('reverted a change made by somebody else', { kind, count: names.count, detail: listed(names) }),
+    });
+    this.failed = new Gatherer({
+      ...pace,
+      merge: mergeSome,
+      tell: (_, { count, first }) => {
+        for (const { key, error } of first.slice(0, 1)) {
+          logger.warn('kernel state could not be changed, trying again', { kind: kindOf(key), count, error });
+        }
+      },
+    });
+    this.recovered = new Gatherer({
+      ...pace,
+      merge: mergeSome,
+      tell: (kind, names) =>
+        logger.info('kernel state changed after earlier failures', { kind, count: names.count, detail: listed(names) }),
+    });
+    this.conflicts = new Gatherer({
+      ...pace,
+      merge: (before, next) => mergeSome(before, next, CONFLICTS_TOLD),
+      tell: (_, { count, first }) => {
+        for (const error of first) logger.error('object of somebody else is in the way', { error });
+        const rest = count - first.length;
+        if (rest > 0) logger.error('more objects of others are in the way', { count: rest });
+      },
+    });
+    this.resolved = new Gatherer({
+      ...pace,
+      merge: mergeSome,
+      tell: (_, names) =>
+        logger.info('objects of others are no longer in the way', { count: names.count, detail: listed(names) }),
+    });
+  }
+
+  tellRun({ deeds, failed, recovered }: RunReport): void {
+    const wanted = deeds.filter((deed) => !deed.isDrift);
+    if (wanted.length > 0) this.wanted.add('wanted', counted(wanted));
+    const drift = deeds.filter((deed) => deed.isDrift);
+    for (const [kind, group] of groupBy(drift, ({ key }) => kindOf(key))) {
+      this.drift.add(kind, some(group.map(({ key, reason }) => `${nameOf(key)} was ${reason}`)));
     }
-    for (const [kind, group] of groupBy(
-      this.deeds.filter((deed) => deed.isDrift),
-      (deed) => kindOf(deed.key),
-    )) {
-      logger.warn('reverted a change made by somebody else', {
-        kind,
-        count: group.length,
-        detail: listed(group.map(({ key, reason }) => `${nameOf(key)} was ${reason}`)),
-      });
+    for (const [topic, group] of groupBy(failed, ({ key, error }) => `${kindOf(key)} ${causeOf(error)}`)) {
+      this.failed.add(topic, some(group));
     }
-    for (const group of groupBy(this.failed, ({ key, error }) => `${kindOf(key)} ${causeOf(error)}`).values()) {
-      const [first] = group;
-      if (first === undefined) continue;
-      const fields: LogFields = { kind: kindOf(first.key), count: group.length, error: first.error };
-      logger.warn('kernel state could not be changed, trying again', fields);
-    }
-    for (const [kind, keys] of groupBy(this.recovered, kindOf)) {
-      logger.info('kernel state changed after earlier failures', {
-        kind,
-        count: keys.length,
-        detail: listed(keys.map(nameOf)),
-      });
-    }
+    for (const [kind, keys] of groupBy(recovered, kindOf)) this.recovered.add(kind, some(keys.map(nameOf)));
+  }
+
+  /** Tells which objects of others came into the way, and that some no longer are. */
+  tellConflicts(before: ReadonlyMap<ObjectKey, OverlayError>, after: ReadonlyMap<ObjectKey, OverlayError>): void {
+    const appeared = [...after].filter(([key, error]) => before.get(key)?.message !== error.message);
+    const errors = appeared.map(([, error]) => error);
+    if (errors.length > 0) this.conflicts.add('conflicts', some(errors, CONFLICTS_TOLD));
+    const resolved = [...before.keys()].filter((key) => !after.has(key));
+    if (resolved.length > 0) this.resolved.add('resolved', some(resolved.map(nameOf)));
+  }
+
+  /** Tells what is still to be told and ends every timer. */
+  close(): void {
+    const { wanted, drift, failed, recovered, conflicts, resolved } = this;
+    for (const gatherer of [wanted, drift, failed, recovered, conflicts, resolved]) gatherer.flush();
   }
 }
 
-/** `route add 3, neighbour replace 3` */
-function summary(deeds: readonly Deed[]): string {
+type Counts = ReadonlyMap<string, number>;
+
+/** How many of each kind and verb. */
+function counted(deeds: readonly Deed[]): Counts {
   const groups = groupBy(deeds, ({ key, verb }) => `${kindOf(key)} ${verb}`);
-  return Array.from(groups, ([name, group]) => `${name} ${group.length}`).join(', ');
+  return new Map(Array.from(groups, ([name, group]) => [name, group.length]));
+}
+
+function total(counts: Counts): number {
+  return [...counts.values()].reduce((sum, count) => sum + count, 0);
+}
+
+function addCounts(before: Counts, next: Counts): Counts {
+  const sum = new Map(before);
+  for (const [name, count] of next) sum.set(name, (sum.get(name) ?? 0) + count);
+  return sum;
+}
+
+/** `route add 3, neighbour replace 3` */
+function summary(counts: Counts): string {
+  return Array.from(counts, ([name, count]) => `${name} ${count}`).join(', ');
 }
 
 /** The key without its kind. */
@@ -95,13 +177,6 @@ function causeOf(error: unknown): string {
   return `${error.code} ${String(error.context.errno)}`;
 }
 
-const MAX_LISTED = 3;
-
-function listed(texts: readonly string[]): string {
-  const rest = texts.length - MAX_LISTED;
-  return texts.slice(0, MAX_LISTED).join(', ') + (rest > 0 ? ` and ${rest} more` : '');
-}
-
 function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> {
   const groups = new Map<K, T[]>();
   for (const item of items) {
@@ -111,28 +186,4 @@ function groupBy<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> 
     else group.push(item);
   }
   return groups;
-}
-
-/** Lines per run about conflicts; a whole foreign network would be thousands. */
-const MAX_CONFLICT_LINES = 5;
-
-/** Tells which objects of others came into the way, and that some no longer are. */
-export function logConflicts(
-  logger: Logger,
-  before: ReadonlyMap<ObjectKey, OverlayError>,
-  after: ReadonlyMap<ObjectKey, OverlayError>,
-): void {
-  const appeared = [...after].filter(([key, error]) => before.get(key)?.message !== error.message);
-  for (const [, error] of appeared.slice(0, MAX_CONFLICT_LINES)) {
-    logger.error('object of somebody else is in the way', { error });
-  }
-  const rest = appeared.length - MAX_CONFLICT_LINES;
-  if (rest > 0) logger.error('more objects of others are in the way', { count: rest });
-  const resolved = [...before.keys()].filter((key) => !after.has(key));
-  if (resolved.length > 0) {
-    logger.info('objects of others are no longer in the way', {
-      count: resolved.length,
-      detail: listed(resolved.map(nameOf)),
-    });
-  }
 }

@@ -59,6 +59,29 @@ describe('Daemon', () => {
     return decodeAttributes(entry.value);
   };
 
+  it('tells of a thousand hosts that join and leave in a few lines, without missing one', async () => {
+    configure(JSON.stringify({ Network: '10.0.0.0/11', Backend: { Type: 'host-gw' } }));
+    const a = host(1);
+    await start(a);
+    a.log.lines.length = 0;
+    const names = Array.from({ length: 1000 }, (_, n) => `10.${1 + (n >> 8)}.${n & 255}.0-24`);
+    for (const [n, name] of names.entries()) {
+      // Every other one is not on the link of this host, which is a complaint about each.
+      const publicIp = n % 2 === 0 ? `192.0.2.${10 + (n % 200)}` : `198.51.${n >> 8}.${n & 255}`;
+      cluster.putLease(name, `{"PublicIP":"${publicIp}","BackendType":"host-gw"}`);
+      await clock.advance(60);
+    }
+    for (const name of names) cluster.deleteLease(name);
+    await clock.advance(5000);
+    await stop(a);
+    const told = (message: RegExp): number =>
+      a.log.find(message).reduce((sum, { fields }) => sum + (fields.count ?? 1), 0);
+    assert.deepEqual([told(/^peers? joined$/), told(/^peers? left$/)], [1000, 1000]);
+    assert.deepEqual([told(/^peers? cannot be reached$/), told(/^peers? can be reached again/)], [500, 500]);
+    const lines = a.log.lines.filter(({ level }) => level !== 'debug');
+    assert.ok(lines.length < 120, `${lines.length} lines`);
+  }).timeout(120_000);
+
   for (const type of BACKENDS) {
     describe(`with ${type}`, () => {
       beforeEach(() => configure(config(type)));

@@ -120,7 +120,7 @@ describe('problem log', () => {
 describe('skipped peers', () => {
   it('are told once, again with another reason, and when it is over', () => {
     const log = new RecordingLogger();
-    const skipped = new SkippedPeers(log);
+    const skipped = new SkippedPeers(log, new FakeClock());
     const peer = (reason: string): SkippedPeer => ({
       lease: lease(2),
       cause: 'data',
@@ -134,6 +134,38 @@ describe('skipped peers', () => {
     assert.equal(log.find(/cannot be reached/, 'warn').length, 2);
     skipped.tell([]);
     assert.equal(log.find(/can be reached again/, 'info').length, 1);
+  });
+
+  it('are one line for many with the same cause, and one when it is over', () => {
+    const log = new RecordingLogger();
+    const skipped = new SkippedPeers(log, new FakeClock());
+    const many = Array.from({ length: 100 }, (_, n): SkippedPeer => {
+      const cause = n < 60 ? 'off-link' : 'data';
+      return { lease: lease(n), cause, reason: `no way ${n}`, hint: `mend ${cause}` };
+    });
+    skipped.tell(many);
+    skipped.tell([]);
+    assert.deepEqual(
+      log.lines.map(({ level, message, fields }) => [level, message, fields.kind, fields.count, fields.hint]),
+      [
+        ['warn', 'peers cannot be reached', 'off-link', 60, 'mend off-link'],
+        ['warn', 'peers cannot be reached', 'data', 40, 'mend data'],
+        ['info', 'peers can be reached again, or are gone', undefined, 100, undefined],
+      ],
+    );
+    assert.match(log.lines[0]?.fields.detail ?? '', /^10\.5\.0\.0\/24: no way 0, .* and 57 more$/);
+  });
+
+  it('are told of at the end', () => {
+    const log = new RecordingLogger();
+    const clock = new FakeClock();
+    const skipped = new SkippedPeers(log, clock);
+    for (let n = 0; n < 30; n++) skipped.tell([{ lease: lease(n), cause: 'data', reason: 'no MAC', hint: 'hint' }]);
+    skipped.close();
+    assert.equal(clock.pending, 0);
+    const sum = (message: RegExp): number =>
+      log.find(message).reduce((total, { fields }) => total + (fields.count ?? 1), 0);
+    assert.deepEqual([sum(/cannot be reached/), sum(/can be reached again/)], [30, 29]);
   });
 });
 

@@ -541,6 +541,32 @@ describe('Reconciler', () => {
       assert.equal(rig.reconciler.statistics.drift.route, 0);
     });
 
+    it('tells of many runs in a few lines, and counts everything', async () => {
+      for (let n = 2; n < 200; n += 2) {
+        const foreign = routeInfo(net(`10.5.${n}.0/24`), { index: rig.eth0.index, gateway: ip('192.0.2.77') });
+        rig.kernel.putRoute(foreign, 'add');
+      }
+      const states: DesiredState[] = [];
+      for (let n = 2; n < 200; n++) {
+        states.push(directRoute(n));
+        rig.reconciler.setDesired(mergeStates(states), SCOPE);
+        await rig.clock.advance(50);
+      }
+      for (let n = 2; n < 200; n += 2) {
+        for (const route of rig.kernel.routes.get(`10.5.${n}.0/24`) ?? []) rig.kernel.delRoute(route);
+      }
+      await rig.clock.advance(2000);
+      const { route } = rig.reconciler.statistics.changes;
+      await rig.reconciler.close();
+      assert.equal(rig.clock.pending, 0);
+      const told = (message: RegExp): number =>
+        rig.log.find(message).reduce((sum, { fields }) => sum + (fields.count ?? 1), 0);
+      assert.equal(told(/^kernel state changed$/), route.add);
+      assert.equal(told(/objects? of (somebody else|others) (is|are) in the way/), 99);
+      assert.equal(told(/no longer in the way/), 99);
+      assert.ok(rig.log.lines.length < 60, `${rig.log.lines.length} lines`);
+    });
+
     it('keeps ours behind one that comes before it, and claims to have reverted nothing', async () => {
       await rig.reach(directRoute(2));
       const [ours] = rig.kernel.routes.get('10.5.2.0/24') ?? [];
