@@ -12,8 +12,8 @@ import { PassLoop } from './daemon/pass-loop.js';
 import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
-import type { DaemonParts } from './daemon/parts.js';
-import { describeDaemon } from './daemon/status.js';
+import type { DaemonParts, Observer } from './daemon/parts.js';
+import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
 import { BACKEND_LINGER_MS, Lingering } from './daemon/lingering.js';
 import type { Here } from './daemon/saved-origin.js';
@@ -28,6 +28,7 @@ import { type AdmissionContext, networksOf } from './lease/admission.js';
 import { doesFit } from './lease/allocator.js';
 import { ASIDE_MS } from './lease/decide.js';
 import { HostAnnouncement } from './lease/host-announcement.js';
+import { HostNames } from './lease/host-names.js';
 import { LeaseKeeper } from './lease/keeper.js';
 import type { Lease, LeaseAttributes } from './lease/lease.js';
 import { PeerSet } from './lease/peers.js';
@@ -36,6 +37,8 @@ import { type World, newestMark } from './lease/world.js';
 import { PeerProber } from './reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from './reconcile/desired.js';
 import { Reconciler } from './reconcile/reconciler.js';
+import { History, type HistoryEntry, type HistorySource } from './observe/history.js';
+import { noRefusals } from './observe/refusals.js';
 import type { DaemonStatus, StatusSource } from './observe/status.js';
 import { netlinkHostNetwork } from './underlay/host-network.js';
 import type { Underlay } from './underlay/underlay.js';
@@ -97,7 +100,9 @@ export class Daemon implements StatusSource {
   private following: Subscription | undefined;
   private storeHealth: Subscription | undefined;
   private world: World | undefined;
-  private server: { close(): Promise<void> } | undefined;
+  private server: Observer | undefined;
+  private traffic: History | undefined;
+  private readonly hostNames: HostNames;
 
   private readonly footing: Footing;
   private staleDevices: readonly string[] = [];
@@ -146,6 +151,7 @@ export class Daemon implements StatusSource {
       const { openEchoPort: openPort } = parts;
       this.prober = new PeerProber({ clock, log, openPort, intervalMs: peerProbeInterval * 1000 });
     }
+    this.hostNames = new HostNames(store, clock, log);
     this.lingering = new Lingering(clock, BACKEND_LINGER_MS, () => this.passes.trigger());
     this.formerNetworks = new Lingering(clock, ASIDE_MS, () => this.passes.trigger());
     this.admission = new AdmissionSource(parts.netlink);
@@ -159,6 +165,7 @@ export class Daemon implements StatusSource {
   async start(): Promise<void> {
     const { hostIdentity: identity, netlink, observe, service, store, tunnels } = this.parts;
     this.server = await observe?.(this);
+    if (this.server !== undefined) this.traffic = new History(this.clock, () => this.currentTraffic(), this.log);
     await this.subnetFile.load();
     this.facts = await HostFactsSource.open({
       netlink,
@@ -212,6 +219,7 @@ export class Daemon implements StatusSource {
     await this.reconciler.close();
     kernel.close();
     await store.close();
+    this.traffic?.close();
     await this.server?.close();
     netlink.close();
     service.close();
@@ -245,7 +253,27 @@ export class Daemon implements StatusSource {
       savedState: this.footing.status,
       dockerHint: this.subnetFile.dockerHint,
       problems: this.log.problems,
+      hostNames: this.hostNames,
+      refused: this.server?.refused ?? noRefusals(),
     });
+  }
+
+  /** Traffic of the last hour, as long as somebody can ask for it. */
+  history(): readonly HistoryEntry[] {
+    return this.traffic?.entries ?? [];
+  }
+
+  /** Has the names of the other hosts read, for the next look. */
+  noteLook(): void {
+    const peers = this.peers?.peers ?? [];
+    void this.hostNames.refresh(new Set(peers.map(({ attributes }) => attributes.publicIp.toString())));
+  }
+
+  private currentTraffic(): HistorySource {
+    const { deviceCounters, netlink, store } = this.parts;
+    const { reconciler, result: overlay } = this;
+    const { disableOffloads: disabledOffloads } = this.options;
+    return describeTraffic({ overlay, netlink, deviceCounters, reconciler, disabledOffloads, store });
   }
 
   private reasonsNotReady(): readonly string[] {
@@ -592,6 +620,7 @@ export class Daemon implements StatusSource {
     }
     if (this.hasToldReady || reasons.length > 0) return;
     this.hasToldReady = true;
+    this.noteLook(); // so that the first look has the names already
     this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.config.network?.backendType });
   }
 }

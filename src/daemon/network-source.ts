@@ -57,6 +57,8 @@ export class NetworkSource {
       return false;
     }
     if (text === this.currentText) {
+      if (this.rejection !== undefined)
+        this.log.info('network configuration is the one in use again', { key: this.key });
       this.rejection = undefined;
       return false;
     }

@@ -3,6 +3,7 @@ import type { RuleKeeper } from '../firewall/firewall.js';
 import type { IpAddress } from '../ip/address.js';
 import type { LeaseStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
+import type { Refusals } from '../observe/refusals.js';
 import type { StatusSource } from '../observe/status.js';
 import type { OpenEchoPort } from '../reach/echo-socket.js';
 import type { Kernel } from '../reconcile/kernel.js';
@@ -12,6 +13,12 @@ import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { MachineIdentity } from './machine.js';
 import type { ProblemLog } from './problem-log.js';
+
+/** What answers questions about the daemon. */
+export interface Observer {
+  readonly refused: Refusals;
+  close(): Promise<void>;
+}
 
 /** Everything through which a daemon touches the world; with other parts a whole daemon runs without one. */
 export interface DaemonParts {
@@ -39,5 +46,5 @@ export interface DaemonParts {
   readonly service: ServiceManager;
   readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   /** Begins to answer questions about the daemon; without it nobody can ask. */
-  readonly observe?: (source: StatusSource) => Promise<{ close(): Promise<void> }>;
+  readonly observe?: (source: StatusSource) => Promise<Observer>;
 }

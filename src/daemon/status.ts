@@ -5,12 +5,15 @@ import { versionText } from '../config/version.js';
 import type { Offload, Tunnel, TunnelPeerCounters } from '../dataplane/tunnel.js';
 import { describeError } from '../errors.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
+import type { HostNames } from '../lease/host-names.js';
 import type { LeaseKeeper } from '../lease/keeper.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { QUARANTINE_REASONS, type QuarantineReason, type Quarantined } from '../lease/admission.js';
 import type { PeerCounters, PeerSet } from '../lease/peers.js';
 import type { LeaseStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
+import type { HistorySource } from '../observe/history.js';
+import type { Refusals } from '../observe/refusals.js';
 import {
   type DaemonStatus,
   type DeviceStatus,
@@ -20,6 +23,7 @@ import {
   type ReconcileStatus,
   STATUS_VERSION,
   type SavedStateStatus,
+  type StoreStatus,
   type SubnetFileStatus,
   type TunnelStatus,
   type UnderlayStatus,
@@ -58,12 +62,13 @@ export interface StatusParts {
   readonly savedState: SavedStateStatus | null;
   readonly dockerHint: string | undefined;
   readonly problems: readonly LoggedProblem[];
+  readonly hostNames: Pick<HostNames, 'nameOf'>;
+  readonly refused: Refusals;
 }
 
 /** Puts the daemon's account of itself together; cheap enough for every scrape. */
 export function describeDaemon(parts: StatusParts): DaemonStatus {
-  const { clock, network, overlay, peerSet, store, firewall } = parts;
-  const { health } = store;
+  const { clock, network, overlay, peerSet, firewall } = parts;
   const firewallStatus = firewall.status();
   return {
     statusVersion: STATUS_VERSION,
@@ -92,23 +97,38 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
       counters: peerSet?.counters ?? NO_PEER_COUNTERS,
     },
     reachability: describeReachability(parts.prober),
-    devices: describeDevices(parts),
-    tunnels: parts.reconciler.tunnels.map((tunnel) => describeTunnel(tunnel, parts.disabledOffloads)),
+    ...describeTraffic(parts),
     reconcile: describeReconciler(parts.reconciler),
     firewall:
       firewallStatus.mode === undefined
         ? null
         : { ...firewallStatus, mode: firewallStatus.mode, lastError: firewallStatus.lastError ?? null },
-    store: {
-      isConnected: health.isConnected,
-      endpoint: health.endpoint ?? null,
-      error: health.error === undefined ? null : describeError(health.error),
-      counters: store.counters(),
-    },
     subnetFile: parts.subnetFile,
     savedState: parts.savedState,
     dockerHint: parts.dockerHint ?? null,
     problems: parts.problems,
+    requests: { refused: parts.refused },
+  };
+}
+
+/** The part of {@link describeDaemon} that {@link History} is made of. */
+export function describeTraffic(
+  parts: Pick<StatusParts, 'overlay' | 'netlink' | 'deviceCounters' | 'reconciler' | 'disabledOffloads' | 'store'>,
+): HistorySource {
+  return {
+    devices: describeDevices(parts),
+    tunnels: parts.reconciler.tunnels.map((tunnel) => describeTunnel(tunnel, parts.disabledOffloads)),
+    store: describeStore(parts.store),
+  };
+}
+
+function describeStore(store: LeaseStore): StoreStatus {
+  const { health } = store;
+  return {
+    isConnected: health.isConnected,
+    endpoint: health.endpoint ?? null,
+    error: health.error === undefined ? null : describeError(health.error),
+    counters: store.counters(),
   };
 }
 
@@ -167,13 +187,14 @@ function describeUnderlay(underlay: Underlay): UnderlayStatus {
 }
 
 /** Peers that share a public address share its counters. */
-function describePeers({ peers, overlay, reconciler, prober, clock }: StatusParts): PeerStatus[] {
+function describePeers({ peers, overlay, reconciler, prober, clock, hostNames }: StatusParts): PeerStatus[] {
   const traffic = new Map<string, TunnelPeerCounters>();
   for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
   const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
   return peers
     .toSorted((a, b) => a.subnet.compare(b.subnet))
     .map((peer) => ({
+      hostName: hostNames.nameOf(peer.attributes.publicIp.toString()) ?? null,
       ...describeSubnets(peer),
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
       skipped: skipped.get(peer) ?? null,
@@ -203,7 +224,11 @@ const NO_COUNTERS: DeviceCounters = {
   txDropped: 0,
 };
 
-function describeDevices({ overlay, netlink, deviceCounters }: StatusParts): DeviceStatus[] {
+function describeDevices({
+  overlay,
+  netlink,
+  deviceCounters,
+}: Pick<StatusParts, 'overlay' | 'netlink' | 'deviceCounters'>): DeviceStatus[] {
   const counters = deviceCounters();
   return (overlay?.base.links ?? []).flatMap(({ name }) => {
     const link = netlink.links.get(name);

@@ -12,6 +12,7 @@ export class ConnectionLimit {
   constructor(
     server: Server,
     private readonly max: number,
+    private readonly onEnded: () => unknown,
   ) {
     server.on('connection', (socket) => this.take(socket));
   }
@@ -28,5 +29,6 @@ export class ConnectionLimit {
     if (this.sockets.size <= this.max || oldest === undefined) return;
     this.sockets.delete(oldest);
     oldest.destroy();
+    this.onEnded();
   }
 }

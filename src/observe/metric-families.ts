@@ -70,6 +70,13 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     'Whether the host works with the state of an earlier process, since etcd has not answered yet (1), or not (0).',
     (s) => Number(s.savedState !== null),
   ),
+  family(
+    'counter',
+    'tsflannel_http_requests_refused_total',
+    'Requests to the status server that were not answered, by reason.',
+    ['reason'],
+    (s) => byKey('reason', s.requests.refused),
+  ),
 
   family(
     'gauge',

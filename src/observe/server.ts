@@ -1,5 +1,6 @@
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import { hostname } from 'node:os';
+import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../clock.js';
 import { type DaemonSettings, SETTINGS_PATH } from '../config/daemon-settings.js';
 import { LOG_LEVELS, type LogLevel, parseLogLevel } from '../log-level.js';
@@ -9,6 +10,7 @@ import { isOwnHost } from './host-header.js';
 import { Listener } from './listener.js';
 import { Metrics } from './metrics.js';
 import { PAGE, PAGE_POLICY } from './page.js';
+import { type Refusals, type RefusalReason, noRefusals } from './refusals.js';
 import type { StatusSource } from './status.js';
 
 /** What {@link ObserveServer.start} needs. */
@@ -43,6 +45,12 @@ const MAX_CONNECTIONS = 64;
 /** Refused names that are logged, one line each; whoever asks is told each time. */
 const MAX_REFUSALS_LOGGED = 10;
 
+/** What Node says is wrong with what came instead of a request. */
+const BROKEN: Readonly<Record<string, { readonly reason: RefusalReason; readonly status: string }>> = {
+  HPE_HEADER_OVERFLOW: { reason: 'malformed', status: '431 Request Header Fields Too Large' },
+  ERR_HTTP_REQUEST_TIMEOUT: { reason: 'timeout', status: '408 Request Timeout' },
+};
+
 interface Answer {
   readonly code: number;
   readonly type: string;
@@ -57,8 +65,8 @@ const JSON_TYPE = 'application/json';
 const LOG_LEVEL_PATH = '/log-level';
 
 /**
- * Answers `/healthz`, `/readyz`, `/metrics`, `/status` and `/` over TCP and over a Unix socket; over the latter alone
- * `/settings` and `PUT /log-level/LEVEL`: who may open the socket may know and change that.
+ * Answers `/healthz`, `/readyz`, `/metrics`, `/status`, `/history` and `/` over TCP and over a Unix socket; over the
+ * latter alone `/settings` and `PUT /log-level/LEVEL`: who may open the socket may know and change that.
  *
  * API: {@link ObserveServer.start} resolves after the first attempt to listen; {@link addresses} says where it does.
  * Threads: none. An answer takes one snapshot of the status.
@@ -72,7 +80,8 @@ export class ObserveServer {
   private readonly listeners: readonly Listener[];
   private readonly metrics: Metrics;
   private readonly ownNames: ReadonlySet<string>;
-  private readonly refused = new Set<string>();
+  private readonly refusedNames = new Set<string>();
+  private readonly refusals = noRefusals();
   private lastFailure: string | undefined;
   private closing: Promise<void> | undefined;
 
@@ -109,6 +118,11 @@ export class ObserveServer {
     return this.listeners.filter((listener) => listener.isListening).map((listener) => listener.name);
   }
 
+  /** How many requests were refused so far. */
+  get refused(): Refusals {
+    return { ...this.refusals };
+  }
+
   /** Takes no more requests and gives those at work 3 s. Idempotent. */
   async close(): Promise<void> {
     this.closing ??= Promise.all(this.listeners.map((listener) => listener.close(CLOSE_TIMEOUT_MS))).then(() => {});
@@ -130,14 +144,24 @@ export class ObserveServer {
       },
     );
     server.setTimeout(REQUEST_TIMEOUT_MS);
-    const connections = new ConnectionLimit(server, MAX_CONNECTIONS);
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.refuseBroken(error.code ?? '', socket));
+    const connections = new ConnectionLimit(server, MAX_CONNECTIONS, () => this.refusals.connections++);
     return server;
+  }
+
+  /** As Node does by itself; a client that has just gone was not refused anything. */
+  private refuseBroken(code: string, socket: Duplex): void {
+    const { reason, status } = BROKEN[code] ?? { reason: 'malformed', status: '400 Bad Request' };
+    const isGone = code === 'HPE_INVALID_EOF_STATE' || !(code in BROKEN || code.startsWith('HPE_'));
+    if (!isGone) this.refusals[reason]++;
+    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`);
+    else socket.destroy();
   }
 
   private async handle(kind: 'tcp' | 'unix', request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
       const control = kind === 'unix' ? this.control(request) : undefined;
-      write(response, control ?? this.refusal(kind, request) ?? (await this.answer(kind, pathOf(request))));
+      write(response, control ?? this.refusal(kind, request) ?? (await this.answer(kind, request)));
     } catch (error) {
       const answer = this.failure(error);
       if (response.headersSent) response.destroy();
@@ -172,10 +196,12 @@ export class ObserveServer {
   private refusal(kind: 'tcp' | 'unix', request: IncomingMessage): Answer | undefined {
     const { method, headers } = request;
     if (method !== 'GET' && method !== 'HEAD') {
+      this.refusals.method++;
       const body = 'this server only answers GET and HEAD\n';
       return { code: 405, type: TEXT, body, headers: { allow: 'GET, HEAD', connection: 'close' } };
     }
     if (kind === 'unix' || pathOf(request) === '/healthz' || isOwnHost(headers.host, this.ownNames)) return undefined;
+    this.refusals.host++;
     this.logRefusal(headers.host ?? '');
     const body =
       'this server does not have that name; ask it by its address, or add the name to --healthz-allowed-hosts\n';
@@ -183,29 +209,37 @@ export class ObserveServer {
   }
 
   private logRefusal(host: string): void {
-    if (this.refused.has(host) || this.refused.size >= MAX_REFUSALS_LOGGED) return;
-    this.refused.add(host);
+    if (this.refusedNames.has(host) || this.refusedNames.size >= MAX_REFUSALS_LOGGED) return;
+    this.refusedNames.add(host);
     this.options.log.warn('status request for a foreign host name refused', {
       detail: host,
       hint: 'if it is a name of this host, add it to --healthz-allowed-hosts',
     });
   }
 
-  private async answer(kind: 'tcp' | 'unix', path: string): Promise<Answer> {
-    if (kind === 'unix' && path === SETTINGS_PATH && this.options.settings !== undefined) {
-      return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(this.options.settings)}\n` };
+  private async answer(kind: 'tcp' | 'unix', request: IncomingMessage): Promise<Answer> {
+    const { settings, source } = this.options;
+    const path = pathOf(request);
+    if (kind === 'unix' && path === SETTINGS_PATH && settings !== undefined) {
+      return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(settings)}\n` };
     }
     switch (path) {
       case '/healthz':
         return { code: 200, type: TEXT, body: 'flanneld is running' };
       case '/readyz':
-        return this.options.source.status().isReady
+        return source.status().isReady
           ? { code: 200, type: TEXT, body: 'flanneld is ready' }
           : { code: 503, type: TEXT, body: 'flanneld is not ready yet' };
       case '/metrics':
         return { code: 200, type: this.metrics.contentType, body: await this.metrics.text() };
       case '/status':
-        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(this.options.source.status())}\n` };
+        source.noteLook?.();
+        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(source.status())}\n` };
+      case '/history': {
+        const since = sinceOf(request);
+        const entries = source.history?.().filter(({ at }) => at > since) ?? [];
+        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify({ entries })}\n` };
+      }
       case '/':
         return {
           code: 200,
@@ -237,6 +271,12 @@ function write(response: ServerResponse, answer: Answer): void {
     ...answer.headers,
   });
   response.end(answer.body);
+}
+
+/** `?since=` with the `at` of the last entry that the reader has. */
+function sinceOf({ url = '' }: IncomingMessage): number {
+  const since = Number(/[?&]since=(\d+)(?:&|$)/.exec(url)?.[1]);
+  return Number.isFinite(since) ? since : 0;
 }
 
 function pathOf({ url = '' }: IncomingMessage): string {

@@ -9,6 +9,8 @@ import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
 import type { ObjectKind } from '../reconcile/object-key.js';
 import type { OperationVerb } from '../reconcile/operation.js';
+import type { HistoryEntry } from './history.js';
+import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
 import type { ProbeLayer } from '../reach/targets.js';
@@ -62,6 +64,7 @@ export interface DaemonStatus {
   readonly dockerHint: string | null;
   /** The latest warnings and errors of the log, oldest first. */
   readonly problems: readonly Problem[];
+  readonly requests: RequestStatus;
 }
 
 /** The cluster's configuration in use. */
@@ -112,6 +115,8 @@ export interface UnderlayStatus {
 
 /** Another host seen from here. */
 export interface PeerStatus {
+  /** As the host announces it; null if it does not. */
+  readonly hostName: string | null;
   readonly subnet: string;
   readonly ipv6Subnet: string | null;
   readonly publicIp: string;
@@ -263,6 +268,11 @@ export interface SavedStateStatus {
   readonly isolatedBecause: string | null;
 }
 
+/** Requests to the server that answers with this. */
+export interface RequestStatus {
+  readonly refused: Refusals;
+}
+
 /** A line of the log that asks for attention. */
 export interface Problem {
   readonly at: string;
@@ -271,9 +281,15 @@ export interface Problem {
   /** The line's other fields as text, such as `dev=flannel.1`. */
   readonly detail: string;
   readonly hint: string | null;
+  /** When a later line said that it is over; null as long as none did. */
+  readonly resolvedAt: string | null;
 }
 
 /** Where the status comes from; asked once per request, so it has to be cheap. */
 export interface StatusSource {
   status(): DaemonStatus;
+  /** Traffic of the last hour, oldest first; absent where nobody keeps it. */
+  history?(): readonly HistoryEntry[];
+  /** A person looks: brings up to date, for the next look, what only people need. */
+  noteLook?(): void;
 }

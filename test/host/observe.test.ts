@@ -126,7 +126,7 @@ describe('the status page in a browser', function () {
       peers: [
         { ...samplePeer(0), backend: evil, publicIp: evil, skipped: { cause: 'data', reason: evil, hint: evil } },
       ],
-      problems: [{ at: '2026-01-02T04:00:00.000Z', level: 'error', message: evil, detail: evil, hint: evil }],
+      problems: [{ at: evil, level: 'error', message: evil, detail: evil, hint: evil, resolvedAt: null }],
     });
     const { complaints } = await open();
     assert.ok((await text('peers')).includes(evil));

@@ -6,6 +6,7 @@ import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
 export function samplePeer(index: number, packets = 1000): PeerStatus {
   const isKernel = index % 7 === 6;
   return {
+    hostName: index % 5 === 4 ? null : `node-${index + 2}.example.net`,
     subnet: `10.${100 + Math.floor(index / 256)}.${index % 256}.0/24`,
     ipv6Subnet: index % 2 === 0 ? `2001:db8:${index.toString(16)}::/64` : null,
     publicIp: `198.51.100.${(index % 250) + 1}`,
@@ -221,6 +222,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
         message: 'reverted a change made by somebody else',
         detail: 'kind=route count=1',
         hint: null,
+        resolvedAt: '2026-01-02T04:00:00.000Z',
       },
       {
         at: '2026-01-02T04:10:00.000Z',
@@ -228,8 +230,10 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
         message: 'lease lost',
         detail: 'subnet=10.99.7.0/24',
         hint: 'see which host took it',
+        resolvedAt: null,
       },
     ],
+    requests: { refused: { host: 3, method: 2, malformed: 1, timeout: 4, connections: 5 } },
     ...changes,
   };
 }

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
 import { deriveMac } from '../../../src/daemon/host-identity.js';
 import { BACKEND_LINGER_MS, Lingering } from '../../../src/daemon/lingering.js';
 import { requirePrivileges } from '../../../src/daemon/privileges.js';
+import { ENDED_BY, MENDED } from '../../../src/daemon/problem-ends.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
 import type { SkippedPeer } from '../../../src/backend/backend.js';
 import { SkippedPeers } from '../../../src/daemon/skipped-peers.js';
@@ -107,13 +109,63 @@ describe('problem log', () => {
         message: 'peer cannot be reached',
         detail: 'peer=10.5.2.0/24',
         hint: 'do this',
+        resolvedAt: null,
       },
-      { at: '1970-01-01T00:00:00.000Z', level: 'error', message: 'failed', detail: 'cannot open', hint: 'do that' },
+      {
+        at: '1970-01-01T00:00:00.000Z',
+        level: 'error',
+        message: 'failed',
+        detail: 'cannot open',
+        hint: 'do that',
+        resolvedAt: null,
+      },
     ]);
     assert.equal(log.find(/./).length, 3);
     for (let i = 0; i < 100; i++) problems.warn(`again ${i}`);
     assert.equal(problems.problems.length, 20);
     assert.equal(problems.problems.at(-1)?.message, 'again 99');
+  });
+});
+
+describe('the end of a problem', () => {
+  let nowMs: number;
+  let problems: ProblemLog;
+
+  beforeEach(() => {
+    nowMs = 0;
+    problems = new ProblemLog(new RecordingLogger(), () => nowMs);
+  });
+
+  const open = (): string[] =>
+    problems.problems.filter(({ resolvedAt }) => resolvedAt === null).map(({ detail }) => detail);
+
+  it('is when a line says so, about the same thing', () => {
+    problems.warn('peer cannot be reached', { peer: '10.5.2.0/24' });
+    problems.warn('peer cannot be reached', { peer: '10.5.3.0/24' });
+    nowMs = 5000;
+    problems.info('peer can be reached again, or is gone', { peer: '10.5.2.0/24' });
+    assert.deepEqual(open(), ['peer=10.5.3.0/24']);
+    assert.equal(problems.problems[0]?.resolvedAt, '1970-01-01T00:00:05.000Z');
+    nowMs = 6000;
+    problems.info('peers can be reached again, or are gone', { count: 5 });
+    assert.deepEqual(open(), []);
+    assert.equal(problems.problems[0].resolvedAt, '1970-01-01T00:00:05.000Z', 'it does not end twice');
+  });
+
+  it('is at once where the daemon has mended what it tells of', () => {
+    problems.warn('reverted a change made by somebody else', { kind: 'route' });
+    assert.deepEqual(open(), []);
+  });
+
+  it('is told by lines that exist, about lines that exist', () => {
+    const source = readdirSync('src', { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts') && !file.endsWith('problem-ends.ts'))
+      .map((file) => readFileSync(`src/${file}`, 'utf8'))
+      .join('\n');
+    const literals = new Set([...source.matchAll(/'([^'\n]+)'/g)].map(([, text]) => text));
+    for (const message of [...Object.entries(ENDED_BY).flat(2), ...MENDED]) {
+      assert.ok(literals.has(message), `nothing writes "${message}"`);
+    }
   });
 });
 

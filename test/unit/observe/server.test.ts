@@ -17,6 +17,7 @@ import path from 'node:path';
 import { spawn } from 'node:child_process';
 import { OverlayError } from '../../../src/errors.js';
 import { type LogFields, type Logger, type LogLevel, silentLogger } from '../../../src/log.js';
+import type { HistoryEntry } from '../../../src/observe/history.js';
 import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { freePort } from '../../support/free-port.js';
@@ -130,6 +131,48 @@ describe('ObserveServer', () => {
       const lines = log.lines.filter(({ level }) => level === 'warn');
       assert.equal(lines.length, 10);
       assert.match(lines[0]?.fields?.hint ?? '', /--healthz-allowed-hosts/);
+    });
+
+    it('counts what it refused, by reason', async () => {
+      const server = await start({ port: where.port });
+      await get({ ...where, headers: { host: 'attacker.example' } }, '/status');
+      await get({ ...where, headers: { host: 'attacker.example' } }, '/healthz');
+      await get(where, '/status', 'POST');
+      await get({ ...where, headers: { 'x-long': 'y'.repeat(10_000) } }, '/healthz');
+      const client = net.connect(where);
+      client.end('this is no HTTP\r\n\r\n');
+      const [answer] = (await once(client, 'data')) as [Buffer];
+      assert.match(String(answer), /^HTTP\/1\.1 400 Bad Request\r\n/);
+      const gone = net.connect(where);
+      await once(gone, 'connect');
+      gone.write('GET /status HTTP/1.1\r\n');
+      gone.resetAndDestroy();
+      await get(where, '/healthz');
+      assert.deepEqual(server.refused, { host: 1, method: 1, malformed: 2, timeout: 0, connections: 0 });
+    });
+
+    it('tells the history from an instant on', async () => {
+      const entry = (at: number): HistoryEntry => {
+        return { at, txPps: 1, rxPps: 2, txBps: 3, rxBps: 4, drops: {}, etcdMs: null };
+      };
+      const history = (): HistoryEntry[] => [entry(1000), entry(2000), entry(3000)];
+      await start({ port: where.port, source: { status: () => sampleStatus(), history } });
+      const instants = async (page: string): Promise<number[]> => {
+        const { entries } = JSON.parse((await get(where, page)).body) as { entries: HistoryEntry[] };
+        return entries.map(({ at }) => at);
+      };
+      assert.deepEqual(await instants('/history'), [1000, 2000, 3000]);
+      assert.deepEqual(await instants('/history?since=1000'), [2000, 3000]);
+      assert.deepEqual(await instants('/history?since=yesterday'), [1000, 2000, 3000]);
+    });
+
+    it('says to the daemon that somebody looks at the status, and not at every scrape', async () => {
+      let looks = 0;
+      await start({ port: where.port, source: { status: () => sampleStatus(), noteLook: () => looks++ } });
+      for (const page of ['/metrics', '/readyz', '/healthz']) await get(where, page);
+      assert.equal(looks, 0);
+      await get(where, '/status');
+      assert.equal(looks, 1);
     });
 
     it('refuses headers that are larger than 8 KiB', async () => {
@@ -288,10 +331,11 @@ describe('ObserveServer', () => {
     describe(`with many who keep connections open, over ${kind}`, () => {
       let where: { host: string; port: number } | { socketPath: string };
       const clients: net.Socket[] = [];
+      let server: ObserveServer;
 
       beforeEach(async () => {
         const port = kind === 'tcp' ? await freePort() : 0;
-        await start(kind === 'tcp' ? { port } : { statusSocket: socketPath });
+        server = await start(kind === 'tcp' ? { port } : { statusSocket: socketPath });
         where = kind === 'tcp' ? { host: '127.0.0.1', port } : { socketPath };
       });
 
@@ -316,6 +360,7 @@ describe('ObserveServer', () => {
         await waitUntil(() => clients.filter((client) => client.closed).length >= 100 - 64);
         const isClosed = clients.map((client) => client.closed);
         assert.ok(isClosed.slice(0, 30).every(Boolean), 'the first ones are ended');
+        assert.ok(server.refused.connections >= 100 - 64, 'and counted');
         assert.ok(!isClosed.slice(-30).some(Boolean), 'the last ones are not');
       });
 
