@@ -14,6 +14,13 @@ export const PAGE_STYLE = `
 body { margin: 0; background: var(--bg); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
 header { display: flex; flex-wrap: wrap; gap: .3rem .9rem; align-items: baseline; padding: 1rem 1rem 0; max-width: 76rem; margin: 0 auto; }
 h1 { font-size: 1.35rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 0 0 .6rem; }
+h3 { font-size: .85rem; font-weight: 500; margin: 0 0 .4rem; color: var(--soft); } .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.bar { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .3rem 1rem; margin-bottom: .5rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: .8rem 2rem; }
+button { font: inherit; font-size: .85rem; color: inherit; background: none; border: 1px solid var(--line); padding: .1rem .7rem; cursor: pointer; }
+button:first-child { border-radius: 6px 0 0 6px; } button:last-child { border-radius: 0 6px 6px 0; border-left: 0; } button[aria-pressed=true] { background: var(--text); color: var(--card); }
+summary { cursor: pointer; color: var(--soft); margin-top: .6rem; } details ul { margin-top: .4rem; font-size: .88rem; } time { white-space: nowrap; }
+:focus-visible { outline: 2px solid var(--tx); outline-offset: 2px; }
 main { display: grid; grid-template-columns: repeat(12, 1fr); gap: .8rem; padding: .8rem 1rem 2rem; max-width: 76rem; margin: 0 auto; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .9rem 1rem; min-width: 0; grid-column: span 12; }
 .soft { color: var(--soft); } .bad { color: var(--bad); } .warn { color: var(--warn); } .good { color: var(--good); }
@@ -37,11 +44,12 @@ svg text { fill: var(--text); font: 11px system-ui, sans-serif; } svg text.soft 
 .chip.off { color: var(--soft); } .chip.lost { border-color: var(--bad); color: var(--bad); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 500; white-space: nowrap; } td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-tr:last-child td { border-bottom: 0; } ul { margin: 0; padding-left: 1.1rem; } li { overflow-wrap: anywhere; }
+thead th { color: var(--soft); font-weight: 500; white-space: nowrap; } tbody th { font-weight: 500; overflow-wrap: anywhere; }
+tr.joined > * { border-bottom: 0; padding-bottom: 0; } td.why { font-size: .88em; overflow-wrap: anywhere; } td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+tr:last-child > * { border-bottom: 0; } .slim { display: none; } ul { margin: 0; padding-left: 1.1rem; } li { overflow-wrap: anywhere; }
 input { font: inherit; width: 100%; max-width: 20rem; padding: .3rem .6rem; margin-bottom: .6rem; color: inherit; background: var(--bg); border: 1px solid var(--line); border-radius: 6px; }
 @media (min-width: 52rem) { .half { grid-column: span 6; } .third { grid-column: span 4; } }
 @media (max-width: 32rem) { header, main { padding-left: .6rem; padding-right: .6rem; } section { padding: .8rem .7rem; }
-  td.wide, th.wide { display: none; } .tiles { grid-template-columns: 1fr 1fr; } svg text { font-size: 14px; }
+  .wide { display: none; } .slim { display: block; } .tiles { grid-template-columns: 1fr 1fr; } svg text { font-size: 14px; }
   table { font-size: .82rem; } th, td { padding-right: .45rem; } }
 `;

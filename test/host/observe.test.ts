@@ -4,12 +4,14 @@ import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { silentLogger } from '../../src/log.js';
 import { Metrics } from '../../src/observe/metrics.js';
+import type { HistoryEntry } from '../../src/observe/history.js';
+import { PAGE_SCRIPT } from '../../src/observe/page-script.js';
 import { ObserveServer } from '../../src/observe/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { ChromiumPage, hasChromium } from '../support/chromium.js';
 import { freePort } from '../support/free-port.js';
 import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
-import { samplePeer, sampleStatus, sampleTunnelCounters } from '../support/sample-status.js';
+import { samplePeer, sampleStatus } from '../support/sample-status.js';
 import { skipBecause } from '../support/skip.js';
 
 describe('what Prometheus gets', function () {
@@ -54,16 +56,18 @@ describe('the status page in a browser', function () {
   let page: ChromiumPage | undefined;
   let change: (asked: number) => Partial<DaemonStatus>;
   let port: number;
+  let history: readonly HistoryEntry[];
 
   beforeEach(async () => {
     change = () => ({});
+    history = [];
     let asked = 0;
     port = await freePort();
     server = await ObserveServer.start({
       ip: '127.0.0.1',
       port,
       log: silentLogger,
-      source: { status: () => sampleStatus(change(++asked)) },
+      source: { status: () => sampleStatus(change(++asked)), history: () => history },
     });
   });
 
@@ -84,7 +88,6 @@ describe('the status page in a browser', function () {
 
   it('shows host, lease, peers, offloads and problems without a complaint', async () => {
     const { complaints } = await open();
-    assert.equal(await text('ready'), 'ready');
     assert.equal(await text('host'), 'node-1.example.net');
     assert.match(await text('tiles'), /10\.99\.7\.0\/24.*held.*renewed 18 times.*connected/);
     for (const peer of sampleStatus().peers) {
@@ -93,30 +96,114 @@ describe('the status page in a browser', function () {
     }
     assert.match(await text('peers'), /this host lacks it; load the module/);
     assert.match(await text('tunnels'), /tso: on.*uso: switched off.*udpSegment: refused by the kernel/);
+    assert.match(await text('peers'), /node-2\.example\.net/);
+    assert.match(await text('tiles'), /answers in 18 ms/);
     assert.match(await text('problems'), /eth1 has that route.*lease lost/);
     assert.match(await text('drop-totals'), /no-route 7/);
     assert.deepEqual(complaints, []);
   });
 
-  it('draws rates from one answer to the next', async () => {
-    change = (asked) => {
-      const [device] = sampleStatus().devices;
-      const [tunnel] = sampleStatus().tunnels;
-      assert.ok(device !== undefined && tunnel !== undefined);
-      return {
-        devices: [{ ...device, txPackets: asked * 2000, txBytes: asked * 2_000_000 }],
-        tunnels: [{ ...tunnel, counters: sampleTunnelCounters(asked) }],
-        peers: [samplePeer(0, asked * 1000)],
-      };
+  it('is red and not ready where something of others is in the way', async () => {
+    await open();
+    assert.equal(await text('ready'), 'conflict');
+    assert.equal(await page?.evaluate(`document.getElementById('ready').className`), 'pill bad');
+    assert.match(await text('tiles'), /in conflict/);
+    assert.equal(
+      await page?.evaluate(
+        `[...document.querySelectorAll('#problems .bad')].some((one) => /^In the way: /.test(one.textContent))`,
+      ),
+      true,
+    );
+  });
+
+  it('is ready only where nothing is wrong, and says what else is', async () => {
+    const { reconcile, peerSet, lease, peers } = sampleStatus();
+    assert.ok(lease !== null);
+    const fine: Partial<DaemonStatus> = {
+      lease: { ...lease, rivals: [], expiresInSeconds: 86_399.7 },
+      reconcile: { ...reconcile, conflicts: [], failures: [] },
+      peers: peers.slice(0, 2),
+      peerSet: { ...peerSet, badKeyCount: 0, keptCount: 0, quarantinedCounts: {} as typeof peerSet.quarantinedCounts },
+      problems: [],
     };
+    change = () => fine;
+    await open();
+    assert.equal(await text('ready'), 'ready');
+    assert.equal(await text('problems'), 'None now.');
+    assert.match(await text('tiles'), /ends in 24 h, renewed/);
+    change = () => ({ ...fine, dockerHint: 'restart Docker' });
+    await page?.waitUntil(`document.getElementById('ready').textContent === 'degraded'`);
+    assert.equal(await text('problems'), 'restart Docker');
+  });
+
+  it('folds away problems that are over, and those that are shown as a state', async () => {
+    change = () => ({
+      problems: [
+        ...sampleStatus().problems,
+        {
+          at: '2026-01-02T04:20:00.000Z',
+          level: 'warn',
+          message: 'etcd lost',
+          detail: '',
+          hint: null,
+          resolvedAt: null,
+        },
+      ],
+    });
+    await open();
+    const now = await text('problems');
+    assert.match(now, /lease lost/);
+    assert.doesNotMatch(now, /etcd lost|reverted a change/);
+    assert.equal(await page?.evaluate(`document.getElementById('over').open`), false);
+    assert.match(await text('over-list'), /\d{4}-\d\d-\d\d \d\d:\d\d:\d\d etcd lost.*reverted a change/);
+  });
+
+  it('shows durations and instants in one form', async () => {
+    const seconds = [0, 119, 125, 3599, 3600, 7199, 86_399.7, 86_400, 93_784, 172_799, 172_800, 176_500, 1e7];
+    await open();
+    const [span] = /^ {2}function span\(.*?\n {2}\}\n/ms.exec(PAGE_SCRIPT) ?? [];
+    assert.deepEqual(await page?.evaluate(`${JSON.stringify(seconds)}.map((s) => { ${span ?? ''} return span(s); })`), [
+      ...['0 s', '119 s', '2 min', '1 h', '1 h', '2 h', '24 h', '24 h', '26 h 3 min', '2 d', '2 d', '2 d 1 h'],
+      '115 d 18 h',
+    ]);
+  });
+
+  it('draws the history that the daemon has, also what was before the page was opened', async () => {
+    const now = Date.now();
+    history = Array.from({ length: 720 }, (_, index) => ({
+      at: now - (719 - index) * 5000,
+      ...{ txPps: 2000, rxPps: 1000, txBps: 16e6, rxBps: 8e6 },
+      drops: index > 700 ? { 'tun-blocked': 3 } : {},
+      etcdMs: index % 3 === 0 ? 2.5 : null,
+    }));
+    change = (asked) => ({ peers: [samplePeer(0, asked * 1000)] });
     const { complaints } = await open();
-    await page?.waitUntil(`document.querySelectorAll('#packets .curve').length === 2 &&
-      document.querySelector('#packets .curve').getAttribute('points').split(' ').length >= 2`);
-    assert.match(await text('packets-legend'), /out (\d{3,4} |1(\.\d+)? k)pkt\/s/);
-    assert.match(await text('bits-legend'), /out \d(\.\d+)? Mbit\/s/);
-    assert.match(await text('drops-legend'), /tun-blocked \d/);
-    assert.match(await text('peers'), /Mbit\/s/);
+    const points = `document.querySelector('#packets .curve').getAttribute('points').split(' ').length`;
+    await page?.waitUntil(`${points} === 61`);
+    assert.match(await text('packets-legend'), /out 2 kpkt\/s.*in 1 kpkt\/s/);
+    assert.match(await text('bits-legend'), /out 16 Mbit\/s/);
+    assert.match(await text('drops-legend'), /^tun-blocked 3 pkt\/s$/);
+    assert.match(await text('etcd-legend'), /answers in 2\.5 ms/);
+    await page?.evaluate(`document.querySelector('button[data-range="3600000"]').click()`);
+    assert.equal(await page?.evaluate(points), 720);
+    await page?.waitUntil(`/[1-9].*bit\\/s/.test(document.querySelector('#peers td.num').textContent)`);
     assert.deepEqual(complaints, []);
+  });
+
+  it('shows whether peers answer where the status says so', async () => {
+    const states = [
+      { state: 'reachable', rttMs: 0.42, lossRatio: 0.25 },
+      { state: 'unreachable', since: '2026-01-02T04:00:00.000Z' },
+      { state: 'unknown' },
+    ];
+    change = () => ({ peers: states.map((reach, index) => Object.assign(samplePeer(index), { reach })) });
+    await open();
+    assert.match(await text('peers'), /Reached in/);
+    assert.match(await text('peers'), /0\.42 ms, 25 % lost/);
+    assert.match(await text('peers'), /no answer since \d{4}-/);
+    assert.match(await text('peers'), /not known/);
+    assert.match(await text('problems'), /1 peer does not answer/);
+    assert.match(await text('tiles'), /1 not reached/);
   });
 
   it('shows what peers chose as text and never as part of the page', async () => {
@@ -150,7 +237,10 @@ describe('the status page in a browser', function () {
   it('fits on a phone', async () => {
     await open(390);
     assert.equal(await page?.evaluate('document.documentElement.scrollWidth'), 390);
-    await keepScreenshot('phone');
+    for (const scheme of ['light', 'dark'] as const) {
+      await page?.emulate(scheme);
+      await keepScreenshot(`phone-${scheme}`);
+    }
   });
 
   it('shows hostile texts of peers as texts, and cuts them', async () => {

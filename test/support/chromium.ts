@@ -90,6 +90,11 @@ export class ChromiumPage {
     await waitFor(async () => (await this.evaluate(expression)) === true, { what: expression, timeoutMs });
   }
 
+  /** As somebody with a light or a dark desktop sees it. */
+  async emulate(scheme: 'light' | 'dark'): Promise<void> {
+    await this.#call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: scheme }] });
+  }
+
   async resize({ width, height }: { readonly width: number; readonly height: number }): Promise<void> {
     await this.#call('Emulation.setDeviceMetricsOverride', {
       width,
