@@ -279,14 +279,14 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     const rows = found.slice().sort((a, b) => weight(b) - weight(a)).slice(0, ROWS);
     const hasReach = status.peers.some((peer) => peer.reach);
     byId('filter').hidden = status.peers.length < 10;
-    const columns = [['Host'], ['Subnet', 'wide'], ['Public address'], ['Backend', 'wide']].concat(hasReach ? [['Reached in']] : [], [['Rate', 'num'], ['Out', 'num wide'], ['In', 'num wide']]);
+    const columns = [['Host'], ['Subnet', 'wide'], ['Public address', 'wide'], ['Backend', 'wide']].concat(hasReach ? [['Reached in']] : [], [['Rate', 'num'], ['Out', 'num wide'], ['In', 'num wide']]);
     const head = html('tr', {}, columns.map((column) => html('th', { scope: 'col', class: column[1] || '' }, column[0])));
     show('peers', rows.length === 0 ? html('p', { class: 'soft' }, wanted ? 'None matches.' : 'No other host has a lease.') : html('table', {}, [html('thead', {}, head), html('tbody', {}, rows.flatMap((peer) => {
       const traffic = peer.traffic;
       const row = html('tr', { class: peer.skipped ? 'joined' : '' }, [
-        html(peer.hostName ? 'th' : 'td', peer.hostName ? { scope: 'row' } : { class: 'soft' }, [peer.hostName || 'no name', html('div', { class: 'slim soft' }, peer.subnet)]),
+        html(peer.hostName ? 'th' : 'td', peer.hostName ? { scope: 'row' } : { class: 'soft' }, [peer.hostName || 'no name', html('div', { class: 'slim soft' }, peer.subnet + ' at ' + peer.publicIp)]),
         html('td', { class: 'wide' }, [peer.subnet].concat(peer.ipv6Subnet ? [html('br'), peer.ipv6Subnet] : [])),
-        html('td', {}, peer.publicIp), html('td', { class: 'wide' }, peer.backend),
+        html('td', { class: 'wide' }, peer.publicIp), html('td', { class: 'wide' }, peer.backend),
       ].concat(hasReach ? reachCell(peer.reach) : [], [
         html('td', { class: 'num' }, traffic ? short(rates.get(peer.subnet) || 0, 'bit/s') : '–'),
         html('td', { class: 'num wide' }, traffic ? short(traffic.txBytes, 'B') : '–'),

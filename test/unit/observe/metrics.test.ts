@@ -152,3 +152,63 @@ describe('docs/alerts.yml', () => {
     );
   });
 });
+
+describe('docs/grafana.json', () => {
+  interface Dashboard {
+    readonly panels: readonly {
+      readonly id: number;
+      readonly title: string;
+      readonly gridPos: { readonly x: number; readonly y: number; readonly w: number; readonly h: number };
+      readonly targets: readonly { readonly expr: string; readonly legendFormat: string }[];
+    }[];
+    readonly templating: { readonly list: readonly { readonly name: string; readonly query: string }[] };
+  }
+  const dashboard = JSON.parse(
+    readFileSync(new URL('../../../docs/grafana.json', import.meta.url), 'utf8'),
+  ) as Dashboard;
+  const targets = dashboard.panels.flatMap((panel) => panel.targets);
+
+  it('asks only for metrics and labels that exist', () => {
+    const names = new Metrics({ status: () => sampleStatus() }).names;
+    const queries = [...targets.map(({ expr }) => expr), ...dashboard.templating.list.map(({ query }) => query)];
+    const used = queries.flatMap((query) =>
+      [...query.matchAll(/\b(?:tsflannel|process|nodejs)_[a-z_]+/g)].map(([name]) => name),
+    );
+    assert.ok(used.length > 20);
+    for (const name of used) {
+      const isBucket = METRIC_FAMILIES.some(
+        (family) => family.type === 'histogram' && name === `${family.name}_bucket`,
+      );
+      assert.ok(isBucket || names.includes(name), name);
+    }
+    const labels = new Set(['instance', 'job', 'le', ...METRIC_FAMILIES.flatMap((family) => family.labels)]);
+    for (const { expr, legendFormat } of targets) {
+      const grouped = [...expr.matchAll(/\b(?:by|on) \(([^)]*)\)/g)].flatMap(([, list = '']) => list.split(', '));
+      const shown = [...legendFormat.matchAll(/\{\{(\w+)\}\}/g)].map(([, label = '']) => label);
+      for (const label of [...grouped, ...shown]) assert.ok(labels.has(label), `${label} in ${expr}`);
+    }
+  });
+
+  it('takes a rate of counters only, and never a counter as it is', () => {
+    for (const { expr } of targets) {
+      for (const [, call = '', name = ''] of expr.matchAll(/(\w*)\(?\b(tsflannel_[a-z_]+)(?=\{)/g)) {
+        const isCounter = name.endsWith('_total') || name.endsWith('_bucket');
+        assert.equal(['rate', 'increase'].includes(call), isCounter, expr);
+      }
+    }
+  });
+
+  it('has panels that do not overlap, each with an id of its own', () => {
+    const taken = new Map<string, string>();
+    for (const { title, gridPos } of dashboard.panels) {
+      for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
+        for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
+          assert.equal(taken.get(`${x} ${y}`), undefined, title);
+          taken.set(`${x} ${y}`, title);
+        }
+      }
+      assert.ok(gridPos.x + gridPos.w <= 24, title);
+    }
+    assert.equal(new Set(dashboard.panels.map(({ id }) => id)).size, dashboard.panels.length);
+  });
+});

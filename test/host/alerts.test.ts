@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { skipBecause } from '../support/skip.js';
+
+const RULES = path.resolve(import.meta.dirname, '../../docs/alerts.yml');
+
+/** When an alert fires: values are those of promtool's tests, `1x20` is a 1 and twenty more of them, a minute apart. */
+interface Case {
+  readonly alert: string;
+  readonly metric: string;
+  readonly labels?: string;
+  /** Of the host where it has to fire. */
+  readonly bad: string;
+  /** Of hosts where it must not, such as one just below the threshold. */
+  readonly good: readonly string[];
+  /** Minute at which it has not been bad for long enough yet; none where the alert does not wait. */
+  readonly notYet?: number;
+  readonly fires: number;
+}
+
+const CASES: readonly Case[] = [
+  {
+    alert: 'TsflannelDown',
+    metric: 'up',
+    labels: 'job="tsflannel"',
+    bad: '0x20',
+    good: ['1x20', '0x4 1x16'],
+    notYet: 4,
+    fires: 5,
+  },
+  {
+    alert: 'TsflannelNotReady',
+    metric: 'tsflannel_ready',
+    bad: '0x20',
+    good: ['1x20', '0x4 1x16'],
+    notYet: 4,
+    fires: 5,
+  },
+  {
+    alert: 'TsflannelLeaseEnding',
+    metric: 'tsflannel_lease_remaining_seconds',
+    bad: '14399-60x20',
+    good: ['86400-60x20', '14400x20'],
+    notYet: 4,
+    fires: 5,
+  },
+  {
+    alert: 'TsflannelLeaseLost',
+    metric: 'tsflannel_lease_losses_total',
+    bad: '0x5 1x30',
+    good: ['0x35', '7x35'],
+    fires: 7,
+  },
+  {
+    alert: 'TsflannelLeaseFoughtOver',
+    metric: 'tsflannel_lease_overwrites_total',
+    bad: '0+1x20',
+    good: ['0x20', '0x5 1x15'],
+    fires: 15,
+  },
+  {
+    alert: 'TsflannelEtcdAway',
+    metric: 'tsflannel_store_connected',
+    bad: '0x20',
+    good: ['1x20', '0x9 1x11'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelPeersSkipped',
+    metric: 'tsflannel_peers_skipped',
+    labels: 'cause="data"',
+    bad: '1x20',
+    good: ['0x20', '3x9 0x11'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelConfigRejected',
+    metric: 'tsflannel_network_config_rejected',
+    bad: '1x20',
+    good: ['0x20'],
+    fires: 1,
+  },
+  {
+    alert: 'TsflannelKernelRefuses',
+    metric: 'tsflannel_reconcile_failing_objects',
+    bad: '2x20',
+    good: ['0x20'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelKernelRefuses',
+    metric: 'tsflannel_reconcile_conflicts',
+    bad: '1x20',
+    good: ['0x20'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelDrift',
+    metric: 'tsflannel_reconcile_drift_total',
+    labels: 'kind="route"',
+    bad: '0+1x60',
+    good: ['0x60', '0+1x5 5x55'],
+    fires: 60,
+  },
+  {
+    alert: 'TsflannelFirewallIncomplete',
+    metric: 'tsflannel_firewall_in_place',
+    labels: 'mode="iptables"',
+    bad: '0x20',
+    good: ['1x20'],
+    notYet: 4,
+    fires: 5,
+  },
+  {
+    alert: 'TsflannelDrops',
+    metric: 'tsflannel_tunnel_drops_total',
+    labels: 'reason="source-unknown"',
+    bad: '0+1200x30',
+    good: ['0+300x30'],
+    notYet: 9,
+    fires: 15,
+  },
+  {
+    alert: 'TsflannelOffloadLost',
+    metric: 'tsflannel_tunnel_offload_downgrades_total',
+    labels: 'offload="uso"',
+    bad: '0x5 1x30',
+    good: ['0x35', '2x35'],
+    fires: 7,
+  },
+  {
+    alert: 'TsflannelLeasesNotBelieved',
+    metric: 'tsflannel_leases_quarantined',
+    labels: 'reason="bad-public-ip"',
+    bad: '1x30',
+    good: ['0x30', '1x14 0x16'],
+    notYet: 14,
+    fires: 15,
+  },
+  {
+    alert: 'TsflannelPeersForgotten',
+    metric: 'tsflannel_peers_kept',
+    bad: '3x20',
+    good: ['0x20', '3x4 0x16'],
+    notYet: 4,
+    fires: 5,
+  },
+];
+
+describe('docs/alerts.yml', function () {
+  let directory: string;
+
+  before(function () {
+    if (!existsSync('/usr/bin/promtool')) skipBecause(this, 'no promtool (Debian package prometheus)');
+    directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-alerts-'));
+  });
+
+  after(() => {
+    if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
+  });
+
+  /** Runs promtool on a test as YAML, of which JSON is a part. */
+  function promtool(series: readonly object[], expectations: readonly object[]): void {
+    const file = path.join(directory, 'test.yml');
+    const test = { interval: '1m', input_series: series, promql_expr_test: expectations };
+    writeFileSync(file, JSON.stringify({ rule_files: [RULES], evaluation_interval: '1m', tests: [test] }));
+    const { status, stdout, stderr } = spawnSync('promtool', ['test', 'rules', file], { encoding: 'utf8' });
+    assert.equal(status, 0, `${stdout}${stderr}`);
+  }
+
+  for (const { alert, metric, labels, bad, good, notYet, fires } of CASES) {
+    it(`fires ${alert} for ${metric} where it should, and nowhere else`, () => {
+      const name = (instance: string): string => `${metric}{${[`instance="${instance}"`, labels ?? []].flat().join()}}`;
+      const series = [
+        { series: name('bad'), values: bad },
+        ...good.map((values, index) => ({ series: name(`good${index}`), values })),
+      ];
+      const expr = `count by (instance) (ALERTS{alertname="${alert}",alertstate="firing"})`;
+      const firing = { expr, eval_time: `${fires}m`, exp_samples: [{ labels: '{instance="bad"}', value: 1 }] };
+      const quiet = notYet === undefined ? [] : [{ expr, eval_time: `${notYet}m`, exp_samples: [] }];
+      promtool(series, [...quiet, firing]);
+    });
+  }
+
+  it('leaves drops alone that every network has', () => {
+    const name = (reason: string): string => `tsflannel_tunnel_drops_total{instance="a",reason="${reason}"}`;
+    const series = ['ttl-expired', 'no-route'].map((reason) => ({ series: name(reason), values: '0+60000x30' }));
+    promtool(series, [{ expr: 'ALERTS{alertname="TsflannelDrops"}', eval_time: '25m', exp_samples: [] }]);
+  });
+
+  it('has beside it a dashboard whose queries promtool understands', () => {
+    const text = readFileSync(path.resolve(RULES, '../grafana.json'), 'utf8').replaceAll('$__rate_interval', '5m');
+    const { panels } = JSON.parse(text) as { panels: { targets: { expr: string }[] }[] };
+    const rules = panels.flatMap(({ targets }) => targets).map(({ expr }, n) => ({ record: `panel:${n}`, expr }));
+    const file = path.join(directory, 'dashboard.yml');
+    writeFileSync(file, JSON.stringify({ groups: [{ name: 'dashboard', rules }] }));
+    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', file], { encoding: 'utf8' });
+    assert.equal(status, 0, `${stdout}${stderr}`);
+    assert.match(stdout, new RegExp(`SUCCESS: ${rules.length} rules found`));
+  });
+
+  it('has a case for each alert, and no other', () => {
+    const alerts = [...readFileSync(RULES, 'utf8').matchAll(/^ *- alert: (\w+)$/gm)].map(([, name]) => name);
+    assert.deepEqual([...new Set(CASES.map(({ alert }) => alert))].sort(), alerts.sort());
+  });
+});
