@@ -25,6 +25,8 @@ export interface TestDaemonOptions {
   readonly flags?: readonly string[];
   /** Gives the ids of etcd leases. Default: at random. */
   readonly newTtlId?: (() => bigint) | undefined;
+  /** Answers questions about the daemon. Default nobody does. */
+  readonly observe?: DaemonParts['observe'];
 }
 
 /** A service manager that only listens. */
@@ -141,6 +143,7 @@ export class TestDaemon {
       files: host.files,
       service: this.service,
       deviceCounters: () => new Map(),
+      ...(options.observe === undefined ? {} : { observe: options.observe }),
     };
   }
 }

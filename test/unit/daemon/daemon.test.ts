@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import type { Observer } from '../../../src/daemon/parts.js';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
+import { noRefusals } from '../../../src/observe/refusals.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
 import { canReach, obstacle } from '../../support/reach.js';
@@ -58,6 +60,39 @@ describe('Daemon', () => {
     assert.ok(entry, `no lease of ${String(subnet)}`);
     return decodeAttributes(entry.value);
   };
+
+  it('knows its peers by the names that they announce, once somebody has looked', async () => {
+    configure(config('vxlan'));
+    const [a, b] = [host(1), host(2)];
+    await start(a, b);
+    a.daemon.noteLook();
+    await clock.advance(61_000);
+    a.daemon.noteLook();
+    await clock.advance(1000);
+    assert.deepEqual(
+      a.daemon.status().peers.map(({ hostName }) => hostName),
+      ['host2'],
+    );
+  });
+
+  it('keeps a history and counts refusals as long as somebody can ask', async () => {
+    configure(config('udp'));
+    const refused = { ...noRefusals(), host: 7 };
+    const observe = (): Promise<Observer> => Promise.resolve({ refused, close: () => Promise.resolve() });
+    const a = new TestDaemon({ clock, cluster, number: 1, observe });
+    daemons.push(a);
+    await start(a);
+    await clock.advance(60_000);
+    assert.equal(a.daemon.history().length, 12);
+    assert.equal(
+      a.daemon.history().some(({ etcdMs }) => etcdMs !== null),
+      true,
+    );
+    assert.equal(a.daemon.status().requests.refused.host, 7);
+    await stop(a);
+    await clock.advance(60_000);
+    assert.equal(a.daemon.history().length, 12, 'none after the end');
+  });
 
   it('tells of a thousand hosts that join and leave in a few lines, without missing one', async () => {
     configure(JSON.stringify({ Network: '10.0.0.0/11', Backend: { Type: 'host-gw' } }));
