@@ -93,7 +93,7 @@ const SHARED_FLAGS: ReadonlySet<string> = new Set(Object.keys({ ...STORE_FLAGS, 
 
 function describeSettings({ flags, origin }: FoundSettings, { flags: known }: Command): string {
   const texts = [...flags].map(([name, text]) => ` --${name}=${known[name]?.show(text) ?? ''}`);
-  return `${origin}:${texts.join('') || ' nothing that was not given'}`;
+  return texts.length === 0 ? origin : `${origin}:${texts.join('')}`;
 }
 
 function helpText(about: readonly Command[], all: readonly Command[]): string {
