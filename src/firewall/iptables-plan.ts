@@ -37,6 +37,17 @@ export const FORWARD_CHAIN: FlannelChain = {
   comment: 'flanneld forward',
 };
 
+/**
+ * Docker's chain for rules of others, which it meets before its own and never alters.
+ *
+ * @remarks From release 28 on, Docker drops what comes for a container from elsewhere than its bridge, in a chain that
+ * it puts ahead of every jump of ours in FORWARD at each start.
+ */
+export const DOCKER_USER_CHAIN = 'DOCKER-USER';
+
+/** Docker's chain with the rules of its networks. */
+export const DOCKER_CHAIN = 'DOCKER';
+
 /** All chains of ours. */
 export const CHAINS: readonly FlannelChain[] = [MASQUERADE_CHAIN, FORWARD_CHAIN];
 
@@ -179,7 +190,28 @@ function ensureChain(
     lines.push(restoreLine('-D', spec.parent, jump));
     if (extra === 1) deviations.push({ kind: 'jump-duplicate', object });
   }
+  const user = spec === FORWARD_CHAIN ? chains.get(DOCKER_USER_CHAIN) : undefined;
+  if (user !== undefined && dropsForeignPackets(chains.get(DOCKER_CHAIN) ?? [])) {
+    if (!user.some((words) => sameWords(words, jump))) {
+      lines.push(`-I ${DOCKER_USER_CHAIN} ${endOf(user)} ${formatWords(jump)}`);
+      deviations.push({ kind: 'jump-missing', object: `${spec.table}/${DOCKER_USER_CHAIN}` });
+    }
+  }
   return { head, lines, deviations };
+}
+
+/** Whether Docker's own rules drop packets for its containers, as they do from release 28 on. */
+export function dropsForeignPackets(dockerRules: readonly RuleWords[]): boolean {
+  return dockerRules.some((words) => parseRule(words).target === 'DROP');
+}
+
+/**
+ * The position behind everything that an operator wrote into Docker's user chain, whose restrictions go first, and
+ * ahead of the RETURN that Docker up to release 28.0 put at its end.
+ */
+function endOf(user: readonly RuleWords[]): number {
+  const hasReturn = sameWords(user.at(-1) ?? [], ['-j', 'RETURN']);
+  return user.length + (hasReturn ? 0 : 1);
 }
 
 function removeChain(

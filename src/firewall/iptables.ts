@@ -3,7 +3,10 @@ import type { Prefix } from '../ip/prefix.js';
 import { type Logger } from '../log.js';
 import {
   CHAINS,
+  DOCKER_CHAIN,
+  DOCKER_USER_CHAIN,
   type Deviation,
+  FORWARD_CHAIN,
   type FlannelChain,
   KEEP_EVERYTHING,
   type RemovalScope,
@@ -11,6 +14,7 @@ import {
   type RuleWords,
   type SavedTables,
   chainWords,
+  dropsForeignPackets,
   jumpWords,
   parseSave,
   planRestore,
@@ -149,7 +153,18 @@ export class Iptables {
     const calling = await this.run(program, ['-t', table, '-S', parent]);
     const jump = `\n${restoreLine('-A', parent, jumpWords(spec))}\n`;
     // A text with one line between line feeds that is searched for comes apart in two pieces.
-    return calling?.exitCode === 0 && `\n${calling.stdout}`.replaceAll('\n', '\n\n').split(jump).length === 2;
+    const isCalled = calling?.exitCode === 0 && `\n${calling.stdout}`.replaceAll('\n', '\n\n').split(jump).length === 2;
+    return isCalled && (spec !== FORWARD_CHAIN || (await this.isAheadOfDocker(program)));
+  }
+
+  /** Whether Docker's chain for others leads to our rules, or there is no need for it. */
+  private async isAheadOfDocker(program: string): Promise<boolean> {
+    const user = await this.run(program, ['-t', FORWARD_CHAIN.table, '-S', DOCKER_USER_CHAIN]);
+    if (user?.exitCode !== 0) return true; // no Docker
+    if (user.stdout.includes(`\n${restoreLine('-A', DOCKER_USER_CHAIN, jumpWords(FORWARD_CHAIN))}\n`)) return true;
+    const docker = await this.run(program, ['-t', FORWARD_CHAIN.table, '-S', DOCKER_CHAIN]);
+    const saved = parseSave(`*${FORWARD_CHAIN.table}\n:${DOCKER_CHAIN} -\n${docker?.stdout ?? ''}`);
+    return !dropsForeignPackets(saved.rules.get(FORWARD_CHAIN.table)?.get(DOCKER_CHAIN) ?? []);
   }
 
   private async restore(program: string, plan: RestorePlan): Promise<void> {

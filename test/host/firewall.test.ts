@@ -19,9 +19,11 @@ import {
 } from '../../src/sys/libc.js';
 import { onExit } from '../support/cleanup.js';
 import { ip, net } from '../support/builders.js';
+import { dockerRules } from '../support/docker-rules.js';
 import { Netns, deleteNamespaces, run } from '../support/netns.js';
 import { OwnNetns } from '../support/own-netns.js';
 import { skipBecause } from '../support/skip.js';
+import { ping } from '../support/traffic.js';
 import { waitFor } from '../support/wait.js';
 
 /*
@@ -420,6 +422,31 @@ describe('Firewall on a host', function () {
         assert.deepEqual(await rules.check(), []);
       }
       assert.equal(rules.status().lastError, undefined);
+    });
+  }
+
+  for (const variant of ['nft', 'legacy'] as const) {
+    it(`brings packets past what Docker 28 drops, also after it has put its chains first again, iptables-${variant}`, async () => {
+      const docker = dockerRules({ bridge: 'br0' });
+      const restore = [`iptables-${variant}-restore`, '--noflush'];
+      const answers = async (): Promise<boolean> =>
+        (await ping(peer, ADDRESS[4].container, { count: 1, waitSeconds: 1, source: '10.5.9.2' })).received === 1;
+      const rules = firewall(variantRunner(variant));
+      await rules.apply(SPEC);
+      await run(restore, { input: docker });
+      assert.equal(await answers(), false, 'Docker stands first and drops');
+
+      assert.deepEqual(await rules.check(), [{ kind: 'jump-missing', object: 'filter/DOCKER-USER' }]);
+      assert.equal(await answers(), true);
+      assert.deepEqual(await rules.check(), []);
+
+      // What Docker does at its next start: its own two jumps go to the top again, its user chain stays as it is.
+      const again = docker.split('\n').filter((line) => /^(?:\*filter|-I|COMMIT)/.test(line));
+      const removed = again.map((line) => line.replace('-I', '-D'));
+      await run(restore, { input: `${removed.join('\n')}\n` });
+      await run(restore, { input: `${again.join('\n')}\n` });
+      assert.equal(await answers(), true);
+      assert.deepEqual(await rules.check(), []);
     });
   }
 

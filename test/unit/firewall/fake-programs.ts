@@ -161,6 +161,9 @@ function edit(chains: Chains, line: string): string | undefined {
   if (command === '-A') {
     if (target !== undefined && !chains.has(target)) return 'No such target';
     content.rules.push(rule);
+  } else if (command === '-I') {
+    const [, position = '1', words = rule] = /^(\d+) (.*)$/.exec(rule) ?? [];
+    content.rules.splice(Number(position) - 1, 0, words);
   } else if (command === '-D') {
     const at = content.rules.indexOf(rule);
     if (at < 0) return 'Bad rule';

@@ -123,6 +123,7 @@ describe('Firewall', () => {
       'iptables -t nat -S POSTROUTING',
       'iptables -t filter -S FLANNEL-FWD',
       'iptables -t filter -S FORWARD',
+      'iptables -t filter -S DOCKER-USER',
     ]);
   });
 

@@ -14,6 +14,7 @@ import {
 } from '../../../src/firewall/iptables-plan.js';
 import { type FamilyRules, firewallRules } from '../../../src/firewall/rules.js';
 import { net } from '../../support/builders.js';
+import { dockerRules } from '../../support/docker-rules.js';
 import { FakePrograms } from './fake-programs.js';
 
 const NETWORK = net('10.5.0.0/16');
@@ -72,7 +73,7 @@ class Host {
   }
 
   rules(chain: string): readonly string[] {
-    const table = chain === 'FORWARD' || chain === 'FLANNEL-FWD' ? 'filter' : 'nat';
+    const table = ['FORWARD', 'FLANNEL-FWD', 'DOCKER-USER'].includes(chain) ? 'filter' : 'nat';
     return this.programs.rules('iptables', table, chain) ?? [];
   }
 }
@@ -173,6 +174,40 @@ describe('iptables plan', () => {
     host.apply(rules4);
     host.programs.load('iptables', '*nat\n-A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n');
     assert.equal(host.plan(rules4).script, '');
+  });
+
+  describe('beside Docker 28', () => {
+    const OUR_JUMP = '-m comment --comment "flanneld forward" -j FLANNEL-FWD';
+
+    it('comes before its drop through the chain that Docker keeps for others', () => {
+      const host = new Host(dockerRules());
+      const { deviations } = host.apply(rules4);
+      assert.deepEqual(host.rules('DOCKER-USER'), [OUR_JUMP]);
+      assert.deepEqual(host.rules('FORWARD').slice(0, 2), ['-j DOCKER-USER', '-j DOCKER-FORWARD']);
+      assert.ok(deviations.some(({ object }) => object === 'filter/DOCKER-USER'));
+      assert.equal(host.plan(rules4).script, '', 'once');
+    });
+
+    it('lets restrictions of the operator go first, and does not stand behind a RETURN', () => {
+      const own = '*filter\n-A DOCKER-USER -s 10.5.9.0/24 -j DROP\n-A DOCKER-USER -j RETURN\nCOMMIT\n';
+      const host = new Host(dockerRules(), own);
+      host.apply(rules4);
+      assert.deepEqual(host.rules('DOCKER-USER'), ['-s 10.5.9.0/24 -j DROP', OUR_JUMP, '-j RETURN']);
+    });
+
+    it('leaves the chain of an older Docker alone, which drops nothing of its own', () => {
+      const host = new Host('*filter\n:DOCKER - [0:0]\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j RETURN\nCOMMIT\n');
+      host.apply(rules4);
+      assert.deepEqual(host.rules('DOCKER-USER'), ['-j RETURN']);
+    });
+
+    it('takes its jump out of the chain again', () => {
+      const host = new Host(dockerRules());
+      const before = host.save();
+      host.apply(rules4);
+      host.apply(NOTHING);
+      assert.equal(host.save().replace(/\*nat\n(?::.*\n)*COMMIT\n/, ''), before);
+    });
   });
 
   it('replaces the rules of a former subnet', () => {
