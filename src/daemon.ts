@@ -12,6 +12,7 @@ import { PassLoop } from './daemon/pass-loop.js';
 import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
 import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
+import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
@@ -88,6 +89,7 @@ export class Daemon implements StatusSource {
   private readonly admission: AdmissionSource;
   private readonly config: NetworkSource;
   private readonly subnetFile: SubnetFile;
+  private readonly dockerWatch: DockerWatch;
   private readonly skippedPeers: SkippedPeers;
   private readonly passes: PassLoop;
   private readonly announcement: HostAnnouncement;
@@ -143,6 +145,7 @@ export class Daemon implements StatusSource {
     this.footing = new Footing(log);
     this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
     this.subnetFile = new SubnetFile(options.subnetFile, clock, log, files);
+    this.dockerWatch = new DockerWatch(this.subnetFile, clock, parts.netlink);
     this.skippedPeers = new SkippedPeers(log, clock);
     this.passes = new PassLoop(clock, () => this.passAndReport());
     this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
@@ -203,6 +206,7 @@ export class Daemon implements StatusSource {
     this.isStopping = true;
     const { firewall, kernel, netlink, service, store } = this.parts;
     service.stopping();
+    this.dockerWatch.close();
     this.lingering.close();
     this.formerNetworks.close();
     this.following?.close();
@@ -251,7 +255,7 @@ export class Daemon implements StatusSource {
       store,
       subnetFile: this.subnetFile.status,
       savedState: this.footing.status,
-      dockerHint: this.subnetFile.dockerHint,
+      dockerHint: this.subnetFile.pendingRestart?.hint,
       problems: this.log.problems,
       hostNames: this.hostNames,
       refused: this.server?.refused ?? noRefusals(),
@@ -411,6 +415,7 @@ export class Daemon implements StatusSource {
     await this.applyFirewall(network, own);
     const mtu = backend.mtu(network, network.backendOptions, underlay);
     await this.subnetFile.update({ network, lease: own, mtu, isMasquerading: this.options.ipMasq });
+    this.dockerWatch.start();
     const held = this.keeper?.lease;
     if (this.isLeaseHeld && held !== undefined) {
       void this.announcement.announce(held);

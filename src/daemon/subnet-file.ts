@@ -24,12 +24,22 @@ const NOTHING: PreviousSubnetEnv = {
   problems: [],
 };
 
+/** What containers have not followed yet. */
+export interface PendingRestart {
+  readonly subnet: Prefix;
+  readonly mtu: number;
+  /** Whether it differs from what they have. */
+  readonly isMtuNew: boolean;
+  /** What changed and the command that makes them follow, as one sentence. */
+  readonly hint: string;
+}
+
 /** The file that tells Docker and the CNI plugin subnet and MTU: read once, written whenever it has to say something else. */
 export class SubnetFile {
   private previous = NOTHING;
   private written: { readonly text: string; readonly mtu: number; readonly atMs: number } | undefined;
   private error: string | undefined;
-  private hint: string | undefined;
+  private pending: PendingRestart | undefined;
 
   constructor(
     readonly path: string,
@@ -66,9 +76,16 @@ export class SubnetFile {
     return this.written?.mtu;
   }
 
-  /** What Docker has to do to follow, undefined if nothing. */
-  get dockerHint(): string | undefined {
-    return this.hint;
+  /** What Docker has to follow, undefined if nothing. */
+  get pendingRestart(): PendingRestart | undefined {
+    return this.pending;
+  }
+
+  /** Docker runs with what the file says. */
+  noteRestart(): void {
+    if (this.pending === undefined) return;
+    this.log.info('containers follow subnet file', { subnet: this.pending.subnet.toString(), mtu: this.pending.mtu });
+    this.pending = undefined;
   }
 
   get status(): { readonly path: string; readonly writtenAt: string | null; readonly error: string | null } {
@@ -115,7 +132,8 @@ export class SubnetFile {
     if (mtu !== before.mtu) changes.push(`MTU ${before.mtu} → ${mtu}`);
     if (changes.length === 0) return;
     const detail = changes.join(', ');
-    this.hint = `${detail}: ${RESTART_DOCKER}`;
+    const isMtuNew = mtu !== before.mtu || this.pending?.isMtuNew === true;
+    this.pending = { subnet, mtu, isMtuNew, hint: `${detail}: ${RESTART_DOCKER}` };
     this.log.warn('containers need a restart of Docker', { detail, file: this.path, hint: RESTART_DOCKER });
   }
 }

@@ -70,6 +70,11 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     'Whether the host works with the state of an earlier process, since etcd has not answered yet (1), or not (0).',
     (s) => Number(s.savedState !== null),
   ),
+  gauge(
+    'tsflannel_docker_restart_needed',
+    'Whether containers still run with another subnet or MTU than the file for Docker and CNI says (1) or not (0).',
+    (s) => Number(s.dockerHint !== null),
+  ),
   family(
     'counter',
     'tsflannel_http_requests_refused_total',

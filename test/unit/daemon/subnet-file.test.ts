@@ -35,7 +35,7 @@ describe('subnet file', () => {
     assert.equal(log.find(/subnet file written/).length, 1);
     assert.match(readFileSync(name, 'utf8'), /FLANNEL_SUBNET=10\.5\.1\.1\/24/);
     assert.equal(file.mtu, 1472);
-    assert.equal(file.dockerHint, undefined, 'nobody has read another one');
+    assert.equal(file.pendingRestart?.hint, undefined, 'nobody has read another one');
   });
 
   it('says which restart Docker needs when subnet or MTU differ from what an earlier process wrote', async () => {
@@ -45,9 +45,12 @@ describe('subnet file', () => {
     assert.equal(file.previousSubnets.subnet?.toString(), '10.5.7.0/24');
     assert.deepEqual(file.previousNetworks.map(String), ['10.5.0.0/16']);
     await file.update(env(7, 1450));
-    assert.equal(file.dockerHint, undefined);
+    assert.equal(file.pendingRestart?.hint, undefined);
     await file.update(env(8, 1472));
-    assert.equal(file.dockerHint, 'subnet 10.5.7.0/24 → 10.5.8.0/24, MTU 1450 → 1472: systemctl restart docker');
+    assert.equal(
+      file.pendingRestart?.hint,
+      'subnet 10.5.7.0/24 → 10.5.8.0/24, MTU 1450 → 1472: systemctl restart docker',
+    );
     assert.equal(log.find(/restart of Docker/, 'warn').length, 1);
   });
 
