@@ -493,6 +493,10 @@ function routeConflict(route: RouteInfo, actual: ActualState): OverlayError {
   const command = route.destination.family === 6 ? 'ip -6 route del' : 'ip route del';
   return new OverlayError('ERR_ROUTE_CONFLICT', `cannot route ${destination}: somebody else's route ${text} is there`, {
     context: { route: destination, ...(device === undefined ? {} : { dev: device }) },
-    hint: `remove it (${command} ${type}${destination}${via}${dev}${metric}) or choose another network for the overlay`,
+    // The way to a network that this host itself is in comes with an address, and must not be taken from it.
+    hint:
+      route.protocol === RTPROT.KERNEL || route.prefsrc !== undefined || route.destination.length === 0
+        ? `choose another network for the overlay, or another address for ${device ?? 'that device'}`
+        : `remove it (${command} ${type}${destination}${via}${dev}${metric}) or choose another network for the overlay`,
   });
 }
