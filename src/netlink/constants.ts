@@ -135,6 +135,8 @@ export const IFA_F = {
 /** Route attributes. */
 export const RTA = {
   DST: 1,
+  SRC: 2,
+  IIF: 3,
   OIF: 4,
   GATEWAY: 5,
   PRIORITY: 6,

@@ -29,6 +29,7 @@ import {
 } from './neighbour.js';
 import {
   type NewRoute,
+  type ForwardedPacket,
   type RouteFilter,
   type RouteInfo,
   isClonedRoute,
@@ -297,13 +298,13 @@ class NetlinkRoutes {
   }
 
   /** How the kernel would send a packet to the address, undefined if it cannot (no route, unreachable, blackhole). */
-  lookup(destination: IpAddress, outputIndex?: number): RouteInfo | undefined {
+  lookup(destination: IpAddress, forwarded?: ForwardedPacket): RouteInfo | undefined {
     return ifExists(() =>
       this.channel.get(
         NLMSG.RTM_GETROUTE,
         () => `look up the route to ${destination.toString()}`,
         (writer) => {
-          writeRouteLookup(writer, destination, outputIndex);
+          writeRouteLookup(writer, destination, forwarded);
         },
         readRoute,
       ),

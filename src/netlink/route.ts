@@ -94,7 +94,7 @@ function netlinkFamily(family: Family): number {
 /** `struct rtmsg`: family, destination length, source length, tos, table, protocol, scope, type, flags. */
 function writeHeader(
   writer: MessageWriter,
-  fields: { family: Family; length?: number; tos?: number; table?: number } & {
+  fields: { family: Family; length?: number; sourceLength?: number; tos?: number; table?: number } & {
     protocol?: number;
     scope?: number;
     type?: number;
@@ -105,7 +105,7 @@ function writeHeader(
   return writer
     .u8(netlinkFamily(fields.family))
     .u8(fields.length ?? 0)
-    .u8(0)
+    .u8(fields.sourceLength ?? 0)
     .u8(fields.tos ?? 0)
     .u8(table < 256 ? table : 0) // larger numbers go into RTA_TABLE only
     .u8(fields.protocol ?? 0)
@@ -125,11 +125,24 @@ export function writeRouteList(writer: MessageWriter, filter: RouteFilter): void
   if (filter.index !== undefined) writer.attributeU32(RTA.OIF, filter.index);
 }
 
-/** Body of an `RTM_GETROUTE` request: which route a packet to the address takes. */
-export function writeRouteLookup(writer: MessageWriter, destination: IpAddress, outputIndex: number | undefined): void {
+/** A packet that comes in by a device, and that this host forwards. */
+export interface ForwardedPacket {
+  readonly source: IpAddress;
+  readonly inputIndex: number;
+}
+
+/** Body of an `RTM_GETROUTE` request: which route a packet to the address takes; by default one of this host. */
+export function writeRouteLookup(
+  writer: MessageWriter,
+  destination: IpAddress,
+  forwarded: ForwardedPacket | undefined,
+): void {
   const { family } = destination;
-  writeHeader(writer, { family, length: ADDRESS_BITS[family] }).attributeAddress(RTA.DST, destination);
-  if (outputIndex !== undefined) writer.attributeU32(RTA.OIF, outputIndex);
+  const length = ADDRESS_BITS[family];
+  writeHeader(writer, { family, length, sourceLength: forwarded === undefined ? 0 : length });
+  writer.attributeAddress(RTA.DST, destination);
+  if (forwarded === undefined) return;
+  writer.attributeAddress(RTA.SRC, forwarded.source).attributeU32(RTA.IIF, forwarded.inputIndex);
 }
 
 /** Body of an `RTM_NEWROUTE` request. */
