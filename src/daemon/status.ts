@@ -153,6 +153,7 @@ function describeLease(keeper: LeaseKeeper | undefined, clock: Clock): LeaseStat
     ...describeSubnets(lease),
     revision: lease.revision,
     isPublished: keeper.isPublished,
+    overwrittenAt: keeper.overwrittenAtMs === undefined ? null : new Date(keeper.overwrittenAtMs).toISOString(),
     rivals: keeper.rivals.slice(0, MAX_LISTED),
     ageSeconds: heldSinceMs === undefined ? 0 : (now - heldSinceMs) / 1000,
     expiresInSeconds: expiresAtMs === undefined ? null : (expiresAtMs - now) / 1000,

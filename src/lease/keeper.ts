@@ -107,6 +107,7 @@ export class LeaseKeeper {
   #running: Promise<void> | undefined;
   #isAwake = false;
   #wake: () => void = () => {};
+  #overwrittenAtMs: number | undefined;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
   /** Keys that name addresses of the own lease, by its subnets: a single host may write thousands. */
   readonly #rivals: Gatherer<string, Some<string>>;
@@ -158,6 +159,11 @@ export class LeaseKeeper {
   /** Keys of others that name addresses of the own lease and are younger than it. */
   get rivals(): readonly string[] {
     return this.#own.holding?.rivals ?? [];
+  }
+
+  /** When another host or program last wrote the own lease, in milliseconds since 1970. */
+  get overwrittenAtMs(): number | undefined {
+    return this.#overwrittenAtMs;
   }
 
   get counters(): KeeperCounters {
@@ -355,6 +361,7 @@ export class LeaseKeeper {
         log.info('own reservation was ended, the lease is renewed from now on', fieldsOf(note.lease));
         return;
       case 'renewed-by-other':
+        this.#overwrittenAtMs = this.#options.clock.wallMs();
         log.warn('own lease was renewed by another program', {
           ...fieldsOf(note.lease),
           hint: 'make sure that no other host has this public address and that no flanneld runs here',
@@ -363,6 +370,7 @@ export class LeaseKeeper {
       case 'overwritten': {
         const { lease, isUnreadable, count, delayMs } = note;
         this.#counters.overwrites++;
+        this.#overwrittenAtMs = this.#options.clock.wallMs();
         log.warn(
           isUnreadable
             ? 'own lease was overwritten with something unreadable'

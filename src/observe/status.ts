@@ -93,6 +93,8 @@ export interface LeaseStatus {
   readonly isReservation: boolean;
   /** Whether etcd tells peers what this host wants to tell. */
   readonly isPublished: boolean;
+  /** When another host last wrote over it or renewed it, ISO 8601; null if none ever did. */
+  readonly overwrittenAt: string | null;
   /** Keys of others that name addresses of it and are younger; the first hundred of them. */
   readonly rivals: readonly string[];
   /** Since this process holds it. */

@@ -93,6 +93,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       revision: '1234',
       isReservation: false,
       isPublished: true,
+      overwrittenAt: null,
       rivals: ['old 10.99.7.0-24'],
       ageSeconds: 5400,
       expiresInSeconds: 86_100,
