@@ -16,6 +16,9 @@ guardProcess((error) => process.stderr.write(`${oneLine(`tsflannelctl: ${withSta
 /** Clears the screen and goes to its upper left corner (ECMA-48: CUP, ED 2). */
 const CLEAR_SCREEN = '\u001b[H\u001b[2J';
 
+/** Goes back to the beginning of the line and clears it (ECMA-48: EL). */
+const CLEAR_LINE = '\r\u001b[K';
+
 /** For a command that heeds the signal to say what it has left; whatever else goes on is cut off. */
 const LAST_WORDS_MS = 250;
 
@@ -40,6 +43,7 @@ const code = await runCtl(COMMANDS, process.argv.slice(2), {
   clock: systemClock,
   signal: interruption.signal,
   clearScreen: process.stdout.isTTY ? () => process.stdout.write(CLEAR_SCREEN) : undefined,
+  showProgress: process.stderr.isTTY ? (line) => process.stderr.write(CLEAR_LINE + oneLine(line)) : undefined,
   readInput: () => text(process.stdin),
   confirm: async (question) => {
     if (!process.stdin.isTTY) return undefined;

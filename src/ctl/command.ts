@@ -87,6 +87,8 @@ export interface CtlHost {
   readonly signal: AbortSignal;
   /** Empties the terminal; undefined where standard output is none. */
   readonly clearScreen: (() => void) | undefined;
+  /** Shows a text in place of the one before, and nothing for an empty one; undefined where standard error is no terminal. */
+  readonly showProgress: ((text: string) => void) | undefined;
   /** Everything on standard input. */
   readInput(): Promise<string>;
   /** Asks the person at the terminal; undefined where there is none. */

@@ -1,6 +1,6 @@
 import { intFlag } from '../config/flag-values.js';
 import { defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS } from './command.js';
-import { CHECKS, diagnose } from './doctor/checks.js';
+import { CHECKS, diagnose } from './doctor/diagnose.js';
 import type { Finding } from './doctor/facts.js';
 import { gatherFacts } from './doctor/gather.js';
 import { systemPing } from './doctor/probe.js';
@@ -25,14 +25,16 @@ export const doctor = defineCommand({
   exits: ['differences'],
   async run(context, { options }) {
     requireRoot('examine this host');
-    const facts = await gatherFacts(context, { ...options, ping: systemPing });
+    const onProgress =
+      context.showProgress && ((done: number, all: number) => context.showProgress?.(progressText(done, all)));
+    const facts = await gatherFacts(context, { ...options, ping: systemPing, onProgress });
     const findings = diagnose(facts);
     const serious = findings.filter(({ severity }) => severity !== 'note');
     if (options.json) {
       const note = facts.probeNote ?? null;
       printJson(context, { findings, checks: CHECKS.map(({ id }) => id), probedPeers: facts.probes.length, note });
     } else {
-      for (const line of findings.flatMap(formatFinding)) context.out.line(line);
+      for (const line of findings.flatMap((finding) => formatFinding(finding))) context.out.line(line);
       if (facts.probeNote !== undefined) context.out.line(facts.probeNote);
       const probed = facts.probes.length === 1 ? '1 peer' : `${facts.probes.length} peers`;
       context.out.line(
@@ -45,6 +47,17 @@ export const doctor = defineCommand({
   },
 });
 
-function formatFinding({ check, severity, message, evidence, command }: Finding): readonly string[] {
-  return [`${severity} (${check}): ${message}`, `  seen: ${evidence}`, `  mend: ${command}`, ''];
+function progressText(done: number, all: number): string {
+  return done < all ? `probing peers: ${done} of ${all}` : '';
+}
+
+function formatFinding(finding: Finding): readonly string[] {
+  const { check, severity, message, evidence, command, consequences } = finding;
+  return [
+    `${severity} (${check}): ${message}`,
+    `  seen: ${evidence}`,
+    `  mend: ${command}`,
+    ...consequences.map((each) => `  therefore (${each.check}): ${each.message}`),
+    '',
+  ];
 }

@@ -30,6 +30,8 @@ export interface CtlWorld {
   /** Default the real etcd store. */
   readonly openStore?: (options: StoreOptions) => CtlStore;
   readonly signal?: AbortSignal;
+  /** Called with what a terminal would show while something goes on. */
+  readonly showProgress?: (text: string) => void;
   /** Called with each piece of standard output. */
   readonly onOutput?: (text: string) => void;
 }
@@ -49,6 +51,7 @@ export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promis
     clock: systemClock,
     signal: world.signal ?? new AbortController().signal,
     clearScreen: undefined,
+    showProgress: world.showProgress,
     readInput: () => Promise.resolve(world.input ?? ''),
     confirm: (question) => {
       world.onQuestion?.(question);

@@ -79,11 +79,11 @@ export class DockerEngine {
   }
 
   /**
-   * Starts dockerd as docker.service does with one of our drop-ins, and waits until it answers.
+   * Starts dockerd as docker.service does with one of our drop-ins, or without any, and waits until it answers.
    *
    * @throws Error with its log if it ends or is not ready in time.
    */
-  async start({ dropIn, environmentFile }: DockerSettings): Promise<void> {
+  async start(settings?: DockerSettings): Promise<void> {
     const own = [
       ...['--host', `unix://${this.#file('docker.sock')}`, '--pidfile', this.#file('docker.pid')],
       ...['--data-root', this.#file('data'), '--exec-root', this.#file('exec')],
@@ -92,7 +92,9 @@ export class DockerEngine {
       ...['--exec-opt', 'native.cgroupdriver=cgroupfs'],
     ];
     // The shell expands variables as systemd does: `$X` into words; our `${X}` hold no blanks.
-    const script = `set -a; . "$0"; exec docker-init -- dockerd "$@" ${dropInOptions(dropIn)}`;
+    const { environmentFile = '/dev/null', dropIn } = settings ?? {};
+    const options = dropIn === undefined ? '' : dropInOptions(dropIn);
+    const script = `set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
     const program = new Program(
       [
         // Not `ip netns exec`: that mounts a /sys of its own, without the cgroups.

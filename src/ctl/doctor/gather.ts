@@ -1,22 +1,24 @@
 import http from 'node:http';
 import https from 'node:https';
-import { type NetworkConfig, parseNetworkConfig } from '../../config/network-config.js';
+import type { NetworkConfig } from '../../config/network-config.js';
 import { Deadline } from '../../deadline.js';
+import { findRunningDocker } from '../../docker/running-docker.js';
 import { readSubnetEnv } from '../../docker/subnet-env.js';
 import { describeError } from '../../errors.js';
 import { bridgeNetfilterFinding } from '../../firewall/findings.js';
-import { type SavedTables, parseSave } from '../../firewall/iptables-plan.js';
-import { runCommand } from '../../firewall/run.js';
 import { IpAddress } from '../../ip/address.js';
 import { RT_TABLE_MAIN } from '../../netlink/constants.js';
 import { Netlink } from '../../netlink/netlink.js';
 import { readSysctl } from '../../netlink/sysctl.js';
 import type { DaemonStatus } from '../../observe/status.js';
-import { type CtlContext, type StoreOptions, withStore } from '../command.js';
+import { type ConfigVersion, type CtlContext, type CtlStore, type StoreOptions, withStore } from '../command.js';
+import { checkConfig, tryCheckConfig } from '../config-validation.js';
 import { readDaemonStatus } from '../daemon-client.js';
 import { type LeaseRow, readLeaseRows } from '../lease-rows.js';
 import type { DoctorFacts, PeerProbe } from './facts.js';
-import { type Ping, probePeers } from './probe.js';
+import { readPolicy, readWays } from './gather-routes.js';
+import { readRules } from './gather-rules.js';
+import { type Ping, type ProbeOptions, probePeers } from './probe.js';
 
 /** The Date of an HTTP answer has whole seconds; waiting longer would blur it further. */
 const CLOCK_ANSWER_MS = 2000;
@@ -28,6 +30,8 @@ export interface GatherOptions extends StoreOptions {
   /** 0 probes nobody. */
   readonly maxPeers: number;
   readonly ping: Ping;
+  /** See {@link ProbeOptions}. */
+  readonly onProgress: ProbeOptions['onProgress'];
 }
 
 /**
@@ -61,11 +65,14 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
     const link = links.find((each) => each.index === index || each.name === daemon.status?.underlay?.device);
     const underlay = link === undefined ? undefined : { device: link.name, mtu: link.mtu };
     const { probes, probeNote } = await probe(peers, underlay?.mtu, options);
+    const policy = await readPolicy();
+    const rules = await readRules();
     return {
       etcdPrefix: options.etcdPrefix,
       etcdEndpoints: options.etcdEndpoints,
       ...stored,
       clockAheadSeconds,
+      nowMs: context.clock.wallMs(),
       daemon: daemon.status,
       daemonError: daemon.error,
       statusSocket: options.statusSocket,
@@ -74,12 +81,16 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
       links,
       addresses,
       routes,
+      ways: readWays(netlink, { peers: peers.slice(0, options.maxPeers), own, links, addresses, routes }),
+      ...policy,
       sysctls: readSysctls(underlay?.device),
-      iptables: await readIptables(),
+      ...rules,
+      docker: await findRunningDocker(),
       bridgeNetfilter: await bridgeNetfilterFinding({
         mode: stored.network?.useNftables === true ? 'nftables' : 'iptables',
       }),
       underlay,
+      publicIpNeighbour: await findPublicIpNeighbour(daemon.status, { netlink, links, addresses, ping: options.ping }),
       own,
       probes,
       probeNote,
@@ -93,6 +104,7 @@ interface Stored {
   readonly storeError: string | undefined;
   readonly network: NetworkConfig | undefined;
   readonly configError: string | undefined;
+  readonly lastValidConfig: ConfigVersion | undefined;
   readonly leases: readonly LeaseRow[];
 }
 
@@ -102,19 +114,29 @@ async function readStore(context: CtlContext, options: GatherOptions): Promise<S
       const entry = await store.readConfig(context.signal);
       const { rows } = await readLeaseRows(store, { wallMs: context.clock.wallMs(), signal: context.signal });
       const common = { storeError: undefined, leases: rows };
-      if (entry === undefined) {
-        return { ...common, network: undefined, configError: `${options.etcdPrefix}/config is empty` };
-      }
       try {
-        return { ...common, network: parseNetworkConfig(entry.text), configError: undefined };
+        if (entry === undefined) throw new Error(`${options.etcdPrefix}/config is empty`);
+        const { network } = checkConfig(entry.text);
+        return { ...common, network, configError: undefined, lastValidConfig: undefined };
       } catch (error) {
-        return { ...common, network: undefined, configError: describeError(error) };
+        const lastValidConfig = await readLastValid(store, context.signal);
+        const network = lastValidConfig === undefined ? undefined : tryCheckConfig(lastValidConfig.text)?.network;
+        return { ...common, network, configError: describeError(error), lastValidConfig };
       }
     });
   } catch (error) {
     context.signal.throwIfAborted();
-    return { storeError: describeError(error), network: undefined, configError: undefined, leases: [] };
+    const nothing = { network: undefined, configError: undefined, lastValidConfig: undefined, leases: [] };
+    return { storeError: describeError(error), ...nothing };
   }
+}
+
+/** So many versions are looked through for one that daemons could use. */
+const MAX_VERSIONS = 20;
+
+async function readLastValid(store: CtlStore, signal: AbortSignal): Promise<ConfigVersion | undefined> {
+  const { versions } = await store.configHistory(MAX_VERSIONS, signal);
+  return versions.find(({ text }) => tryCheckConfig(text) !== undefined);
 }
 
 async function readDaemon(
@@ -137,10 +159,26 @@ function findOwn(
   return leases.find((lease) => local.has(lease.publicIp)) ?? leases.find((lease) => lease.subnet === subnet);
 }
 
+/**
+ * The public address of this host may be that of a NAT device somewhere, but not that of a neighbour: then two hosts
+ * claim it.
+ */
+async function findPublicIpNeighbour(
+  daemon: DaemonStatus | undefined,
+  host: Pick<DoctorFacts, 'links' | 'addresses'> & { readonly netlink: Pick<Netlink, 'routes'>; readonly ping: Ping },
+): Promise<string | undefined> {
+  const publicIp = IpAddress.tryParse(daemon?.lease?.publicIp ?? '');
+  if (publicIp === undefined || host.addresses.some(({ address }) => address.equals(publicIp))) return undefined;
+  const route = host.netlink.routes.lookup(publicIp);
+  if (route === undefined || route.gateway !== undefined) return undefined;
+  const device = host.links.find(({ index }) => index === route.index)?.name;
+  return (await host.ping(publicIp.toString())) === 'answer' ? device : undefined;
+}
+
 async function probe(
   peers: readonly LeaseRow[],
   underlayMtu: number | undefined,
-  { maxPeers, ping }: GatherOptions,
+  { maxPeers, ping, onProgress }: GatherOptions,
 ): Promise<{ readonly probes: readonly PeerProbe[]; readonly probeNote: string | undefined }> {
   if (maxPeers === 0) return { probes: [], probeNote: 'no peer was probed, as asked' };
   if (peers.length === 0) return { probes: [], probeNote: undefined };
@@ -151,7 +189,10 @@ async function probe(
   const chosen = peers.slice(0, maxPeers);
   const probeNote =
     chosen.length < peers.length ? `${chosen.length} of ${peers.length} peers were probed; see --max-peers` : undefined;
-  return { probes: await probePeers(chosen, { underlayMtu, ping }), probeNote };
+  return {
+    probes: await probePeers(chosen, { underlayMtu, ping, ...(onProgress === undefined ? {} : { onProgress }) }),
+    probeNote,
+  };
 }
 
 function readSysctls(device: string | undefined): ReadonlyMap<string, string> {
@@ -168,11 +209,6 @@ function readSysctls(device: string | undefined): ReadonlyMap<string, string> {
       return value === undefined ? [] : [[path, value]];
     }),
   );
-}
-
-async function readIptables(): Promise<SavedTables | undefined> {
-  const result = await runCommand('iptables-save', []);
-  return result?.exitCode === 0 ? parseSave(result.stdout) : undefined;
 }
 
 /**

@@ -23,54 +23,88 @@ const PARALLEL_PROBES = 16;
 /** Backends whose devices have the peer's subnet address, and so answer for the host itself. */
 const ANSWERING_BACKENDS: ReadonlySet<string> = new Set(['udp', 'vxlan', 'ipip']);
 
-/** Sends echoes; undefined where there is no `ping`. */
-export type Ping = (address: string, packetBytes?: number) => Promise<boolean | undefined>;
+/** How long a host looks for a neighbour before it says that there is none: three questions in as many seconds, and the way. */
+const ABSENCE_MS = 5000;
 
 /**
- * {@link Ping} with the program of iputils: two echoes, since the first may get lost while a neighbour is looked up.
- *
- * @param packetBytes - size of the whole packet, which then must not be fragmented. Default a small one that may.
+ * What comes back for an echo: an answer; that the host cannot be reached, which the last router says after it has
+ * looked for it in vain; that somebody refuses to let it through; or nothing.
  */
-export const systemPing: Ping = async (address, packetBytes) => {
+export type Echo = 'answer' | 'absent' | 'refused' | 'silence';
+
+/** How an echo is sent. */
+export interface EchoOptions {
+  /** Size of the whole packet, which then must not be fragmented. Default a small one that may. */
+  readonly packetBytes?: number;
+  /** Waits long enough for a router to say that there is nobody. Default false. */
+  readonly isForAbsence?: boolean;
+}
+
+/** Sends echoes; undefined where there is no `ping`. */
+export type Ping = (address: string, options?: EchoOptions) => Promise<Echo | undefined>;
+
+/** {@link Ping} with the program of iputils: two echoes, since the first may get lost while a neighbour is looked up. */
+export const systemPing: Ping = async (address, { packetBytes, isForAbsence = false } = {}) => {
   const size = packetBytes === undefined ? [] : ['-M', 'do', '-s', String(packetBytes - ECHO_OVERHEAD)];
-  const args = ['-n', '-q', '-c', '2', '-i', '0.2', '-W', String(ANSWER_MS / 1000), ...size, address];
+  const [count, waitMs] = isForAbsence ? [1, ABSENCE_MS] : [2, ANSWER_MS];
+  const args = ['-n', '-c', String(count), '-i', '0.2', '-W', String(waitMs / 1000), ...size, address];
   const result = await runCommand('ping', args);
-  return result === undefined ? undefined : result.exitCode === 0;
+  if (result === undefined) return undefined;
+  if (result.exitCode === 0) return 'answer';
+  if (/Destination Host Unreachable/.test(result.stdout)) return 'absent';
+  return /Unreachable|Prohibited|filtered/i.test(result.stdout) ? 'refused' : 'silence';
 };
 
-/** Asks each peer from here: whether it answers on the underlay, with how large packets, and through the overlay. */
-export async function probePeers(
-  leases: readonly LeaseRow[],
-  options: { readonly underlayMtu: number; readonly ping: Ping },
-): Promise<readonly PeerProbe[]> {
+/** What {@link probePeers} works with. */
+export interface ProbeOptions {
+  readonly underlayMtu: number;
+  readonly ping: Ping;
+  /** Told after each peer how many are done. */
+  readonly onProgress?: (done: number, all: number) => void;
+}
+
+/** Asks each peer from here: whether it answers on the underlay, with how large packets, through the overlay, and for its containers. */
+export async function probePeers(leases: readonly LeaseRow[], options: ProbeOptions): Promise<readonly PeerProbe[]> {
   const waiting = [...leases];
   const probes: PeerProbe[] = [];
+  options.onProgress?.(0, leases.length);
   const worker = async (): Promise<void> => {
     for (let lease = waiting.shift(); lease !== undefined; lease = waiting.shift()) {
       probes.push(await probePeer(lease, options));
+      options.onProgress?.(probes.length, leases.length);
     }
   };
   await Promise.all(Array.from({ length: PARALLEL_PROBES }, worker));
   return probes.sort((a, b) => leases.indexOf(a.lease) - leases.indexOf(b.lease));
 }
 
-async function probePeer(
-  lease: LeaseRow,
-  { underlayMtu, ping }: { readonly underlayMtu: number; readonly ping: Ping },
-): Promise<PeerProbe> {
-  const inner = ANSWERING_BACKENDS.has(lease.backend) ? Prefix.parse(lease.subnet).address.toString() : undefined;
-  const [underlay, full, overlay] = await Promise.all([
-    ping(lease.publicIp),
-    ping(lease.publicIp, underlayMtu),
-    inner === undefined ? undefined : ping(inner),
+async function probePeer(lease: LeaseRow, { underlayMtu, ping }: ProbeOptions): Promise<PeerProbe> {
+  const subnet = Prefix.parse(lease.subnet);
+  const inner = ANSWERING_BACKENDS.has(lease.backend) ? subnet.address.toString() : undefined;
+  const answers = async (address: string, packetBytes?: number): Promise<boolean> =>
+    (await ping(address, packetBytes === undefined ? {} : { packetBytes })) === 'answer';
+  // Docker and CNI give addresses from the first one on: the last host address is the one that has no container.
+  const unused = subnet.last.add(-1n).toString();
+  const [underlay, underlayFull, overlay] = await Promise.all([
+    answers(lease.publicIp),
+    answers(lease.publicIp, underlayMtu),
+    inner === undefined ? undefined : answers(inner),
   ]);
-  const isCut = underlay === true && full === false;
-  const [pathMtu, tcp, udp] = await Promise.all([
-    isCut ? findPathMtu((bytes) => ping(lease.publicIp, bytes), underlayMtu) : undefined,
+  // A host that answers nobody may let packets through to its containers all the same.
+  const passed = underlay && overlay === false ? await ping(unused, { isForAbsence: true }) : undefined;
+  if (passed === 'absent' || passed === 'answer') {
+    const none = { pathMtu: undefined, bridge: undefined, tcp: undefined, udp: undefined };
+    return { lease, underlay, underlayFull, overlay: true, forward: passed, ...none };
+  }
+  const isReached = overlay ?? underlay;
+  const [pathMtu, bridge, tcp, udp] = await Promise.all([
+    underlay && !underlayFull ? findPathMtu((bytes) => answers(lease.publicIp, bytes), underlayMtu) : undefined,
+    isReached ? answers(subnet.address.add(1n).toString()) : undefined,
     inner !== undefined && overlay === true ? answersTcp(inner) : undefined,
     inner !== undefined && overlay === true ? answersUdp(inner) : undefined,
   ]);
-  return { lease, underlay: underlay === true, underlayFull: full === true, pathMtu, overlay, tcp, udp };
+  const forward = bridge === true ? await ping(unused, { isForAbsence: true }) : undefined;
+  return { lease, underlay, underlayFull, pathMtu, overlay, bridge, forward, tcp, udp };
 }
 
 /**
@@ -80,14 +114,14 @@ async function probePeer(
  * @internal
  */
 export async function findPathMtu(
-  passes: (bytes: number) => Promise<boolean | undefined>,
+  passes: (bytes: number) => Promise<boolean>,
   tooLarge: number,
 ): Promise<number | undefined> {
-  if ((await passes(SMALLEST_MTU)) !== true) return undefined;
+  if (!(await passes(SMALLEST_MTU))) return undefined;
   let [low, high] = [SMALLEST_MTU, tooLarge];
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
-    if ((await passes(middle)) === true) low = middle;
+    if (await passes(middle)) low = middle;
     else high = middle;
   }
   return low;

@@ -5,7 +5,7 @@ import { completeRequest, parseInvocation } from '../../../src/ctl/arguments.js'
 import { EXIT, EXIT_MEANINGS } from '../../../src/ctl/command.js';
 import { COMMANDS } from '../../../src/ctl/commands.js';
 import { bashCompletion, fishCompletion, zshCompletion } from '../../../src/ctl/completion.js';
-import { CHECKS } from '../../../src/ctl/doctor/checks.js';
+import { CHECKS } from '../../../src/ctl/doctor/diagnose.js';
 import { explain, overview, usageOf } from '../../../src/ctl/help.js';
 import { OverlayError } from '../../../src/errors.js';
 import { skipBecause } from '../../support/skip.js';

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { CHECKS, diagnose } from '../../../src/ctl/doctor/checks.js';
-import type { DoctorFacts, Finding, PeerProbe } from '../../../src/ctl/doctor/facts.js';
+import { CHECKS, diagnose } from '../../../src/ctl/doctor/diagnose.js';
+import type { DoctorFacts, Finding, PeerProbe, PeerWay } from '../../../src/ctl/doctor/facts.js';
 import { findPathMtu } from '../../../src/ctl/doctor/probe.js';
 import type { LeaseRow } from '../../../src/ctl/lease-rows.js';
 import { parseSave } from '../../../src/firewall/iptables-plan.js';
+import { iptablesRuleset } from '../../../src/firewall/trace/iptables-ruleset.js';
 import type { AddressInfo } from '../../../src/netlink/address.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
@@ -32,7 +33,7 @@ function row(n: number, changes: Partial<LeaseRow> = {}): LeaseRow {
 
 function probe(changes: Partial<PeerProbe> = {}): PeerProbe {
   const good = { underlay: true, underlayFull: true, pathMtu: undefined, overlay: true, tcp: true, udp: true };
-  return { lease: row(2), ...good, ...changes };
+  return { lease: row(2), ...good, bridge: true, forward: 'absent', ...changes };
 }
 
 function link(index: number, name: string, changes: Partial<LinkInfo> = {}): LinkInfo {
@@ -78,11 +79,25 @@ function route(destination: string, changes: Partial<RouteInfo> = {}): RouteInfo
   };
 }
 
+/** What `iptables-save` prints, as facts. */
+function rules(...lines: readonly string[]): Pick<DoctorFacts, 'iptables' | 'rulesets'> {
+  const iptables = parseSave([...lines, 'COMMIT', ''].join('\n'));
+  return { iptables, rulesets: iptablesRuleset(iptables, 'iptables') };
+}
+
+/** A peer's packets go where the daemon's route says. */
+function way(changes: Partial<PeerWay> = {}): PeerWay {
+  const expected = route('10.5.2.0/24', { protocol: 173, index: 4, gateway: undefined });
+  return { subnet: net('10.5.2.0/24'), isOfContainer: false, expected, taken: expected, ...changes };
+}
+
 const daemon = {
   isReady: true,
   notReadyBecause: [],
   uptimeSeconds: 600,
-  lease: { subnet: '10.5.1.0/24', rivals: [] },
+  mtu: 1450,
+  lease: { subnet: '10.5.1.0/24', publicIp: '192.0.2.1', isPublished: true, overwrittenAt: null, rivals: [] },
+  underlay: { device: 'eth0', address: '192.0.2.1' },
   peerSet: { quarantined: [], quarantinedCounts: {}, badKeys: [], badKeyCount: 0 },
   reconcile: { drift: { link: 0, route: 0 }, conflicts: [] },
   firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
@@ -109,6 +124,16 @@ function tunnel(counts: {
   return { kind, device: 'flannel0', workers: 1, counters: { rxPackets, drops } } as unknown as TunnelStatus;
 }
 
+const LINKS = [
+  link(2, 'eth0'),
+  link(3, 'docker0', { kind: 'bridge' }),
+  link(4, 'flannel.1', { kind: 'vxlan', alias: 'tsflannel:coreos.com/network' }),
+];
+
+const ADDRESSES = [address(2, '192.0.2.1', 24), address(3, '10.5.1.1', 24), address(4, '10.5.1.0', 32)];
+
+const OUR_RULES = ['-A FLANNEL-FWD -s 10.5.0.0/16 -j ACCEPT', '-A FLANNEL-FWD -d 10.5.0.0/16 -j ACCEPT'];
+
 /** A host with nothing wrong: lease 1, Docker in it, one peer that answers. */
 function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
   return {
@@ -117,19 +142,17 @@ function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     storeError: undefined,
     network: network('vxlan'),
     configError: undefined,
+    lastValidConfig: undefined,
     leases: [row(1), row(2)],
     clockAheadSeconds: 0,
+    nowMs: Date.parse('2026-01-01T00:00:00Z'),
     daemon,
     daemonError: undefined,
     statusSocket: '/run/flannel/tsflanneld.sock',
     subnetFile: '/run/flannel/subnet.env',
     env: undefined,
-    links: [
-      link(2, 'eth0'),
-      link(3, 'docker0', { kind: 'bridge' }),
-      link(4, 'flannel.1', { kind: 'vxlan', alias: 'tsflannel:coreos.com/network' }),
-    ],
-    addresses: [address(2, '192.0.2.1', 24), address(3, '10.5.1.1', 24), address(4, '10.5.1.0', 32)],
+    links: LINKS,
+    addresses: ADDRESSES,
     routes: [
       route('0.0.0.0/0'),
       route('10.5.1.0/24', { protocol: 2, index: 3, gateway: undefined }),
@@ -140,9 +163,14 @@ function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
       ['net/ipv4/conf/all/rp_filter', '0'],
       ['net/ipv4/conf/eth0/rp_filter', '1'],
     ]),
-    iptables: parseSave('*filter\n:FORWARD DROP [0:0]\n-A FORWARD -j FLANNEL-FWD\nCOMMIT\n'),
+    ways: [way(), way({ isOfContainer: true })],
+    policyRules: [],
+    policyRoutes: [],
+    ...rules('*filter', ':FORWARD DROP [0:0]', ':FLANNEL-FWD -', '-A FORWARD -j FLANNEL-FWD', ...OUR_RULES),
+    docker: undefined,
     bridgeNetfilter: undefined,
     underlay: { device: 'eth0', mtu: 1500 },
+    publicIpNeighbour: undefined,
     own: row(1),
     probes: [probe()],
     probeNote: undefined,
@@ -200,7 +228,7 @@ const CASES: readonly Case[] = [
   {
     when: 'another key names addresses of the own subnet',
     facts: { daemon: { ...daemon, lease: { ...ownLease, rivals: ['10.5.0.0-16'] } } },
-    check: 'leases-believed',
+    check: 'lease-overlap',
     command: /^tsflannelctl leases release 10\.5\.0\.0-16$/,
   },
   { when: 'no daemon runs', facts: { daemon: undefined }, check: 'daemon', command: /^systemctl start tsflanneld$/ },
@@ -238,7 +266,7 @@ const CASES: readonly Case[] = [
     when: "Docker's bridge has an address of another host",
     facts: { addresses: [address(3, '10.5.9.1', 24)] },
     check: 'docker-bridge',
-    command: /docker-opts.*restart docker/,
+    command: /^tsflannelctl docker enable && systemctl restart docker$/,
     evidence: /docker0 has 10\.5\.9\.1\/24, the lease of this host is 10\.5\.1\.0\/24/,
   },
   {
@@ -262,28 +290,25 @@ const CASES: readonly Case[] = [
   },
   {
     when: 'the FORWARD policy drops and nobody accepts',
-    facts: { iptables: parseSave('*filter\n:FORWARD DROP [0:0]\nCOMMIT\n') },
+    facts: rules('*filter', ':FORWARD DROP [0:0]'),
     check: 'forward-rules',
-    command: /^iptables -I FORWARD -s 10\.5\.0\.0\/16 -j ACCEPT && iptables -I FORWARD -d/,
+    command: /^iptables -A FORWARD -s 10\.5\.0\.0\/16 -j ACCEPT && iptables -A FORWARD -d/,
   },
   {
     when: 'an earlier rule drops containers',
-    facts: {
-      iptables: parseSave(
-        '*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.5.0.0/16 -j DROP\n-A FORWARD -j FLANNEL-FWD\nCOMMIT\n',
-      ),
-    },
+    facts: rules('*filter', ':FORWARD ACCEPT [0:0]', '-A FORWARD -s 10.5.0.0/16 -j DROP', '-A FORWARD -j FLANNEL-FWD'),
     check: 'forward-rules',
-    command: /^iptables -I FORWARD/,
+    command: /^iptables -I FORWARD 1 -s/,
     evidence: /-s 10\.5\.0\.0\/16 -j DROP/,
   },
   {
     when: 'Docker masquerades before we do',
-    facts: {
-      iptables: parseSave(
-        '*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 10.5.1.0/24 ! -o docker0 -j MASQUERADE\n-A POSTROUTING -j FLANNEL-POSTRTG\nCOMMIT\n',
-      ),
-    },
+    facts: rules(
+      '*nat',
+      ':POSTROUTING ACCEPT [0:0]',
+      '-A POSTROUTING -s 10.5.1.0/24 ! -o docker0 -j MASQUERADE',
+      '-A POSTROUTING -j FLANNEL-POSTRTG',
+    ),
     check: 'masquerade',
     severity: 'warning',
     command: /restart docker/,
@@ -303,6 +328,123 @@ const CASES: readonly Case[] = [
     severity: 'warning',
     command: /nmcli device set flannel\.1 managed no/,
     evidence: /route 40/,
+  },
+  {
+    when: 'somebody keeps rewriting our firewall rules',
+    facts: {
+      daemon: {
+        ...daemon,
+        firewall: { mode: 'iptables', repaired: { 'jump-missing': 40 } } as unknown as DaemonStatus['firewall'],
+      },
+    },
+    check: 'rewritten-rules',
+    severity: 'warning',
+    command: /^nft monitor/,
+    evidence: /jump-missing 40/,
+  },
+  {
+    when: 'a lease of others lies inside the own subnet',
+    facts: { leases: [row(1), row(2), row(9, { subnet: '10.5.1.128/25', key: '10.5.1.128-25' })] },
+    check: 'lease-overlap',
+    command: /^tsflannelctl leases release 10\.5\.1\.128-25$/,
+  },
+  {
+    when: 'another host keeps writing our lease',
+    facts: {
+      daemon: {
+        ...daemon,
+        lease: {
+          ...ownLease,
+          overwrittenAt: '2025-12-31T23:59:50Z',
+          counters: { overwrites: 3 } as unknown as NonNullable<DaemonStatus['lease']>['counters'],
+        },
+      },
+    },
+    check: 'duplicate-public-ip',
+    command: /^tsflannelctl doctor # on the host that has the other FLANNELD_PUBLIC_IP=192\.0\.2\.1$/,
+    evidence: /3 times, last 10s ago/,
+  },
+  {
+    when: 'the public address is that of a neighbour',
+    facts: { daemon: { ...daemon, lease: { ...ownLease, publicIp: '192.0.2.9' } }, publicIpNeighbour: 'eth0' },
+    check: 'duplicate-public-ip',
+    command: /^echo FLANNELD_PUBLIC_IP=192\.0\.2\.1 >>\/etc\/default\/tsflanneld && systemctl restart tsflanneld$/,
+    evidence: /192\.0\.2\.9 answers behind eth0/,
+  },
+  {
+    when: 'the configuration became invalid',
+    facts: {
+      configError: 'no backend of that type',
+      lastValidConfig: { text: '{\n "Network": "10.5.0.0/16", "x": "it\'s" }', revision: '7' },
+    },
+    check: 'config',
+    command:
+      /^printf %s '\{"Network":"10\.5\.0\.0\/16","x":"it'\\''s"\}' \| tsflannelctl config set --yes - # as it was at revision 7$/,
+    evidence: /no backend/,
+  },
+  {
+    when: 'a rule diverts the overlay',
+    facts: {
+      ways: [way({ taken: route('0.0.0.0/0') })],
+      policyRules: [
+        { priority: 0, destination: undefined, action: 'lookup', table: 'local', text: 'from all lookup local' },
+        { priority: 90, destination: net('172.16.0.0/12'), action: 'lookup', table: 'vpn', text: 'to 172.16.0.0/12' },
+        { priority: 100, destination: undefined, action: 'lookup', table: 'vpn', text: 'from all lookup vpn' },
+      ],
+      policyRoutes: [{ table: 'vpn', destination: undefined }],
+    },
+    check: 'diverted',
+    command: /^ip rule add pref 99 to 10\.5\.0\.0\/16 lookup main #/,
+    evidence: /take 0\.0\.0\.0\/0 via 192\.0\.2\.254 dev eth0; rule 100: from all lookup vpn$/,
+  },
+  {
+    when: "the backend's datagrams are dropped here",
+    facts: rules('*filter', ':INPUT ACCEPT [0:0]', '-A INPUT -p udp -m udp --dport 8472 -j DROP'),
+    check: 'overlay-rules',
+    command: /^iptables -I INPUT 1 -p udp --dport 8472 -j ACCEPT/,
+    evidence: /chain INPUT, rule 1: -p udp -m udp --dport 8472 -j DROP/,
+  },
+  {
+    when: 'Docker was started with a larger MTU',
+    facts: { docker: { pid: 9, settings: 'subnet-env', bip: '10.5.1.1/24', mtu: 1500 } },
+    check: 'container-mtu',
+    command: /^systemctl restart docker #/,
+    evidence: /dockerd runs with --mtu=1500/,
+  },
+  {
+    when: 'a container has a larger MTU',
+    facts: { links: [...LINKS, link(9, 'veth1', { masterIndex: 3, mtu: 1500 })] },
+    check: 'container-mtu',
+    command: /^tsflannelctl docker enable && systemctl restart docker #/,
+    evidence: /veth1 1500/,
+  },
+  {
+    when: 'containers are in a network of their own',
+    facts: {
+      links: [
+        ...LINKS,
+        link(8, 'br-0123456789ab', { kind: 'bridge' }),
+        link(9, 'veth1', { masterIndex: 8, mtu: 1500 }),
+      ],
+      addresses: [...ADDRESSES, address(8, '172.18.0.1', 16)],
+    },
+    check: 'docker-network',
+    severity: 'note',
+    command: /--filter network=0123456789ab/,
+    evidence: /br-0123456789ab has 172\.18\.0\.0\/16/,
+  },
+  {
+    when: 'behind a peer there are no containers',
+    facts: { probes: [probe({ bridge: false, forward: undefined })] },
+    check: 'far-bridge',
+    severity: 'warning',
+    command: /^tsflannelctl doctor # on 192\.0\.2\.2$/,
+  },
+  {
+    when: 'a peer lets nothing through to its containers',
+    facts: { probes: [probe({ forward: 'silence' })] },
+    check: 'far-forward',
+    command: /^tsflannelctl doctor # on 192\.0\.2\.2$/,
   },
   {
     when: 'an object of somebody else is in the way',
@@ -372,7 +514,14 @@ const CASES: readonly Case[] = [
     when: 'a host is gone and its lease runs out',
     facts: {
       probes: [
-        probe({ underlay: false, underlayFull: false, overlay: false, lease: row(2, { expiresInSeconds: 900 }) }),
+        probe({
+          underlay: false,
+          underlayFull: false,
+          overlay: false,
+          bridge: undefined,
+          forward: undefined,
+          lease: row(2, { expiresInSeconds: 900 }),
+        }),
       ],
     },
     check: 'peers',
@@ -381,7 +530,9 @@ const CASES: readonly Case[] = [
   },
   {
     when: 'a host does not answer but renews',
-    facts: { probes: [probe({ underlay: false, underlayFull: false, overlay: false })] },
+    facts: {
+      probes: [probe({ underlay: false, underlayFull: false, overlay: false, bridge: undefined, forward: undefined })],
+    },
     check: 'peers',
     severity: 'warning',
     command: /^ping -c 3 192\.0\.2\.2$/,
@@ -395,7 +546,9 @@ const CASES: readonly Case[] = [
   },
   {
     when: 'the overlay does not get through',
-    facts: { probes: [probe({ overlay: false, tcp: undefined, udp: undefined })] },
+    facts: {
+      probes: [probe({ overlay: false, bridge: undefined, forward: undefined, tcp: undefined, udp: undefined })],
+    },
     check: 'overlay-blocked',
     command: /^iptables -I INPUT -p udp --dport 8472 -j ACCEPT/,
   },
@@ -439,6 +592,60 @@ describe('diagnose', () => {
     }
   });
 
+  it('counts many dead hosts as one finding with a list that ends', () => {
+    const silent = { underlay: false, underlayFull: false, overlay: false, bridge: undefined, forward: undefined };
+    const probes = Array.from({ length: 64 }, (_, n) => probe({ ...silent, lease: row(n + 2) }));
+    const findings = diagnose(facts({ probes }));
+    assert.equal(findings.length, 1);
+    assert.match(findings[0]?.message ?? '', /^64 hosts do not answer/);
+    assert.match(findings[0]?.evidence ?? '', /192\.0\.2\.9 .*; and 56 more$/);
+    assert.ok((findings[0]?.evidence.length ?? 0) < 800);
+  });
+
+  it('folds what a cause explains below it, and only for the peers that it concerns', () => {
+    const silent = { overlay: false, bridge: undefined, forward: undefined };
+    const [cut, other] = [probe(silent), probe({ ...silent, lease: row(3) })];
+    const ways = [way({ taken: undefined })];
+    const [only, ...more] = diagnose(facts({ ways, probes: [cut] }));
+    assert.deepEqual(
+      [only?.check, only?.consequences.map(({ check }) => check), more],
+      ['diverted', ['overlay-blocked'], []],
+    );
+    const both = diagnose(facts({ ways, probes: [cut, other] })).map(({ check }) => check);
+    assert.deepEqual(both, ['diverted', 'overlay-blocked'], 'the rule does not explain the other peer');
+    const down = diagnose(facts({ daemon: undefined, own: undefined, probes: [cut] }));
+    assert.deepEqual(
+      down.map(({ check, consequences }) => [check, consequences.length]),
+      [['daemon', 2]],
+    );
+  });
+
+  it('never tells to remove a default route, nor one of a network that the host is in', () => {
+    const all = {
+      ...network('vxlan'),
+      ipv4: { ...network('vxlan').ipv4, network: net('0.0.0.0/0') },
+    } as DoctorFacts['network'];
+    const routes = [
+      route('0.0.0.0/0'),
+      route('192.0.2.0/24', { protocol: 4, gateway: undefined }),
+      route('192.0.2.0/25', { protocol: 16, gateway: undefined }),
+    ];
+    const findings = diagnose(facts({ network: all, routes, ways: [] })).filter(
+      ({ check }) => check === 'foreign-route',
+    );
+    assert.equal(findings.length, 3);
+    for (const { command } of findings) assert.doesNotMatch(command, /ip route/);
+  });
+
+  it('fits the remedy to the way in which Docker is told', () => {
+    const addresses = [address(3, '172.17.0.1', 16)];
+    const told = (settings: 'subnet-env' | 'docker-opts' | 'none'): string | undefined =>
+      diagnose(facts({ addresses, docker: { pid: 9, settings, bip: undefined, mtu: undefined } }))[0]?.command;
+    assert.equal(told('none'), 'tsflannelctl docker enable && systemctl restart docker');
+    assert.equal(told('subnet-env'), 'systemctl restart docker');
+    assert.equal(told('docker-opts'), 'tsflannelctl docker-opts -d /run/docker_opts.env && systemctl restart docker');
+  });
+
   it('has a case for every check', () => {
     assert.deepEqual([...new Set(CASES.map(({ check }) => check))].sort(), CHECKS.map(({ id }) => id).sort());
   });
@@ -449,7 +656,14 @@ describe('diagnose', () => {
   });
 
   it('says nothing of reservations whose host is off', () => {
-    const off = probe({ underlay: false, underlayFull: false, overlay: false, lease: row(2, { isReservation: true }) });
+    const off = probe({
+      underlay: false,
+      underlayFull: false,
+      overlay: false,
+      bridge: undefined,
+      forward: undefined,
+      lease: row(2, { isReservation: true }),
+    });
     assert.deepEqual(diagnose(facts({ probes: [off] })), []);
   });
 

@@ -1,5 +1,5 @@
-import type { DaemonStatus } from '../../observe/status.js';
-import type { Check } from './facts.js';
+import type { DaemonStatus } from '../../../observe/status.js';
+import type { Check } from '../facts.js';
 
 type Saved = NonNullable<DaemonStatus['savedState']>;
 

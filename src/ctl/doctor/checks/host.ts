@@ -1,0 +1,69 @@
+import { formatDuration } from '../../text-table.js';
+import type { Check, DoctorFacts, Found } from '../facts.js';
+
+/** Certificates and logs suffer from more; NTP keeps a clock within milliseconds. */
+const CLOCK_TOLERANCE_SECONDS = 30;
+
+/** Clock and kernel settings of this host. */
+export const HOST_CHECKS: readonly Check[] = [
+  { id: 'ip-forward', title: 'the kernel forwards packets', run: forwarding },
+  { id: 'clock', title: "this host's clock agrees with etcd's", run: clockTrouble },
+  { id: 'rp-filter', title: 'the reverse path filter bears mixed backends', run: reversePath },
+  {
+    id: 'bridge-netfilter',
+    title: 'packets on a bridge pass iptables',
+    run: ({ bridgeNetfilter }) => {
+      if (bridgeNetfilter === undefined) return [];
+      const { message, hint } = bridgeNetfilter;
+      const command = hint.includes('modprobe')
+        ? 'modprobe br_netfilter'
+        : 'sysctl -w net.bridge.bridge-nf-call-iptables=1';
+      return [{ severity: 'note', message, evidence: 'only matters where services of Kubernetes are used', command }];
+    },
+  },
+];
+
+function forwarding({ sysctls, network }: DoctorFacts): readonly Found[] {
+  const wanted = ['net/ipv4/ip_forward', ...(network?.ipv6 === undefined ? [] : ['net/ipv6/conf/all/forwarding'])];
+  return wanted
+    .filter((path) => sysctls.get(path) === '0')
+    .map((path) => {
+      const name = path.replaceAll('/', '.');
+      return {
+        severity: 'error',
+        message: 'the kernel does not forward packets between containers and the overlay',
+        evidence: `${name} is 0`,
+        command: `sysctl -w ${name}=1`,
+      };
+    });
+}
+
+function clockTrouble({ clockAheadSeconds }: DoctorFacts): readonly Found[] {
+  if (clockAheadSeconds === undefined || Math.abs(clockAheadSeconds) <= CLOCK_TOLERANCE_SECONDS) return [];
+  const direction = clockAheadSeconds > 0 ? 'ahead of' : 'behind';
+  return [
+    {
+      severity: 'warning',
+      message: "this host's clock is wrong, or etcd's is; certificates fail and logs mislead",
+      evidence: `it is ${formatDuration(Math.abs(clockAheadSeconds))} ${direction} etcd's`,
+      command: 'timedatectl set-ntp true',
+    },
+  ];
+}
+
+function reversePath({ sysctls, underlay, leases }: DoctorFacts): readonly Found[] {
+  const backends = new Set(leases.map(({ backend }) => backend));
+  if (underlay === undefined || backends.size < 2) return [];
+  const all = Number(sysctls.get('net/ipv4/conf/all/rp_filter') ?? 0);
+  const device = Number(sysctls.get(`net/ipv4/conf/${underlay.device}/rp_filter`) ?? 0);
+  // The kernel uses the larger of the two (ip-sysctl.rst).
+  if (Math.max(all, device) !== 1) return [];
+  return [
+    {
+      severity: 'warning',
+      message: `hosts use different backends, and the reverse path filter on ${underlay.device} drops what comes back another way`,
+      evidence: `net.ipv4.conf.${underlay.device}.rp_filter is 1 (strict); backends: ${[...backends].join(', ')}`,
+      command: `sysctl -w net.ipv4.conf.${underlay.device}.rp_filter=2`,
+    },
+  ];
+}

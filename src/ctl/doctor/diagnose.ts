@@ -1,0 +1,43 @@
+import { CONTAINER_CHECKS } from './checks/containers.js';
+import { DAEMON_CHECKS } from './checks/daemon.js';
+import { DOCKER_CHECKS } from './checks/docker.js';
+import { FIREWALL_CHECKS } from './checks/firewall.js';
+import { HOST_CHECKS } from './checks/host.js';
+import { LEASE_CHECKS } from './checks/leases.js';
+import { PEER_CHECKS } from './checks/peers.js';
+import { ROUTE_CHECKS } from './checks/routes.js';
+import { STORE_CHECKS } from './checks/store.js';
+import type { Check, DoctorFacts, Finding } from './facts.js';
+
+/** Everything the doctor looks for, in the order of the report: what others depend on comes first. */
+export const CHECKS: readonly Check[] = [
+  ...STORE_CHECKS,
+  ...DAEMON_CHECKS,
+  ...LEASE_CHECKS,
+  ...HOST_CHECKS,
+  ...ROUTE_CHECKS,
+  ...FIREWALL_CHECKS,
+  ...DOCKER_CHECKS,
+  ...PEER_CHECKS,
+  ...CONTAINER_CHECKS,
+];
+
+/** Runs every check; a finding that another one explains is folded below that. */
+export function diagnose(facts: DoctorFacts): readonly Finding[] {
+  const findings: Finding[] = [];
+  for (const { id, follows = [], run } of CHECKS) {
+    for (const found of run(facts)) {
+      const finding: Finding = { check: id, ...found, consequences: [] };
+      const cause = findings.findIndex((earlier) => follows.includes(earlier.check) && concerns(earlier, finding));
+      const explaining = findings[cause];
+      if (explaining === undefined) findings.push(finding);
+      else findings[cause] = { ...explaining, consequences: [...explaining.consequences, finding] };
+    }
+  }
+  return findings;
+}
+
+/** Whether a cause reaches all that its supposed consequence is about. */
+function concerns({ subnets: reached }: Finding, { subnets }: Finding): boolean {
+  return reached === undefined || (subnets !== undefined && subnets.every((subnet) => reached.includes(subnet)));
+}
