@@ -1,7 +1,7 @@
 import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type Prefix } from '../ip/prefix.js';
-import { FORWARD_CHAIN, MASQUERADE_CHAIN, type SavedTables, formatWords, parseRule } from './iptables-plan.js';
+import { MASQUERADE_CHAIN, type SavedTables, formatWords, parseRule } from './iptables-plan.js';
 
 /** Something outside our rules that works against them. */
 export interface FirewallFinding {
@@ -20,7 +20,7 @@ type Mode = 'iptables' | 'nftables';
  * their peers on other hosts under the address of the tunnel device.
  */
 export function ownMasqueradeFirst(saved: SavedTables, subnet: Prefix, mode: Mode): readonly FirewallFinding[] {
-  return rulesBeforeJump(saved, 'nat', mode)
+  return rulesBeforeJump(saved, mode)
     .filter((words) => {
       const { source, destination, target } = parseRule(words);
       const isTranslation = target === 'MASQUERADE' || target === 'SNAT';
@@ -32,34 +32,10 @@ export function ownMasqueradeFirst(saved: SavedTables, subnet: Prefix, mode: Mod
     }));
 }
 
-/** A FORWARD chain that drops packets of containers although our rules accept them. */
-export function blockedForwarding(saved: SavedTables, network: Prefix, mode: Mode): readonly FirewallFinding[] {
-  const findings = rulesBeforeJump(saved, 'filter', mode)
-    .filter((words) => {
-      const { source, destination, target, hasOther } = parseRule(words);
-      if ((target !== 'DROP' && target !== 'REJECT') || hasOther) return false;
-      return [source, destination].every(
-        (match) => match === undefined || match.isNegated !== match.prefix.overlaps(network),
-      );
-    })
-    .map((words) => ({
-      message: `a rule of others stops containers of ${network.toString()}: FORWARD ${formatWords(words)}`,
-      hint: 'remove that rule or put it behind the jump to FLANNEL-FWD',
-    }));
-  const policy = saved.policies.get(`filter/${FORWARD_CHAIN.parent}`);
-  if (mode === 'nftables' && policy === 'DROP') {
-    findings.push({
-      message: 'the FORWARD chain of iptables has the policy DROP, which an accept in an nftables table cannot lift',
-      hint: `set EnableNFTables to false, or accept ${network.toString()} in that chain`,
-    });
-  }
-  return findings;
-}
-
-function rulesBeforeJump(saved: SavedTables, table: 'nat' | 'filter', mode: Mode): readonly (readonly string[])[] {
-  const spec = table === 'nat' ? MASQUERADE_CHAIN : FORWARD_CHAIN;
-  const rules = saved.rules.get(table)?.get(spec.parent) ?? [];
-  const jump = rules.findIndex((words) => parseRule(words).target === spec.chain);
+function rulesBeforeJump(saved: SavedTables, mode: Mode): readonly (readonly string[])[] {
+  const { table, parent, chain } = MASQUERADE_CHAIN;
+  const rules = saved.rules.get(table)?.get(parent) ?? [];
+  const jump = rules.findIndex((words) => parseRule(words).target === chain);
   return mode === 'iptables' && jump >= 0 ? rules.slice(0, jump) : rules;
 }
 

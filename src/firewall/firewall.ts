@@ -4,7 +4,6 @@ import { type Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import { guarded } from '../guard.js';
 import { type Logger } from '../log.js';
-import { type FirewallFinding, blockedForwarding, ownMasqueradeFirst } from './findings.js';
 import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
 import { Iptables, type IptablesVariant } from './iptables.js';
 import { type StopWatching, type WatchNftables, watchNftables } from './nft-events.js';
@@ -202,26 +201,6 @@ export class Firewall implements RuleKeeper {
       repaired: { ...this.repaired },
       lastError: this.lastError,
     };
-  }
-
-  /**
-   * What else on this host keeps the rules from having their effect, for the doctor.
-   *
-   * @throws {@link OverlayError} `ERR_FIREWALL` if the rules cannot be listed.
-   */
-  async findings(): Promise<readonly FirewallFinding[]> {
-    return this.enqueue(async () => {
-      const { spec } = this;
-      if (spec === undefined) return [];
-      const findings: FirewallFinding[] = [];
-      for (const { network, subnet } of spec.networks) {
-        if ((await this.iptables.features(network.family)) === undefined) continue;
-        const saved = await this.iptables.saved(network.family);
-        if (spec.ipMasq) findings.push(...ownMasqueradeFirst(saved, subnet, spec.mode));
-        if (spec.forwardRules) findings.push(...blockedForwarding(saved, network, spec.mode));
-      }
-      return findings;
-    });
   }
 
   /** Stops looking after the rules and leaves them in place, as flannel does. Idempotent. */

@@ -127,11 +127,6 @@ export class Iptables {
     return removed;
   }
 
-  /** The rules of one family as `iptables-save` shows them. */
-  async saved(family: Family): Promise<SavedTables> {
-    return this.save(PROGRAMS[family]);
-  }
-
   /**
    * Whether everything of one family is as written. Reads our chains and the two that jump to them, since a list of
    * everything takes most of a second where others have tens of thousands of rules; what differs in any way, or cannot

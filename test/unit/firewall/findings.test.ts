@@ -2,19 +2,14 @@ import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { blockedForwarding, bridgeNetfilterFinding, ownMasqueradeFirst } from '../../../src/firewall/findings.js';
+import { bridgeNetfilterFinding, ownMasqueradeFirst } from '../../../src/firewall/findings.js';
 import { parseSave } from '../../../src/firewall/iptables-plan.js';
 import { net } from '../../support/builders.js';
 
-const NETWORK = net('10.5.0.0/16');
 const SUBNET = net('10.5.34.0/24');
 
 function nat(...rules: string[]) {
   return parseSave(['*nat', ':POSTROUTING ACCEPT [0:0]', ...rules.map((rule) => `-A POSTROUTING ${rule}`)].join('\n'));
-}
-
-function filter(policy: string, ...rules: string[]) {
-  return parseSave(['*filter', `:FORWARD ${policy} [0:0]`, ...rules.map((rule) => `-A FORWARD ${rule}`)].join('\n'));
 }
 
 describe('ownMasqueradeFirst', () => {
@@ -42,28 +37,6 @@ describe('ownMasqueradeFirst', () => {
       ownMasqueradeFirst(nat('-s 10.5.34.0/24 -d 10.5.34.2/32 -j MASQUERADE', jump), SUBNET, 'iptables'),
       [],
     );
-  });
-});
-
-describe('blockedForwarding', () => {
-  const jump = '-m comment --comment "flanneld forward" -j FLANNEL-FWD';
-
-  it('finds a rule ahead of the jump that drops packets of containers', () => {
-    for (const rule of ['-j DROP', '-d 10.5.0.0/16 -j REJECT', '! -s 172.17.0.0/16 -j DROP']) {
-      assert.equal(blockedForwarding(filter('ACCEPT', rule, jump), NETWORK, 'iptables').length, 1, rule);
-    }
-  });
-
-  it('is content with drops of other networks, conditional drops and drops behind the jump', () => {
-    for (const rule of ['-s 172.17.0.0/16 -j DROP', '-i eth9 -j DROP', '! -d 10.5.0.0/16 -j DROP']) {
-      assert.deepEqual(blockedForwarding(filter('ACCEPT', rule, jump), NETWORK, 'iptables'), [], rule);
-    }
-    assert.deepEqual(blockedForwarding(filter('DROP', jump, '-j DROP'), NETWORK, 'iptables'), []);
-  });
-
-  it('finds the policy of iptables that nftables rules cannot lift', () => {
-    assert.match(blockedForwarding(filter('DROP'), NETWORK, 'nftables')[0]?.message ?? '', /policy DROP/);
-    assert.deepEqual(blockedForwarding(filter('ACCEPT'), NETWORK, 'nftables'), []);
   });
 });
 
