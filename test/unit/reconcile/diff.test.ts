@@ -365,6 +365,16 @@ describe('diff', () => {
       assert.match(error.hint ?? '', /ip route del 10\.5\.2\.0\/24 via 192\.0\.2\.77 dev eth0/);
     });
 
+    it('does not suggest to remove the way to a network that the host itself is in', async () => {
+      for (const own of [{ protocol: 2 }, { protocol: 4, prefsrc: ip('10.5.2.7') }]) {
+        const host = new Host();
+        host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: host.eth0.index, ...own }), 'add');
+        const plan = await host.reconcile(directRoute(2));
+        const hint = plan.conflicts.get(objectKey.route(net('10.5.2.0/24')))?.hint ?? '';
+        assert.equal(hint, 'choose another network for the overlay, or another address for eth0');
+      }
+    });
+
     it('lets a foreign route with another metric be', async () => {
       const host = new Host();
       const foreign = { index: host.eth0.index, gateway: ip('192.0.2.77'), metric: 100 };
