@@ -13,6 +13,7 @@ function evidenceOf({ subnet, savedAt, leaseEndsAt, isolatedBecause }: Saved): s
 export const savedStateCheck: Check = {
   id: 'saved-state',
   title: 'etcd has confirmed the lease that the daemon works with',
+  follows: ['etcd'],
   run: ({ daemon, etcdEndpoints }) => {
     const saved = daemon?.savedState ?? null;
     if (saved === null) return [];
