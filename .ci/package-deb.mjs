@@ -1,6 +1,8 @@
-// Builds the Debian package from dist, the prebuilt addon and the installed npm packages.
+// Builds the Debian package from dist, the prebuilt addon, the npm packages and a Node of its own.
 //
-//   node .ci/package-deb.mjs [DIRECTORY]     where the package goes; default: the root of the clone
+//   node .ci/package-deb.mjs [--arch x64|arm64] [DIRECTORY]
+//
+// Defaults: this machine's processor, and the root of the clone for the package.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -19,17 +21,19 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { NODE, nodeRuntime } from './node-runtime.mjs';
+import { productionPackages } from './production-packages.mjs';
+import { TARGETS, glibcMinorOf, isElfOf, readTarget } from './targets.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
-const output = path.resolve(process.argv[2] ?? root);
-/** Debian's names of processors that Node calls otherwise. */
-const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
-const architecture = ARCHITECTURES[process.arch];
-if (architecture === undefined) throw new Error(`cannot build a Debian package for ${process.arch}`);
+const {
+  arch,
+  rest: [directory = root],
+} = readTarget(process.argv.slice(2));
+const output = path.resolve(directory);
+const architecture = TARGETS[arch].debian;
 const MAINTAINER = 'tsflannel maintainers <maintainers@tsflannel.invalid>';
-/** Only needed to build the addon. */
-const BUILD_ONLY = new Set(['node-addon-api']);
 /** What npm packages carry for compilers, readers and browsers. */
 const NOT_NEEDED = /(\.(d\.[cm]?ts|[cm]?ts|map|md|markdown|cc|h|hh|yml)|\/(CMakeLists\.txt|\.[^/]+))$/i;
 const NOT_NEEDED_DIRECTORY = /\/(tests?|docs?|examples?|benchmarks?|vendor|musl_\w+|\.github|\.bin)$/;
@@ -68,6 +72,9 @@ const stage = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-deb-'));
 process.on('exit', () => rmSync(stage, { recursive: true, force: true }));
 const lib = 'usr/lib/tsflannel';
 
+const packages = productionPackages(arch);
+const runtime = nodeRuntime(arch);
+
 addPrograms();
 addUnits();
 addDocumentation();
@@ -76,43 +83,35 @@ const file = build();
 process.stdout.write(`${path.relative(process.cwd(), file)}\n`);
 
 function addPrograms() {
-  const addon = `native/prebuilds/linux-${process.arch}/tsflannel.node`;
+  const addon = `native/prebuilds/linux-${arch}/tsflannel.node`;
   for (const needed of ['dist/bin/tsflanneld.js', addon]) {
     if (!existsSync(path.join(root, needed))) throw new Error(`cannot find ${needed}: run npm run package:deb`);
   }
   copy('dist', `${lib}/dist`);
-  // The programs are started by the wrappers, with the Node that the package depends on.
+  // The programs are started by the wrappers, with the package's own Node.
   for (const program of filesBelow(path.join(stage, lib, 'dist/bin'))) {
     writeFileSync(program, readFileSync(program, 'utf8').replace(/^#!.*\n/, ''));
   }
   copy(addon, `${lib}/${addon}`);
   const { name, version, description, license, type } = manifest;
   write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
-  for (const directory of productionPackages()) copyPackage(directory);
+  for (const { source, place } of packages) copyPackage(source, place);
+  cpSync(runtime, path.join(stage, lib, 'node'), { recursive: true });
   copy('systemd/docker-follow', `${lib}/docker-follow`, 0o755);
   for (const program of Object.keys(manifest.bin)) {
     const script = `/${lib}/${manifest.bin[program]}`;
-    write(`usr/bin/${program}`, `#!/bin/sh\nexec /usr/bin/node ${script} "$@"\n`, 0o755);
+    write(`usr/bin/${program}`, `#!/bin/sh\nexec /${lib}/node/node ${script} "$@"\n`, 0o755);
   }
 }
 
-/** Folders of the packages that the programs need, as npm has laid them out. */
-function productionPackages() {
-  const args = ['ls', '--omit=dev', '--all', '--parseable', '--loglevel=error'];
-  const result = spawnSync('npm', args, { cwd: root, encoding: 'utf8' });
-  if (result.status !== 0) throw new Error(`cannot list the npm packages: run npm ci first\n${result.stderr}`);
-  const folders = result.stdout.split('\n').filter((line) => line.includes('/node_modules/'));
-  return folders.map((line) => path.relative(root, line)).filter((line) => !BUILD_ONLY.has(path.basename(line)));
-}
-
-function copyPackage(directory) {
-  cpSync(path.join(root, directory), path.join(stage, lib, directory), {
+function copyPackage(source, place) {
+  cpSync(source, path.join(stage, lib, place), {
     recursive: true,
-    filter: (source) => {
-      const inside = `/${path.relative(path.join(root, directory), source)}`;
+    filter: (file) => {
+      const inside = `/${path.relative(source, file)}`;
       // Packages inside packages come on their own.
       if (/\/node_modules$/.test(inside)) return false;
-      if (lstatSync(source).isDirectory()) return !NOT_NEEDED_DIRECTORY.test(inside);
+      if (lstatSync(file).isDirectory()) return !NOT_NEEDED_DIRECTORY.test(inside);
       return LICENSE.test(path.basename(inside)) || !NOT_NEEDED.test(inside);
     },
   });
@@ -152,15 +151,17 @@ function addDocumentation() {
 }
 
 function copyright() {
-  const packages = productionPackages().map((directory) => {
-    const { name, version, license = 'see its files' } = JSON.parse(readText(`${directory}/package.json`));
+  const licenses = packages.map(({ source }) => {
+    const manifestFile = path.join(source, 'package.json');
+    const { name, version, license = 'see its files' } = JSON.parse(readFileSync(manifestFile, 'utf8'));
     return ` ${name} ${version}: ${typeof license === 'string' ? license : 'see its files'}`;
   });
   return [
     'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/',
     'Upstream-Name: tsflannel',
-    'Comment: Below node_modules lie npm packages with licenses of their own:',
-    ...packages.sort(),
+    `Comment: Below /${lib}/node lie Node ${NODE.version}, without its symbols (see LICENSE), and libraries of GCC (see`,
+    ' LICENSE.gcc). Below node_modules lie npm packages with licenses of their own:',
+    ...licenses.sort(),
     '',
     'Files: *',
     `Copyright: ${date.getUTCFullYear()} The tsflannel authors`,
@@ -171,16 +172,16 @@ function copyright() {
 }
 
 function addControl() {
-  const addon = readFileSync(path.join(root, `native/prebuilds/linux-${process.arch}/tsflannel.node`), 'latin1');
-  const glibc = Math.max(...[...addon.matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor)));
-  const kilobytes = filesBelow(stage).reduce((sum, name) => sum + Math.ceil(lstatSync(name).size / 1024), 0);
+  const files = filesBelow(stage);
+  const glibc = `2.${glibcMinorOf(files.filter((file) => isElfOf(file, arch)))}`;
+  const kilobytes = files.reduce((sum, name) => sum + Math.ceil(lstatSync(name).size / 1024), 0);
   const control = {
     Package: 'tsflannel',
     Version: debianVersion(),
     Architecture: architecture,
     Maintainer: MAINTAINER,
     'Installed-Size': kilobytes,
-    Depends: `nodejs (>= 20.19), libc6 (>= 2.${glibc}), iptables | nftables`,
+    Depends: `libc6 (>= ${glibc}), iptables | nftables`,
     Recommends: 'systemd',
     Suggests: 'docker.io | docker-ce, etcd-server, etcd-client',
     Section: 'net',
@@ -206,7 +207,7 @@ function build() {
   const name = `tsflannel_${debianVersion()}_${architecture}.deb`;
   mkdirSync(output, { recursive: true });
   const env = { ...process.env, SOURCE_DATE_EPOCH: String(gitSeconds()) };
-  run('dpkg-deb', ['--root-owner-group', '--build', stage, path.join(output, name)], { env });
+  run('dpkg-deb', ['--root-owner-group', '-Zzstd', '-z9', '--build', stage, path.join(output, name)], { env });
   return path.join(output, name);
 }
 
@@ -222,7 +223,7 @@ function normalize(directory) {
 }
 
 function isProgram(name) {
-  return /^usr\/bin\/|\/docker-follow$|^DEBIAN\/(post|pre)/.test(name);
+  return /^usr\/bin\/|\/docker-follow$|\/node\/node$|^DEBIAN\/(post|pre)/.test(name);
 }
 
 /** A version like 1.0.0-rc.1 comes before 1.0.0, which Debian writes with a tilde. */

@@ -1,34 +1,28 @@
-// Builds the addon that goes into the npm tarball and the Debian package: native/prebuilds/<platform>-<arch>/tsflannel.node.
+// Builds the addon that goes into the npm tarball and the Debian package: native/prebuilds/linux-<arch>/tsflannel.node.
+//
+//   node .ci/prebuild.mjs [--arch x64|arm64]     default: this machine's
 //
 // It differs from the one that is built on a host: the C++ library is linked in, so that only the C library has to fit,
 // and it carries no symbols. Built in a directory of its own, to leave the developer's build alone.
 import { spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  readdirSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { glibcMinorOf, isElfOf, readTarget, toolFor } from './targets.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const native = path.join(root, 'native');
 const SOURCES = ['binding.gyp', 'addon', 'core'];
+const { arch } = readTarget(process.argv.slice(2));
 /** Below node_modules, so that the build finds node-addon-api; it stays for the next run of make. */
-const work = path.join(root, 'node_modules', '.cache', 'tsflannel-prebuild');
-const target = path.join(native, 'prebuilds', `${process.platform}-${process.arch}`, 'tsflannel.node');
+const work = path.join(root, 'node_modules', '.cache', `tsflannel-prebuild-${arch}`);
+const target = path.join(native, 'prebuilds', `linux-${arch}`, 'tsflannel.node');
 
 const newestSource = Math.max(...SOURCES.flatMap((name) => filesBelow(path.join(native, name))).map(modified));
 const self = fileURLToPath(import.meta.url);
-if (!existsSync(target) || modified(target) < Math.max(newestSource, modified(self)) || !isLoadable(target)) build();
-process.stdout.write(`${path.relative(root, target)}: needs glibc ${glibcOf(target)} or newer\n`);
+if (!existsSync(target) || modified(target) < Math.max(newestSource, modified(self)) || !isUsable(target)) build();
+process.stdout.write(`${path.relative(root, target)}: needs glibc 2.${glibcMinorOf([target])} or newer\n`);
 
 function build() {
   mkdirSync(work, { recursive: true });
@@ -41,18 +35,19 @@ function build() {
   const nodedir = process.env.npm_config_nodedir === undefined && hasHeaders ? [`--nodedir=${prefix}`] : [];
   const env = {
     ...process.env,
+    ...(arch === process.arch ? {} : { CC: toolFor(arch, 'gcc'), CXX: toolFor(arch, 'g++'), AR: toolFor(arch, 'ar') }),
     LDFLAGS: `${process.env.LDFLAGS ?? ''} -static-libstdc++ -static-libgcc -Wl,-s`,
     MAKEFLAGS: process.env.MAKEFLAGS ?? `-j${availableParallelism()}`,
   };
   for (const step of ['configure', 'build']) {
-    const args = [nodeGyp(), step, `--directory=${work}`, '--loglevel=error', ...nodedir];
+    const args = [nodeGyp(), step, `--directory=${work}`, `--arch=${arch}`, '--loglevel=error', ...nodedir];
     const result = spawnSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 1 << 28, env });
     if (result.status === 0) continue;
     process.stderr.write(`${result.stdout}${result.stderr}`);
     throw new Error(`cannot build the addon: node-gyp ${step} ended with ${result.status}, see above`);
   }
   const built = path.join(work, 'build', 'Release', 'tsflannel.node');
-  if (!isLoadable(built)) throw new Error(`cannot use ${built}: Node does not load it`);
+  if (!isUsable(built)) throw new Error(`cannot use ${built}: it is not for ${arch}, or Node does not load it`);
   mkdirSync(path.dirname(target), { recursive: true });
   cpSync(built, `${target}.new`);
   renameSync(`${target}.new`, target);
@@ -66,19 +61,14 @@ function nodeGyp() {
   const onPath = (process.env.PATH ?? '').split(':').map((directory) => path.join(directory, 'npm'));
   const npms = [beside, ...onPath.filter(existsSync).map((npm) => path.resolve(path.dirname(realpathSync(npm)), '..'))];
   const found = npms.map((npm) => path.join(npm, 'node_modules/node-gyp/bin/node-gyp.js')).find(existsSync);
-  if (found === undefined) throw new Error('cannot find node-gyp: run this with `npm run prebuild`');
+  if (found === undefined) throw new Error('cannot find node-gyp: run this with `npm run build:prebuilt`');
   return found;
 }
 
-/** Loads it in a process of its own, as it is going to be loaded on a host. */
-function isLoadable(file) {
+/** Loads it in a process of its own, as it is going to be loaded on a host; for another processor only looks at it. */
+function isUsable(file) {
+  if (arch !== process.arch) return isElfOf(file, arch);
   return spawnSync(process.execPath, ['-e', `require(${JSON.stringify(file)})`], { stdio: 'ignore' }).status === 0;
-}
-
-/** The newest version of the C library that a symbol of the file wants. */
-function glibcOf(file) {
-  const versions = [...readFileSync(file, 'latin1').matchAll(/GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor));
-  return `2.${Math.max(...versions)}`;
 }
 
 function filesBelow(name) {
