@@ -1,9 +1,7 @@
 // Floods a tunnel with hostile packets, and accounts for every one of them.
-//
-//   npm run test:flood -- [--datagrams N]
-//
-// Default ten million, as in docs/reliability.md; `npm test` sends 300 000.
+// What it is told on the command line: .ci/usage/test-flood.txt.
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -11,7 +9,7 @@ import { parseArgs } from 'node:util';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const { values } = parseArgs({ options: { datagrams: { type: 'string', default: '10000000' } } });
 if (!/^[1-9]\d*$/.test(values.datagrams)) {
-  process.stderr.write('flood: usage: npm run test:flood -- [--datagrams N]\n');
+  process.stderr.write(readFileSync(new URL('usage/test-flood.txt', import.meta.url)));
   process.exit(2);
 }
 const mocha = ['node_modules/mocha/bin/mocha.js', '--config', '.ci/mocharc.host.json', '--retries', '0'];

@@ -1,10 +1,7 @@
 // Runs the fuzz targets of the packet core one after the other and prints a table of what came of it.
-//
-//   npm run test:fuzz -- [--seconds N] [--engine guided|libfuzzer]
-//
-// Each runs for N seconds (default 600). The engine is our own, which any g++ builds, or libFuzzer, which needs
-// clang++. TSFLANNEL_SEED chooses other inputs.
+// What it is told on the command line: .ci/usage/test-fuzz.txt.
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -16,7 +13,7 @@ const { values } = parseArgs({
 });
 const target = TARGETS[values.engine];
 if (target === undefined || !/^[1-9]\d*$/.test(values.seconds)) {
-  process.stderr.write('fuzz: usage: npm run test:fuzz -- [--seconds N] [--engine guided|libfuzzer]\n');
+  process.stderr.write(readFileSync(new URL('usage/test-fuzz.txt', import.meta.url)));
   process.exit(2);
 }
 const make = ['-s', '--no-print-directory', '-C', 'test/native', target, `FUZZ_SECONDS=${values.seconds}`];

@@ -1,7 +1,7 @@
 // Brings a clone to where demo, tests and benchmark can run: Debian packages, npm packages, addon, compiled TypeScript.
 // Plain Node without dependencies, since it runs before there are any. When nothing is missing it only looks at files.
 //
-//   node .ci/setup.mjs [GROUP…]     groups: base (default), check, docker, observe
+//   node .ci/setup.mjs [GROUP…]     groups: those of PACKAGES; base without any. Only base also builds.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -12,6 +12,8 @@ const OLDEST_NODE = [20, 19];
 
 /** Debian package → a program it brings. Looking for the program also accepts an installation by other means. */
 const PACKAGES = {
+  npm: {},
+  build: { 'g++': 'g++', make: 'make', python3: 'python3' },
   base: {
     'g++': 'g++',
     make: 'make',
@@ -32,6 +34,9 @@ const PACKAGES = {
   },
   check: { 'clang-format': 'clang-format' },
   docker: { 'docker.io': 'dockerd' },
+  deb: { dpkg: 'dpkg-deb', binutils: 'strip', patchelf: 'patchelf' },
+  arm64: { 'g++-aarch64-linux-gnu': 'aarch64-linux-gnu-g++' },
+  qemu: { 'qemu-user-static': 'qemu-aarch64-static' },
   observe: { prometheus: 'promtool', chromium: 'chromium' },
 };
 
@@ -41,6 +46,7 @@ function main(groups) {
   checkNode();
   installDebianPackages(groups);
   installNpmPackages();
+  if (!groups.includes('base')) return;
   buildAddon();
   buildTypeScript();
 }

@@ -1,24 +1,10 @@
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { LinkModel } from '../test/support/rig.js';
 import { allCases, chooseCases, QUICK_CASES, type Case } from './cases.js';
 
 /** The text of `--help`. */
-export const USAGE = `usage: npm run bench [-- OPTION…]            throughput, latency and cost of every way to carry packets
-       npm run bench -- control [OPTION…]    the control plane with many peers
-       npm run bench -- micro                checksum, segmentation, coalescing and lookup by themselves
-       npm run bench -- report RECORD.JSON   tables and docs/performance.md anew from a raw record
-
-  --quick           fewer cases and shorter runs: under two minutes
-  --only NAME,…     only these cases; a name may end in *
-  --link MODEL      only this link model: wire or veth (default both)
-  --rounds N        rounds (default 5; with --quick 2)
-  --json            print the raw record instead of tables
-  --no-files        write no report
-  --peers N         for control: number of peers (default 1000)
-  --help            this text
-
-FLANNELD=/path/to/flanneld adds a stock flanneld to the cases.
-`;
+export const USAGE = readFileSync(new URL('../.ci/usage/bench.txt', import.meta.url), 'utf8');
 
 /** A word on the command line that cannot be used. */
 export class UsageError extends Error {}

@@ -18,7 +18,8 @@ const TOOLS = { [process.env.CXX?.split(' ')[0] || 'g++']: 'g++', make: 'make', 
 const OUTPUT_LINES = 30;
 
 const isForced = process.argv.includes('--build');
-process.exitCode = main() || !isForced ? 0 : 1;
+if (process.argv.includes('--help')) console.log('usage: npm run install     builds the addon, unless it is there');
+else process.exitCode = main() || !isForced ? 0 : 1;
 
 /** @returns whether there is an addon that can be loaded. */
 function main() {

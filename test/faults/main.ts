@@ -11,12 +11,7 @@ import { type Row, faultTable, withTable } from './report.js';
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const PAGE = path.join(root, 'docs/reliability.md');
 
-const USAGE = `npm run test:faults -- [OPTION]…
-
-  --only NAME[,NAME…]  only these faults: ${Object.keys(FAULTS).join(', ')}
-  --short              the form that is part of npm test
-  --report             print the results as a Markdown table; a run of everything also rewrites docs/reliability.md
-`;
+const USAGE = readFileSync(new URL('../../.ci/usage/test-faults.txt', import.meta.url), 'utf8');
 
 function main(): number {
   const { values } = parseArgs({

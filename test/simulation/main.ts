@@ -1,7 +1,5 @@
 // Runs many simulated histories on all processors, or one again.
-//
-//   npm run test:simulation -- [--histories N] [--minutes M] [--seed S] [--hosts K] [--workers W] [--stop-early]
-//   npm run test:simulation -- --replay SEED [--hosts K] [--verbose] [--shrink]
+// What it is told on the command line: .ci/usage/test-simulation.txt.
 //
 // History n has the seed S + n. The last line is "N passed, N failed".
 import { fork } from 'node:child_process';

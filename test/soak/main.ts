@@ -8,12 +8,7 @@ import { LEAST_ROUNDS, type Sample, type Trend, trend, trendTable } from './tren
 
 const HOSTS = 3;
 
-const USAGE = `npm run soak -- [OPTION]…
-
-  --minutes N          how long (default 30); at least ${LEAST_ROUNDS} rounds in any case
-  --seed N             order of what happens, as a run before printed it
-  --only NAME[,NAME…]  only these: ${ACTIONS.map(({ name }) => name).join(', ')}
-`;
+const USAGE = readFileSync(new URL('../../.ci/usage/soak.txt', import.meta.url), 'utf8');
 
 class UsageError extends Error {}
 

@@ -1,4 +1,5 @@
 // npm run demo: the main job of the daemon, for real, on one machine.
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DaemonStartError } from './daemon.js';
 import { Rig, type Container, type Host } from './rig.js';
@@ -9,18 +10,7 @@ const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
 const NETWORK = '10.5.0.0/16';
 const CHECKED_BYTES = 20_000_000;
 
-const USAGE = `usage: npm run demo [-- OPTION…]
-
-Makes hosts as network namespaces joined by a virtual switch, starts a real etcd and one tsflanneld per host, and sends
-traffic between containers behind them. Everything is removed at the end, also after Ctrl-C.
-
-  --backend TYPE    how packets travel between hosts: ${BACKENDS.join(', ')} (default udp)
-  --hosts N         number of hosts, 2 to 20 (default 2)
-  --datapath KIND   for udp: auto, native or portable (default auto)
-  --seconds N       length of the throughput run (default 3)
-  --keep            leave everything running until Ctrl-C, to look around
-  --help            this text
-`;
+const USAGE = readFileSync(new URL('../../.ci/usage/demo.txt', import.meta.url), 'utf8');
 
 interface DemoOptions {
   readonly backend: (typeof BACKENDS)[number];
