@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { IpAddress } from '../../src/ip/address.js';
@@ -215,6 +215,28 @@ describe('Docker engines on two hosts', function () {
       const addresses = await containerAddresses();
       for (const address of addresses) assert.match(address, /^10\.5\.25[0-4]\./);
       assert.deepEqual(await fetchFromEachOther(), addresses);
+    });
+
+    it('earns no warning when it is started as README says, with the daemon as README says', async () => {
+      assert.ok(rig);
+      const readme = readFileSync(fileURLToPath(new URL('../../README.md', import.meta.url)), 'utf8');
+      const [, options = ''] = /^dockerd (\S.*?)\s*(?:#.*)?$/m.exec(readme) ?? [];
+      assert.match(readme, /^sudo node dist\/bin\/tsflanneld\.js .*--ip-masq$/m);
+      await Promise.all(
+        engines.map((each) =>
+          each.restart({ dropIn: 'subnet-env.conf', options, environmentFile: each.host.daemon?.subnetFile ?? '' }),
+        ),
+      );
+      await Promise.all(engines.map((each) => each.waitForWebServers()));
+      assert.deepEqual(await fetchFromEachOther(), await containerAddresses());
+      const ctl = fileURLToPath(new URL('../../dist/bin/tsflannelctl.js', import.meta.url));
+      for (const { netns, daemon } of rig.hosts) {
+        assert.ok(daemon);
+        const socket = [`--status-socket=${daemon.statusSocket}`, `--etcd-endpoints=${rig.etcd.endpoint}`];
+        const { stdout } = await netns.run([process.execPath, ctl, 'doctor', ...socket], { mayFail: true });
+        assert.match(stdout, /checks/);
+        assert.doesNotMatch(stdout, /a rule of others|masquerad|--ip-masq/i);
+      }
     });
 
     it('leaves no process and no cgroup behind', async () => {

@@ -20,6 +20,8 @@ export const PUBLISHED_PORT = 8080;
 /** One of our drop-ins for docker.service, and the file that takes the place of its `EnvironmentFile`. */
 export interface DockerSettings {
   readonly dropIn: 'docker-opts.conf' | 'subnet-env.conf';
+  /** Options in place of the drop-in's, for an engine that is started by hand. */
+  readonly options?: string;
   readonly environmentFile: string;
 }
 
@@ -93,7 +95,7 @@ export class DockerEngine {
     ];
     // The shell expands variables as systemd does: `$X` into words; our `${X}` hold no blanks.
     const { environmentFile = '/dev/null', dropIn } = settings ?? {};
-    const options = dropIn === undefined ? '' : dropInOptions(dropIn);
+    const options = settings?.options ?? (dropIn === undefined ? '' : dropInOptions(dropIn));
     const script = `set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
     const program = new Program(
       [
