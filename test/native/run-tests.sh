@@ -1,6 +1,6 @@
 #!/bin/sh
 # run-tests.sh PROGRAM... -- [FILTER]: runs each test program and ends with the sum of their totals. A program that ends
-# without its line of totals (a sanitizer stopped it) counts as one failure.
+# without its line of totals (a sanitizer stopped it) counts as one failure. RUNNER is a program to run them with.
 programs=''
 while [ "$#" -gt 0 ] && [ "$1" != -- ]; do
   programs="$programs $1"
@@ -13,7 +13,7 @@ log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 for program in $programs; do
   echo "== $program"
-  "./$program" "$@" >"$log" 2>&1
+  ${RUNNER:-} "./$program" "$@" >"$log" 2>&1
   status=$?
   grep -v '^[0-9]* passed, [0-9]* failed$' "$log"
   totals=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
