@@ -5,7 +5,11 @@ import { configCheck } from './config-check.js';
 import { configGet } from './config-get.js';
 import { configHistory } from './config-history.js';
 import { configSet } from './config-set.js';
+import { dockerDisable } from './docker-disable.js';
+import { dockerEnable } from './docker-enable.js';
+import { dockerFollow } from './docker-follow.js';
 import { dockerOpts } from './docker-opts.js';
+import { dockerStatus } from './docker-status.js';
 import { doctor } from './doctor.js';
 import { leasesList } from './leases-list.js';
 import { leasesRelease } from './leases-release.js';
@@ -32,6 +36,10 @@ export const COMMANDS: readonly Command[] = [
   logLevel,
   doctor,
   cleanup,
+  dockerEnable,
+  dockerDisable,
+  dockerStatus,
+  dockerFollow,
   dockerOpts,
   completionCommand(() => COMMANDS),
 ];
