@@ -4,6 +4,7 @@ import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js
 import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { Deadline } from '../deadline.js';
+import { DockerService } from '../docker/docker-service.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
 import { requirePrivileges } from '../daemon/privileges.js';
 import { OverlayError, describeError } from '../errors.js';
@@ -14,6 +15,8 @@ import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { type Kernel, NetlinkKernel } from '../reconcile/kernel.js';
 import { ALIAS_PREFIX } from '../reconcile/ownership.js';
 import { Reconciler } from '../reconcile/reconciler.js';
+import { type RunningDaemon, flannelDaemons } from '../sys/flannel-daemons.js';
+import { systemctl } from '../systemd/systemctl.js';
 import { type CtlContext, defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS, withStore } from './command.js';
 import { isDaemonListening } from './daemon-client.js';
 import { recordingKernel } from './recording-kernel.js';
@@ -64,12 +67,11 @@ export const cleanup = defineCommand({
   async run(context, { options }) {
     requireRoot('clean up this host');
     requirePrivileges();
-    if (!options.force && (await isDaemonListening(options.statusSocket, context.signal))) {
-      throw new OverlayError(
-        'ERR_DAEMON_RUNNING',
-        `cannot clean up this host: a daemon answers on ${options.statusSocket}`,
-        { hint: 'run systemctl stop tsflanneld first, or give --force' },
-      );
+    const daemon = await runningDaemon(options.statusSocket, context.signal);
+    if (!options.force && daemon !== undefined) {
+      throw new OverlayError('ERR_DAEMON_RUNNING', `cannot clean up this host: ${daemon.description}`, {
+        hint: `run systemctl stop ${daemon.unit} first, or give --force`,
+      });
     }
     const known = await knownNetworks(context, options);
     for (const note of known.notes) context.err.line(note);
@@ -96,10 +98,9 @@ export const cleanup = defineCommand({
       }
     }
     if (options.removeFiles) {
-      const files = [options.subnetFile, options.stateDir, formerStateDirectory(options.stateDir)];
-      for (const file of files) {
-        if (file !== undefined && (await remove(file))) removed.push(`file ${file}`);
-      }
+      const files = await removeFiles(options, daemon?.description);
+      removed.push(...files.removed);
+      left.push(...files.left);
     }
     report(context, options.json, { networks: known.networks.map(String), removed, left });
     if (errors.length > 0) {
@@ -111,6 +112,24 @@ export const cleanup = defineCommand({
     return EXIT.ok;
   },
 });
+
+/** A daemon to which the devices, rules and files of this host belong; it may be the original, after a way back. */
+async function runningDaemon(
+  statusSocket: string,
+  signal: AbortSignal,
+): Promise<{ readonly description: string; readonly unit: string } | undefined> {
+  if (await isDaemonListening(statusSocket, signal)) {
+    return { description: `a daemon answers on ${statusSocket}`, unit: 'tsflanneld' };
+  }
+  // Ours with another socket look after another network, and are told from this one by their marks.
+  const original = (await flannelDaemons()).find(({ name }) => name === 'flanneld');
+  if (original === undefined) return undefined;
+  return { description: describeDaemon(original), unit: original.name };
+}
+
+function describeDaemon({ name, pid }: RunningDaemon): string {
+  return `${name} runs (process ${pid})`;
+}
 
 /** The name that a daemon with this prefix marks its devices with. */
 export function instanceOf(etcdPrefix: string): string {
@@ -210,6 +229,26 @@ function networksOf(config: string | undefined): readonly (Prefix | undefined)[]
     if (error instanceof OverlayError) return []; // no daemon could have used it
     throw error;
   }
+}
+
+/** Removes subnet file and state directory, unless somebody else lives on them. */
+async function removeFiles(
+  { subnetFile, stateDir }: { readonly subnetFile: string; readonly stateDir: string },
+  daemon: string | undefined,
+): Promise<{ readonly removed: readonly string[]; readonly left: readonly string[] }> {
+  const [other] = await flannelDaemons();
+  const user = daemon ?? (other === undefined ? undefined : describeDaemon(other));
+  if (user !== undefined) return { removed: [], left: [subnetFile, stateDir].map((file) => `file ${file}: ${user}`) };
+  const removed: string[] = [];
+  for (const file of [stateDir, formerStateDirectory(stateDir)]) {
+    if (file !== undefined && (await remove(file))) removed.push(`file ${file}`);
+  }
+  const reader = await new DockerService(systemctl).readerOf(subnetFile);
+  if (reader !== undefined) {
+    const reason = `${reader} keeps Docker from starting without it; run tsflannelctl docker disable first`;
+    return { removed, left: [`file ${subnetFile}: ${reason}`] };
+  }
+  return { removed: (await remove(subnetFile)) ? [`file ${subnetFile}`, ...removed] : removed, left: [] };
 }
 
 async function remove(file: string): Promise<boolean> {
