@@ -39,33 +39,8 @@ const NOT_NEEDED = /(\.(d\.[cm]?ts|[cm]?ts|map|md|markdown|cc|h|hh|yml)|\/(CMake
 const NOT_NEEDED_DIRECTORY = /\/(tests?|docs?|examples?|benchmarks?|vendor|musl_\w+|\.github|\.bin)$/;
 const LICENSE = /licen[cs]e|copying|notice/i;
 
-/**
- * The daemon is not enabled on installation: before docker.service, without a reachable etcd, it would keep Docker from
- * starting, and on a host with flanneld it would take over unasked.
- */
-const SCRIPTS = {
-  postinst: [
-    'if [ "$1" = configure ] && [ -d /run/systemd/system ]; then',
-    '  systemctl daemon-reload',
-    '  # An update: the overlay keeps its devices over the restart.',
-    '  [ -z "$2" ] || systemctl --no-block try-restart tsflanneld.service',
-    'fi',
-  ],
-  prerm: [
-    'if [ "$1" = remove ] && [ -d /run/systemd/system ]; then',
-    '  systemctl --quiet disable --now tsflannel-docker.path tsflanneld.service etcd-single.service',
-    '  systemctl --quiet reset-failed tsflannel-docker.service tsflanneld.service etcd-single.service 2>/dev/null || true',
-    'fi',
-  ],
-  postrm: [
-    'if [ -d /run/systemd/system ]; then',
-    '  systemctl daemon-reload',
-    'fi',
-    'if [ "$1" = purge ]; then',
-    '  rm -rf /run/flannel /run/docker_opts.env /var/lib/tsflannel /var/lib/etcd-single /var/lib/private/etcd-single',
-    'fi',
-  ],
-};
+/** What dpkg runs, in systemd/debian. */
+const MAINTAINER_SCRIPTS = ['preinst', 'postinst', 'prerm', 'postrm'];
 
 const date = new Date(gitSeconds() * 1000);
 const stage = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-deb-'));
@@ -97,7 +72,6 @@ function addPrograms() {
   write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
   for (const { source, place } of packages) copyPackage(source, place);
   cpSync(runtime, path.join(stage, lib, 'node'), { recursive: true });
-  copy('systemd/docker-follow', `${lib}/docker-follow`, 0o755);
   for (const program of Object.keys(manifest.bin)) {
     const script = `/${lib}/${manifest.bin[program]}`;
     write(`usr/bin/${program}`, `#!/bin/sh\nexec /${lib}/node/node ${script} "$@"\n`, 0o755);
@@ -118,7 +92,7 @@ function copyPackage(source, place) {
 }
 
 function addUnits() {
-  for (const unit of ['tsflanneld.service', 'etcd-single.service', 'tsflannel-docker.path', 'tsflannel-docker.service'])
+  for (const unit of ['tsflanneld.service', 'tsflannel-docker.path', 'tsflannel-docker.service'])
     copy(`systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   copy('systemd/network/10-tsflannel.network', 'usr/lib/systemd/network/10-tsflannel.network');
   copy('systemd/network/10-tsflannel.link', 'usr/lib/systemd/network/10-tsflannel.link');
@@ -129,7 +103,8 @@ function addUnits() {
 
 function addDocumentation() {
   const doc = 'usr/share/doc/tsflannel';
-  copy('systemd/docker', `${doc}/examples/docker`);
+  // Not a unit of the package: the data of the whole cluster must not come and go with it.
+  copy('systemd/etcd-single.service', `${doc}/examples/etcd-single.service`);
   for (const page of readdirSync(path.join(root, 'docs')).filter((name) => name.endsWith('.md')))
     copy(`docs/${page}`, `${doc}/${page}`);
   if (existsSync(path.join(root, 'README.md'))) copy('README.md', `${doc}/README.md`);
@@ -197,9 +172,12 @@ function addControl() {
   const fields = Object.entries(control).map(([field, value]) => `${field}: ${value}\n`);
   write('DEBIAN/control', fields.join(''));
   write('DEBIAN/conffiles', '/etc/default/tsflanneld\n');
-  for (const [script, lines] of Object.entries(SCRIPTS)) {
-    write(`DEBIAN/${script}`, `${['#!/bin/sh', 'set -e', ...lines].join('\n')}\n`, 0o755);
-  }
+  for (const script of MAINTAINER_SCRIPTS) write(`DEBIAN/${script}`, maintainerScript(script), 0o755);
+}
+
+/** Lines `# INCLUDE FILE` become that file: at the end of a removal there is no other file of the package left. */
+function maintainerScript(name) {
+  return readText(`systemd/debian/${name}`).replaceAll(/^# INCLUDE (.+)\n/gm, (_, file) => readText(file));
 }
 
 function build() {
@@ -223,7 +201,7 @@ function normalize(directory) {
 }
 
 function isProgram(name) {
-  return /^usr\/bin\/|\/docker-follow$|\/node\/node$|^DEBIAN\/(post|pre)/.test(name);
+  return /^usr\/bin\/|\/node\/node$|^DEBIAN\/(post|pre)/.test(name);
 }
 
 /** A version like 1.0.0-rc.1 comes before 1.0.0, which Debian writes with a tilde. */

@@ -5,12 +5,11 @@ set -eu
 
 usage() {
   cat <<'USAGE'
-Usage: install.sh [--docker=subnet-env|docker-opts]
+Usage: install.sh
 
 Installs units, default settings and the files that keep network managers away. Run it again after an update: files
 are replaced, except /etc/default/tsflanneld.
-  --docker=subnet-env    also let Docker take bridge address and MTU from /run/flannel/subnet.env
-  --docker=docker-opts   also let Docker take its options from /run/docker_opts.env
+For Docker run tsflannelctl docker enable then.
 Environment: DESTDIR is put before every path that is written; NODE is the Node to use.
 USAGE
 }
@@ -20,10 +19,8 @@ fail() {
   exit 1
 }
 
-docker=
 for argument; do
   case $argument in
-    --docker=subnet-env | --docker=docker-opts) docker=${argument#--docker=} ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
   esac
@@ -50,13 +47,13 @@ put() {
   mkdir -p "$destdir$(dirname "$3")"
   sed -e "s|/usr/bin/tsflanneld|$node $root/dist/bin/tsflanneld.js|" \
     -e "s|/usr/bin/mk-docker-opts|$node $root/dist/bin/mk-docker-opts.js|" \
-    -e "s|/usr/lib/tsflannel/docker-follow|$root/systemd/docker-follow|" "$here/$2" >"$destdir$3.new"
+    -e "s|/usr/bin/tsflannelctl|$node $root/dist/bin/tsflannelctl.js|" "$here/$2" >"$destdir$3.new"
   chmod "$1" "$destdir$3.new"
   mv -f "$destdir$3.new" "$destdir$3"
   echo "installed $destdir$3"
 }
 
-for unit in tsflanneld.service etcd-single.service tsflannel-docker.path tsflannel-docker.service; do
+for unit in tsflanneld.service tsflannel-docker.path tsflannel-docker.service; do
   put 644 "$unit" "/etc/systemd/system/$unit"
 done
 put 644 network/10-tsflannel.network /etc/systemd/network/10-tsflannel.network
@@ -64,7 +61,6 @@ put 644 network/10-tsflannel.link /etc/systemd/network/10-tsflannel.link
 put 644 network/networkd-foreign-routes.conf /etc/systemd/networkd.conf.d/tsflannel.conf
 put 644 network/networkmanager.conf /etc/NetworkManager/conf.d/tsflannel.conf
 [ -e "$destdir/etc/default/tsflanneld" ] || put 644 tsflanneld.default /etc/default/tsflanneld
-[ -z "$docker" ] || put 644 "docker/$docker.conf" /etc/systemd/system/docker.service.d/tsflannel.conf
 
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
   systemctl daemon-reload

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes what install.sh installed. The programs, and etcd's data in /var/lib/private/etcd-single, stay.
+# Removes what install.sh installed, and what tsflannelctl docker enable did. The programs stay, and so does any etcd.
 set -eu
 
 usage() {
@@ -7,7 +7,7 @@ usage() {
 Usage: uninstall.sh [--purge]
 
 Stops and disables the units and removes them. Docker keeps running; restart it to make it use addresses of its own.
-  --purge   also remove /etc/default/tsflanneld, /run/flannel and the saved state in /var/lib/tsflannel
+  --purge   also remove /etc/default/tsflanneld and what the daemon wrote, unless somebody uses it
 Environment: DESTDIR is put before every path that is removed.
 USAGE
 }
@@ -22,7 +22,8 @@ for argument; do
 done
 
 destdir=${DESTDIR:-}
-units='tsflannel-docker.path tsflannel-docker.service tsflanneld.service etcd-single.service'
+. "$(dirname -- "$0")/removal.sh"
+units='tsflannel-docker.path tsflannel-docker.service tsflanneld.service'
 is_live=
 [ -n "$destdir" ] || [ ! -d /run/systemd/system ] || is_live=yes
 
@@ -38,13 +39,14 @@ for unit in $units; do
   [ -z "$is_live" ] || systemctl --quiet disable --now "$unit"
   take "/etc/systemd/system/$unit"
 done
-take /etc/systemd/system/docker.service.d/tsflannel.conf
+undo_docker
 take /etc/systemd/network/10-tsflannel.network
 take /etc/systemd/network/10-tsflannel.link
 take /etc/systemd/networkd.conf.d/tsflannel.conf
 take /etc/NetworkManager/conf.d/tsflannel.conf
+tell_what_stays
 if [ -n "$purge" ]; then
   take /etc/default/tsflanneld
-  rm -rf "$destdir/run/flannel" "$destdir/run/docker_opts.env" "$destdir/var/lib/tsflannel"
+  purge_files
 fi
 [ -z "$is_live" ] || systemctl daemon-reload

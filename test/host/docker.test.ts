@@ -28,9 +28,9 @@ const pageOf = (host: Host): string => `page of ${host.name}\n${'0123456789abcde
 
 /** The backends on an underlay of 1500, each with another of our two ways to give Docker its options. */
 const CASES = [
-  { backend: 'udp', mtu: 1472, dropIn: 'docker-opts.conf' },
-  { backend: 'vxlan', mtu: 1450, dropIn: 'subnet-env.conf' },
-  { backend: 'host-gw', mtu: 1500, dropIn: 'docker-opts.conf' },
+  { backend: 'udp', mtu: 1472, dropIn: 'docker-opts' },
+  { backend: 'vxlan', mtu: 1450, dropIn: 'subnet-env' },
+  { backend: 'host-gw', mtu: 1500, dropIn: 'docker-opts' },
 ] as const;
 
 describe('Docker engines on two hosts', function () {
@@ -56,7 +56,7 @@ describe('Docker engines on two hosts', function () {
   /** The file that a drop-in reads, written as the unit does it when the daemon's subnet.env is there. */
   const settingsFor = async ({ netns, daemon, rig: { directory }, name }: Host, dropIn: DockerSettings['dropIn']) => {
     assert.ok(daemon);
-    if (dropIn === 'subnet-env.conf') return { dropIn, environmentFile: daemon.subnetFile };
+    if (dropIn === 'subnet-env') return { dropIn, environmentFile: daemon.subnetFile };
     const environmentFile = path.join(directory, `${name}-docker_opts.env`);
     await netns.run([process.execPath, MK_DOCKER_OPTS, '-f', daemon.subnetFile, '-d', environmentFile]);
     return { dropIn, environmentFile };
@@ -210,7 +210,7 @@ describe('Docker engines on two hosts', function () {
         assert.notEqual(subnetOf(each), before[index]);
         assert.equal(each.daemon?.subnetEnv().FLANNEL_MTU, mtu);
       }
-      await restartDocker('subnet-env.conf');
+      await restartDocker('subnet-env');
       await Promise.all(engines.map((each) => each.waitForWebServers()));
       const addresses = await containerAddresses();
       for (const address of addresses) assert.match(address, /^10\.5\.25[0-4]\./);
@@ -224,7 +224,7 @@ describe('Docker engines on two hosts', function () {
       assert.match(readme, /^sudo node dist\/bin\/tsflanneld\.js .*--ip-masq$/m);
       await Promise.all(
         engines.map((each) =>
-          each.restart({ dropIn: 'subnet-env.conf', options, environmentFile: each.host.daemon?.subnetFile ?? '' }),
+          each.restart({ dropIn: 'subnet-env', options, environmentFile: each.host.daemon?.subnetFile ?? '' }),
         ),
       );
       await Promise.all(engines.map((each) => each.waitForWebServers()));

@@ -44,7 +44,7 @@ describe('tsflannelctl doctor beside a Docker engine', function () {
     const environmentFile = path.join(rig.directory, 'docker-subnet.env');
     const text = readFileSync(subnetFile, 'utf8');
     writeFileSync(environmentFile, mtu === undefined ? text : text.replace(/MTU=\d+/, `MTU=${mtu}`));
-    return { dropIn: 'subnet-env.conf', environmentFile };
+    return { dropIn: 'subnet-env', environmentFile };
   }
 
   /** A container of the other host reaches that one, and the doctor has nothing to say. */

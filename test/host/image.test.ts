@@ -28,7 +28,7 @@ describe('the container image', function () {
       await run([process.execPath, path.join(ROOT, '.ci', script), ...args], { timeoutMs: 240_000 });
     for (const file of ['Dockerfile', '.dockerignore']) copyFileSync(path.join(ROOT, file), path.join(context, file));
     engine = new DockerEngine(host);
-    await engine.start({ dropIn: 'subnet-env.conf', options: '--bridge=none', environmentFile: '/dev/null' });
+    await engine.start({ dropIn: 'subnet-env', options: '--bridge=none', environmentFile: '/dev/null' });
     // No registry is asked: the base is made of this machine's packages.
     const base = path.join(rig.directory, 'base');
     await makeDebianRoot(base, ['dpkg', 'libc-bin', 'diffutils', 'dash', 'coreutils', 'sed', 'nftables']);

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { skipBecause } from '../support/skip.js';
-import { SystemdMachine } from '../support/systemd-machine.js';
+import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -18,10 +18,7 @@ function blocksOf(heading: string): readonly string[] {
   return blocks;
 }
 
-/** Docker's and containerd's files need a file system that can be the upper layer of an overlay. */
-const DOCKER_DIRECTORIES = ['docker', 'containerd']
-  .map((name) => `mkdir -p /var/lib/${name}; mount -t tmpfs tmpfs /var/lib/${name}`)
-  .join('\n');
+const DOCKER_DIRECTORIES = ['/var/lib/docker', '/var/lib/containerd'];
 
 /** An image without a registry: busybox of this machine under the names that the page uses. */
 const IMPORT_BUSYBOX = `mkdir -p /tmp/image/bin
@@ -30,10 +27,12 @@ for name in sh ip httpd wget; do ln -s busybox /tmp/image/bin/$name; done
 tar -C /tmp/image -c . | docker import - busybox`;
 
 describe('the commands of the quick start, on two hosts with the real systemd and Docker', function () {
-  this.timeout(240_000);
+  // Four reboots, and six starts of Docker.
+  this.timeout(600_000);
   let directory: string;
   let a: SystemdMachine;
   let b: SystemdMachine;
+  let lan: MachineSwitch;
   const machines: SystemdMachine[] = [];
   let server = '';
 
@@ -47,22 +46,23 @@ describe('the commands of the quick start, on two hosts with the real systemd an
       assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
     }
     const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
-    for (const name of ['a', 'b']) {
-      const machine = await SystemdMachine.start({ prepare: `${DOCKER_DIRECTORIES}\nmkdir -p /root/${name}` });
+    lan = await MachineSwitch.create();
+    for (const [index, name] of ['a', 'b'].entries()) {
+      const machine = await SystemdMachine.start({
+        // As the package of Docker does where it is installed.
+        prepare: `mkdir -p /root/${name}; systemctl --quiet enable docker`,
+        disks: DOCKER_DIRECTORIES,
+        network: { switch: lan, address: `192.0.2.${11 + index}/24`, gateway: '192.0.2.1' },
+      });
       machines.push(machine);
       await machine.putFile(path.join(directory, deb), `/root/${deb}`);
     }
     [a, b] = machines as [SystemdMachine, SystemdMachine];
-    await SystemdMachine.connect([
-      [a, '192.0.2.11/24'],
-      [b, '192.0.2.12/24'],
-    ]);
-    // Instead of a default route, by which the daemon finds the interface on most hosts.
-    for (const machine of machines) await machine.shell('ip route add default via 192.0.2.1');
   });
 
   after(() => {
     for (const machine of machines) machine.close();
+    (lan as MachineSwitch | undefined)?.close();
     if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
   });
 
@@ -138,6 +138,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
   });
 
   it('make Docker follow a new MTU', async () => {
+    await b.shell('echo TSFLANNEL_DOCKER_WINDOW=3 >>/etc/default/tsflanneld');
     await follow(b, '6. Docker', [1]);
     const before = await b.property('docker', 'MainPID');
     const config = '{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}';
@@ -147,14 +148,89 @@ describe('the commands of the quick start, on two hosts with the real systemd an
         (await b.property('docker', 'MainPID')) !== before && (await b.property('docker', 'ActiveState')) === 'active',
       { what: 'the restart of Docker', timeoutMs: 30_000, intervalMs: 200 },
     );
-    assert.match(await b.journal('tsflannel-docker'), /FLANNEL_MTU was '1450' and is now '1500'/);
+    const [, delay, window] =
+      /FLANNEL_MTU was '1450' and is now '1500': restarting docker\.service in (\d+) s, at random within (\d+) s/.exec(
+        await b.journal('tsflannel-docker'),
+      ) ?? [];
+    assert.equal(window, '3');
+    assert.ok(Number(delay) < 3, delay);
     const link = await b.run(['docker', 'run', '--rm', 'busybox', 'ip', 'link', 'show', 'eth0']);
     assert.match(link.stdout, /mtu 1500/);
   });
 
-  it('take a host out again', async () => {
+  it('last over a reboot of either host', async () => {
+    for (const machine of [b, a]) {
+      const before = await subnetOf(machine);
+      await machine.reboot();
+      await isActive(machine, 'tsflanneld');
+      await isActive(machine, 'docker');
+      assert.equal(await subnetOf(machine), before);
+      const { stdout } = await machine.shell('ip -4 address show docker0');
+      assert.ok(stdout.includes(`inet ${before} `), stdout);
+    }
+    await a.shell('docker start server');
+    const { stdout: address } = await a.shell("docker inspect --format '{{.NetworkSettings.IPAddress}}' server");
+    const fetch = `docker run --rm busybox wget -O- http://${address.trim()}/`;
+    const { stdout, stderr } = await b.shell(fetch, { mayFail: true });
+    assert.match(`${stdout}${stderr}`, /404 Not Found/);
+  });
+
+  it('take the host with etcd out, and everything of the others lives on', async () => {
+    const etcd = await a.property('etcd-single', 'MainPID');
+    const said = await follow(a, 'More hosts, and fewer');
+    assert.match(said, /removed .*docker\.service\.d\/tsflannel\.conf: Docker takes addresses of its own/);
+    assert.match(
+      said,
+      /etcd-single\.service and its data stay: they hold the configuration and the leases of all hosts/,
+    );
+    assert.equal(await a.property('etcd-single', 'MainPID'), etcd);
+    await isLivingOn();
+    await a.shell('docker run --rm busybox ip address show eth0');
+
+    await a.reboot();
+    await isActive(a, 'docker');
+    await isActive(a, 'etcd-single');
+    await isLivingOn();
+  });
+
+  it('take the other host out', async () => {
     await follow(b, 'More hosts, and fewer');
     const { stdout } = await b.shell("ip -brief link; ip route; iptables-save | grep -i -e 'FLANNEL-' || true");
     assert.doesNotMatch(stdout, /flannel|10\.5\.\d+\.\d+\/24 via/i);
+    await b.shell('docker run --rm busybox ip address show eth0');
+    await b.reboot();
+    await isActive(b, 'docker');
+    const { stdout: traces } = await b.shell(
+      'ls /run/flannel /run/docker_opts.env /var/lib/tsflannel 2>/dev/null; true',
+    );
+    assert.equal(traces, '');
   });
+
+  async function subnetOf(machine: SystemdMachine): Promise<string> {
+    return (await machine.shell('. /run/flannel/subnet.env; echo $FLANNEL_SUBNET')).stdout.trim();
+  }
+
+  async function isActive(machine: SystemdMachine, unit: string): Promise<void> {
+    await waitFor(async () => (await machine.property(unit, 'ActiveState')) === 'active', {
+      what: `${unit}: ${(await machine.run(['systemctl', 'status', unit], { mayFail: true })).stdout}`,
+      timeoutMs: 60_000,
+      intervalMs: 200,
+    });
+  }
+
+  /** Configuration, lease and daemon of host b, as seen from there. */
+  async function isLivingOn(): Promise<void> {
+    const subnet = (await subnetOf(b)).replace('.1/', '.0/');
+    const endpoint = '--etcd-endpoints=http://192.0.2.11:2379';
+    const { stdout: config } = await b.shell(`tsflannelctl config get ${endpoint}`);
+    assert.match(config, /"Network": "10\.5\.0\.0\/16"/);
+    const { stdout: leases } = await b.shell(`tsflannelctl leases list ${endpoint}`);
+    assert.ok(leases.includes(subnet), leases);
+    await waitFor(async () => / ready/.test((await b.shell('tsflannelctl status', { mayFail: true })).stdout), {
+      what: 'the daemon of host b to be ready',
+      timeoutMs: 60_000,
+      intervalMs: 500,
+    });
+    await b.shell('docker run --rm busybox ip address show eth0');
+  }
 });

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { skipBecause } from '../support/skip.js';
-import { SystemdMachine } from '../support/systemd-machine.js';
+import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -28,6 +28,7 @@ StartLimitIntervalSec=60
 describe('two hosts under systemd whose power is cut', function () {
   this.timeout(600_000); // systemd, twice
   let directory: string;
+  let ether: MachineSwitch | undefined;
   let a: SystemdMachine;
   let b: SystemdMachine;
   const machines: SystemdMachine[] = [];
@@ -42,7 +43,10 @@ describe('two hosts under systemd whose power is cut', function () {
       assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
     }
     const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
-    for (let left = 2; left > 0; left--) machines.push(await SystemdMachine.start());
+    ether = await MachineSwitch.create();
+    for (const address of ['192.0.2.11/24', '192.0.2.12/24']) {
+      machines.push(await SystemdMachine.start({ network: { switch: ether, address, gateway: '192.0.2.1' } }));
+    }
     [a, b] = machines as [SystemdMachine, SystemdMachine];
     for (const machine of machines) {
       await machine.putFile(path.join(directory, deb), '/root/tsflannel.deb');
@@ -51,7 +55,8 @@ describe('two hosts under systemd whose power is cut', function () {
     }
     const listen = 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379\nETCD_ADVERTISE_CLIENT_URLS=http://192.0.2.11:2379\n';
     await a.shell('cat >/etc/default/etcd-single', { input: listen });
-    await connect();
+    await a.run(['cp', '/usr/share/doc/tsflannel/examples/etcd-single.service', '/etc/systemd/system/']);
+    await a.run(['systemctl', 'daemon-reload']);
     await a.run(['systemctl', 'start', 'etcd-single']);
     const config = '{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}';
     await a.shell(`ETCDCTL_API=3 etcdctl put /coreos.com/network/config '${config}'`);
@@ -71,23 +76,15 @@ describe('two hosts under systemd whose power is cut', function () {
 
   after(() => {
     for (const machine of machines) machine.close();
+    ether?.close();
     if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
   });
-
-  const connect = async (): Promise<void> => {
-    await SystemdMachine.connect([
-      [a, '192.0.2.11/24'],
-      [b, '192.0.2.12/24'],
-    ]);
-    for (const machine of machines) await machine.shell('ip route add default via 192.0.2.1');
-  };
 
   const subnetOf = async (machine: SystemdMachine): Promise<string> =>
     (await machine.shell('. /run/flannel/subnet.env; echo $FLANNEL_SUBNET')).stdout.trim();
 
   const powerCut = async (): Promise<void> => {
-    for (const machine of machines) await machine.reboot();
-    await connect();
+    for (const machine of machines) await machine.cutPower();
   };
 
   const status = (machine: SystemdMachine): Promise<string> => machine.property('tsflanneld', 'StatusText');
@@ -193,16 +190,13 @@ describe('two hosts under systemd whose power is cut', function () {
       for (const [file, text] of Object.entries(DOCKER)) {
         await b.shell(`mkdir -p $(dirname ${file}); cat >${file}; chmod 755 ${file}`, { input: text });
       }
-      await b.shell(
-        'd=/etc/systemd/system/docker.service.d; mkdir -p $d; cp /usr/share/doc/tsflannel/examples/docker/subnet-env.conf $d',
-      );
+      await b.shell('systemctl daemon-reload; tsflannelctl docker enable');
       // The unit's own two minutes are too long to wait for.
       const faster = '[Service]\nTimeoutStartSec=6\n';
       await b.shell('d=/etc/systemd/system/tsflanneld.service.d; mkdir -p $d; cat >$d/test.conf', { input: faster });
       await a.run(['systemctl', 'stop', 'etcd-single']);
       await b.shell('systemctl stop tsflanneld; rm -r /var/lib/tsflannel/*');
-      await b.reboot();
-      await connect();
+      await b.cutPower();
     });
 
     it('do not wait for ever: what waits for the daemon fails after a time, and says for what', async () => {

@@ -1,13 +1,12 @@
 import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { DOCKER_OPTIONS, type DropInForm } from '../../src/docker/drop-in.js';
 import { onExit } from './cleanup.js';
 import { type Output, type RunOptions, run } from './netns.js';
 import { Program } from './program.js';
 import type { Host } from './rig.js';
 import { waitFor } from './wait.js';
 
-const DROP_INS = fileURLToPath(new URL('../../systemd/docker/', import.meta.url));
 const CGROUP_ROOT = '/sys/fs/cgroup';
 
 // An idle machine takes a second for each; these are for one that compiles and measures at the same time.
@@ -17,9 +16,9 @@ const STOP_TIMEOUT_MS = 20_000;
 /** Port of the host that leads to the web server of the container `published`. */
 export const PUBLISHED_PORT = 8080;
 
-/** One of our drop-ins for docker.service, and the file that takes the place of its `EnvironmentFile`. */
+/** A form of our drop-in for docker.service, and the file that takes the place of its `EnvironmentFile`. */
 export interface DockerSettings {
-  readonly dropIn: 'docker-opts.conf' | 'subnet-env.conf';
+  readonly dropIn: DropInForm;
   /** Options in place of the drop-in's, for an engine that is started by hand. */
   readonly options?: string;
   readonly environmentFile: string;
@@ -95,7 +94,7 @@ export class DockerEngine {
     ];
     // The shell expands variables as systemd does: `$X` into words; our `${X}` hold no blanks.
     const { environmentFile = '/dev/null', dropIn } = settings ?? {};
-    const options = settings?.options ?? (dropIn === undefined ? '' : dropInOptions(dropIn));
+    const options = settings?.options ?? (dropIn === undefined ? '' : DOCKER_OPTIONS[dropIn]);
     const script = `set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
     const program = new Program(
       [
@@ -229,14 +228,6 @@ export function askersOf(log: string, urlPath: string): string[] {
 /** The init of an engine's PID namespace. It passes signals on, which unshare, its parent, does not. */
 function initOf(unshare: Program): number {
   return Number(readFileSync(`/proc/${unshare.pid}/task/${unshare.pid}/children`, 'utf8').trim());
-}
-
-/** What our drop-in gives dockerd, apart from the socket that systemd would hand over. */
-function dropInOptions(name: string): string {
-  const text = readFileSync(path.join(DROP_INS, name), 'utf8');
-  const options = /^ExecStart=dockerd -H fd:\/\/ (.+)$/m.exec(text)?.[1];
-  if (options === undefined) throw new Error(`${name} has no ExecStart=dockerd -H fd:// …`);
-  return options;
 }
 
 /** Every cgroup of that name, in whichever hierarchies there are. Synchronous: it also runs while this process exits. */

@@ -15,12 +15,14 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseCommandLine } from '../../../src/config/flags.js';
+import { DROP_IN_FORMS, formatDropIn } from '../../../src/docker/drop-in.js';
 import { skipBecause } from '../../support/skip.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../../..');
 const UNITS = path.join(ROOT, 'systemd');
 /** Units of systemd itself that ours refer to. */
 const SYSTEMD_UNITS = '/usr/lib/systemd/system';
+const DOCKERD = '/usr/bin/dockerd -H fd://';
 
 function systemdAnalyze(...args: readonly string[]): { readonly status: number | null; readonly output: string } {
   const { status, stdout, stderr } = spawnSync('systemd-analyze', args, { encoding: 'utf8' });
@@ -44,11 +46,12 @@ describe('units', function () {
     for (const name of readdirSync(UNITS).filter((file) => /\.(service|path)$/.test(file))) {
       copyFileSync(path.join(UNITS, name), path.join(own, name));
     }
-    const docker = ['[Service]', 'Type=notify', 'ExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS', ''];
+    const docker = ['[Service]', 'Type=notify', `ExecStart=${DOCKERD}`, ''];
     writeFileSync(path.join(own, 'docker.service'), docker.join('\n'));
     const programs = ['bin/sh', 'sbin/modprobe'];
-    for (const name of ['tsflanneld', 'mk-docker-opts', 'etcd', 'dockerd']) programs.push(`usr/bin/${name}`);
-    for (const program of [...programs, 'usr/lib/tsflannel/docker-follow']) {
+    for (const name of ['tsflanneld', 'tsflannelctl', 'mk-docker-opts', 'etcd', 'dockerd'])
+      programs.push(`usr/bin/${name}`);
+    for (const program of programs) {
       mkdirSync(path.dirname(path.join(root, program)), { recursive: true });
       writeFileSync(path.join(root, program), '#!/bin/sh\n');
       chmodSync(path.join(root, program), 0o755);
@@ -79,11 +82,11 @@ describe('units', function () {
     });
   }
 
-  for (const dropIn of ['subnet-env.conf', 'docker-opts.conf']) {
-    it(`the Docker drop-in ${dropIn} is accepted by systemd without a warning`, () => {
+  for (const form of DROP_IN_FORMS) {
+    it(`the Docker drop-in of the form ${form} is accepted by systemd without a warning`, () => {
       const directory = path.join(root, 'etc/systemd/system/docker.service.d');
       mkdirSync(directory);
-      copyFileSync(path.join(UNITS, 'docker', dropIn), path.join(directory, 'tsflannel.conf'));
+      writeFileSync(path.join(directory, 'tsflannel.conf'), formatDropIn(form, DOCKERD));
       assert.deepEqual(verify('docker.service'), { status: 0, output: '' });
     });
   }
@@ -160,23 +163,20 @@ describe('install.sh', function () {
     '/etc/systemd/network/10-tsflannel.link',
     '/etc/systemd/network/10-tsflannel.network',
     '/etc/systemd/networkd.conf.d/tsflannel.conf',
-    '/etc/systemd/system/docker.service.d/tsflannel.conf',
-    '/etc/systemd/system/etcd-single.service',
     '/etc/systemd/system/tsflannel-docker.path',
     '/etc/systemd/system/tsflannel-docker.service',
     '/etc/systemd/system/tsflanneld.service',
   ];
 
   it('installs units that start the programs beside it', () => {
-    assert.equal(script('install.sh', ['--docker=subnet-env']).status, 0);
+    assert.equal(script('install.sh').status, 0);
     assert.deepEqual(filesBelow(destination), EVERYTHING);
     const unit = read('/etc/systemd/system/tsflanneld.service');
     const program = (name: string): string => `${process.execPath} ${packageRoot}/dist/bin/${name}.js`;
     assert.ok(unit.includes(`\nExecStart=${program('tsflanneld')} $TSFLANNELD_OPTS\n`), unit);
     assert.ok(unit.includes(`\nExecStartPost=-+${program('mk-docker-opts')} -c `), unit);
     const follower = read('/etc/systemd/system/tsflannel-docker.service');
-    assert.ok(follower.includes(`\nExecStart=${packageRoot}/systemd/docker-follow\n`), follower);
-    assert.match(read('/etc/systemd/system/docker.service.d/tsflannel.conf'), /--bip=\$\{FLANNEL_SUBNET\}/);
+    assert.ok(follower.includes(`\nExecStart=${program('tsflannelctl')} docker follow `), follower);
   });
 
   it('can be run again, keeping the settings and replacing the rest', () => {
@@ -194,7 +194,7 @@ describe('install.sh', function () {
     const old = path.join(directory, 'old-node');
     writeFileSync(old, '#!/bin/sh\n[ "$1" = --version ] && echo v18.19.0\nexit 1\n', { mode: 0o755 });
     const cases: [string[], Record<string, string>, number, RegExp][] = [
-      [['--docker=other'], {}, 2, /^Usage: install\.sh/],
+      [['--other'], {}, 2, /^Usage: install\.sh/],
       [[], { NODE: '/nonexistent/node' }, 1, /cannot find node: install Node 20\.19 or newer/],
       [[], { NODE: old }, 1, /which is Node v18\.19\.0: Node 20\.19 or newer is needed/],
     ];
@@ -212,18 +212,53 @@ describe('install.sh', function () {
     assert.deepEqual(filesBelow(destination), []);
   });
 
+  const put = (file: string, text: string): void => {
+    mkdirSync(path.join(destination, path.dirname(file)), { recursive: true });
+    writeFileSync(path.join(destination, file), text);
+  };
+
   it('is undone by uninstall.sh, which leaves the settings unless told otherwise', () => {
-    assert.equal(script('install.sh', ['--docker=docker-opts']).status, 0);
-    mkdirSync(path.join(destination, 'run/flannel'), { recursive: true });
-    writeFileSync(path.join(destination, 'run/flannel/subnet.env'), '');
-    mkdirSync(path.join(destination, 'var/lib/tsflannel'), { recursive: true });
-    writeFileSync(path.join(destination, 'var/lib/tsflannel/config.json'), '');
+    assert.equal(script('install.sh').status, 0);
+    for (const file of ['/run/flannel/subnet.env', '/run/flannel/tsflanneld/config.json', '/run/docker_opts.env']) {
+      put(file, '');
+    }
+    put('/var/lib/tsflannel/state.json', '');
+    const written = filesBelow(destination).filter((file) => /^\/(run|var)\//.test(file));
     assert.equal(script('uninstall.sh').status, 0);
-    const left = ['/etc/default/tsflanneld', '/run/flannel/subnet.env', '/var/lib/tsflannel/config.json'];
-    assert.deepEqual(filesBelow(destination), left);
+    assert.deepEqual(filesBelow(destination), ['/etc/default/tsflanneld', ...written]);
     assert.equal(script('uninstall.sh', ['--purge']).status, 0);
     assert.equal(script('uninstall.sh', ['--purge']).status, 0);
     assert.deepEqual(filesBelow(destination), []);
     assert.equal(script('uninstall.sh', ['--all']).status, 2);
+  });
+
+  it('is undone without the etcd of this host, which may be that of a whole cluster', () => {
+    const unit = '/etc/systemd/system/etcd-single.service';
+    const data = '/var/lib/private/etcd-single/member/snap/db';
+    for (const file of [unit, data]) put(file, '');
+    assert.equal(script('install.sh').status, 0);
+    assert.match(script('uninstall.sh', ['--purge']).output, /etcd-single\.service and its data stay: .* of all hosts/);
+    assert.deepEqual(filesBelow(destination), [unit, data]);
+  });
+
+  it('is undone together with docker enable, but keeps what somebody else lets Docker read', () => {
+    const dropIns = '/etc/systemd/system/docker.service.d';
+    put(`${dropIns}/tsflannel.conf`, formatDropIn('subnet-env', DOCKERD));
+    put(`${dropIns}/flannel.conf`, '[Service]\nEnvironmentFile=/run/flannel/subnet.env\n');
+    for (const file of ['/run/flannel/subnet.env', '/run/docker_opts.env']) put(file, '');
+    const { output } = script('uninstall.sh', ['--purge']);
+    assert.match(output, /removed .*tsflannel\.conf: Docker takes addresses of its own/);
+    assert.match(output, /subnet\.env stays: Docker does not start without it .*flannel\.conf/);
+    assert.deepEqual(filesBelow(destination), [`${dropIns}/flannel.conf`, '/run/flannel/subnet.env']);
+  });
+
+  it('is undone with a drop-in that somebody copied from an example, whose text is kept', () => {
+    const dropIn = '/etc/systemd/system/docker.service.d/tsflannel.conf';
+    put(dropIn, `# To use it:  ${dropIn}\n[Service]\nEnvironmentFile=/run/flannel/subnet.env\n`);
+    script('uninstall.sh');
+    assert.deepEqual(filesBelow(destination), [`${dropIn}.saved`]);
+    put(dropIn, '[Service]\nNice=1\n');
+    script('uninstall.sh');
+    assert.deepEqual(filesBelow(destination), [dropIn, `${dropIn}.saved`]);
   });
 });
