@@ -3,12 +3,12 @@ export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
   'etcd connected': [
     'etcd lost',
     'etcd still away',
-    'etcd does not answer, going on with the last known configuration and peers',
+    'etcd does not answer, going on with the saved state',
   ],
   'etcd is back': [
     'etcd lost',
     'etcd still away',
-    'etcd does not answer, going on with the last known configuration and peers',
+    'etcd does not answer, going on with the saved state',
   ],
   'lease acquired': [
     'own lease ends soon and cannot be renewed',

@@ -15,7 +15,7 @@ describe('settingsOf', () => {
         'etcd-endpoints': 'http://127.0.0.1:4001,http://127.0.0.1:2379',
         'etcd-prefix': '/coreos.com/network',
         'subnet-file': '/run/flannel/subnet.env',
-        'state-dir': '/run/flannel/tsflanneld',
+        'state-dir': '/var/lib/tsflannel',
         'status-socket': '/run/flannel/tsflanneld.sock',
       },
       withheld: [],

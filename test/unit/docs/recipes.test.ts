@@ -7,7 +7,7 @@ const ROOT = path.resolve(import.meta.dirname, '../../..');
 describe('the recipes', () => {
   it('never let Docker masquerade where they give its options by hand', () => {
     const pages = readdirSync(path.join(ROOT, 'docs')).filter((name) => name.endsWith('.md'));
-    const files = ['README.md', 'systemd/docker/subnet-env.conf', ...pages.map((name) => `docs/${name}`)];
+    const files = ['README.md', 'src/docker/drop-in.ts', ...pages.map((name) => `docs/${name}`)];
     const recipes = files.flatMap((file) =>
       readFileSync(path.join(ROOT, file), 'utf8')
         .split('\n')
