@@ -183,10 +183,12 @@ export class Monitor {
 
   /**
    * A key of somebody else that is older than a host's own, or there in its absence, is proof that it has lost; one
-   * with its address under another subnet, in the absence of its own, that it has moved.
+   * with its address under a subnet that nobody has, in the absence of its own, that it has moved.
    */
   private noteClaims(): void {
     const { hosts } = this.simulation;
+    const isForged = ({ attributes, subnet }: Key, { address }: SimHost): boolean =>
+      attributes?.publicIp.toString() === address && !hosts.some((host) => subnetOf(host)?.equals(subnet) === true);
     for (const host of hosts) {
       const now = subnetOf(host);
       const before = this.subnets.get(host)?.subnet;
@@ -198,7 +200,7 @@ export class Monitor {
         const own = this.keys.find((key) => key.subnet.equals(subnet) && isOwn(key));
         const isOlder = ({ createRevision }: Key): boolean => own === undefined || createRevision < own.createRevision;
         const isRival = (key: Key): boolean => key.subnet.overlaps(subnet) && !isOwn(key) && isOlder(key);
-        return this.keys.some((key) => isRival(key) || (own === undefined && isOwn(key)));
+        return this.keys.some(isRival) || (own === undefined && this.keys.some((key) => isForged(key, host)));
       });
       if (isClaimed) host.touch();
     }
