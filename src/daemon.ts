@@ -1,5 +1,6 @@
 import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
 import { backendFor } from './backend/registry.js';
+import { publishedMacs } from './backend/vxlan.js';
 import type { Backend, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
@@ -170,13 +171,15 @@ export class Daemon implements StatusSource {
     this.server = await observe?.(this);
     if (this.server !== undefined) this.traffic = new History(this.clock, () => this.currentTraffic(), this.log);
     await this.subnetFile.load();
+    this.footing.take(await this.stateDirectory.load(), this.here());
+    const { claim } = this.footing;
     this.facts = await HostFactsSource.open({
       netlink,
       tunDevice: [...(tunnels.inherited?.keys() ?? [])][0],
       identity,
+      publishedMacs: claim === undefined ? new Map() : publishedMacs(claim),
       onRoutesChanged: () => this.passes.trigger(),
     });
-    this.footing.take(await this.stateDirectory.load(), this.here());
     service.status('waiting for etcd');
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());

@@ -13,7 +13,7 @@ export interface HostFacts {
   readonly underlay: Underlay;
   /** Name for the TUN device, such as `flannel0`. */
   readonly tunDevice: string;
-  /** MAC of the VXLAN device with that name: the existing device's, else derived from the host's identity. */
+  /** MAC of the VXLAN device with that name: the existing or last published one, else derived from the host's identity. */
   readonly vtepMac: (device: string) => MacAddress;
   /** Whether the kernel reaches the address without a gateway, over the underlay device. */
   readonly isOnLink: (address: IpAddress) => boolean;

@@ -2,7 +2,7 @@ import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { type MacAddress, parseMac } from '../ip/mac.js';
-import type { JsonValue } from '../lease/lease.js';
+import { type JsonValue, type Lease, backendOf } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
@@ -38,6 +38,22 @@ function readOptions(options: BackendOptions): VxlanOptions {
 /** Name of the VXLAN device, as flannel names it. */
 function deviceName(family: Family, vni: number): string {
   return family === 4 ? `flannel.${vni}` : `flannel-v6.${vni}`;
+}
+
+/** The MAC addresses that a lease has published for VXLAN devices, by the names of these devices. */
+export function publishedMacs({ attributes }: Lease): ReadonlyMap<string, MacAddress> {
+  const { backendData, backendV6Data } = attributes;
+  const families: readonly (readonly [Family, JsonValue | undefined])[] = [
+    [4, backendData],
+    [6, backendV6Data],
+  ];
+  return new Map(
+    families.flatMap(([family, data]): [string, MacAddress][] => {
+      const vni = valueOf(data, 'vni') ?? 1;
+      const mac = backendOf(attributes) === 'vxlan' ? vtepMacOf(data) : undefined;
+      return mac === undefined || typeof vni !== 'number' ? [] : [[deviceName(family, vni), mac]];
+    }),
+  );
 }
 
 function deviceMtu(family: Family, options: VxlanOptions, underlay: Underlay): number {
@@ -206,13 +222,11 @@ function claimOf(mac: MacAddress, device: string): Claim {
  * through: while it is being changed, hosts publish the new one at different times.
  */
 function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
-  if (typeof data !== 'object' || data === null || Array.isArray(data)) return undefined;
-  const values = new Map(Object.entries(data).map(([key, value]) => [key.toLowerCase(), value]));
-  const text = values.get('vtepmac');
+  const text = valueOf(data, 'vtepmac');
   if (
     typeof text !== 'string' ||
-    !isWithin(values.get('vni'), 1, 0xffffff) ||
-    !isWithin(values.get('port'), 0, 65535)
+    !isWithin(valueOf(data, 'vni'), 1, 0xffffff) ||
+    !isWithin(valueOf(data, 'port'), 0, 65535)
   ) {
     return undefined;
   }
@@ -223,6 +237,12 @@ function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
   } catch {
     return undefined; // not a MAC: the caller says so, with the peer's name
   }
+}
+
+/** @param key - in lower case. */
+function valueOf(data: JsonValue | undefined, key: string): JsonValue | undefined {
+  if (typeof data !== 'object' || data === null || Array.isArray(data)) return undefined;
+  return Object.entries(data).findLast(([name]) => name.toLowerCase() === key)?.[1];
 }
 
 /** Whether the value is absent or a whole number in that range. */

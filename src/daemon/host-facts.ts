@@ -44,21 +44,25 @@ export class HostFactsSource {
    * @param options.tunDevice - name of a TUN device that was handed down; else the first free `flannelN` is taken, as
    * the kernel does for flannel.
    * @param options.identity - of the host, for MAC addresses.
+   * @param options.publishedMacs - what peers send to as long as they have not been told otherwise, by devices that may be
+   * gone after a reboot.
    */
   static async open(options: {
     readonly netlink: HostNetlink;
     readonly tunDevice: string | undefined;
     readonly identity: string;
+    readonly publishedMacs: ReadonlyMap<string, MacAddress>;
     readonly onRoutesChanged: () => void;
   }): Promise<HostFactsSource> {
     const links = await options.netlink.links.list();
-    const macs = new Map(
-      links.flatMap((link): [string, MacAddress][] =>
+    const macs = new Map([
+      ...options.publishedMacs,
+      ...links.flatMap((link): [string, MacAddress][] =>
         FLANNEL_DEVICE.test(link.name) && link.kind === 'vxlan' && link.mac !== undefined
           ? [[link.name, parseMac(link.mac)]]
           : [],
       ),
-    );
+    ]);
     const tunDevice = options.tunDevice ?? firstFreeName(links);
     return new HostFactsSource(options.netlink, tunDevice, macs, options.identity, options.onRoutesChanged);
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { parseMac } from '../../../src/ip/mac.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -88,6 +89,19 @@ describe('a daemon after a reboot', function () {
     assert.equal(savedState(a), null);
     assert.equal(a.subnet, subnet);
     assert.equal(a.log.find(/etcd has confirmed the saved lease/).length, 1);
+  });
+
+  it('has the VTEP MAC that its peers send to, also one that flannel had chosen', async () => {
+    const [a, b] = [host(1), host(2)];
+    const mac = parseMac('0a:00:00:00:00:77');
+    a.host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', mac });
+    await settled(a, b);
+    assert.equal(a.host.kernel.getLink('flannel.1')?.mac, mac);
+    cluster.setDown(true);
+    await reboot(a);
+    await start(a);
+    assert.equal(a.host.kernel.getLink('flannel.1')?.mac, mac);
+    assert.equal(obstacle(b.host, a.host), undefined);
   });
 
   it('waits for a network that comes up late', async () => {
