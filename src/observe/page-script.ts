@@ -98,7 +98,8 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     ]);
   }
 
-  const isUnreachable = (peer) => Boolean(peer.reach && peer.reach.state === 'unreachable');
+  const isSilent = (path) => path.state === 'unreachable';
+  const isUnreachable = (peer) => peer.reachability.some(isSilent);
   const isLost = (peer) => Boolean(peer.skipped) || isUnreachable(peer);
 
   function latency(store) {
@@ -265,11 +266,27 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     }));
   }
 
-  function reachCell(reach) {
-    if (!reach || reach.state === 'unknown') return html('td', { class: 'soft' }, 'not known');
-    if (reach.state !== 'reachable') return html('td', { class: 'bad' }, ['no answer'].concat(reach.since ? [html('span', { class: 'wide' }, [' since ', instant(reach.since)])] : []));
-    const facts = [typeof reach.rttMs === 'number' ? millis(reach.rttMs) : '', reach.lossRatio > 0 ? (100 * reach.lossRatio).toFixed(reach.lossRatio < 0.01 ? 1 : 0) + ' % lost' : ''].filter(Boolean);
-    return html('td', { class: reach.lossRatio > 0 ? 'warn' : 'good' }, facts.join(', ') || 'yes');
+  // A line for each address family, with its name where there are two.
+  function reachCell(paths) {
+    const tone = (path) => (isSilent(path) ? 'bad' : path.state === 'unknown' ? 'soft' : path.loss > 0 ? 'warn' : '');
+    const line = (path) => html('div', { class: tone(path) }, familyOf(path, paths) + reachText(path));
+    return html('td', {}, paths.length === 0 ? html('span', { class: 'soft' }, 'not probed') : paths.map(line));
+  }
+  const familyOf = (path, paths) => (paths.length > 1 ? 'IPv' + path.family + ': ' : '');
+  function reachText(path) {
+    if (path.state === 'unknown') return 'not known yet';
+    if (isSilent(path)) return 'no answer';
+    const time = path.roundTripSeconds === null ? 'answers' : millis(1000 * path.roundTripSeconds);
+    return time + (path.loss > 0 ? ', ' + Math.ceil(100 * path.loss) + ' % lost' : '') + (path.answeredBy === 'underlay' ? ', the host itself' : '');
+  }
+
+  // What is wrong with a peer, a line each.
+  function faultsOf(peer) {
+    const silent = peer.reachability.filter(isSilent).map((path) => [
+      familyOf(path, peer.reachability) + 'no answer since ', instant(path.since),
+      (path.answeredBy === 'underlay' ? ', its host alone answers' : '') + (path.errno ? ', this host cannot send: ' + path.errno : ''),
+    ]);
+    return (peer.skipped ? [['not reached: ' + peer.skipped.reason + '; ' + peer.skipped.hint]] : []).concat(silent).map((fault) => html('div', {}, fault));
   }
 
   function drawPeers(status) {
@@ -277,22 +294,22 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     const found = status.peers.filter((peer) => [peer.hostName, peer.subnet, peer.ipv6Subnet, peer.publicIp, peer.publicIpv6, peer.backend].join(' ').toLowerCase().includes(wanted));
     const weight = (peer) => (isLost(peer) ? Number.MAX_VALUE : rates.get(peer.subnet) || 0);
     const rows = found.slice().sort((a, b) => weight(b) - weight(a)).slice(0, ROWS);
-    const hasReach = status.peers.some((peer) => peer.reach);
+    const isProbing = status.reachability !== null;
     byId('filter').hidden = status.peers.length < 10;
-    const columns = [['Host'], ['Subnet', 'wide'], ['Public address', 'wide'], ['Backend', 'wide']].concat(hasReach ? [['Reached in']] : [], [['Rate', 'num'], ['Out', 'num wide'], ['In', 'num wide']]);
+    const columns = [['Host'], ['Subnet', 'wide'], ['Public address', 'wide'], ['Backend', 'wide']].concat(isProbing ? [['Round trip']] : [], [['Rate', 'num'], ['Out', 'num wide'], ['In', 'num wide']]);
     const head = html('tr', {}, columns.map((column) => html('th', { scope: 'col', class: column[1] || '' }, column[0])));
     show('peers', rows.length === 0 ? html('p', { class: 'soft' }, wanted ? 'None matches.' : 'No other host has a lease.') : html('table', {}, [html('thead', {}, head), html('tbody', {}, rows.flatMap((peer) => {
-      const traffic = peer.traffic;
-      const row = html('tr', { class: peer.skipped ? 'joined' : '' }, [
+      const traffic = peer.traffic, faults = faultsOf(peer);
+      const row = html('tr', { class: faults.length > 0 ? 'joined' : '' }, [
         html(peer.hostName ? 'th' : 'td', peer.hostName ? { scope: 'row' } : { class: 'soft' }, [peer.hostName || 'no name', html('div', { class: 'slim soft' }, peer.subnet + ' at ' + peer.publicIp)]),
         html('td', { class: 'wide' }, [peer.subnet].concat(peer.ipv6Subnet ? [html('br'), peer.ipv6Subnet] : [])),
         html('td', { class: 'wide' }, peer.publicIp), html('td', { class: 'wide' }, peer.backend),
-      ].concat(hasReach ? reachCell(peer.reach) : [], [
+      ].concat(isProbing ? reachCell(peer.reachability) : [], [
         html('td', { class: 'num' }, traffic ? short(rates.get(peer.subnet) || 0, 'bit/s') : '–'),
         html('td', { class: 'num wide' }, traffic ? short(traffic.txBytes, 'B') : '–'),
         html('td', { class: 'num wide' }, traffic ? short(traffic.rxBytes, 'B') : '–'),
       ]));
-      return peer.skipped ? [row, html('tr', {}, html('td', { class: 'bad why', colspan: columns.length }, 'not reached: ' + peer.skipped.reason + '; ' + peer.skipped.hint))] : [row];
+      return faults.length > 0 ? [row, html('tr', {}, html('td', { class: 'bad why', colspan: columns.length }, faults))] : [row];
     }))]));
     const more = found.length - rows.length;
     byId('more').textContent = more > 0 ? 'and ' + more + ' more; those not reached and the busiest are shown, the filter finds the rest' : '';
@@ -311,7 +328,8 @@ export const PAGE_SCRIPT = String.raw`'use strict';
     if (lease && lease.rivals.length > 0) add('bad', 'Other leases name addresses of the own one: ' + lease.rivals.slice(0, 3).join(', ') + (lease.rivals.length > 3 ? ' and ' + (lease.rivals.length - 3) + ' more' : ''));
     const skipped = status.peers.filter((peer) => peer.skipped).length, silent = status.peers.filter((peer) => !peer.skipped && isUnreachable(peer)).length;
     if (skipped > 0) add('bad', plural(skipped, 'peer is', 'peers are') + ' not reached; the table says why');
-    if (silent > 0) add('bad', plural(silent, 'peer does', 'peers do') + ' not answer');
+    if (silent > 0) add('bad', plural(silent, 'peer does', 'peers do') + ' not answer through the overlay; tsflannelctl ping says how far packets come');
+    if (status.reachability && status.reachability.error) add('warn', 'Peers are not probed: ' + status.reachability.error);
     if (count(set.quarantinedCounts) > 0) add('warn', plural(count(set.quarantinedCounts), 'lease is', 'leases are') + ' not believed, such as ' + set.quarantined.slice(0, 1).map((each) => each.key + ': ' + each.detail).join());
     if (set.badKeyCount > 0) add('warn', plural(set.badKeyCount, 'key', 'keys') + ' among the leases cannot be read, such as ' + set.badKeys[0]);
     if (set.keptCount > 0) add('warn', plural(set.keptCount, 'peer is', 'peers are') + ' kept although etcd has forgotten ' + (set.keptCount === 1 ? 'it' : 'them'));
@@ -320,7 +338,7 @@ export const PAGE_SCRIPT = String.raw`'use strict';
   }
 
   // Lines of the log about what the list above shows as long as it lasts: without it they are over.
-  const SHOWN_ABOVE = /^(object of somebody else is|more objects of others are) in the way$|^kernel state could not be changed|^peers? cannot be reached$|^etcd (lost|still away)|^network configuration (missing|not valid)$|^containers need a restart|^leases are not believed|^entries among the leases|^cannot carry the overlay/;
+  const SHOWN_ABOVE = /^(object of somebody else is|more objects of others are) in the way$|^kernel state could not be changed|^peers? cannot be reached$|^peers (do not answer|cannot be probed)$|^etcd (lost|still away)|^network configuration (missing|not valid)$|^containers need a restart|^leases are not believed|^entries among the leases|^cannot carry the overlay/;
 
   function logged(problem) {
     return html('li', {}, [

@@ -7,7 +7,7 @@ import { Metrics } from '../../src/observe/metrics.js';
 import type { HistoryEntry } from '../../src/observe/history.js';
 import { PAGE_SCRIPT } from '../../src/observe/page-script.js';
 import { ObserveServer } from '../../src/observe/server.js';
-import type { DaemonStatus } from '../../src/observe/status.js';
+import type { DaemonStatus, PathStatus, PeerStatus } from '../../src/observe/status.js';
 import { ChromiumPage, hasChromium } from '../support/chromium.js';
 import { freePort } from '../support/free-port.js';
 import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
@@ -190,20 +190,112 @@ describe('the status page in a browser', function () {
     assert.deepEqual(complaints, []);
   });
 
-  it('shows whether peers answer where the status says so', async () => {
-    const states = [
-      { state: 'reachable', rttMs: 0.42, lossRatio: 0.25 },
-      { state: 'unreachable', since: '2026-01-02T04:00:00.000Z' },
-      { state: 'unknown' },
-    ];
-    change = () => ({ peers: states.map((reach, index) => Object.assign(samplePeer(index), { reach })) });
-    await open();
-    assert.match(await text('peers'), /Reached in/);
-    assert.match(await text('peers'), /0\.42 ms, 25 % lost/);
-    assert.match(await text('peers'), /no answer since \d{4}-/);
-    assert.match(await text('peers'), /not known/);
-    assert.match(await text('problems'), /1 peer does not answer/);
-    assert.match(await text('tiles'), /1 not reached/);
+  describe('with peers that are probed', () => {
+    const path = (changes: Partial<PathStatus>): PathStatus => ({
+      ...{ family: 4, state: 'reachable', since: '2026-01-02T03:04:35.000Z', roundTripSeconds: 0.000_42, loss: 0 },
+      ...{ answeredBy: 'overlay', address: '10.100.0.0', errno: null },
+      ...changes,
+    });
+    const silent = path({
+      ...{ state: 'unreachable', since: '2026-01-02T04:00:00.000Z', loss: 1, answeredBy: null, errno: 'ENETUNREACH' },
+    });
+    const probed = (index: number, ...reachability: PathStatus[]): PeerStatus => ({
+      ...samplePeer(index, 1000 * (10 - index)),
+      skipped: null,
+      reachability,
+    });
+    /** Subnet and round trip of each peer, and what is wrong with it. */
+    const rows = async (): Promise<unknown> =>
+      page?.evaluate(`[...document.querySelectorAll('#peers tbody tr')].map((row) =>
+        [...row.children].filter((_, n) => row.children.length === 1 || n === 1 || n === 4).map((cell) =>
+          cell.textContent.replace(/[-0-9]{10} [:0-9]{8}/, 'INSTANT')))`);
+
+    it('lists those that do not answer first, since when, and the round trip and loss of the others', async () => {
+      change = () => ({
+        peers: [
+          probed(1, path({})),
+          probed(2, path({ roundTripSeconds: 0.0128, loss: 0.001 })),
+          probed(3, path({ state: 'unknown', since: null, roundTripSeconds: null, loss: null, answeredBy: null })),
+          probed(4, path({ answeredBy: 'underlay' })),
+          probed(5, silent),
+          probed(7, path({}), path({ ...silent, family: 6, errno: null, answeredBy: 'underlay' })),
+          probed(8),
+        ],
+      });
+      const { complaints } = await open();
+      assert.deepEqual(await rows(), [
+        ['10.100.5.0/24', 'no answer'],
+        ['no answer since INSTANT, this host cannot send: ENETUNREACH'],
+        ['10.100.7.0/24', 'IPv4: 0.42 msIPv6: no answer'],
+        ['IPv6: no answer since INSTANT, its host alone answers'],
+        ['10.100.1.0/24', '0.42 ms'],
+        ['10.100.2.0/242001:db8:2::/64', '13 ms, 1 % lost'],
+        ['10.100.3.0/24', 'not known yet'],
+        ['10.100.4.0/242001:db8:4::/64', '0.42 ms, the host itself'],
+        ['10.100.8.0/242001:db8:8::/64', 'not probed'],
+      ]);
+      const [instant] = (await page?.evaluate(
+        `[...document.querySelectorAll('#peers time')].map((time) => time.dateTime)`,
+      )) as string[];
+      assert.equal(instant, '2026-01-02T04:00:00.000Z');
+      assert.deepEqual(complaints, []);
+    });
+
+    it('counts and marks those that do not answer', async () => {
+      change = () => ({ peers: [probed(1, path({})), probed(5, silent), probed(7, path({}), silent)], problems: [] });
+      await open();
+      assert.match(await text('problems'), /2 peers do not answer through the overlay/);
+      assert.match(await text('tiles'), /Peers32 not reached/);
+      assert.match(await text('backends'), /not reached: 2/);
+      const marked = `[...document.querySelectorAll('#picture circle.skip')].map((dot) => dot.textContent)`;
+      assert.deepEqual(
+        ((await page?.evaluate(marked)) as string[]).map((title) => title.split('\n').slice(1)),
+        [5, 7].map((n) => [`10.100.${n}.0/24`, `198.51.100.${n + 1}, udp`, 'does not answer']),
+      );
+    });
+
+    it('shows the log line about them as one that is seen above', async () => {
+      const line = { at: '2026-01-02T04:01:30.000Z', level: 'warn', detail: '', hint: null, resolvedAt: null } as const;
+      change = () => ({
+        peers: [probed(5, silent)],
+        problems: ['peers do not answer', 'peers cannot be probed'].map((message) => ({ ...line, message })),
+      });
+      await open();
+      assert.match(await text('over-list'), /peers cannot be probed.*peers do not answer/);
+      assert.doesNotMatch(await text('problems'), /:30/);
+    });
+
+    it('says why none is probed, and has no column where that is switched off', async () => {
+      const { reachability } = sampleStatus();
+      assert.ok(reachability !== null);
+      change = () => ({ peers: [probed(1)], reachability: { ...reachability, error: 'EPERM: no raw socket' } });
+      await open();
+      assert.match(await text('problems'), /Peers are not probed: EPERM: no raw socket/);
+      assert.match(await text('peers'), /Round trip/);
+      change = () => ({ peers: [probed(1)], reachability: null });
+      await page?.waitUntil(`!/Round trip/.test(document.getElementById('peers').textContent)`);
+      assert.doesNotMatch(await text('problems'), /probed/);
+    });
+
+    it('shows fifty of them, of which three do not answer', async () => {
+      change = (asked) => ({
+        peers: Array.from({ length: 50 }, (_, index) => ({
+          ...samplePeer(index, asked * 1000 * (index + 1)),
+          hostName: `node-${index + 2}`,
+          skipped: null,
+          reachability: [index % 20 === 9 ? silent : path({ roundTripSeconds: 0.0004 * (index + 1) })],
+        })),
+      });
+      await open();
+      const silentRows = `[...document.querySelectorAll('#peers tbody tr')].findIndex((row) => !/no answer/.test(row.textContent))`;
+      assert.equal(await page?.evaluate(silentRows), 6, 'three peers, with a row below each');
+      assert.equal(await page?.evaluate(`document.querySelectorAll('#picture circle.skip').length`), 3);
+      await keepScreenshot('peers-desktop-light');
+      await page?.resize({ width: 390, height: 844 });
+      await page?.emulate('dark');
+      await page?.waitUntil('document.documentElement.scrollWidth === 390');
+      await keepScreenshot('peers-phone-dark');
+    });
   });
 
   it('shows what peers chose as text and never as part of the page', async () => {
@@ -228,9 +320,9 @@ describe('the status page in a browser', function () {
     assert.ok(Number(await page?.evaluate(`document.querySelectorAll('#picture circle').length`)) < 400);
     assert.match(await text('backends'), /a dot is up to \d+ peers/);
     assert.match(await text('more'), /and 2900 more/);
-    await page?.evaluate(`{ const filter = document.getElementById('filter'); filter.value = '10.111.183.';
+    await page?.evaluate(`{ const filter = document.getElementById('filter'); filter.value = '10.111.182.';
       filter.dispatchEvent(new Event('input')); }`);
-    assert.match(await text('peers'), /10\.111\.183\.0\/24/);
+    assert.match(await text('peers'), /10\.111\.182\.0\/24/);
     assert.equal(await page?.evaluate(`document.querySelectorAll('#peers tbody tr').length`), 1);
   });
 
