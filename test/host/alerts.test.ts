@@ -12,6 +12,8 @@ interface Case {
   readonly alert: string;
   readonly metric: string;
   readonly labels?: string;
+  /** Series that each of the hosts has besides, and their values. */
+  readonly beside?: Readonly<Record<string, string>>;
   /** Of the host where it has to fire. */
   readonly bad: string;
   /** Of hosts where it must not, such as one just below the threshold. */
@@ -79,6 +81,23 @@ const CASES: readonly Case[] = [
     fires: 10,
   },
   {
+    alert: 'TsflannelPeersUnreachable',
+    metric: 'tsflannel_peers_unreachable',
+    bad: '1x20',
+    good: ['0x20', '3x9 0x11'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelHostIsolated',
+    metric: 'tsflannel_peers_unreachable',
+    beside: { 'tsflannel_peers{backend="udp"}': '4x20', 'tsflannel_peers{backend="vxlan"}': '6x20' },
+    bad: '6x20',
+    good: ['0x20', '5x20', '6x2 0x18'],
+    notYet: 2,
+    fires: 3,
+  },
+  {
     alert: 'TsflannelConfigRejected',
     metric: 'tsflannel_network_config_rejected',
     bad: '1x20',
@@ -100,6 +119,14 @@ const CASES: readonly Case[] = [
     good: ['0x20'],
     notYet: 9,
     fires: 10,
+  },
+  {
+    alert: 'TsflannelDockerRestartNeeded',
+    metric: 'tsflannel_docker_restart_needed',
+    bad: '1x30',
+    good: ['0x30', '1x14 0x16'],
+    notYet: 14,
+    fires: 15,
   },
   {
     alert: 'TsflannelDrift',
@@ -175,13 +202,17 @@ describe('docs/alerts.yml', function () {
     assert.equal(status, 0, `${stdout}${stderr}`);
   }
 
-  for (const { alert, metric, labels, bad, good, notYet, fires } of CASES) {
+  for (const { alert, metric, labels, beside = {}, bad, good, notYet, fires } of CASES) {
     it(`fires ${alert} for ${metric} where it should, and nowhere else`, () => {
       const name = (instance: string): string => `${metric}{${[`instance="${instance}"`, labels ?? []].flat().join()}}`;
-      const series = [
-        { series: name('bad'), values: bad },
-        ...good.map((values, index) => ({ series: name(`good${index}`), values })),
-      ];
+      const hosts = [{ instance: 'bad', values: bad }, ...good.map((values, n) => ({ instance: `good${n}`, values }))];
+      const series = hosts.flatMap(({ instance, values }) => [
+        { series: name(instance), values },
+        ...Object.entries(beside).map(([other, otherValues]) => ({
+          series: other.replace('{', `{instance="${instance}",`),
+          values: otherValues,
+        })),
+      ]);
       const expr = `count by (instance) (ALERTS{alertname="${alert}",alertstate="firing"})`;
       const firing = { expr, eval_time: `${fires}m`, exp_samples: [{ labels: '{instance="bad"}', value: 1 }] };
       const quiet = notYet === undefined ? [] : [{ expr, eval_time: `${notYet}m`, exp_samples: [] }];
@@ -193,6 +224,15 @@ describe('docs/alerts.yml', function () {
     const name = (reason: string): string => `tsflannel_tunnel_drops_total{instance="a",reason="${reason}"}`;
     const series = ['ttl-expired', 'no-route'].map((reason) => ({ series: name(reason), values: '0+60000x30' }));
     promtool(series, [{ expr: 'ALERTS{alertname="TsflannelDrops"}', eval_time: '25m', exp_samples: [] }]);
+  });
+
+  it('does not call a host isolated whose only peer is off', () => {
+    const series = ['tsflannel_peers_unreachable{instance="a"}', 'tsflannel_peers{instance="a",backend="udp"}'];
+    const expr = 'ALERTS{alertname="TsflannelHostIsolated"}';
+    promtool(
+      series.map((name) => ({ series: name, values: '1x20' })),
+      [{ expr, eval_time: '15m', exp_samples: [] }],
+    );
   });
 
   it('has beside it a dashboard whose queries promtool understands', () => {
