@@ -189,6 +189,12 @@ describe('docs/grafana.json', () => {
     }
   });
 
+  it('shows who does not answer and how fast the others do, who runs on saved state, and who waits for Docker', () => {
+    const queries = targets.map(({ expr }) => expr).join('\n');
+    const names = ['peers_unreachable', 'peer_round_trip_seconds', 'saved_state_in_use', 'docker_restart_needed'];
+    for (const name of names) assert.match(queries, new RegExp(`tsflannel_${name}(_bucket)?\\{`));
+  });
+
   it('takes a rate of counters only, and never a counter as it is', () => {
     for (const { expr } of targets) {
       for (const [, call = '', name = ''] of expr.matchAll(/(\w*)\(?\b(tsflannel_[a-z_]+)(?=\{)/g)) {
