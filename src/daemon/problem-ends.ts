@@ -31,6 +31,7 @@ export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
   'interface changed': ['interface cannot be used, keeping its last state', 'interfaces cannot be read'],
   'peer can be reached again, or is gone': ['peer cannot be reached'],
   'peers can be reached again, or are gone': ['peer cannot be reached', 'peers cannot be reached'],
+  'all peers answer again': ['peers do not answer'],
   'objects of others are no longer in the way': [
     'object of somebody else is in the way',
     'more objects of others are in the way',
@@ -42,6 +43,7 @@ export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
     'cannot look after the firewall rules',
   ],
   'offload of the tunnel tried again': ['offload of the tunnel switched off'],
+  'containers follow subnet file': ['containers need a restart of Docker'],
   'status server listens': ['status server cannot listen, trying again'],
 };
 

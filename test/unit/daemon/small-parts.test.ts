@@ -152,6 +152,17 @@ describe('the end of a problem', () => {
     assert.equal(problems.problems[0].resolvedAt, '1970-01-01T00:00:05.000Z', 'it does not end twice');
   });
 
+  it('comes when all peers answer again, and when Docker was restarted', () => {
+    problems.warn('peers do not answer', { count: 2, detail: 'a' });
+    problems.warn('containers need a restart of Docker', { detail: 'b' });
+    problems.info('fewer peers do not answer', { count: 1 });
+    assert.deepEqual(open(), ['count=2 detail=a', 'detail=b']);
+    problems.info('all peers answer again', { count: 5 });
+    assert.deepEqual(open(), ['detail=b']);
+    problems.info('containers follow subnet file', { mtu: 1450 });
+    assert.deepEqual(open(), []);
+  });
+
   it('is at once where the daemon has mended what it tells of', () => {
     problems.warn('reverted a change made by somebody else', { kind: 'route' });
     assert.deepEqual(open(), []);
