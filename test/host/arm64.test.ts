@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
+import { BUILD_TIMEOUT_MS, buildPackagedAddon } from '../support/debian-package.js';
 import { run } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
 
@@ -19,17 +20,11 @@ describe('the programs for arm64, under qemu', function () {
     ] as const)
       if (spawnSync(program, ['--version']).error !== undefined)
         skipBecause(this, `no ${program} on this machine (Debian package ${debian})`);
-    const { stdout } = await run(
-      [
-        'sh',
-        '-c',
-        `"$0" "$1" --arch arm64 >&2 && "$0" --input-type=module --eval "$2"`,
-        process.execPath,
-        path.join(ROOT, '.ci/prebuild.mjs'),
-        `import { nodeRuntime } from '${ROOT}/.ci/node-runtime.mjs'; console.log(nodeRuntime('arm64'));`,
-      ],
-      { timeoutMs: 240_000 },
-    );
+    await buildPackagedAddon('--arch', 'arm64');
+    const fetch = `import { nodeRuntime } from '${ROOT}/.ci/node-runtime.mjs'; console.log(nodeRuntime('arm64'));`;
+    const { stdout } = await run([process.execPath, '--input-type=module', '--eval', fetch], {
+      timeoutMs: BUILD_TIMEOUT_MS,
+    });
     node = path.join(stdout.trim(), 'node');
   });
 

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { debianPackage } from '../support/debian-package.js';
 import { makeDebianRoot } from '../support/debian-root.js';
 import { run } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
-
-const ROOT = path.resolve(import.meta.dirname, '../..');
 
 describe('the Debian package on a host without Node', function () {
   this.timeout(300_000);
@@ -25,10 +24,7 @@ describe('the Debian package on a host without Node', function () {
     if ((await run(['sh', '-c', 'command -v dpkg-query'], { mayFail: true })).code !== 0)
       skipBecause(this, 'no dpkg on this machine, of whose packages a root could be made');
     rig = await Rig.create({ hosts: 2 });
-    const built = path.join(rig.directory, 'built');
-    for (const [script, ...args] of [['prebuild.mjs'], ['package-deb.mjs', built]] as const)
-      await run([process.execPath, path.join(ROOT, '.ci', script), ...args], { timeoutMs: 240_000 });
-    deb = path.join(built, readdirSync(built).find((name) => name.startsWith('tsflannel_')) ?? '');
+    deb = await debianPackage();
     root = path.join(rig.directory, 'root');
     packages = await makeDebianRoot(root, ['dpkg', 'dash', 'coreutils', 'sed', 'nftables']);
     shared = path.join(rig.directory, rig.host(1).name);

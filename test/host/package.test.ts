@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { buildPackagedAddon } from '../support/debian-package.js';
 import { type Output, run } from '../support/netns.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -16,7 +17,7 @@ describe('the npm tarball', function () {
   before(async () => {
     directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-npm-'));
     // dist is there already (.ci/setup.mjs); packing must not write to it while other tests run.
-    await run([process.execPath, path.join(ROOT, '.ci/prebuild.mjs')], { timeoutMs: 180_000 });
+    await buildPackagedAddon();
     await run(['npm', 'pack', ROOT, '--ignore-scripts', '--pack-destination', directory], { timeoutMs: 60_000 });
     const [name = ''] = readdirSync(directory).filter((file) => file.endsWith('.tgz'));
     tarball = path.join(directory, name);

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { debianPackage } from '../support/debian-package.js';
 import { skipBecause } from '../support/skip.js';
 import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
@@ -29,7 +29,6 @@ tar -C /tmp/image -c . | docker import - busybox`;
 describe('the commands of the quick start, on two hosts with the real systemd and Docker', function () {
   // Four reboots, and six starts of Docker.
   this.timeout(600_000);
-  let directory: string;
   let a: SystemdMachine;
   let b: SystemdMachine;
   let lan: MachineSwitch;
@@ -40,12 +39,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
     const obstacle = SystemdMachine.obstacle();
     if (obstacle !== undefined) skipBecause(this, obstacle);
     if (spawnSync('dockerd', ['--version']).status !== 0) skipBecause(this, 'no dockerd (Debian package docker.io)');
-    directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-quick-'));
-    for (const args of [['.ci/prebuild.mjs'], ['.ci/package-deb.mjs', directory]]) {
-      const built = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
-      assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
-    }
-    const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+    const deb = await debianPackage();
     lan = await MachineSwitch.create();
     for (const [index, name] of ['a', 'b'].entries()) {
       const machine = await SystemdMachine.start({
@@ -55,7 +49,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
         network: { switch: lan, address: `192.0.2.${11 + index}/24`, gateway: '192.0.2.1' },
       });
       machines.push(machine);
-      await machine.putFile(path.join(directory, deb), `/root/${deb}`);
+      await machine.putFile(deb, `/root/${path.basename(deb)}`);
     }
     [a, b] = machines as [SystemdMachine, SystemdMachine];
   });
@@ -63,7 +57,6 @@ describe('the commands of the quick start, on two hosts with the real systemd an
   after(() => {
     for (const machine of machines) machine.close();
     (lan as MachineSwitch | undefined)?.close();
-    if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
   });
 
   /** Carries out blocks as an administrator would who stops at the first failure. */

@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { debianPackage } from '../support/debian-package.js';
 import { skipBecause } from '../support/skip.js';
 import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
-
-const ROOT = path.resolve(import.meta.dirname, '../..');
 
 /** What a start from the saved state promises: subnet.env is there so soon after the process has begun. */
 const SUBNET_FILE_MS = 2000;
@@ -27,7 +22,6 @@ StartLimitIntervalSec=60
 
 describe('two hosts under systemd whose power is cut', function () {
   this.timeout(600_000); // systemd, twice
-  let directory: string;
   let ether: MachineSwitch | undefined;
   let a: SystemdMachine;
   let b: SystemdMachine;
@@ -37,19 +31,14 @@ describe('two hosts under systemd whose power is cut', function () {
   before(async function () {
     const obstacle = SystemdMachine.obstacle();
     if (obstacle !== undefined) skipBecause(this, obstacle);
-    directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-reboot-'));
-    for (const args of [['.ci/prebuild.mjs'], ['.ci/package-deb.mjs', directory]]) {
-      const built = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
-      assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
-    }
-    const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+    const deb = await debianPackage();
     ether = await MachineSwitch.create();
     for (const address of ['192.0.2.11/24', '192.0.2.12/24']) {
       machines.push(await SystemdMachine.start({ network: { switch: ether, address, gateway: '192.0.2.1' } }));
     }
     [a, b] = machines as [SystemdMachine, SystemdMachine];
     for (const machine of machines) {
-      await machine.putFile(path.join(directory, deb), '/root/tsflannel.deb');
+      await machine.putFile(deb, '/root/tsflannel.deb');
       await machine.run(['dpkg', '--force-depends', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
       await machine.shell('echo FLANNELD_ETCD_ENDPOINTS=http://192.0.2.11:2379 >>/etc/default/tsflanneld');
     }
@@ -77,7 +66,6 @@ describe('two hosts under systemd whose power is cut', function () {
   after(() => {
     for (const machine of machines) machine.close();
     ether?.close();
-    if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
   });
 
   const subnetOf = async (machine: SystemdMachine): Promise<string> =>

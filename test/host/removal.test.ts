@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { debianPackage } from '../support/debian-package.js';
 import { run } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
 import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
@@ -24,16 +25,14 @@ describe('removing tsflannel from a host that others depend on', function () {
       skipBecause(this, 'no dockerd (Debian package docker.io)');
     }
     directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-removal-'));
-    await run([process.execPath, path.join(ROOT, '.ci/prebuild.mjs')], { timeoutMs: 180_000 });
-    await run([process.execPath, path.join(ROOT, '.ci/package-deb.mjs'), directory], { timeoutMs: 180_000 });
-    const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+    const deb = await debianPackage();
     lan = await MachineSwitch.create();
     machine = await SystemdMachine.start({
       prepare: 'systemctl --quiet enable docker',
       disks: ['/var/lib/docker', '/var/lib/containerd'],
       network: { switch: lan, address: '192.0.2.11/24', gateway: '192.0.2.1' },
     });
-    await machine.putFile(path.join(directory, deb), '/root/tsflannel.deb');
+    await machine.putFile(deb, '/root/tsflannel.deb');
     await machine.putFile(await earlierPackage(), '/root/earlier.deb');
   });
 

@@ -1,13 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
+import { debianPackage } from '../support/debian-package.js';
 import { skipBecause } from '../support/skip.js';
 import { SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
-
-const ROOT = path.resolve(import.meta.dirname, '../..');
 
 /** A network in which the daemon has an interface, a default route and somebody who answers. */
 const UPLINK = `
@@ -23,25 +18,18 @@ const MAX_GAP_MS = 1000;
 
 describe('the Debian package under systemd', function () {
   this.timeout(240_000);
-  let directory: string;
   let machine: SystemdMachine;
 
   before(async function () {
     const obstacle = SystemdMachine.obstacle();
     if (obstacle !== undefined) skipBecause(this, obstacle);
-    directory = mkdtempSync(path.join(tmpdir(), 'tsflannel-package-'));
-    for (const args of [['.ci/prebuild.mjs'], ['.ci/package-deb.mjs', directory]]) {
-      const built = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
-      assert.equal(built.status, 0, `${args.join(' ')}: ${built.stdout}${built.stderr}`);
-    }
-    const [deb = ''] = readdirSync(directory).filter((name) => name.endsWith('.deb'));
+    const deb = await debianPackage();
     machine = await SystemdMachine.start({ prepare: UPLINK });
-    await machine.putFile(path.join(directory, deb), '/root/tsflannel.deb');
+    await machine.putFile(deb, '/root/tsflannel.deb');
   });
 
   after(() => {
     (machine as SystemdMachine | undefined)?.close();
-    if ((directory as string | undefined) !== undefined) rmSync(directory, { recursive: true });
   });
 
   it('is installed, and neither enabled nor started by that', async () => {
