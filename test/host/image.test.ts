@@ -57,12 +57,14 @@ describe('the container image', function () {
     it(`carries packets over ${type} with the rights that its page gives it`, async () => {
       await rig.putConfig({ Network: '10.5.0.0/16', EnableNFTables: true, Backend: { Type: type } });
       const shared = path.join(rig.directory, `run-${type}`);
-      mkdirSync(shared);
+      const state = path.join(rig.directory, `state-${type}`);
+      for (const directory of [shared, state]) mkdirSync(directory);
       const rights = [
         ...['--cap-add=NET_ADMIN', '--cap-add=SYS_NICE', '--security-opt=systempaths=unconfined'],
         '--device=/dev/net/tun',
       ];
-      const options = ['--detach', '--name', type, '--network=host', ...rights, `--volume=${shared}:/run/flannel`];
+      const volumes = [`--volume=${shared}:/run/flannel`, `--volume=${state}:/var/lib/tsflannel`];
+      const options = ['--detach', '--name', type, '--network=host', ...rights, ...volumes];
       await engine!.docker(['run', ...options, IMAGE, `--etcd-endpoints=${rig.etcd.endpoint}`], { timeoutMs: 60_000 });
       try {
         await eventually(
@@ -79,6 +81,7 @@ describe('the container image', function () {
         });
         const { stdout } = await engine!.docker(['exec', type, 'tsflannelctl', 'status'], { mayFail: true });
         assert.match(stdout, /ready/);
+        assert.ok(readdirSync(state).includes('own-lease.json'), readdirSync(state).join());
         const { stdout: out, stderr } = await engine!.docker(['logs', type]);
         assert.doesNotMatch(`${out}${stderr}`, /EPERM|EROFS|EACCES|portable/);
       } finally {
