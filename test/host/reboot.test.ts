@@ -39,7 +39,7 @@ describe('two hosts under systemd whose power is cut', function () {
     [a, b] = machines as [SystemdMachine, SystemdMachine];
     for (const machine of machines) {
       await machine.putFile(deb, '/root/tsflannel.deb');
-      await machine.run(['dpkg', '--force-depends', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
+      await machine.run(['dpkg', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
       await machine.shell('echo FLANNELD_ETCD_ENDPOINTS=http://192.0.2.11:2379 >>/etc/default/tsflanneld');
     }
     const listen = 'ETCD_LISTEN_CLIENT_URLS=http://0.0.0.0:2379\nETCD_ADVERTISE_CLIENT_URLS=http://192.0.2.11:2379\n';

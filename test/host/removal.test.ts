@@ -59,7 +59,7 @@ describe('removing tsflannel from a host that others depend on', function () {
   }
 
   const dpkg = async (...args: readonly string[]): Promise<string> =>
-    (await machine.run(['dpkg', '--force-depends', ...args], { timeoutMs: 60_000 })).stdout;
+    (await machine.run(['dpkg', ...args], { timeoutMs: 60_000 })).stdout;
 
   const isThere = async (file: string): Promise<boolean> =>
     (await machine.run(['test', '-e', file], { mayFail: true })).code === 0;

@@ -16,6 +16,8 @@ ip route add default via 192.0.2.1
 /** How long the overlay may be without packets while the daemon is restarted. */
 const MAX_GAP_MS = 1000;
 
+const PACKAGED_NODE = '/usr/lib/tsflannel/node/node';
+
 describe('the Debian package under systemd', function () {
   this.timeout(240_000);
   let machine: SystemdMachine;
@@ -33,7 +35,7 @@ describe('the Debian package under systemd', function () {
   });
 
   it('is installed, and neither enabled nor started by that', async () => {
-    await machine.run(['dpkg', '--force-depends', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
+    await machine.run(['dpkg', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
     const { stdout } = await machine.shell('tsflanneld --version 2>&1; systemctl is-enabled tsflanneld; true');
     assert.match(stdout, /^v\d+\.\d+\.\d+\ndisabled\n$/);
     assert.equal(await machine.property('tsflanneld', 'ActiveState'), 'inactive');
@@ -62,7 +64,9 @@ describe('the Debian package under systemd', function () {
     const { stdout: all } = await machine.shell('journalctl --unit=tsflanneld --output=cat');
     assert.match(all, /^info {2}ready subnet=/m);
     assert.match(all, /^info {2}log level changed from=info to=debug$/m);
-    await machine.shell('systemd-run --quiet --wait --unit=wrong --setenv=FLANNELD_DATAPATH=magic tsflanneld; true');
+    await machine.shell(
+      'systemd-run --quiet --wait --collect --unit=wrong --setenv=FLANNELD_DATAPATH=magic tsflanneld; true',
+    );
     const { stdout: wrong } = await machine.shell('journalctl --unit=wrong --priority=warning --output=cat');
     assert.match(wrong, /^tsflanneld: cannot use the value "magic" for FLANNELD_DATAPATH/m);
     const { stdout: entries } = await machine.shell('journalctl --unit=tsflanneld --output=json');
@@ -76,6 +80,7 @@ describe('the Debian package under systemd', function () {
 
   it('works with nothing but the powers that the unit leaves it', async () => {
     const pid = await machine.property('tsflanneld', 'MainPID');
+    assert.equal((await machine.run(['readlink', `/proc/${pid}/exe`])).stdout.trim(), PACKAGED_NODE);
     const { stdout: status } = await machine.run(['cat', `/proc/${pid}/status`]);
     // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13, CAP_SYS_NICE bit 23, CAP_BPF bit 39; 2: a filter of system calls is in force.
     assert.match(status, /^CapEff:\t0000008000803000$/m);
@@ -111,7 +116,7 @@ describe('the Debian package under systemd', function () {
     );
     // 200 packets a second into the overlay; what leaves the host is counted on the other end of the wire.
     await machine.shell('ip neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev eth0');
-    const gap = machine.run(['timeout', '12', '/usr/bin/node', '-e', MEASURE], { timeoutMs: 30_000 });
+    const gap = machine.run(['timeout', '12', PACKAGED_NODE, '-e', MEASURE], { timeoutMs: 30_000 });
     await waitFor(async () => (await sentPackets()) > 100, { what: 'packets on the wire' });
     const before = await machine.property('tsflanneld', 'MainPID');
     await machine.run(['systemctl', 'restart', 'tsflanneld'], { timeoutMs: 30_000 });
