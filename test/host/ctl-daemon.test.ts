@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
-import path from 'node:path';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
+import { CTL_FILE } from '../support/daemon.js';
 import { netState } from '../support/net-state.js';
 import type { Output } from '../support/netns.js';
 import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
-
-const PROGRAM = path.resolve(import.meta.dirname, '../../src/bin/tsflannelctl.ts');
 
 for (const backend of ['vxlan', 'udp'] as const) {
   describe(`tsflannelctl beside daemons with ${backend}`, () => {
@@ -40,7 +38,7 @@ for (const backend of ['vxlan', 'udp'] as const) {
     const ctl = (on: Host, ...words: readonly string[]): Promise<Output> =>
       on.netns.run(
         [
-          ...[process.execPath, '--import', 'tsx', PROGRAM, ...words, `--etcd-endpoints=${rig.etcd.endpoint}`],
+          ...[process.execPath, CTL_FILE, ...words, `--etcd-endpoints=${rig.etcd.endpoint}`],
           ...['--status-socket', on.daemon?.statusSocket ?? '', '--subnet-file', on.daemon?.subnetFile ?? ''],
         ],
         { mayFail: true },

@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
-import path from 'node:path';
+import { CTL_FILE } from '../support/daemon.js';
 import { deleteNamespaces, Netns } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
 import { waitFor } from '../support/wait.js';
-
-const PROGRAM = path.resolve(import.meta.dirname, '../../src/bin/tsflannelctl.ts');
 
 /** Nobody has this address, and the device in front of it swallows every packet. */
 const SILENT = 'http://192.0.2.9:2379';
@@ -26,7 +24,7 @@ describe('tsflannelctl while packets to etcd are dropped', function () {
   after(() => deleteNamespaces([netns.name]));
 
   const command = (...words: string[]): string[] => [
-    ...[process.execPath, '--import', 'tsx', PROGRAM, ...words, `--etcd-endpoints=${SILENT}`],
+    ...[process.execPath, CTL_FILE, ...words, `--etcd-endpoints=${SILENT}`],
   ];
 
   it('ends when it has said so', async () => {

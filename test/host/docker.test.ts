@@ -4,6 +4,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { IpAddress } from '../../src/ip/address.js';
 import { Prefix } from '../../src/ip/prefix.js';
+import { CTL_FILE } from '../support/daemon.js';
 import {
   DockerEngine,
   type DockerSettings,
@@ -229,11 +230,10 @@ describe('Docker engines on two hosts', function () {
       );
       await Promise.all(engines.map((each) => each.waitForWebServers()));
       assert.deepEqual(await fetchFromEachOther(), await containerAddresses());
-      const ctl = fileURLToPath(new URL('../../dist/bin/tsflannelctl.js', import.meta.url));
       for (const { netns, daemon } of rig.hosts) {
         assert.ok(daemon);
         const socket = [`--status-socket=${daemon.statusSocket}`, `--etcd-endpoints=${rig.etcd.endpoint}`];
-        const { stdout } = await netns.run([process.execPath, ctl, 'doctor', ...socket], { mayFail: true });
+        const { stdout } = await netns.run([process.execPath, CTL_FILE, 'doctor', ...socket], { mayFail: true });
         assert.match(stdout, /checks/);
         assert.doesNotMatch(stdout, /a rule of others|masquerad|--ip-masq/i);
       }

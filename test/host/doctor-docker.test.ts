@@ -69,7 +69,7 @@ describe('tsflannelctl doctor beside a Docker engine', function () {
     assert.equal(finding.check, 'docker-bridge', JSON.stringify(finding));
     assert.match(finding.evidence, /172\.17\.0\.1\/16.*started without a drop-in/);
     assert.equal(finding.command, 'tsflannelctl docker enable && systemctl restart docker');
-    // What the command does to Docker's unit has tests of its own.
+    // This engine has no unit, so there is nothing that a drop-in could be put beside; removal.test.ts has a real one.
     operator.shim('tsflannelctl', `[ "$*" = 'docker enable' ] || ${operator.tsflannelctl}`);
     await operator.typeWithService(finding.command, 'restart docker', () => engine.restart(settings()));
     await engine.startWebServers('page');

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
-import { fileURLToPath } from 'node:url';
 import type { PathStatus } from '../../src/observe/status.js';
+import { CTL_FILE } from '../support/daemon.js';
 import { Overlay } from '../support/overlay.js';
 import { type Host, Rig } from '../support/rig.js';
 import type { Output } from '../support/netns.js';
 import { eventually } from '../support/wait.js';
-
-const CTL_FILE = fileURLToPath(new URL('../../dist/bin/tsflannelctl.js', import.meta.url));
 
 /** As often as it can be, so that nobody has to wait for minutes. */
 const ARGS = ['--peer-probe-interval=1'];

@@ -12,6 +12,9 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 /** The compiled daemon. */
 export const DAEMON_FILE = path.join(root, 'dist/bin/tsflanneld.js');
 
+/** The compiled `tsflannelctl`. */
+export const CTL_FILE = path.join(root, 'dist/bin/tsflannelctl.js');
+
 /** Where a daemon runs and what it is started with. */
 export interface DaemonOptions {
   readonly netns: Netns;

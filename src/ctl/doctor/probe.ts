@@ -2,6 +2,7 @@ import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 import { runCommand } from '../../firewall/run.js';
 import { Prefix } from '../../ip/prefix.js';
+import { bridgeAddress, deviceAddress } from '../../reach/targets.js';
 import type { LeaseRow } from '../lease-rows.js';
 import type { PeerProbe } from './facts.js';
 
@@ -19,9 +20,6 @@ const UNUSED_PORT = 1;
 
 /** Peers that are probed at once. */
 const PARALLEL_PROBES = 16;
-
-/** Backends whose devices have the peer's subnet address, and so answer for the host itself. */
-const ANSWERING_BACKENDS: ReadonlySet<string> = new Set(['udp', 'vxlan', 'ipip']);
 
 /** How long a host looks for a neighbour before it says that there is none: three questions in as many seconds, and the way. */
 const ABSENCE_MS = 5000;
@@ -80,7 +78,7 @@ export async function probePeers(leases: readonly LeaseRow[], options: ProbeOpti
 
 async function probePeer(lease: LeaseRow, { underlayMtu, ping }: ProbeOptions): Promise<PeerProbe> {
   const subnet = Prefix.parse(lease.subnet);
-  const inner = ANSWERING_BACKENDS.has(lease.backend) ? subnet.address.toString() : undefined;
+  const inner = deviceAddress(lease.backend, subnet)?.toString();
   const answers = async (address: string, packetBytes?: number): Promise<boolean> =>
     (await ping(address, packetBytes === undefined ? {} : { packetBytes })) === 'answer';
   // Docker and CNI give addresses from the first one on: the last host address is the one that has no container.
@@ -99,7 +97,7 @@ async function probePeer(lease: LeaseRow, { underlayMtu, ping }: ProbeOptions): 
   const isReached = overlay ?? underlay;
   const [pathMtu, bridge, tcp, udp] = await Promise.all([
     underlay && !underlayFull ? findPathMtu((bytes) => answers(lease.publicIp, bytes), underlayMtu) : undefined,
-    isReached ? answers(subnet.address.add(1n).toString()) : undefined,
+    isReached ? answers(bridgeAddress(subnet).toString()) : undefined,
     inner !== undefined && overlay === true ? answersTcp(inner) : undefined,
     inner !== undefined && overlay === true ? answersUdp(inner) : undefined,
   ]);
