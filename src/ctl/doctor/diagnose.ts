@@ -3,7 +3,7 @@ import { DAEMON_CHECKS } from './checks/daemon.js';
 import { DOCKER_CHECKS } from './checks/docker.js';
 import { FIREWALL_CHECKS } from './checks/firewall.js';
 import { HOST_CHECKS } from './checks/host.js';
-import { LEASE_CHECKS } from './checks/leases.js';
+import { LEASE_CHECKS, publicIpCheck } from './checks/leases.js';
 import { PEER_CHECKS } from './checks/peers.js';
 import { ROUTE_CHECKS } from './checks/routes.js';
 import { STORE_CHECKS } from './checks/store.js';
@@ -12,6 +12,7 @@ import type { Check, DoctorFacts, Finding } from './facts.js';
 /** Everything the doctor looks for, in the order of the report: what others depend on comes first. */
 export const CHECKS: readonly Check[] = [
   ...STORE_CHECKS,
+  publicIpCheck,
   ...DAEMON_CHECKS,
   ...LEASE_CHECKS,
   ...HOST_CHECKS,

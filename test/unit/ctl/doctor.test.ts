@@ -620,6 +620,21 @@ describe('diagnose', () => {
     );
   });
 
+  it('has one finding for a host whose lease another host with its address overwrites', () => {
+    const unready = {
+      ...daemon,
+      isReady: false,
+      notReadyBecause: ['lease not yet written as it should be'],
+      lease: { ...ownLease, publicIp: '192.0.2.9' },
+    };
+    const found = facts({ daemon: unready, publicIpNeighbour: 'eth0', probes: [probe({ bridge: false })] });
+    const [only, ...more] = diagnose(found);
+    assert.deepEqual(
+      [only?.check, only?.consequences.map(({ check }) => check), more],
+      ['duplicate-public-ip', ['daemon', 'far-bridge'], []],
+    );
+  });
+
   it('never tells to remove a default route, nor one of a network that the host is in', () => {
     const all = {
       ...network('vxlan'),

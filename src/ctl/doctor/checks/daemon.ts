@@ -14,7 +14,7 @@ export const DAEMON_CHECKS: readonly Check[] = [
   {
     id: 'daemon',
     title: 'the daemon runs and is ready',
-    follows: ['etcd', 'config'],
+    follows: ['etcd', 'config', 'duplicate-public-ip'],
     run: ({ daemon, daemonError, statusSocket }) => {
       if (daemon === undefined) {
         const evidence = daemonError ?? `nobody listens on ${statusSocket}`;

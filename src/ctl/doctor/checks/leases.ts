@@ -9,15 +9,21 @@ export const NEAR_EXPIRY_SECONDS = 3600;
 /** While two hosts undo each other's writing, they do so within this time of each other at first. */
 const RECENT_SECONDS = 30;
 
+/** Comes before the daemon's own account: of two hosts that overwrite one lease, neither is ready for long. */
+export const publicIpCheck: Check = {
+  id: 'duplicate-public-ip',
+  title: 'each public address is one host with one lease',
+  run: duplicateAddresses,
+};
+
 /** The keys under `subnets/`: the own one, and those of others. */
 export const LEASE_CHECKS: readonly Check[] = [
   {
     id: 'own-lease',
     title: 'this host holds a lease and renews it',
-    follows: ['etcd', 'config', 'daemon'],
+    follows: ['etcd', 'config', 'duplicate-public-ip', 'daemon'],
     run: ownLease,
   },
-  { id: 'duplicate-public-ip', title: 'each public address is one host with one lease', run: duplicateAddresses },
   {
     id: 'leases-believed',
     title: 'every key among the leases is a lease that can be believed',

@@ -12,7 +12,7 @@ export const ROUTE_CHECKS: readonly Check[] = [
   {
     id: 'diverted',
     title: 'the kernel sends packets for each peer into the overlay',
-    follows: ['daemon', 'foreign-route'],
+    follows: ['duplicate-public-ip', 'daemon', 'foreign-route'],
     run: divertedPeers,
   },
 ];
