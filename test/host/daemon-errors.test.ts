@@ -104,7 +104,7 @@ const MISTAKES: readonly Mistake[] = [
     title: 'a wrong password',
     args: ['--etcd-username=root', '--etcd-password=wrong'],
     arrange: requirePassword,
-    says: [/code=ERR_ETCD_AUTH/, /invalid user ID or password/, /hint=.*--etcd-password/],
+    says: [/code=ERR_ETCD_AUTH/, /invalid user ID or password/, /hint=.*--etcd-username and the password/],
   },
   {
     title: 'a missing password',
