@@ -1,4 +1,4 @@
-import type { IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
+import type { IEvent, IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
 import { type Clock, backoffMs } from '../clock.js';
 import { isOverlayError } from '../errors.js';
 import { isAfter } from '../lease/record.js';
@@ -10,7 +10,7 @@ import type { KeyLayout } from './endpoints.js';
 import { toEtcdId } from './entries.js';
 import type { Failure } from './errors.js';
 import { prefixRange } from './key-range.js';
-import { applyEvents, buildWorld } from './world-builder.js';
+import { applyEvents, buildWorld, isDelete } from './world-builder.js';
 
 /** What following needs, and counts. */
 export interface FollowContext {
@@ -62,9 +62,10 @@ const COMPLAIN_EVERY_MS = 60_000;
  *
  * *History.* After a wipe or a restore etcd counts from a lower revision, and new writes soon reach the old number. So
  * before the events of a watch are believed, witnesses are looked up at the revisions that wrote them: the newest known
- * key that hangs on an etcd lease, the configuration, and what this host wrote last. It is done after the watch was opened: that stream would
- * not survive a later restore. A watch resumes at the first witness, not at the last event: what came after it may be of
- * a history that is gone, and hearing it twice does no harm.
+ * key that hangs on an etcd lease, the configuration, and what this host wrote last; then the newest change that was
+ * heard of, whatever it was. It is done after the watch was opened: that stream would not survive a later restore. A
+ * watch resumes at the first witness, not at the last event: what came after it may be of a history that is gone, and
+ * hearing it twice does no harm.
  */
 export function followWorld(
   context: FollowContext,
@@ -80,6 +81,8 @@ class Follower {
   #world: World | undefined;
   /** Set when everything is to be listed anew: whether that listing continues the history that is known. */
   #relist: Continuity | undefined;
+  /** The newest change that is part of the world, also one that leaves nothing behind or is no lease. */
+  #newest: Pick<IEvent, 'type' | 'kv'> | undefined;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
@@ -144,9 +147,14 @@ class Follower {
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
     try {
-      const continuity = await this.#compareHistory(world, this.#witnessesOf(world));
+      const witnesses = this.#witnessesOf(world);
+      const continuity = await this.#compareHistory(world, witnesses);
       if (continuity !== 'same') {
         this.#relist = continuity;
+        return undefined;
+      }
+      if (!isListed && (await this.#compareNewest(witnesses)) === 'other') {
+        this.#relist = 'other';
         return undefined;
       }
       if (!isListed && !(await this.#isTailKnown(world))) {
@@ -184,6 +192,8 @@ class Follower {
     if (!isContinued && !isFirst) this.#noteEpoch(continuity, header.revision);
     const { revision, cluster_id: clusterId } = header;
     this.#relist = undefined;
+    this.#newest = undefined;
+    for (const kv of kvs) this.#noteChange({ type: 'Put', kv });
     const world = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
     this.#tell(world);
     return { world, start: BigInt(revision) + 1n, isListed: true };
@@ -240,6 +250,33 @@ class Follower {
     return isWitnessed(then.kvs[0], witness) ? 'same' : 'other';
   }
 
+  #noteChange(change: Pick<IEvent, 'type' | 'kv'>): void {
+    if (isAfter(change.kv.mod_revision, this.#newest?.kv.mod_revision ?? '0')) this.#newest = change;
+  }
+
+  /**
+   * Whether the newest change is part of this history: what was written is there at its revision, what was deleted is
+   * not, and was there right before.
+   *
+   * @param witnesses - what has been found in it.
+   */
+  async #compareNewest(witnesses: readonly HistoryMark[]): Promise<Continuity> {
+    if (this.#newest === undefined) return 'same';
+    const { kv, ...event } = this.#newest;
+    const { key, mod_revision: revision } = kv;
+    if (witnesses.some((witness) => witness.revision === revision)) return 'same';
+    const readAt = (at: string): Promise<IRangeResponse | undefined> =>
+      this.context.client.callUnless('compacted', 'KV', 'range', { key, revision: at }, this.signal);
+    if (!isDelete(event)) {
+      const then = await readAt(revision);
+      if (then === undefined) return 'unknown';
+      return isSameEntry(then.kvs[0], kv) ? 'same' : 'other';
+    }
+    const [then, before] = await Promise.all([readAt(revision), readAt((BigInt(revision) - 1n).toString())]);
+    if (then === undefined || before === undefined) return 'unknown';
+    return then.kvs.length === 0 && before.kvs.length > 0 ? 'same' : 'other';
+  }
+
   /**
    * Whether what happened after the newest witness is part of this history, too: what was deleted leaves none.
    *
@@ -273,6 +310,7 @@ class Follower {
 
   #take(response: IWatchResponse): void {
     if (this.#world === undefined || response.events.length === 0) return;
+    for (const event of response.events) this.#noteChange(event);
     this.#tell(applyEvents(this.context.keys, this.#world, response.events));
   }
 
@@ -335,5 +373,15 @@ function isWitnessed(entry: IKeyValue | undefined, mark: HistoryMark): boolean {
     entry?.mod_revision === mark.revision &&
     entry.create_revision === mark.createdAt &&
     entry.lease === toEtcdId(mark.ttlId)
+  );
+}
+
+/** Whether two entries are of one key, written by one and the same change. */
+function isSameEntry(entry: IKeyValue | undefined, other: IKeyValue): boolean {
+  return (
+    entry?.mod_revision === other.mod_revision &&
+    entry.create_revision === other.create_revision &&
+    entry.lease === other.lease &&
+    entry.value.equals(other.value)
   );
 }

@@ -68,6 +68,6 @@ function put(leases: Map<string, LeaseRecord>, bad: Map<string, BadEntry>, name:
 }
 
 /** The enumeration arrives under the names of the protocol file, in capitals, whatever the package's types say. */
-function isDelete(event: Pick<IEvent, 'type'>): boolean {
+export function isDelete(event: Pick<IEvent, 'type'>): boolean {
   return event.type.toUpperCase() === 'DELETE';
 }

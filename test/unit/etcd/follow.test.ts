@@ -41,6 +41,9 @@ describe('following a world', () => {
   const put = (n: number): void => {
     cluster.putLease(name(n), `{"PublicIP":"192.0.2.${n}"}`, cluster.etcd.grantLease(86_400));
   };
+  const reserve = (n: number, publicIp: string): void => {
+    cluster.putLease(name(n), `{"PublicIP":"${publicIp}"}`, '0');
+  };
   const latest = (): World => {
     const world = worlds.at(-1);
     assert.ok(world !== undefined);
@@ -135,6 +138,83 @@ describe('following a world', () => {
       assert.equal(latest().config?.text, 'one');
       assert.equal(latest().epoch, 2);
       assertTrue();
+    });
+  }
+
+  for (const [title, lost, instead] of [
+    ['deleted', () => cluster.deleteLease(name(1)), () => cluster.deleteLease(name(2))],
+    [
+      'deleted the configuration',
+      () => void cluster.etcd.delete('/coreos.com/network/config'),
+      () => cluster.deleteLease(name(1)),
+    ],
+    ['made a reservation', () => reserve(1, '192.0.2.1'), () => reserve(2, '192.0.2.2')],
+    ['wrote what is no lease', () => cluster.putLease(name(1), '{'), () => cluster.putLease(name(2), '{')],
+    ['wrote other attributes', () => reserve(1, '192.0.2.1'), () => reserve(1, '192.0.2.9')],
+    [
+      'deleted what was deleted before',
+      () => {
+        cluster.etcd.put('/registry/elsewhere', 'x');
+        cluster.deleteLease(name(1));
+      },
+      () => {
+        cluster.deleteLease(name(1));
+        cluster.etcd.put('/registry/elsewhere', 'x');
+      },
+    ],
+  ] as const) {
+    it(`begins a new epoch when the change that is lost ${title}, and another one has its revision`, async () => {
+      reserve(1, '192.0.2.1');
+      put(3); // a witness that both histories have
+      const backup = cluster.etcd.backup();
+      await start();
+      lost();
+      await clock.advance(1);
+      link.partition('refuse');
+      const { revision } = cluster.etcd;
+      cluster.etcd.restore(backup);
+      instead();
+      assert.equal(cluster.etcd.revision, revision);
+      await clock.advance(5000);
+      await reconnect();
+      const { epoch, leases, bad, config } = latest();
+      assert.equal(epoch, 2);
+      assert.equal(config?.text, 'one');
+      const found = [...leases.values(), ...bad.values()].map(({ key, revision }) => `${key} ${revision}`);
+      assert.deepEqual(found.sort(), cluster.leases.map((entry) => `${entry.name} ${entry.modRevision}`).sort());
+    });
+  }
+
+  it('begins a new epoch when a reservation that was listed is lost, and another one has its revision', async () => {
+    const backup = cluster.etcd.backup();
+    reserve(1, '192.0.2.1');
+    await start();
+    link.partition('refuse');
+    cluster.etcd.restore(backup);
+    reserve(2, '192.0.2.2');
+    await clock.advance(5000);
+    await reconnect();
+    assert.equal(latest().epoch, 2);
+    assertTrue();
+  });
+
+  for (const [title, change] of [
+    ['deleted', () => cluster.deleteLease(name(1))],
+    ['is a reservation', () => reserve(1, '192.0.2.1')],
+  ] as const) {
+    it(`stays in its epoch when the newest change, one that ${title}, is there or was compacted`, async () => {
+      await start();
+      change();
+      await clock.advance(1);
+      for (const happen of [() => {}, () => cluster.etcd.compact()]) {
+        link.partition('refuse');
+        cluster.etcd.put('/registry/elsewhere', 'x');
+        happen();
+        await clock.advance(5000);
+        await reconnect();
+        assert.equal(latest().epoch, 1);
+        assertTrue();
+      }
     });
   }
 
