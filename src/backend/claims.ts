@@ -1,3 +1,4 @@
+import type { NetworkConfig } from '../config/network-config.js';
 import type { Lease } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
 import type { Claim, SkippedPeer } from './backend.js';
@@ -7,7 +8,8 @@ import type { Claim, SkippedPeer } from './backend.js';
  *
  * @remarks The lease that was written first has it: whoever copied a host must not cut off the original, and as all
  * hosts see the same revisions, all of them send to the same one. The subnet decides between leases of one transaction.
- * Two leases of one host, as while a network is exchanged for another one, need not be told apart.
+ * A lease in a network that is no longer configured has it last: it may be what a host left behind under a former
+ * address. Two leases of one host, as while a network is exchanged for another one, need not be told apart.
  */
 export class Claims {
   private readonly claimants = new Map<string, readonly Lease[]>();
@@ -35,15 +37,25 @@ export class Claims {
     this.contested.clear();
   }
 
-  /** Those who claim what another one has. Costs nothing unless there are any. */
-  losers(): ReadonlyMap<Lease, SkippedPeer> {
+  /**
+   * Those who claim what another one has. Costs nothing unless there are any.
+   *
+   * @param network - the one that is configured.
+   */
+  losers(network: NetworkConfig): ReadonlyMap<Lease, SkippedPeer> {
     const losers = new Map<Lease, SkippedPeer>();
     for (const { what, cause, hint } of this.contested.values()) {
-      const [holder, ...others] = (this.claimants.get(what) ?? []).toSorted(byAge);
+      const [holder, ...others] = (this.claimants.get(what) ?? []).toSorted(
+        (a, b) => Number(isFormer(a, network)) - Number(isFormer(b, network)) || byAge(a, b),
+      );
       if (holder === undefined) continue;
       const rivals = others.filter((lease) => !isSameHost(lease, holder));
-      const reason = `its ${what} is also that of ${holder.subnet.toString()} (${holder.attributes.publicIp.toString()}), which had it first`;
-      for (const lease of rivals) losers.set(lease, { lease, cause, reason, hint });
+      for (const lease of rivals) {
+        const why =
+          isFormer(lease, network) && !isFormer(holder, network) ? 'is in the configured network' : 'had it first';
+        const other = `${holder.subnet.toString()} (${holder.attributes.publicIp.toString()})`;
+        losers.set(lease, { lease, cause, reason: `its ${what} is also that of ${other}, which ${why}`, hint });
+      }
     }
     return losers;
   }
@@ -53,6 +65,10 @@ export class Claims {
 function isSameHost({ attributes: a }: Lease, { attributes: b }: Lease): boolean {
   const isSameIpv6 = a.publicIpv6 === undefined ? b.publicIpv6 === undefined : b.publicIpv6?.equals(a.publicIpv6);
   return !a.publicIp.isUnspecified && a.publicIp.equals(b.publicIp) && isSameIpv6 === true;
+}
+
+function isFormer({ subnet }: Lease, { ipv4 }: NetworkConfig): boolean {
+  return ipv4?.network.covers(subnet) === false;
 }
 
 function byAge(a: Lease, b: Lease): number {

@@ -59,7 +59,7 @@ export class OverlayState {
     const base = mergeStates(bases);
     const sysctls = types.length > 1 ? [...base.sysctls, ...looseReversePath(base)] : base.sysctls;
     const lingeringDevices = bases.flatMap((part, index) => (used.includes(types[index] ?? '') ? [] : devicesOf(part)));
-    const losers = this.claims.losers();
+    const losers = this.claims.losers(input.network);
     const isLoser = (index: number): boolean => {
       const lease = this.leases[index];
       return lease !== undefined && losers.has(lease);

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { type OverlayInput, OverlayState } from '../../../src/backend/overlay-state.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
-import { hostFacts, lease, network } from '../../support/builders.js';
+import { hostFacts, lease, net, network } from '../../support/builders.js';
 
 const vxlanPeer = (n: number): Lease =>
   lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: `02:00:00:00:00:${n.toString(16).padStart(2, '0')}` } });
@@ -157,6 +157,19 @@ describe('overlay state', () => {
     it('reaches both of one host, as while a network is exchanged', () => {
       const { attributes } = twin(2, '1');
       assert.deepEqual(routed([twin(2, '1'), { ...twin(3, '2'), attributes }]), ['10.5.2.0/24', '10.5.3.0/24']);
+    });
+
+    it('reaches the one in the configured network, not what a host left in a former one under a former address', () => {
+      const former = { ...twin(2, '1'), subnet: net('10.4.2.0/24') };
+      const peers = [former, twin(3, '7'), twin(4, '8')];
+      assert.deepEqual(routed(peers), ['10.5.3.0/24']);
+      assert.deepEqual(
+        compute(new OverlayState(), input({ peers })).skipped.map((text) => text.replace(/ its .* also/, '')),
+        [
+          '10.4.2.0/24 that of 10.5.3.0/24 (192.0.2.3), which is in the configured network',
+          '10.5.4.0/24 that of 10.5.3.0/24 (192.0.2.3), which had it first',
+        ],
+      );
     });
 
     it('takes the lower subnet where both came in one transaction', () => {
