@@ -1,15 +1,7 @@
 /** Problems, by their messages, that a later line with this message says to be over. */
 export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
-  'etcd connected': [
-    'etcd lost',
-    'etcd still away',
-    'etcd does not answer, going on with the saved state',
-  ],
-  'etcd is back': [
-    'etcd lost',
-    'etcd still away',
-    'etcd does not answer, going on with the saved state',
-  ],
+  'etcd connected': ['etcd lost', 'etcd still away', 'etcd does not answer, going on with the saved state'],
+  'etcd is back': ['etcd lost', 'etcd still away', 'etcd does not answer, going on with the saved state'],
   'lease acquired': [
     'own lease ends soon and cannot be renewed',
     'own lease may have expired, etcd could not be asked in time',
