@@ -211,7 +211,7 @@ describe('tsflannelctl doctor, its findings and their remedies', function () {
     assert.match(finding.evidence, /teleport/);
     await at(host(1)).type(finding.command);
     await eventually('the daemons to take it', async () => {
-      assert.equal((await host(1).daemon?.status())?.network?.rejected, null);
+      for (const { daemon } of rig.hosts) assert.equal((await daemon?.status())?.network?.rejected, null);
     });
     await flows();
   });
@@ -224,6 +224,9 @@ describe('tsflannelctl doctor, its findings and their remedies', function () {
     assert.equal(finding.check, 'lease-overlap', JSON.stringify(finding));
     assert.equal(finding.command, `tsflannelctl leases release 10.5.${third}.128-25`);
     await at(host(1)).type(finding.command);
+    await eventually('the daemons to hear of it', async () => {
+      for (const { daemon } of rig.hosts) assert.deepEqual((await daemon?.status())?.peerSet.quarantined, []);
+    });
     await flows();
   });
 
