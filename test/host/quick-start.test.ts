@@ -119,8 +119,9 @@ describe('the commands of the quick start, on two hosts with the real systemd an
   it('let a container reach one on the other host', async () => {
     for (const machine of machines) await machine.shell(IMPORT_BUSYBOX);
     const [serve = '', fetch = ''] = blocksOf('7. Try it').join('').trim().split('\n');
-    // There is no terminal; the container is left to itself instead.
-    await a.shell(serve.replace('--rm -it', '--detach --name server'));
+    // There is no terminal; the container is left to itself instead. Its shell takes no SIGTERM, for which Docker would
+    // wait ten seconds each time that it ends.
+    await a.shell(serve.replace('--rm -it', '--detach --name server --stop-timeout 1'));
     const output = await waitFor(
       async () => /inet ([\d.]+)/.exec((await a.run(['docker', 'logs', 'server'])).stdout)?.[1],
       { what: 'the address of the server' },
