@@ -183,12 +183,16 @@ export class Monitor {
 
   /**
    * A key of somebody else that is older than a host's own, or there in its absence, is proof that it has lost; one
-   * with its address under a subnet that nobody has, in the absence of its own, that it has moved.
+   * with its address, or with its device and a foreign one, under a subnet that nobody has, in the absence of its own,
+   * that it has moved.
    */
   private noteClaims(): void {
     const { hosts } = this.simulation;
-    const isForged = ({ attributes, subnet }: Key, { address }: SimHost): boolean =>
-      attributes?.publicIp.toString() === address && !hosts.some((host) => subnetOf(host)?.equals(subnet) === true);
+    const isForged = ({ attributes, subnet }: Key, { address, addresses, vtepMac }: SimHost): boolean => {
+      const publicIp = attributes?.publicIp.toString() ?? '';
+      const isCopy = vtepMac !== undefined && vtepMacOf(attributes) === vtepMac && !addresses.has(publicIp);
+      return (publicIp === address || isCopy) && !hosts.some((host) => subnetOf(host)?.equals(subnet) === true);
+    };
     for (const host of hosts) {
       const now = subnetOf(host);
       const before = this.subnets.get(host)?.subnet;
@@ -223,12 +227,21 @@ export class Monitor {
         return !pair.isSettled && (since === undefined || since < touchedMs);
       });
       const isChanged = [from, to].some(({ touchedMs }) => this.simulation.nowMs - touchedMs < CONVERGE_MS);
-      if (isChanged) pair.isSettled = pair.couldReach = false;
+      // Two hosts that work with one subnet under one address take turns in the one key that there is.
+      const isDoubled = [from, to].some((host) => this.hasDouble(host));
+      if (isChanged || isDoubled) pair.isSettled = pair.couldReach = false;
       else if (!isTouched && [from, to].every((host) => this.isSettledFor(host, CONVERGE_MS))) pair.isSettled = true;
       if (!pair.isSettled) continue;
       if (pair.obstacle === undefined) pair.couldReach = true;
       else if (pair.couldReach) this.fail('kept peers', pair.obstacle);
     }
+  }
+
+  private hasDouble(host: SimHost): boolean {
+    const subnet = subnetOf(host)?.toString();
+    return this.simulation.hosts.some(
+      (other) => other !== host && other.address === host.address && subnetOf(other)?.toString() === subnet,
+    );
   }
 
   private checkSubnets(): void {
@@ -350,6 +363,11 @@ function tryDecode(value: string): LeaseAttributes | undefined {
   } catch {
     return undefined; // counts as taken by somebody
   }
+}
+
+/** What a lease says of the VXLAN device of its host. */
+function vtepMacOf(attributes: LeaseAttributes | undefined): unknown {
+  return (attributes?.backendData as { readonly VtepMAC?: unknown } | null | undefined)?.VtepMAC;
 }
 
 /** The subnet that the containers of a host are in. */

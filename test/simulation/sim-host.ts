@@ -84,6 +84,11 @@ export class SimHost {
     return this.daemon.host.files.texts.get(SUBNET_FILE);
   }
 
+  /** MAC address of its VXLAN device, if it has one. */
+  get vtepMac(): string | undefined {
+    return [...this.daemon.host.kernel.links.values()].find(({ kind }) => kind === 'vxlan')?.mac;
+  }
+
   /** Another text as soon as anything has changed that its packets depend on. */
   get version(): string {
     const { tunnels } = this.daemon.host;

@@ -43,6 +43,9 @@ const LAG_MS = 3000;
 /** Once all is well in a long tail, it is looked at less often. */
 const IDLE_CHECK_MS = 5000;
 
+/** After the last fault, a host may go on for that long to be what the fault made of it. */
+const OVERWRITTEN_MS = 20_000;
+
 /** So often it is looked at while nothing happens at all. */
 const QUIET_CHECK_MS = 1000;
 
@@ -138,6 +141,9 @@ export class Simulation {
         const troubledUntilMs = Math.max(this.etcdTroubledUntilMs, ...this.hosts.map((host) => host.troubledUntilMs));
         if (this.openFaults > 0) endMs = Math.max(endMs, this.nowMs + history.tailMs);
         endMs = Math.max(endMs, troubledUntilMs + history.tailMs);
+        // A host whose key somebody keeps writing over waits longer each time before it writes its own.
+        const touchedMs = Math.max(...this.hosts.map((host) => host.touchedMs));
+        endMs = Math.max(endMs, Math.min(touchedMs, this.lastFaultMs + OVERWRITTEN_MS) + history.tailMs);
         if (due >= 0 && this.agenda.some(({ atMs }) => atMs <= this.nowMs)) continue;
         this.noteConnections();
         // What depends on the time alone may wait for a moment.
@@ -596,8 +602,7 @@ export class Simulation {
 
   private putJunk(fault: Fault & { kind: 'junk' }): void {
     const host = this.hostOf(fault);
-    const { kernel } = host.daemon.host;
-    const vtepMac = [...kernel.links.values()].find(({ kind }) => kind === 'vxlan')?.mac;
+    const { vtepMac } = host;
     const subnet = host.generation === 0 ? undefined : host.daemon.subnet;
     const { name, value } = makeJunk(JUNK[fault.junk] ?? 'no-key', { subnet, address: host.address, vtepMac });
     if (this.cluster.lease(name) !== undefined) return;

@@ -74,6 +74,60 @@ const FOUND: readonly { readonly title: string; readonly history: Partial<Histor
     history: { seed: 10107, startsMs: [662, 955, 148, 200, 906, 933], backend: 0, tailMs: 420_000 },
     faults: [{ atMs: 25_678, kind: 'reserve', host: 2 }],
   },
+  {
+    title: 'a key that was deleted and is back in a restored history, where another was deleted at that revision',
+    history: { seed: 26691, startsMs: [392, 605, 908, 34, 801], backend: 2 },
+    faults: [
+      { atMs: 10_905, kind: 'one-way', host: 3, direction: 'request', ms: 13_292 },
+      { atMs: 12_450, kind: 'delete-key', host: 3 },
+      { atMs: 14_629, kind: 'restore', age: 6, writes: 0, hasNewId: false },
+      { atMs: 14_787, kind: 'expire', host: 2 },
+    ],
+  },
+  {
+    title: 'a reservation that is lost in a restore is noticed, and the lease written as it should be',
+    history: { seed: 27725, startsMs: [910, 749, 756], stockStartsMs: [1001], backend: 0 },
+    faults: [
+      { atMs: 16_140, kind: 'reserve', host: 2 },
+      { atMs: 22_045, kind: 'restore', age: 2, writes: 30, hasNewId: false },
+      { atMs: 31_457, kind: 'renumber', host: 2, number: 18 },
+    ],
+  },
+  {
+    title: 'a host is reached under its new address although its lease in a former network has its VtepMAC, too',
+    history: { seed: 35572, startsMs: [332, 768, 37_396], backend: 1 },
+    faults: [
+      { atMs: 8299, kind: 'network', second: 7 },
+      { atMs: 9419, kind: 'restart', host: 1, ms: 12_141 },
+      { atMs: 25_094, kind: 'renumber', host: 1, number: 4 },
+    ],
+  },
+  {
+    title: 'a key with the VtepMAC of a host that etcd has forgotten counts as a move of that host',
+    history: { seed: 44348, startsMs: [787, 860, 877, 197], backend: 1 },
+    faults: [
+      { atMs: 6581, kind: 'one-way', host: 3, direction: 'request', ms: 13_010 },
+      { atMs: 11_091, kind: 'wipe', ms: 7276, hasNewId: false },
+      { atMs: 14_831, kind: 'junk', junk: 12, host: 3, ms: 8414 },
+    ],
+  },
+  {
+    title: 'a key that is overwritten again and again is waited for as long as its host puts off to write it',
+    history: { seed: 47020, startsMs: [788, 767], backend: 0 },
+    faults: [
+      { atMs: 20_448, kind: 'overwrite', host: 1, how: 'unreadable' },
+      { atMs: 20_618, kind: 'reserve', host: 1 },
+      { atMs: 22_178, kind: 'overwrite', host: 1, how: 'unreadable' },
+    ],
+  },
+  {
+    title: 'two hosts with one address that share a key after a wipe are not both to be reached',
+    history: { seed: 55103, startsMs: [786, 265, 842], backend: 1 },
+    faults: [
+      { atMs: 9686, kind: 'same-address', host: 0, other: 1, ms: 8000 },
+      { atMs: 10_102, kind: 'wipe', ms: 1858, hasNewId: false },
+    ],
+  },
 ];
 
 function historyOf(more: Partial<History>): History {
