@@ -82,7 +82,7 @@ const SCRIPTS = {
   soak: { setup: ['base'], run: [tsx('test/soak/main.ts')] },
   test: {
     help: 'Runs every test, or these parts: unit, native, simulation, host, faults.',
-    setup: ['base', 'deb', 'docker', 'observe'],
+    setup: ['base', 'deb', 'docker', 'containers', 'observe'],
     run: [node('.ci/test.mjs')],
   },
   'test:unit': {

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const OLDEST_NODE = [20, 19];
 
-/** Debian package → a program it brings. Looking for the program also accepts an installation by other means. */
+/** Debian package → a program it brings, as seen from a directory of PATH. Looking for the program also accepts an installation by other means. */
 const PACKAGES = {
   npm: {},
   build: { 'g++': 'g++', make: 'make', python3: 'python3' },
@@ -34,6 +34,12 @@ const PACKAGES = {
   },
   check: { 'clang-format': 'clang-format' },
   docker: { 'docker.io': 'dockerd' },
+  containers: {
+    podman: 'podman',
+    'containernetworking-plugins': '../lib/cni/bridge',
+    crun: 'crun',
+    'docker-compose': 'docker-compose',
+  },
   deb: { dpkg: 'dpkg-deb', binutils: 'strip', patchelf: 'patchelf' },
   arm64: { 'g++-aarch64-linux-gnu': 'aarch64-linux-gnu-g++' },
   qemu: { 'qemu-user-static': 'qemu-aarch64-static' },

@@ -86,7 +86,7 @@ export class DockerEngine {
    */
   async start(settings?: DockerSettings): Promise<void> {
     const own = [
-      ...['--host', `unix://${this.#file('docker.sock')}`, '--pidfile', this.#file('docker.pid')],
+      ...['--host', this.endpoint, '--pidfile', this.#file('docker.pid')],
       ...['--data-root', this.#file('data'), '--exec-root', this.#file('exec')],
       ...['--config-file', this.#file('daemon.json'), '--cgroup-parent', `/${this.#cgroup}`],
       // The systemd driver would ask the machine's systemd.
@@ -138,8 +138,13 @@ export class DockerEngine {
 
   /** Runs the `docker` client against this engine. */
   async docker(args: readonly string[], options: RunOptions = {}): Promise<Output> {
-    const client = ['docker', '--config', this.#file('client'), '--host', `unix://${this.#file('docker.sock')}`];
+    const client = ['docker', '--config', this.#file('client'), '--host', this.endpoint];
     return run([...client, ...args], options);
+  }
+
+  /** Where it listens, as `DOCKER_HOST` names it. */
+  get endpoint(): string {
+    return `unix://${this.#file('docker.sock')}`;
   }
 
   /** The options dockerd runs with, as it got them. */
