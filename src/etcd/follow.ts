@@ -46,6 +46,19 @@ const SILENCE_MS = 1_500_000;
 
 const COMPLAIN_EVERY_MS = 60_000;
 
+/** Delays between listings of everything that contradictions ask for. */
+const DISTRUST_BASE_MS = 5000;
+const DISTRUST_CAP_MS = 300_000;
+
+/** A world that was trusted for that long: the next contradiction begins with the shortest delay. */
+const TRUSTED_MS = 600_000;
+
+/** A world that is being followed. */
+export interface Following extends Subscription {
+  /** As `LeaseStore.distrust`. */
+  distrust(world: World): void;
+}
+
 /**
  * Follows the configuration and all leases until it is closed.
  *
@@ -66,15 +79,19 @@ const COMPLAIN_EVERY_MS = 60_000;
  * heard of, whatever it was. It is done after the watch was opened: that stream would not survive a later restore. A
  * watch resumes at the first witness, not at the last event: what came after it may be of a history that is gone, and
  * hearing it twice does no harm.
+ *
+ * *Contradictions.* Should all of that be the same in two histories, an answer shows it sooner or later: whoever gets one
+ * that cannot be says so (`LeaseStore.distrust`), and everything is listed as another history.
  */
 export function followWorld(
   context: FollowContext,
   onWorld: (world: World) => void,
   since: HistoryMark | undefined,
-): Subscription {
+): Following {
   const closing = new AbortController();
-  void new Follower(context, onWorld, since, closing.signal).run();
-  return { close: () => closing.abort() };
+  const follower = new Follower(context, onWorld, since, closing.signal);
+  void follower.run();
+  return { close: () => closing.abort(), distrust: (world) => follower.distrust(world) };
 }
 
 class Follower {
@@ -84,6 +101,10 @@ class Follower {
   /** The newest change that is part of the world, also one that leaves nothing behind or is no lease. */
   #newest: Pick<IEvent, 'type' | 'kv'> | undefined;
   #complainedAtMs = Number.NEGATIVE_INFINITY;
+  #distrusts = 0;
+  #trustedUntilMs = Number.NEGATIVE_INFINITY;
+  /** Ends the watch that is open. */
+  #closeWatch: () => void = () => {};
 
   constructor(
     private readonly context: FollowContext,
@@ -117,6 +138,21 @@ class Follower {
     }
   }
 
+  distrust(world: World): void {
+    const { clock, log } = this.context;
+    const now = clock.monotonicMs();
+    if (this.#world?.epoch !== world.epoch || this.#relist !== undefined || now < this.#trustedUntilMs) return;
+    this.#distrusts = now - this.#trustedUntilMs >= TRUSTED_MS ? 1 : this.#distrusts + 1;
+    const delayMs = backoffMs(this.#distrusts, DISTRUST_BASE_MS, DISTRUST_CAP_MS, () => clock.random());
+    this.#trustedUntilMs = now + delayMs;
+    log.info('an answer of etcd contradicts what it told before, everything is listed again', {
+      revision: world.revision,
+      count: this.#distrusts,
+    });
+    this.#relist = 'other';
+    this.#closeWatch();
+  }
+
   #isOver(): boolean {
     return this.signal.aborted || this.context.client.isClosed;
   }
@@ -143,6 +179,7 @@ class Follower {
       this.signal,
     );
     close = () => watch.close();
+    this.#closeWatch = close;
     noteSign();
     this.signal.addEventListener('abort', close);
     if (this.signal.aborted) close();
@@ -157,7 +194,9 @@ class Follower {
         this.#relist = 'other';
         return undefined;
       }
-      if (!isListed && !(await this.#isTailKnown(world))) {
+      const isTailKnown = isListed || (await this.#isTailKnown(world));
+      if (this.#isDistrusted()) return undefined; // since it was told while all that was asked
+      if (!isTailKnown) {
         this.#relist = 'same';
         return undefined;
       }
@@ -168,10 +207,15 @@ class Follower {
       this.context.counters.watchRestarts++;
       return failure;
     } finally {
+      this.#closeWatch = () => {};
       cancelSilence();
       this.signal.removeEventListener('abort', close);
       watch.close();
     }
+  }
+
+  #isDistrusted(): boolean {
+    return this.#relist !== undefined;
   }
 
   /** @returns the world to go on from and the first revision to watch. */
@@ -338,7 +382,7 @@ class Follower {
   }
 
   #noteEnd(failure: Failure | undefined): void {
-    if (failure === undefined) return;
+    if (failure === undefined || this.#isDistrusted()) return;
     const { log } = this.context;
     if (failure.kind === 'compacted') {
       this.#noteCompaction();

@@ -39,7 +39,7 @@ import { EtcdClient } from './client.js';
 import type { EtcdDialer } from './connection.js';
 import { type KeyLayout, layoutKeys, parseEndpoints } from './endpoints.js';
 import { decodeEntry, toEtcdId, toText } from './entries.js';
-import { type FollowContext, followWorld } from './follow.js';
+import { type FollowContext, type Following, followWorld } from './follow.js';
 import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
 import { UnusedTtls } from './unused-ttls.js';
@@ -86,7 +86,7 @@ export class EtcdStore implements LeaseStore {
   readonly #unusedTtls: UnusedTtls;
   /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
   readonly #recovered = new Set<bigint>();
-  readonly #following = new Set<Subscription>();
+  readonly #following = new Set<Following>();
   readonly #newTtlId: () => bigint;
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
@@ -126,6 +126,10 @@ export class EtcdStore implements LeaseStore {
         following.close();
       },
     };
+  }
+
+  distrust(world: World): void {
+    for (const following of this.#following) following.distrust(world);
   }
 
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult> {

@@ -4,6 +4,7 @@ import { isOverlayError } from '../errors.js';
 import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { LogFields, Logger } from '../log.js';
+import { contradicts } from './contradiction.js';
 import {
   type Command,
   type LossReason,
@@ -46,7 +47,7 @@ export interface KeeperCounters {
 /** What a {@link LeaseKeeper} asks of the store. */
 export type KeeperStore = Pick<
   LeaseStore,
-  'createLease' | 'adoptLease' | 'publishLease' | 'deleteLease' | 'keepAlive' | 'discardTtl'
+  'createLease' | 'adoptLease' | 'publishLease' | 'deleteLease' | 'keepAlive' | 'discardTtl' | 'distrust'
 >;
 
 /** What a {@link LeaseKeeper} is made of. */
@@ -249,7 +250,7 @@ export class LeaseKeeper {
 
   /** One decision and what it asks for. */
   async #step(): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, store } = this.#options;
     const random = (): number => clock.random();
     const world = this.#world;
     const decision = decide(world, this.#own, clock.monotonicMs(), random);
@@ -261,6 +262,7 @@ export class LeaseKeeper {
     const sentAtMs = clock.monotonicMs();
     const outcome = await this.#carryOut(command, attributes);
     if (this.#isClosing()) return;
+    if (world !== undefined && contradicts(world, command, outcome, this.#own.races)) store.distrust(world);
     const occasion = { epoch: world?.epoch ?? 0, sentAtMs, nowMs: clock.monotonicMs(), random, attributes };
     // What the host wants may have changed meanwhile: the outcome is taken in by the state as it is now.
     const settled = settle(this.#own, command, outcome, occasion);

@@ -125,6 +125,11 @@ export interface LeaseStore {
    * @param since - what an earlier process knew last: a world whose history still has it continues that one's.
    */
   followWorld(onWorld: (world: World) => void, since?: HistoryMark): Subscription;
+  /**
+   * Says that an answer cannot be if that world, one that was told, is true: everything is read anew, as another
+   * history. Heeded in growing intervals, since that is costly with many leases.
+   */
+  distrust(world: World): void;
   /** Writes the configuration if it is still the expected one. */
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
 

@@ -277,6 +277,41 @@ describe('following a world', () => {
     assert.equal(latest().epoch, 2);
   });
 
+  it('lists everything anew, as another history, when an answer contradicts what it told', async () => {
+    await start();
+    store.distrust(latest());
+    await clock.advance(1);
+    assert.equal(latest().epoch, 2);
+    assert.equal(log.find(/contradicts/, 'info').length, 1);
+    put(4);
+    await clock.advance(1);
+    assertTrue();
+  });
+
+  it('does so in growing intervals, and not for a world that was told before', async () => {
+    await start();
+    const [first] = worlds;
+    assert.ok(first !== undefined);
+    const listings = async (ms: number): Promise<number> => {
+      const before = latest().epoch;
+      for (let at = 0; at < ms; at += 500) {
+        store.distrust(latest());
+        store.distrust(first);
+        await clock.advance(500);
+      }
+      return latest().epoch - before;
+    };
+    const [minute, hour] = [await listings(60_000), await listings(3_540_000)];
+    assert.ok(minute >= 2 && minute <= 5, String(minute));
+    assert.ok(hour >= 10 && hour <= 20, String(hour));
+    const { epoch } = latest();
+    await clock.advance(1_200_000);
+    store.distrust(first);
+    await clock.advance(RECONNECT_MS);
+    assert.equal(latest().epoch, epoch);
+    assert.ok((await listings(60_000)) >= 2, 'after a while it is heeded as at first');
+  }).timeout(60_000);
+
   it('leaves a connection on which nothing comes any more', async () => {
     await start();
     link.partition('hang', { direction: 'answer' });

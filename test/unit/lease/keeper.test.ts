@@ -140,6 +140,30 @@ describe('LeaseKeeper', () => {
       assert.equal(cluster.etcd.leases.length, 1, 'the former TTL was given up');
     });
 
+    it('finds its key in a restored history that nothing tells from the one it knew', async () => {
+      const keeper = await startKeeper();
+      const [first, second] = [await mustCreate(other, 101), await mustCreate(other, 102)];
+      await mustCreate(other, 103); // the newest witness
+      await clock.advance(1);
+      const key = keyOf(keeper);
+      const backup = cluster.etcd.backup();
+      link.partition('hang', { direction: 'request' });
+      cluster.deleteLease(key);
+      cluster.deleteLease(second.key);
+      await clock.advance(1);
+      const { revision } = cluster.etcd;
+      cluster.etcd.restore(backup);
+      cluster.deleteLease(first.key);
+      cluster.deleteLease(second.key);
+      assert.equal(cluster.etcd.revision, revision);
+      await clock.advance(1000);
+      link.heal();
+      await clock.advance(15_000);
+      assert.equal(keeper.state, 'held');
+      assert.equal(keyOf(keeper), key);
+      assert.equal(cluster.lease(key)?.leaseId, etcdIdOf(keeper.lease?.ttlId));
+    });
+
     it('asks for the previous subnet', async () => {
       const keeper = await startKeeper({ previousSubnets: { subnet: net('10.5.77.0/24') } });
       assert.equal(keeper.lease?.subnet.toString(), '10.5.77.0/24');
