@@ -250,7 +250,7 @@ export class Monitor {
       if (subnet === undefined) continue;
       const before = this.subnets.get(host);
       if (before?.subnet === subnet && before.generation === host.generation) continue;
-      const hadToMove = before !== undefined && !this.simulation.wantedNetwork.covers(Prefix.parse(before.subnet));
+      const hadToMove = before !== undefined && !this.isWanted(Prefix.parse(before.subnet));
       const isTouched = this.simulation.nowMs - host.touchedMs < CONVERGE_MS + CALL_TIMEOUT_MS;
       const isExcused = hadToMove || isTouched || this.wasCutOff(host);
       if (before !== undefined && before.subnet !== subnet && !isExcused && !this.hadItBefore(host, before)) {
@@ -259,6 +259,12 @@ export class Monitor {
       const sinceMs = before?.subnet === subnet ? before.sinceMs : this.simulation.nowMs;
       this.subnets.set(host, { subnet, sinceMs, generation: host.generation });
     }
+  }
+
+  /** Whether a subnet is one of those that the configuration has, or will have once a mistake is corrected. */
+  private isWanted(subnet: Prefix): boolean {
+    const { wanted, wantedNetwork } = this.simulation;
+    return wantedNetwork.covers(subnet) && subnet.length === wanted.length;
   }
 
   /** Whether another host has worked with that subnet for longer: one that came to its address took it for its own. */

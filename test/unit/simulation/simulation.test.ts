@@ -121,6 +121,14 @@ const FOUND: readonly { readonly title: string; readonly history: Partial<Histor
     ],
   },
   {
+    title: 'a host whose subnet has another length than configured moves, however late it finds a free one',
+    history: { seed: 60938, startsMs: [627, 481, 372], members: 3, backend: 1 },
+    faults: [
+      { atMs: 11_831, kind: 'junk', junk: 4, host: 2, ms: 38_091 },
+      { atMs: 12_151, kind: 'subnet-length', length: 22 },
+    ],
+  },
+  {
     title: 'two hosts with one address that share a key after a wipe are not both to be reached',
     history: { seed: 55103, startsMs: [786, 265, 842], backend: 1 },
     faults: [
