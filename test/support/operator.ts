@@ -59,7 +59,7 @@ export class Operator {
   async type(command: string): Promise<void> {
     const script = path.join(this.#shims, 'typed');
     writeFileSync(script, `${command}\n`);
-    const { code, stdout, stderr } = await this.shell(`yes | script -qec 'sh ${script}' /dev/null`);
+    const { code, stdout, stderr } = await this.shell(`yes | head -n 100 | script -qec 'sh ${script}' /dev/null`);
     assert.equal(code, 0, `${command}\n${stdout}${stderr}`);
   }
 
