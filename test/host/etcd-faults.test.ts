@@ -240,7 +240,9 @@ describe('EtcdStore in trouble', () => {
         await has(peers, 1, 2);
         assert.equal(peers.counters.epochs, 1);
         assert.equal(log.find(/etcd lost/).length, 0, 'the store as a whole was never away');
-        assert.equal(log.find(/endpoint changed/, 'info').length, 1);
+        // A member that is still electing when it is asked is left as well.
+        const changes = log.find(/endpoint changed/, 'info').length;
+        assert.ok(changes === 1 || changes === 2, `${changes} changes of the endpoint`);
       });
     }
 
@@ -347,7 +349,7 @@ describe('EtcdStore in trouble', () => {
       const server = await start({ user });
       const wrong = open({ endpoints: server.endpoint, username: user.name, password: 'wrong' });
       const refusal = { code: 'ERR_ETCD_AUTH', isRetryable: false };
-      await assert.rejects(wrong.readConfig(), { ...refusal, hint: /--etcd-username and --etcd-password/ });
+      await assert.rejects(wrong.readConfig(), { ...refusal, hint: /--etcd-username and the password/ });
       await assert.rejects(wrong.listLeases(), refusal);
       const nobody = open({ endpoints: server.endpoint });
       await assert.rejects(nobody.readConfig(), { ...refusal, hint: /set --etcd-username/ });
