@@ -38,6 +38,7 @@ import type { Subscription } from './lease/store.js';
 import { type World, newestMark } from './lease/world.js';
 import { PeerProber } from './reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from './reconcile/desired.js';
+import { instanceOf } from './reconcile/ownership.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import { History, type HistoryEntry, type HistorySource } from './observe/history.js';
 import { noRefusals } from './observe/refusals.js';
@@ -134,7 +135,7 @@ export class Daemon implements StatusSource {
       kernel: parts.kernel,
       clock,
       logger: log,
-      instance: this.instance,
+      instance: instanceOf(options.etcdPrefix),
       tunnels: parts.tunnels,
       onStatus: () => {
         storeTunnels(service, this.reconciler.tunnels);
@@ -515,12 +516,7 @@ export class Daemon implements StatusSource {
   }
 
   private here(): Here {
-    return { ...this.parts.machine, etcdPrefix: `/${this.instance}`, nowMs: this.clock.wallMs() };
-  }
-
-  /** What tells this daemon from others on the host. */
-  private get instance(): string {
-    return this.options.etcdPrefix.replace(/^\/+|\/+$/g, '');
+    return { ...this.parts.machine, etcdPrefix: `/${instanceOf(this.options.etcdPrefix)}`, nowMs: this.clock.wallMs() };
   }
 
   /** What a start without the store would go on with; undefined while no lease is held. */

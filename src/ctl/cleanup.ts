@@ -13,7 +13,7 @@ import { Prefix } from '../ip/prefix.js';
 import { silentLogger } from '../log.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { type Kernel, NetlinkKernel } from '../reconcile/kernel.js';
-import { ALIAS_PREFIX } from '../reconcile/ownership.js';
+import { ALIAS_PREFIX, instanceOf } from '../reconcile/ownership.js';
 import { Reconciler } from '../reconcile/reconciler.js';
 import { type RunningDaemon, flannelDaemons } from '../sys/flannel-daemons.js';
 import { systemctl } from '../systemd/systemctl.js';
@@ -129,11 +129,6 @@ async function runningDaemon(
 
 function describeDaemon({ name, pid }: RunningDaemon): string {
   return `${name} runs (process ${pid})`;
-}
-
-/** The name that a daemon with this prefix marks its devices with. */
-export function instanceOf(etcdPrefix: string): string {
-  return etcdPrefix.replace(/^\/+|\/+$/g, '');
 }
 
 async function removeObjects(

@@ -19,6 +19,11 @@ export interface OwnershipRules {
 /** Begins the alias of every device that a daemon of this kind has made or taken over; the instance follows. */
 export const ALIAS_PREFIX = 'tsflannel:';
 
+/** The name that tells a daemon with this `--etcd-prefix` from others on its host, as in the alias of its devices. */
+export function instanceOf(etcdPrefix: string): string {
+  return etcdPrefix.replace(/^\/+|\/+$/g, '');
+}
+
 /** Kinds that flannel makes; nothing else is ever taken over or deleted by name. */
 const FLANNEL_KINDS: ReadonlySet<string> = new Set(['vxlan', 'ipip', 'tun']);
 
