@@ -31,7 +31,7 @@ class PairKernel final : public Kernel {
   std::vector<UniqueFd> far_icmp;  ///< one
   std::atomic<uint32_t> outer_source{outer_of(0)};
   std::atomic<bool> is_tun_dead{false};
-  std::atomic<bool> is_socket_deaf{false};    ///< dead, but only for who receives
+  std::atomic<bool> dies_when_full{false};    ///< the socket, for who receives, once it takes no more
   std::atomic<uint64_t> packets_read{0};      ///< from the TUN
   int refused_socket = -1;                    ///< the how-manieth socket() fails; -1: none
   std::atomic<uint32_t> drops_per_socket{0};  ///< what socket_drops() tells
@@ -47,7 +47,7 @@ class PairKernel final : public Kernel {
   ssize_t writev(int fd, const iovec* parts, int count) override { return host_.writev(fd, parts, count); }
 
   int recvmmsg(int fd, mmsghdr* messages, unsigned count) override {
-    if (is_socket_deaf) return -ENOTSOCK;
+    if (is_socket_deaf_) return -ENOTSOCK;
     std::array<mmsghdr, ReceiveRing::kMessages> bare{};
     for (unsigned i = 0; i < count; i++) {
       bare[i].msg_hdr.msg_iov = messages[i].msg_hdr.msg_iov;
@@ -72,7 +72,12 @@ class PairKernel final : public Kernel {
       bare[i].msg_hdr.msg_iov = messages[i].msg_hdr.msg_iov;
       bare[i].msg_hdr.msg_iovlen = messages[i].msg_hdr.msg_iovlen;
     }
-    return host_.sendmmsg(fd, bare.data(), count);
+    const int sent = host_.sendmmsg(fd, bare.data(), count);
+    if (sent == -EAGAIN && dies_when_full && !is_socket_deaf_.exchange(true)) {
+      // Something to receive, so that the worker finds out before it has waited for long.
+      (void)::send(far_socket.front().get(), "", 1, MSG_DONTWAIT);
+    }
+    return sent;
   }
 
   int poll(pollfd* fds, unsigned count, int64_t timeout_ns) override { return host_.poll(fds, count, timeout_ns); }
@@ -109,6 +114,7 @@ class PairKernel final : public Kernel {
   }
 
   Kernel& host_ = host_kernel();
+  std::atomic<bool> is_socket_deaf_{false};
 };
 
 /// Events from several threads.
