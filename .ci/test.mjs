@@ -1,11 +1,12 @@
-// Runs every test there is, one part after the other, and closes with one line of totals.
+// Runs every test, or the parts named on the command line, and adds the parts up; the last line that it prints is
+// "N passed, N failed, N skipped". Skipping is for test machines that cannot do what a test needs, so every skipped
+// test is listed with its reason; in CI (CI=true) and for root, where everything is expected to run, one without a
+// reason counts as failed. A test that passed at its second try is named, too, and counts as failed if nothing else
+// kept the processors busy meanwhile.
 //
-//   node .ci/test.mjs [PART…]     parts: unit, native, simulation, host, faults (default: all)
-//
-// A skip must name its reason. Where every test is expected to run (CI, or root), a skip without one is a failure, so
-// that a test cannot disappear unnoticed.
+//   node .ci/test.mjs [unit] [native] [simulation] [host] [faults]
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,11 +15,21 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-totals-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 
-const mocha = (part, style, args) => {
-  const totals = path.join(scratch, `${part}.json`);
+/** A share of the time in which something waited for a processor, above which a machine is not quiet. */
+const QUIET_PRESSURE = 0.2;
+/** Longer than any file takes on a busy machine: one that hangs costs this much and not the whole run. */
+const FILE_LIMIT_MS = 12 * 60_000;
+/** Host tests mostly wait, so that one more than there are processors keeps these busy. */
+const LANES = os.availableParallelism() + 1;
+/** Files that measure how long something takes, or a ratio of two ways. They run when nothing else does. */
+const ALONE = ['down-time', 'systemd', 'reboot'].map((name) => `test/host/${name}.test.ts`);
+
+/** One mocha process: its totals are left in a file by the reporter. */
+const mocha = (title, style, args) => {
+  const totals = path.join(scratch, `${title.replaceAll('/', '-')}.json`);
   const options = ['--reporter', '.ci/reporter.mjs', '--reporter-option', `style=${style}`];
   return {
-    title: part,
+    title,
     command: [
       process.execPath,
       'node_modules/mocha/bin/mocha.js',
@@ -31,76 +42,151 @@ const mocha = (part, style, args) => {
   };
 };
 
+/** Programs whose output ends with totals in words. */
+const counting = (title, command, pattern) => ({
+  title,
+  command,
+  totals: (output) => {
+    const lines = [...output.matchAll(pattern)];
+    if (lines.length === 0) return undefined;
+    const sum = (index) => lines.reduce((total, line) => total + Number(line[index]), 0);
+    return { passed: sum(1), failed: sum(2), skipped: [], retried: [] };
+  },
+});
+
+/** Every file of a directory in a mocha of its own: the large ones first, those of {@link ALONE} at the end. */
+function files(directory, config) {
+  const size = (file) => statSync(path.join(root, file)).size;
+  const all = readdirSync(path.join(root, directory))
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => `${directory}/${name}`)
+    .sort((a, b) => size(b) - size(a));
+  const job = (file) => ({ ...mocha(file, 'spec', ['--config', config, file]), isAlone: ALONE.includes(file) });
+  return all.map(job);
+}
+
 const PARTS = {
-  unit: () => mocha('unit', 'dot', ['test/unit/**/*.test.ts']),
-  native: () => ({
-    title: 'native',
-    command: ['make', '-s', `-j${os.cpus().length}`, '--no-print-directory', '-C', 'test/native', 'check'],
-    // Each test program ends with "N passed, N failed".
-    totals: (output) => {
-      const lines = [...output.matchAll(/^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm)];
-      if (lines.length === 0) return undefined;
-      const sum = (index) => lines.reduce((total, line) => total + Number(line[index]), 0);
-      return { passed: sum(1), failed: sum(2), skipped: [] };
-    },
-  }),
+  unit: () => [mocha('unit', 'dot', ['test/unit/**/*.test.ts'])],
+  native: () => [
+    counting(
+      'native',
+      ['make', '-s', `-j${os.availableParallelism()}`, '--no-print-directory', '-C', 'test/native', 'check'],
+      // Each test program ends so.
+      /^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm,
+    ),
+  ],
   // The short form; npm run test:simulation runs as many as are asked for.
-  simulation: () => ({
-    title: 'simulation',
-    command: [process.execPath, '--import', 'tsx', 'test/simulation/main.ts', '--histories', '4000', '--minutes', '1'],
-    totals: (output) => {
-      const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(output) ?? [];
-      return passed === undefined ? undefined : { passed: Number(passed), failed: Number(failed), skipped: [] };
-    },
-  }),
-  host: () => mocha('host', 'spec', ['--config', '.ci/mocharc.host.json', 'test/host/**/*.test.ts']),
+  simulation: () => [
+    counting(
+      'simulation',
+      [process.execPath, '--import', 'tsx', 'test/simulation/main.ts', '--histories', '4000', '--minutes', '1'],
+      /^(\d+) passed, (\d+) failed$/gm,
+    ),
+  ],
+  host: () => files('test/host', '.ci/mocharc.host.json'),
   // The short form; npm run test:faults is the long one.
-  faults: () => mocha('faults', 'spec', ['--config', '.ci/mocharc.faults.json', 'test/faults/**/*.test.ts']),
+  faults: () => files('test/faults', '.ci/mocharc.faults.json'),
 };
+
+/** What several files of a part would otherwise make at the same time, in the same place. */
+const PREPARATIONS = { host: [process.execPath, '.ci/prebuild.mjs'] };
 
 const isStrict = process.env.CI === 'true' || process.getuid() === 0;
 const chosen = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(PARTS);
-const sum = { passed: 0, failed: 0, skipped: 0 };
-
-for (const name of chosen) {
-  const part = PARTS[name]?.();
-  if (part === undefined) {
-    process.stderr.write(`test: there is no part ${name}; the parts are ${Object.keys(PARTS).join(', ')}\n`);
-    process.exit(2);
-  }
-  process.stdout.write(`\n== ${part.title} ==\n`);
-  const { output, code } = await run(part.command);
-  const totals = part.totals(output);
-  if (totals === undefined) {
-    process.stdout.write(`${part.title}: ended with code ${code} before it counted its tests\n`);
-    sum.failed += 1;
-    continue;
-  }
-  const unnamed = totals.skipped.filter((skip) => skip.reason === undefined);
-  for (const skip of totals.skipped)
-    process.stdout.write(`skipped: ${skip.title} (${skip.reason ?? 'no reason given'})\n`);
-  if (isStrict && unnamed.length > 0)
-    process.stdout.write(`${part.title}: ${unnamed.length} skipped without a reason\n`);
-  sum.passed += totals.passed;
-  // A part that fails although all its tests passed (a crash at the end, a file that cannot be loaded) still failed.
-  sum.failed += totals.failed === 0 && code !== 0 ? 1 : totals.failed;
-  sum.failed += isStrict ? unnamed.length : 0;
-  sum.skipped += totals.skipped.length - (isStrict ? unnamed.length : 0);
+const unknown = chosen.find((name) => PARTS[name] === undefined);
+if (unknown !== undefined) {
+  process.stderr.write(`test: there is no part ${unknown}; the parts are ${Object.keys(PARTS).join(', ')}\n`);
+  process.exit(2);
 }
 
-process.stdout.write(`\n${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped\n`);
+const sum = { passed: 0, failed: 0, skipped: 0 };
+/** What is said again at the end, where it is seen. */
+const remarks = [];
+const times = [];
+
+for (const name of chosen) {
+  process.stdout.write(`\n== ${name} ==\n`);
+  const before = Date.now();
+  const jobs = PARTS[name]();
+  // If it fails, so do the tests that need it.
+  if (PREPARATIONS[name] !== undefined) await run(PREPARATIONS[name], true);
+  await inLanes(jobs.filter((job) => !job.isAlone));
+  for (const job of jobs.filter((each) => each.isAlone)) await inLanes([job]);
+  times.push(`${name} ${Math.round((Date.now() - before) / 1000)} s`);
+}
+
+for (const remark of remarks) process.stdout.write(`${remark}\n`);
+process.stdout.write(`\ntime: ${times.join(', ')}\n`);
+process.stdout.write(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped\n`);
 process.exitCode = sum.failed === 0 && sum.passed > 0 ? 0 : 1;
 
-/** Runs a program with its output shown as it comes and also kept. */
-function run([program, ...args]) {
+/** Runs jobs side by side. A single one is shown as it goes, of several each when it has ended. */
+async function inLanes(jobs) {
+  const isSingle = jobs.length === 1;
+  const waiting = [...jobs];
+  const lane = async () => {
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
+      const before = { at: Date.now(), waitedUs: cpuWaitUs() };
+      const { output, code } = await run(job.command, isSingle);
+      const seconds = (Date.now() - before.at) / 1000;
+      if (!isSingle) process.stdout.write(output);
+      if (jobs.length > 1 || job.isAlone) process.stdout.write(`${job.title}: ${seconds.toFixed(1)} s\n`);
+      addUp(job, output, code, (cpuWaitUs() - before.waitedUs) / (seconds * 1e6) < QUIET_PRESSURE);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(LANES, jobs.length) }, lane));
+}
+
+function addUp(job, output, code, isQuiet) {
+  const totals = job.totals(output);
+  if (totals === undefined) {
+    remarks.push(`${job.title}: ended with code ${code} before it counted its tests`);
+    sum.failed += 1;
+    return;
+  }
+  for (const title of totals.failures ?? []) remarks.push(`failed: ${title} (${job.title})`);
+  for (const skip of totals.skipped) remarks.push(`skipped: ${skip.title} (${skip.reason ?? 'no reason given'})`);
+  for (const retry of totals.retried) {
+    const weight = isQuiet ? 'counted as failed: nothing else kept the processors busy' : 'on busy processors';
+    remarks.push(`failed once, passed then: ${retry.title}: ${retry.error} (${weight})`);
+  }
+  const unnamed = isStrict ? totals.skipped.filter((skip) => skip.reason === undefined).length : 0;
+  sum.passed += totals.passed - (isQuiet ? totals.retried.length : 0);
+  // A job that fails although all its tests passed (a crash at the end, a file that cannot be loaded) still failed.
+  sum.failed += totals.failed === 0 && code !== 0 ? 1 : totals.failed;
+  sum.failed += unnamed + (isQuiet ? totals.retried.length : 0);
+  sum.skipped += totals.skipped.length - unnamed;
+}
+
+/** For how long something has waited for a processor since the machine started: "some" of Linux's PSI. */
+function cpuWaitUs() {
+  if (!existsSync('/proc/pressure/cpu')) return 0;
+  return Number(/^some .* total=(\d+)$/m.exec(readFileSync('/proc/pressure/cpu', 'utf8'))?.[1] ?? 0);
+}
+
+/** Runs a program and keeps its output, which is shown as it comes if wanted. */
+function run([program, ...args], isShown) {
   return new Promise((resolve) => {
-    const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+    child.stdout.setEncoding('utf8');
+    child.stderr.setEncoding('utf8');
     let output = '';
-    child.stdout.on('data', (chunk) => {
-      process.stdout.write(chunk);
+    const take = (chunk) => {
+      if (isShown) process.stdout.write(chunk);
       output += chunk;
-    });
-    child.on('error', (error) => resolve({ output, code: error.message }));
-    child.on('close', (code, signal) => resolve({ output, code: code ?? signal }));
+    };
+    child.stdout.on('data', take);
+    child.stderr.on('data', take);
+    const limit = setTimeout(() => {
+      take(`took longer than ${FILE_LIMIT_MS / 60_000} minutes, so it was ended\n`);
+      child.kill('SIGTERM');
+      setTimeout(() => child.kill('SIGKILL'), 20_000).unref();
+    }, FILE_LIMIT_MS);
+    const end = (code) => {
+      clearTimeout(limit);
+      resolve({ output, code });
+    };
+    child.on('error', (error) => end(error.message));
+    child.on('close', (code, signal) => end(code ?? signal));
   });
 }
