@@ -402,6 +402,8 @@ export class Daemon implements StatusSource {
     this.keepLease(network, attributes, this.admissionContext(network, underlay, attributes));
     const own = this.ownLease(network, attributes);
     if (own === undefined) {
+      // A lease that is still sought has to name the host as it is now: by its address the keeper knows its own.
+      this.keeper?.publish(attributes);
       const isTaken = this.world !== undefined && this.footing.isTaken(this.world, attributes.publicIp);
       if (isTaken) this.desireNothing(network);
       this.tellReady();

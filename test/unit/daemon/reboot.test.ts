@@ -177,6 +177,25 @@ describe('a daemon after a reboot', function () {
     assert.equal(a.isReady, false);
   });
 
+  it('leaves the lease alone that names its former address when it has got another one while etcd was away', async () => {
+    const a = host(1);
+    await settled(a);
+    const { subnet } = a;
+    const { address } = a.host;
+    a.kill();
+    cluster.etcd.delete(`/coreos.com/network/subnets/${subnet?.replace('/', '-') ?? ''}`);
+    give('10.5.200.0/24', address.toString());
+    cluster.setDown(true);
+    await start(a);
+    a.host.renumber(ip('192.0.2.77'));
+    await clock.advance(3000);
+    cluster.setDown(false);
+    await clock.advance(60_000);
+    assert.equal(a.subnet, subnet);
+    const other = cluster.leases.find(({ name }) => name === '10.5.200.0-24');
+    assert.ok(other?.value.toString().includes(`"${address.toString()}"`), other?.value.toString());
+  });
+
   it('takes its subnet in another etcd that does not know it, and keeps its peers meanwhile', async () => {
     const [a, b] = [host(1), host(2)];
     await settled(a, b);
