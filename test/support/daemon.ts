@@ -126,7 +126,7 @@ export class Daemon {
   }
 
   /** Waits for a line in the log of this run. */
-  async waitForLog(pattern: RegExp, timeoutMs = 10_000, from = 0): Promise<RegExpMatchArray> {
+  async waitForLog(pattern: RegExp, timeoutMs = 20_000, from = 0): Promise<RegExpMatchArray> {
     return this.program.waitForLine(pattern, timeoutMs, from);
   }
 

@@ -112,7 +112,7 @@ export class Program {
    * @param from - where to begin, see {@link mark}; default the beginning.
    * @throws Error with the output so far when the time is up or the program ended without such a line.
    */
-  async waitForLine(pattern: RegExp, timeoutMs = 10_000, from = 0): Promise<RegExpMatchArray> {
+  async waitForLine(pattern: RegExp, timeoutMs = 20_000, from = 0): Promise<RegExpMatchArray> {
     const lines = new RegExp(pattern.source, `${pattern.flags.replace('m', '')}m`);
     return new Promise((resolve, reject) => {
       const finish = (settle: () => void): void => {
@@ -153,7 +153,7 @@ export class Program {
    *
    * @throws Error if it is still there after the time; it is killed then.
    */
-  async stop(signal: NodeJS.Signals = 'SIGTERM', timeoutMs = 10_000): Promise<ExitStatus> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM', timeoutMs = 20_000): Promise<ExitStatus> {
     this.signal(signal);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {

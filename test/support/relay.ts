@@ -54,6 +54,6 @@ export class Relay {
     const id = ++this.#serial;
     const mark = this.program.mark();
     this.program.write(`${JSON.stringify({ id, port, do: action, ...more })}\n`);
-    return (await this.program.waitForLine(new RegExp(`^.*"id":${id}\\b.*$`), 10_000, mark))[0];
+    return (await this.program.waitForLine(new RegExp(`^.*"id":${id}\\b.*$`), 20_000, mark))[0];
   }
 }

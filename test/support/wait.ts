@@ -36,7 +36,7 @@ export async function waitFor<T>(
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   options: WaitOptions,
 ): Promise<T> {
-  const { what, timeoutMs = 10_000, intervalMs = 20 } = options;
+  const { what, timeoutMs = 20_000, intervalMs = 20 } = options;
   const start = performance.now();
   let cause: unknown;
   for (;;) {
