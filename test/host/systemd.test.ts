@@ -13,8 +13,11 @@ ip address add 192.0.2.11/24 dev eth0
 ip route add default via 192.0.2.1
 `;
 
-/** How long the overlay may be without packets while the daemon is restarted. */
+/** How long the overlay may be without packets while the daemon is restarted, where nothing else runs. */
 const MAX_GAP_MS = 1000;
+
+/** The same where other work draws everything out: so many times what the program takes to tell its version. */
+const MAX_GAP_STARTS = 6;
 
 const PACKAGED_NODE = '/usr/lib/tsflannel/node/node';
 
@@ -97,9 +100,7 @@ describe('the Debian package under systemd', function () {
     assert.doesNotMatch(journal, /EPERM|EROFS|EACCES|not permitted|portable tunnel/, journal);
   });
 
-  it('keeps device, address and route over a restart, without a gap for packets', async function () {
-    // Most of the time goes into starting Node, which other work on this machine can draw out.
-    this.retries(2);
+  it('keeps device, address and route over a restart, without a gap for packets', async () => {
     const peer = '10.5.200.0';
     const value = '{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"udp"}';
     await machine.shell(`ETCDCTL_API=3 etcdctl put /coreos.com/network/subnets/${peer}-24 '${value}'`);
@@ -122,8 +123,11 @@ describe('the Debian package under systemd', function () {
     await machine.run(['systemctl', 'restart', 'tsflanneld'], { timeoutMs: 30_000 });
     assert.notEqual(await machine.property('tsflanneld', 'MainPID'), before);
     const { stdout } = await gap;
-    process.stdout.write(`      longest time without a packet: ${stdout.trim()} ms\n`);
-    assert.ok(Number(stdout) > 0 && Number(stdout) < MAX_GAP_MS, stdout);
+    const startedAtMs = performance.now();
+    await machine.run(['tsflanneld', '--version']);
+    const startMs = Math.round(performance.now() - startedAtMs);
+    process.stdout.write(`      longest time without a packet: ${stdout.trim()} ms; a start takes ${startMs} ms\n`);
+    assert.ok(Number(stdout) > 0 && Number(stdout) < Math.max(MAX_GAP_MS, MAX_GAP_STARTS * startMs), stdout);
     assert.equal(await state(), device);
   });
 
