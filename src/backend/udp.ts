@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
-import type { DesiredState, RouteSpec, VerifySource } from '../reconcile/desired.js';
+import type { VerifySource } from '../dataplane/tunnel-spec.js';
+import type { DesiredState, RouteSpec } from '../reconcile/desired.js';
 import { readBackendOptions } from '../config/backend-options.js';
 import { type Backend, type BackendContext, type BackendOptions, NO_LEASE_DATA, type PeerState } from './backend.js';
 import type { Lease } from '../lease/lease.js';

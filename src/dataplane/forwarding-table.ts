@@ -1,8 +1,8 @@
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { OverlayError } from '../errors.js';
-import type { TunnelPeer, VerifySource } from '../reconcile/desired.js';
 import type { DropReason } from './tunnel.js';
+import type { TunnelPeer, VerifySource } from './tunnel-spec.js';
 
 /**
  * Who gets what, and who may send what: an immutable table made from one set of peers.

@@ -4,7 +4,6 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { OverlayError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
-import type { TunnelPeer, TunnelSpec, VerifySource } from '../reconcile/desired.js';
 import { errnoName } from '../sys/libc.js';
 import { tunnelError } from './tunnel-errors.js';
 import {
@@ -18,6 +17,7 @@ import {
   type TunnelOptions,
   type TunnelPeerCounters,
 } from './tunnel.js';
+import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
 
 /** Must be that of `native/addon/addon.cc`: the two change together. */
 const INTERFACE_VERSION = 2;

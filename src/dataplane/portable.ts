@@ -20,7 +20,6 @@ import {
   socket as openSocket,
   write,
 } from '../sys/libc.js';
-import type { TunnelSpec } from '../reconcile/desired.js';
 import { ForwardingTable } from './forwarding-table.js';
 import {
   IPV4_HEADER,
@@ -52,6 +51,7 @@ import {
   type TunnelOptions,
   type TunnelPeerCounters,
 } from './tunnel.js';
+import type { TunnelSpec } from './tunnel-spec.js';
 
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;

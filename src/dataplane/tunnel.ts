@@ -1,4 +1,4 @@
-import type { TunnelSpec } from '../reconcile/desired.js';
+import type { TunnelSpec } from './tunnel-spec.js';
 
 /** Kernel features that make the tunnel fast; each is probed at start and can be forced off. */
 export const OFFLOADS = ['vnetHdr', 'tso', 'uso', 'udpSegment', 'udpGro', 'tcpMerge', 'udpMerge', 'batch'] as const;

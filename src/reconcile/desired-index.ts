@@ -1,15 +1,6 @@
+import type { TunnelPeer, TunnelSpec } from '../dataplane/tunnel-spec.js';
 import type { IpAddress } from '../ip/address.js';
-import type {
-  AddressSpec,
-  DesiredState,
-  FdbSpec,
-  LinkSpec,
-  NeighSpec,
-  RouteSpec,
-  SysctlSpec,
-  TunnelPeer,
-  TunnelSpec,
-} from './desired.js';
+import type { AddressSpec, DesiredState, FdbSpec, LinkSpec, NeighSpec, RouteSpec, SysctlSpec } from './desired.js';
 import { EMPTY_STATE, mergeStates } from './desired.js';
 import { listDifference } from './list-difference.js';
 import { type ObjectKey, objectKey } from './object-key.js';

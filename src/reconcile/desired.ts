@@ -1,3 +1,4 @@
+import type { TunnelSpec } from '../dataplane/tunnel-spec.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { Prefix } from '../ip/prefix.js';
@@ -99,33 +100,6 @@ export interface SysctlSpec {
   /** Path below `/proc/sys`, with slashes: `net/ipv6/conf/flannel.1/accept_ra`. */
   readonly path: string;
   readonly value: string;
-}
-
-/** How strictly the sender of a datagram is checked (`Backend.VerifySource`). */
-export type VerifySource = 'off' | 'outer' | 'strict';
-
-/** Where datagrams for a subnet go. */
-export interface TunnelPeer {
-  readonly subnet: Prefix;
-  /** Outer IPv4 destination. */
-  readonly publicIp: IpAddress;
-}
-
-/** A userspace tunnel: TUN device, UDP socket and forwarding table. Identity: `device`. */
-export interface TunnelSpec {
-  readonly device: string;
-  /** Address the UDP socket is bound to; outer source of everything sent. */
-  readonly bindAddress: IpAddress;
-  /** 1…65535, the same at every peer. */
-  readonly port: number;
-  /** Bytes of the largest inner packet. */
-  readonly mtu: number;
-  readonly verifySource: VerifySource;
-  /** Source address of the ICMP errors the tunnel sends. */
-  readonly icmpSource: IpAddress;
-  /** Inner sources that only this host uses: what claims to come from them came from somebody else. */
-  readonly ownPrefixes: readonly Prefix[];
-  readonly peers: readonly TunnelPeer[];
 }
 
 /** Everything that must exist on this host for the overlay to work. Pure data; order does not matter. */

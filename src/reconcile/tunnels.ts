@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Offload, OpenTunnel, Tunnel, TunnelEvent, TunnelOptions } from '../dataplane/tunnel.js';
-import type { TunnelSpec } from './desired.js';
+import type { TunnelSpec } from '../dataplane/tunnel-spec.js';
 
 /** How tunnels are opened. */
 export interface TunnelSettings {

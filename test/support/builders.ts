@@ -1,10 +1,11 @@
 import type { BackendContext, HostFacts } from '../../src/backend/backend.js';
 import type { NetworkConfig } from '../../src/config/network-config.js';
+import type { TunnelSpec } from '../../src/dataplane/tunnel-spec.js';
 import { IpAddress } from '../../src/ip/address.js';
 import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { JsonValue, Lease, LeaseAttributes } from '../../src/lease/lease.js';
-import type { TunnelSpec, VxlanLink } from '../../src/reconcile/desired.js';
+import type { VxlanLink } from '../../src/reconcile/desired.js';
 import type { Underlay } from '../../src/underlay/underlay.js';
 
 /** Short names for what tests are full of. */

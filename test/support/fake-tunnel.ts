@@ -6,7 +6,7 @@ import {
   type TunnelOptions,
   type TunnelPeerCounters,
 } from '../../src/dataplane/tunnel.js';
-import type { TunnelSpec } from '../../src/reconcile/desired.js';
+import type { TunnelSpec } from '../../src/dataplane/tunnel-spec.js';
 import type { FakeKernel } from './fake-kernel.js';
 
 function all<K extends string, V>(keys: readonly K[], value: V): Record<K, V> {

@@ -8,7 +8,7 @@ import { OverlayError } from '../../src/errors.js';
 import { IpAddress } from '../../src/ip/address.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import { silentLogger } from '../../src/log.js';
-import type { TunnelSpec, VerifySource } from '../../src/reconcile/desired.js';
+import type { TunnelSpec, VerifySource } from '../../src/dataplane/tunnel-spec.js';
 import { duplicate } from '../../src/sys/libc.js';
 
 /** {@link TunnelSpec} with addresses as text. */

@@ -6,7 +6,7 @@ import { ADDON_FILES, isNativeAvailable, loadAddon, openNativeTunnel } from '../
 import { isOverlayError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
-import type { TunnelSpec } from '../../../src/reconcile/desired.js';
+import type { TunnelSpec } from '../../../src/dataplane/tunnel-spec.js';
 import { skipBecause } from '../../support/skip.js';
 
 describe('loadAddon', () => {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { Tunnel, TunnelOptions } from '../../../src/dataplane/tunnel.js';
+import type { TunnelSpec } from '../../../src/dataplane/tunnel-spec.js';
 import { OverlayError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
-import { type DesiredState, EMPTY_STATE, type TunnelSpec, mergeStates } from '../../../src/reconcile/desired.js';
+import { type DesiredState, EMPTY_STATE, mergeStates } from '../../../src/reconcile/desired.js';
 import { Reconciler } from '../../../src/reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
 import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
