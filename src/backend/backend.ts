@@ -1,7 +1,8 @@
 import type { NetworkConfig } from '../config/network-config.js';
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import type { JsonValue, Lease, LeaseAttributes } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
+import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import type { DesiredState } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
 

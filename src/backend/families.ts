@@ -1,6 +1,7 @@
 import type { Family, IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
-import type { JsonValue, Lease } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
+import type { Lease } from '../lease/lease.js';
 import type { BackendContext, SkippedPeer } from './backend.js';
 
 /** The parts of the own host that belong to one address family of the overlay. */

@@ -1,5 +1,5 @@
 import { OverlayError } from '../errors.js';
-import type { JsonValue } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
 
 /** How one key inside `Backend` is read. `key` is spelled as flannel's documentation spells it. */
 export type OptionRule =

@@ -1,4 +1,5 @@
-import type { JsonValue } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
+
 /**
  * A value as it stands in a JSON text. Unlike the result of `JSON.parse` it keeps the order and the duplicates of an
  * object's keys and how a number was written: Go's decoder, which reads the same text in flannel, tells `24` from

@@ -1,7 +1,7 @@
 import { OverlayError, describeError } from '../errors.js';
 import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import type { JsonValue } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
 import { type JsonNode, readJson, toJsonValue } from './json-reader.js';
 
 /** Where subnets of one family come from; the values after defaults and checks of compatibility reference 2.4 and 2.5. */

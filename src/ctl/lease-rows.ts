@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { HOST_STATUS_PATH, type HostStatus, decodeHostStatus } from '../lease/host-status.js';
-import { type JsonValue, type LeaseSubnets, backendOf } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
+import { type LeaseSubnets, backendOf } from '../lease/lease.js';
 import type { LeaseRecord, TtlId } from '../lease/record.js';
 import type { LeaseSnapshot, LeaseStore } from '../lease/store.js';
 import { parseSubnetKey } from '../lease/subnet-key.js';

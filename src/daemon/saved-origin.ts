@@ -1,5 +1,5 @@
 import { LEASE_TTL_SECONDS } from '../lease/keeper.js';
-import type { JsonValue } from '../lease/lease.js';
+import type { JsonValue } from '../json.js';
 import type { MachineIdentity } from './machine.js';
 
 /** Whose a saved lease was, where it was leased, and for how long. */

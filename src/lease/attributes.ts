@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { IpAddress } from '../ip/address.js';
-import type { JsonValue, LeaseAttributes } from './lease.js';
+import type { JsonValue } from '../json.js';
+import type { LeaseAttributes } from './lease.js';
 
 /** Longer than the name of any backend there is. */
 const MAX_TYPE_LENGTH = 64;

@@ -1,8 +1,6 @@
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
-
-/** Any value that JSON can hold. */
-export type JsonValue = string | number | boolean | null | readonly JsonValue[] | { readonly [key: string]: JsonValue };
+import type { JsonValue } from '../json.js';
 
 /** What a host tells its peers about itself; the value of a lease key. */
 export interface LeaseAttributes {

@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { decodeAttributes, encodeAttributes } from './attributes.js';
-import type { JsonValue, Lease } from './lease.js';
+import type { JsonValue } from '../json.js';
+import type { Lease } from './lease.js';
 import { formatSubnetKey, parseSubnetKey } from './subnet-key.js';
 
 /** Layout of the cache; a file of another version is refused, not guessed at. */

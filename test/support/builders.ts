@@ -4,7 +4,8 @@ import type { TunnelSpec } from '../../src/dataplane/tunnel-spec.js';
 import { IpAddress } from '../../src/ip/address.js';
 import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
-import type { JsonValue, Lease, LeaseAttributes } from '../../src/lease/lease.js';
+import type { JsonValue } from '../../src/json.js';
+import type { Lease, LeaseAttributes } from '../../src/lease/lease.js';
 import type { VxlanLink } from '../../src/reconcile/desired.js';
 import type { Underlay } from '../../src/underlay/underlay.js';
 

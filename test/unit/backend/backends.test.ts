@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import type { Backend, PeerState } from '../../../src/backend/backend.js';
 import { backendFor, findBackend } from '../../../src/backend/registry.js';
 import { isOverlayError } from '../../../src/errors.js';
-import type { JsonValue, Lease } from '../../../src/lease/lease.js';
+import type { JsonValue } from '../../../src/json.js';
+import type { Lease } from '../../../src/lease/lease.js';
 import { backendContext, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
 
 const backend = (type: string): Backend => backendFor(type);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readBackendOptions } from '../../../src/config/backend-options.js';
 import { parseNetworkConfig } from '../../../src/config/network-config.js';
 import { OverlayError, describeError } from '../../../src/errors.js';
-import type { JsonValue } from '../../../src/lease/lease.js';
+import type { JsonValue } from '../../../src/json.js';
 
 const RULES = {
   port: { key: 'Port', kind: 'int', min: 1, max: 65535, default: 8285 },

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { areAttributesEqual, decodeAttributes, encodeAttributes } from '../../../src/lease/attributes.js';
-import { type JsonValue, backendOf } from '../../../src/lease/lease.js';
+import type { JsonValue } from '../../../src/json.js';
+import { backendOf } from '../../../src/lease/lease.js';
 import { ip } from '../../support/builders.js';
 import { attributesOf } from '../../support/store-contract.js';
 
