@@ -4,11 +4,11 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { drawCharts, type Chart } from './charts.js';
 import { measureControlPlane } from './control.js';
-import { measureMicro, microTable } from './micro.js';
+import { measureMicro } from './micro.js';
 import { readOptions, USAGE, UsageError, type PathOptions } from './options.js';
 import { measurePaths } from './path.js';
 import type { RunRecord } from './record.js';
-import { markdownReport, terminalReport, terminalTable } from './report.js';
+import { markdownReport, microTable, terminalReport, terminalTable } from './report.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 

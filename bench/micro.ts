@@ -1,7 +1,6 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from '../test/support/netns.js';
-import type { Table } from './report.js';
 
 /** One micro-benchmark of the packet core, against a simple implementation of the same thing. */
 export interface MicroResult {
@@ -23,22 +22,4 @@ export async function measureMicro(): Promise<readonly MicroResult[]> {
   await run(['make', '-s', '--no-print-directory', '-C', directory, 'build/release/micro'], { timeoutMs: 600_000 });
   const { stdout } = await run([path.join(directory, 'build/release/micro')], { timeoutMs: 300_000 });
   return (JSON.parse(stdout) as { cases: MicroResult[] }).cases;
-}
-
-/** The results as a table. */
-export function microTable(results: readonly MicroResult[]): Table {
-  const number = (value: number): string => value.toFixed(value < 100 ? 1 : 0);
-  return {
-    title: 'micro-benchmarks of the packet core',
-    head: ['', 'unit', 'median (range)', 'simple reference', 'times faster', 'GB/s', 'memory, KB'],
-    rows: results.map(({ name, unit, median, min, max, reference, gigabytesPerSecond, memoryBytes }) => [
-      name,
-      unit,
-      `${number(median)} (${number(min)}–${number(max)})`,
-      number(reference),
-      number(reference / median),
-      gigabytesPerSecond === undefined ? '' : number(gigabytesPerSecond),
-      memoryBytes === undefined ? '' : number(memoryBytes / 1000),
-    ]),
-  };
 }

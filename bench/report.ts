@@ -1,7 +1,7 @@
 import type { LinkModel } from '../test/support/rig.js';
 import { REFERENCE } from './cases.js';
 import { MEASURES, measureOf, type MeasureName } from './measures.js';
-import { microTable } from './micro.js';
+import type { MicroResult } from './micro.js';
 import { ratiosOf, valuesOf, type Machine, type RunRecord } from './record.js';
 import { DISTURBANCE_LIMIT } from './rounds.js';
 import { quantile, spread } from './stats.js';
@@ -32,6 +32,24 @@ const GROUPS: readonly { readonly title: string; readonly measures: readonly Mea
 export function tables(record: RunRecord): Table[] {
   const micro = record.micro.length === 0 ? [] : [microTable(record.micro)];
   return [...pathTables(record), ...micro];
+}
+
+/** The micro-benchmarks as a table. */
+export function microTable(results: readonly MicroResult[]): Table {
+  const number = (value: number): string => value.toFixed(value < 100 ? 1 : 0);
+  return {
+    title: 'micro-benchmarks of the packet core',
+    head: ['', 'unit', 'median (range)', 'simple reference', 'times faster', 'GB/s', 'memory, KB'],
+    rows: results.map(({ name, unit, median, min, max, reference, gigabytesPerSecond, memoryBytes }) => [
+      name,
+      unit,
+      `${number(median)} (${number(min)}–${number(max)})`,
+      number(reference),
+      number(reference / median),
+      gigabytesPerSecond === undefined ? '' : number(gigabytesPerSecond),
+      memoryBytes === undefined ? '' : number(memoryBytes / 1000),
+    ]),
+  };
 }
 
 function pathTables(record: RunRecord): Table[] {

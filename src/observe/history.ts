@@ -1,26 +1,12 @@
 import type { Clock } from '../clock.js';
 import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
-import type { DaemonStatus } from './status.js';
+import type { DaemonStatus, HistoryEntry } from './status.js';
 
 /** Time between two entries, and how many are kept: an hour. */
 export const HISTORY_STEP_MS = 5000;
 /** See {@link HISTORY_STEP_MS}. */
 export const HISTORY_ENTRIES = 720;
-
-/** What happened in one step, as rates: packets and bits per second, `tx` towards peers. */
-export interface HistoryEntry {
-  /** End of the step in milliseconds since the epoch. */
-  readonly at: number;
-  readonly txPps: number;
-  readonly rxPps: number;
-  readonly txBps: number;
-  readonly rxBps: number;
-  /** Packets per second by reason; those that are 0 are left out. */
-  readonly drops: Readonly<Record<string, number>>;
-  /** Mean time in which etcd answered; null if it was not asked. */
-  readonly etcdMs: number | null;
-}
 
 /** The part of the status that the history is made of; cheap also with many peers. */
 export type HistorySource = Pick<DaemonStatus, 'devices' | 'tunnels' | 'store'>;

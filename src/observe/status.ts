@@ -9,7 +9,6 @@ import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
 import type { ObjectKind } from '../reconcile/object-key.js';
 import type { OperationVerb } from '../reconcile/operation.js';
-import type { HistoryEntry } from './history.js';
 import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
@@ -285,6 +284,20 @@ export interface Problem {
   readonly hint: string | null;
   /** When a later line said that it is over; null as long as none did. */
   readonly resolvedAt: string | null;
+}
+
+/** What happened in one step of the traffic history, as rates: packets and bits per second, `tx` towards peers. */
+export interface HistoryEntry {
+  /** End of the step in milliseconds since the epoch. */
+  readonly at: number;
+  readonly txPps: number;
+  readonly rxPps: number;
+  readonly txBps: number;
+  readonly rxBps: number;
+  /** Packets per second by reason; those that are 0 are left out. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** Mean time in which etcd answered; null if it was not asked. */
+  readonly etcdMs: number | null;
 }
 
 /** Where the status comes from; asked once per request, so it has to be cheap. */

@@ -5,9 +5,10 @@ import type { LeaseAttributes } from '../../src/lease/lease.js';
 import { parseSubnetKey } from '../../src/lease/subnet-key.js';
 import { ip } from '../support/builders.js';
 import { obstacle } from '../support/reach.js';
+import type { SimFlannel } from '../support/sim-flannel.js';
 import { CALL_TIMEOUT_MS, CONVERGE_MS, MAX_LINES, MAX_REQUESTS, WINDOW_MS } from './limits.js';
 import type { SimHost } from './sim-host.js';
-import type { Simulation } from './simulation.js';
+import type { StockHost } from './stock-host.js';
 
 /** Address of etcd, see {@link TestDaemon}. */
 const ETCD = ip('192.0.2.250');
@@ -46,6 +47,25 @@ interface SubnetInUse {
   readonly generation: number;
 }
 
+/** The simulation, as far as it is looked at. */
+export interface Watched {
+  readonly nowMs: number;
+  readonly cluster: SimFlannel;
+  readonly hosts: readonly SimHost[];
+  readonly stock: readonly StockHost[];
+  readonly openFaults: number;
+  readonly lastFaultMs: number;
+  readonly wanted: { readonly length: number };
+  readonly wantedNetwork: Prefix;
+  readonly wantedBackend: string;
+  readonly leaseOwners: ReadonlyMap<string, { readonly host: SimHost; readonly generation: number }>;
+  readonly restoredOrphans: ReadonlySet<string>;
+  /** Whether nothing has gone wrong for that long and every host has been connected meanwhile. */
+  isCalmFor(ms: number): boolean;
+  tell(line: string): void;
+  fail(invariant: string, detail: string): void;
+}
+
 /**
  * Looks at a simulation and fails it as soon as an invariant is broken.
  *
@@ -72,7 +92,7 @@ export class Monitor {
   private keys: readonly Key[] = [];
   private seenRevision = '';
 
-  constructor(private readonly simulation: Simulation) {
+  constructor(private readonly simulation: Watched) {
     const { hosts } = simulation;
     this.pairs = hosts.flatMap((from) =>
       hosts

@@ -12,7 +12,12 @@ import type { DaemonStatus } from '../../observe/status.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
 import type { ConfigVersion } from '../command.js';
 import type { LeaseRow } from '../lease-rows.js';
-import type { Echo } from './probe.js';
+
+/**
+ * What comes back for an echo: an answer; that the host cannot be reached, which the last router says after it has
+ * looked for it in vain; that somebody refuses to let it through; or nothing.
+ */
+export type Echo = 'answer' | 'absent' | 'refused' | 'silence';
 
 /**
  * What came back from a peer's side:

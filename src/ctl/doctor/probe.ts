@@ -4,7 +4,7 @@ import { runCommand } from '../../firewall/run.js';
 import { Prefix } from '../../ip/prefix.js';
 import { bridgeAddress, deviceAddress } from '../../reach/targets.js';
 import type { LeaseRow } from '../lease-rows.js';
-import type { PeerProbe } from './facts.js';
+import type { Echo, PeerProbe } from './facts.js';
 
 /** Across a continent and back takes 0.2 s. */
 const ANSWER_MS = 1000;
@@ -23,12 +23,6 @@ const PARALLEL_PROBES = 16;
 
 /** How long a host looks for a neighbour before it says that there is none: three questions in as many seconds, and the way. */
 const ABSENCE_MS = 5000;
-
-/**
- * What comes back for an echo: an answer; that the host cannot be reached, which the last router says after it has
- * looked for it in vain; that somebody refuses to let it through; or nothing.
- */
-export type Echo = 'answer' | 'absent' | 'refused' | 'silence';
 
 /** How an echo is sent. */
 export interface EchoOptions {

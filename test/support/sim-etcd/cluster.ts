@@ -1,11 +1,11 @@
 import type { Clock } from '../../../src/clock.js';
-import type { EtcdDialer, EtcdService } from '../../../src/etcd/connection.js';
+import type { EtcdDialer } from '../../../src/etcd/connection.js';
 import { Access, type AuthOptions, OPERATOR } from './access.js';
 import { SimLink } from './link.js';
 import { SimMember } from './member.js';
 import type { DeleteRangeRequest, Header, PutRequest, RangeRequest, TxnRequest } from './messages.js';
 import type { SimLease } from './lessor.js';
-import { ETCD_ERRORS, RpcError } from './protocol.js';
+import { ETCD_ERRORS, type IncomingCall, RpcError } from './protocol.js';
 import { SimRandom } from './random.js';
 import { type EtcdBackup, EtcdState } from './state.js';
 import { type ServerStream, WatchStream } from './watch.js';
@@ -46,13 +46,6 @@ export interface LeaderLoss {
 export interface RestoreOptions {
   /** Whether the cluster gets another id. Default false: it depends on names and token only, which stay as a rule. */
   readonly hasNewClusterId?: boolean;
-}
-
-/** A call as a member gets it. */
-export interface IncomingCall {
-  readonly service: EtcdService;
-  readonly method: string;
-  readonly metadata: ReadonlyMap<string, string>;
 }
 
 const DEFAULT_MEMBER = 'etcd-1:2379';

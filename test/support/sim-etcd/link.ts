@@ -8,10 +8,10 @@ import type {
   EtcdService,
   OpenService,
 } from '../../../src/etcd/connection.js';
+import type { Clock } from '../../../src/clock.js';
 import { later } from '../later.js';
-import type { SimEtcdCluster } from './cluster.js';
 import type { SimMember } from './member.js';
-import { type MethodDefinition, RpcError, methodsOf } from './protocol.js';
+import { type IncomingCall, type MethodDefinition, RpcError, methodsOf } from './protocol.js';
 import type { SimRandom } from './random.js';
 import type { ServerStream } from './watch.js';
 
@@ -58,8 +58,23 @@ interface Held {
   readonly arrive: () => void;
 }
 
+/** What a link needs of the cluster that it leads to. */
+export interface LinkedCluster {
+  readonly clock: Clock;
+  findMember(target: string): SimMember | undefined;
+  /** Answers a call, possibly later. */
+  serve(member: SimMember, call: IncomingCall, request: unknown, reply: (answer: object | RpcError) => void): void;
+  /** Begins a stream; the first of its messages comes after that. */
+  openStream(
+    member: SimMember,
+    call: IncomingCall,
+    send: (response: object) => void,
+    end: (error: RpcError) => void,
+  ): ServerStream;
+}
+
 /**
- * The way of one host to the members of a {@link SimEtcdCluster}, and what goes wrong on it.
+ * The way of one host to the members of a {@link LinkedCluster}, and what goes wrong on it.
  *
  * @remarks What is sent into a partition that hangs arrives when it heals, as TCP sends again, even if the caller has
  * given up meanwhile: a write may be carried out late. A connection on which nothing is heard fails after the probe
@@ -81,7 +96,7 @@ export class SimLink {
   /** @internal */
   constructor(
     readonly host: string,
-    readonly cluster: SimEtcdCluster,
+    readonly cluster: LinkedCluster,
     readonly random: SimRandom,
   ) {}
 

@@ -69,3 +69,10 @@ export const ETCD_ERRORS = {
   noLeader: () => new RpcError(14, 'etcdserver: no leader'),
   timedOut: () => new RpcError(14, 'etcdserver: request timed out'),
 } as const;
+
+/** A call as a member gets it. */
+export interface IncomingCall {
+  readonly service: EtcdService;
+  readonly method: string;
+  readonly metadata: ReadonlyMap<string, string>;
+}
