@@ -43,6 +43,7 @@ export const ERROR_CODES = {
   ERR_CLEANUP: 'Some objects of the overlay could not be removed from this host.',
   ERR_OBSERVE_LISTEN: 'The server for health, metrics and status cannot listen on its address or socket.',
   ERR_ECHO_SOCKET: 'The kernel gave no socket for ICMP echoes, so that nobody can be probed.',
+  ERR_PROGRAM: 'A program of the host could not be started, or did not end in time.',
   ERR_SYSTEMD: 'systemctl is missing, or could not do what it was asked to.',
   ERR_DOCKER_UNIT: 'The unit of Docker is missing, or settings of somebody else stand in the way.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',

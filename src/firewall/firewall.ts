@@ -4,12 +4,12 @@ import { type Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import { guarded } from '../guard.js';
 import { type Logger } from '../log.js';
+import { type RunCommand, runCommand } from '../sys/command.js';
 import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
 import { Iptables, type IptablesVariant } from './iptables.js';
 import { type StopWatching, type WatchNftables, watchNftables } from './nft-events.js';
 import { NFT_TABLES, Nftables } from './nftables.js';
 import { type FamilyRules, type FirewallNetwork, firewallRules, hasRules } from './rules.js';
-import { type RunCommand, runCommand } from './run.js';
 
 /** Which kernel interface carries the rules (`EnableNFTables` of the network configuration). */
 export type FirewallMode = 'iptables' | 'nftables';
@@ -42,7 +42,7 @@ export interface RuleKeeper {
   /**
    * Makes the packet filter what it should be.
    *
-   * @throws {@link OverlayError} `ERR_FIREWALL`; it is tried again without being asked.
+   * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM`; it is tried again without being asked.
    */
   apply(spec: FirewallSpec): Promise<void>;
   status(): FirewallStatus;
@@ -92,7 +92,7 @@ const QUARREL_MS = 15_000;
  * API: {@link apply} with what is wanted, {@link check} for a look at once, {@link status}, {@link close}, {@link cleanup}.
  * Threads: work is done by child processes, one at a time; calls queue up behind each other.
  * Limits: chains and tables have flannel's fixed names, so only one daemon on a host can own them.
- * Errors: `ERR_FIREWALL`. A failed {@link apply} is tried again at every look, so the caller may go on.
+ * Errors: `ERR_FIREWALL`, `ERR_PROGRAM`. A failed {@link apply} is tried again at every look, so the caller may go on.
  * Counters: repairs by kind, in {@link status}.
  */
 export class Firewall implements RuleKeeper {
@@ -150,7 +150,7 @@ export class Firewall implements RuleKeeper {
    * Makes the packet filter what it should be. What a former mode, network or release left behind is removed after the
    * new rules are in place.
    *
-   * @throws {@link OverlayError} `ERR_FIREWALL` if wanted rules could not be written; it is tried again at every look.
+   * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM` if wanted rules could not be written; it is tried again at every look.
    * A failure to remove leftovers is only logged.
    */
   async apply(spec: FirewallSpec): Promise<void> {
@@ -220,7 +220,7 @@ export class Firewall implements RuleKeeper {
    * @param networks - networks this host is known to belong to or to have belonged to; rules of flannel before 0.11,
    * which carry no comment, are removed for these only.
    * @returns what was removed, for people.
-   * @throws {@link OverlayError} `ERR_FIREWALL` if something could not be removed, after trying everything.
+   * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM` if something could not be removed, after trying everything.
    */
   async cleanup(networks: readonly Prefix[] = []): Promise<readonly string[]> {
     await this.close();

@@ -1,6 +1,7 @@
 import type { Family } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type Logger } from '../log.js';
+import type { RunCommand } from '../sys/command.js';
 import {
   CHAINS,
   DOCKER_CHAIN,
@@ -21,7 +22,7 @@ import {
   restoreLine,
 } from './iptables-plan.js';
 import type { FamilyRules } from './rules.js';
-import { type CommandRequest, type RunCommand, checkResult, runChecked } from './run.js';
+import { type CommandRequest, checkResult, runChecked } from './run.js';
 
 /** Through which interface of the kernel a set of iptables programs works; a host can have rules in both. */
 export type IptablesVariant = 'legacy' | 'nf_tables';
@@ -46,7 +47,7 @@ const noRules = (family: Family): FamilyRules => ({ family, masquerade: [], forw
  * API: {@link put}, {@link check} and {@link remove} read the saved rules, compare and write what differs.
  * Limits: the chain names are flannel's fixed ones, so two daemons on one host overwrite each other's rules, as two
  * flanneld do. One call at a time.
- * Errors: `ERR_FIREWALL`; a program that is missing says which package to install.
+ * Errors: `ERR_FIREWALL`, `ERR_PROGRAM`; a program that is missing says which package to install.
  */
 export class Iptables {
   constructor(

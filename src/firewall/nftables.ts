@@ -1,9 +1,10 @@
 import { type Family } from '../ip/address.js';
 import { OverlayError } from '../errors.js';
 import { type Logger } from '../log.js';
+import type { RunCommand } from '../sys/command.js';
 import type { Deviation } from './iptables-plan.js';
 import { type AddressMatch, type FamilyRules, type Rule, hasRules } from './rules.js';
-import { type RunCommand, checkResult, runChecked } from './run.js';
+import { checkResult, runChecked } from './run.js';
 
 /** The table of a family, as `ip flannel-ipv4`. @see flannel `pkg/trafficmngr/nftables/nftables.go` */
 export const NFT_TABLES: Readonly<Record<Family, string>> = { 4: 'ip flannel-ipv4', 6: 'ip6 flannel-ipv6' };
@@ -24,7 +25,7 @@ interface Listing {
  * API: {@link put} writes, {@link check} compares with what was written and repairs, {@link remove} deletes.
  * Limits: an `accept` here ends only this table's chain; a `drop` in a table of others still drops. Table and chain
  * names are flannel's fixed ones. One call at a time.
- * Errors: `ERR_FIREWALL`; a missing `nft` says which package to install.
+ * Errors: `ERR_FIREWALL`, `ERR_PROGRAM`; a missing `nft` says which package to install.
  */
 export class Nftables {
   /** What was listed right after the last write; a family without rules has no table. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { systemClock } from '../../src/clock.js';
 import { Firewall, type FirewallSpec } from '../../src/firewall/firewall.js';
-import { type RunCommand, runCommand } from '../../src/firewall/run.js';
+import { type RunCommand, runCommand } from '../../src/sys/command.js';
 import type { Family } from '../../src/ip/address.js';
 import { IpAddress } from '../../src/ip/address.js';
 import { silentLogger } from '../../src/log.js';

@@ -1,10 +1,10 @@
-import { runCommand } from '../../firewall/run.js';
 import { Prefix } from '../../ip/prefix.js';
 import type { AddressInfo } from '../../netlink/address.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import type { Netlink } from '../../netlink/netlink.js';
 import type { RouteInfo } from '../../netlink/route.js';
 import { ROUTE_PROTOCOL } from '../../reconcile/desired.js';
+import { runCommand } from '../../sys/command.js';
 import type { LeaseRow } from '../lease-rows.js';
 import { type DoctorFacts, type PeerWay, type PolicyRoute, type PolicyRule, bridgeOf } from './facts.js';
 

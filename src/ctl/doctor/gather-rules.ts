@@ -1,8 +1,8 @@
 import { type SavedTables, parseSave } from '../../firewall/iptables-plan.js';
-import { runCommand } from '../../firewall/run.js';
 import { iptablesRuleset } from '../../firewall/trace/iptables-ruleset.js';
 import { nftRuleset } from '../../firewall/trace/nft-ruleset.js';
 import type { TracedTable } from '../../firewall/trace/ruleset.js';
+import { runCommand } from '../../sys/command.js';
 import type { DoctorFacts } from './facts.js';
 
 /** The name under which the variant of iptables is installed that is not the standard one. */

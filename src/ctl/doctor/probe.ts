@@ -1,8 +1,8 @@
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
-import { runCommand } from '../../firewall/run.js';
 import { Prefix } from '../../ip/prefix.js';
 import { bridgeAddress, deviceAddress } from '../../reach/targets.js';
+import { runCommand } from '../../sys/command.js';
 import type { LeaseRow } from '../lease-rows.js';
 import type { Echo, PeerProbe } from './facts.js';
 

@@ -1,4 +1,4 @@
-import type { CommandResult, RunCommand } from '../../../src/firewall/run.js';
+import type { CommandResult, RunCommand } from '../../../src/sys/command.js';
 
 type Chains = Map<string, { policy: string; rules: string[] }>;
 type Tables = Map<string, Chains>;
