@@ -6,6 +6,6 @@ import { errorLine } from '../systemd/journal.js';
 guardProcess((error) => process.stderr.write(errorLine(`${withStack(error)}; ${DEFECT_HINT}`)));
 // Before everything else is loaded, as this process may begin again.
 const capabilityProblem = dropCapabilities();
-const { runDaemon } = await import('../daemon/main.js');
+const { runDaemon } = await import('./run-daemon.js');
 
 process.exitCode = await runDaemon(capabilityProblem);

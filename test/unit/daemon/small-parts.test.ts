@@ -2,13 +2,12 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { deriveMac } from '../../../src/daemon/host-identity.js';
 import { BACKEND_LINGER_MS, Lingering } from '../../../src/daemon/lingering.js';
-import { requirePrivileges } from '../../../src/daemon/privileges.js';
 import { ENDED_BY, MENDED } from '../../../src/daemon/problem-ends.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
 import type { SkippedPeer } from '../../../src/backend/backend.js';
 import { SkippedPeers } from '../../../src/daemon/skipped-peers.js';
 import { inheritedTunnels } from '../../../src/daemon/tunnel-store.js';
-import { OverlayError, isOverlayError } from '../../../src/errors.js';
+import { OverlayError } from '../../../src/errors.js';
 import { readDeviceCounters } from '../../../src/netlink/device-counters.js';
 import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -77,21 +76,6 @@ describe('lingering', () => {
     assert.equal(clock.pending, 1);
     lingering.close();
     assert.equal(clock.pending, 0);
-  });
-});
-
-describe('privileges', () => {
-  const status = (bits: string): string => `Name:\tnode\nCapInh:\t0000000000000000\nCapEff:\t${bits}\n`;
-
-  it('are enough with CAP_NET_ADMIN alone', () => {
-    requirePrivileges(status('0000000000001000'));
-  });
-
-  it('are refused without it, with the remedy', () => {
-    assert.throws(
-      () => requirePrivileges(status('00000000ffffefff')),
-      (error) => isOverlayError(error, 'ERR_NOT_PRIVILEGED') && /run as root/.test(error.hint ?? ''),
-    );
   });
 });
 

@@ -4,13 +4,13 @@ import { describeOptions, logLevelOf, parseCommandLine } from '../config/flags.j
 import { formatHelp } from '../config/help.js';
 import { versionText } from '../config/version.js';
 import { Daemon } from '../daemon.js';
+import { lockStateDirectory } from '../daemon/state-lock.js';
+import { systemParts } from '../daemon/system-parts.js';
 import { describeError } from '../errors.js';
 import { createLogger } from '../log.js';
 import { DEFECT_HINT, guardProcess, withStack } from '../process-guard.js';
+import { requirePrivileges } from '../sys/privileges.js';
 import { errorLine, isJournal } from '../systemd/journal.js';
-import { requirePrivileges } from './privileges.js';
-import { lockStateDirectory } from './state-lock.js';
-import { systemParts } from './system-parts.js';
 
 const USAGE_ERROR = 2;
 
