@@ -5,6 +5,7 @@ import tseslint from 'typescript-eslint';
 import { importRule } from './imports.mjs';
 
 const root = path.resolve(import.meta.dirname, '..');
+const PROJECTS = ['test/tsconfig.json', 'src/observe/page/tsconfig.json'].map((file) => path.join(root, file));
 
 export default tseslint.config(
   { ignores: ['dist/', 'native/build/', 'native/prebuilds/', 'test/native/build/', 'bench/results/'] },
@@ -12,7 +13,7 @@ export default tseslint.config(
     files: ['**/*.ts'],
     extends: [...tseslint.configs.strictTypeChecked],
     plugins: { 'import-x': importX, tsflannel: { rules: { imports: importRule(root) } } },
-    languageOptions: { parserOptions: { project: path.join(root, 'test/tsconfig.json'), tsconfigRootDir: root } },
+    languageOptions: { parserOptions: { project: PROJECTS, tsconfigRootDir: root } },
     rules: {
       'tsflannel/imports': 'error',
       'import-x/no-default-export': 'error',

@@ -59,7 +59,7 @@ process.stdout.write(`${path.relative(process.cwd(), file)}\n`);
 
 function addPrograms() {
   const addon = `native/prebuilds/linux-${arch}/tsflannel.node`;
-  for (const needed of ['dist/bin/tsflanneld.js', addon]) {
+  for (const needed of ['dist/bin/tsflanneld.js', 'dist/observe/page/script.js', addon]) {
     if (!existsSync(path.join(root, needed))) throw new Error(`cannot find ${needed}: run npm run package:deb`);
   }
   copy('dist', `${lib}/dist`);

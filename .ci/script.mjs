@@ -13,7 +13,7 @@ const node = (...words) => [process.execPath, ...words];
 const tsx = (file) => node('--import', 'tsx', file);
 const mocha = (...words) => ['mocha', ...words];
 const HOST_TESTS = ['--config', '.ci/mocharc.host.json'];
-const COMPILE = ['tsc', '-p', 'tsconfig.json'];
+const COMPILE = [['tsc', '-p', 'tsconfig.json'], node('.ci/page.mjs')];
 
 /**
  * By name in package.json: what it does (`help`, unless a file in .ci/usage says more), the groups of .ci/setup.mjs that
@@ -21,7 +21,7 @@ const COMPILE = ['tsc', '-p', 'tsconfig.json'];
  */
 const SCRIPTS = {
   // npm runs this one in the middle of its own installation, so that nothing can be brought before.
-  prepare: { help: 'Compiles src into dist; npm ci does that by itself.', setup: [], run: [COMPILE] },
+  prepare: { help: 'Compiles src into dist; npm ci does that by itself.', setup: [], run: COMPILE },
   prepack: {
     help: 'Builds the addon for the npm tarball, also for the other processors whose compiler is there; npm pack does that by itself.',
     setup: ['build'],
@@ -30,10 +30,10 @@ const SCRIPTS = {
   build: {
     help: 'Builds the addon and compiles src into dist.',
     setup: ['build'],
-    run: () => [node('native/install.mjs', '--build'), COMPILE],
+    run: () => [node('native/install.mjs', '--build'), ...COMPILE],
   },
   'build:native': { help: 'Builds the addon.', setup: ['build'], run: [node('native/install.mjs', '--build')] },
-  'build:ts': { help: 'Compiles src into dist.', setup: ['npm'], run: [COMPILE] },
+  'build:ts': { help: 'Compiles src into dist.', setup: ['npm'], run: COMPILE },
   'build:prebuilt': {
     help: 'Builds the addon for the npm tarball and the Debian package. --arch arm64 builds it for arm64.',
     setup: (args) => ['build', ...crossGroups(args)],
@@ -43,7 +43,7 @@ const SCRIPTS = {
     setup: (args) => ['build', 'deb', ...crossGroups(args)],
     run: (args) => [
       node('.ci/prebuild.mjs', '--arch', readTarget(args).arch),
-      COMPILE,
+      ...COMPILE,
       node('.ci/package-deb.mjs', ...args),
     ],
   },
@@ -68,9 +68,12 @@ const SCRIPTS = {
     run: [['eslint', '-c', '.ci/eslint.config.mjs', '--max-warnings', '0', '.']],
   },
   types: {
-    help: 'Checks the types of src, bench and test.',
+    help: 'Checks the types of src, bench, test and of the status page.',
     setup: ['npm'],
-    run: [['tsc', '-p', 'test/tsconfig.json']],
+    run: [
+      ['tsc', '-p', 'test/tsconfig.json'],
+      ['tsc', '-p', 'src/observe/page'],
+    ],
   },
   docs: {
     help: 'Checks that links between pages lead somewhere and that every export has a comment.',

@@ -148,6 +148,7 @@ function buildTypeScript() {
   for (const file of filesBelow('dist')) if (!expected.has(file)) rmSync(path.join(root, file));
   if (sources.every(isFresh)) return;
   step('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
+  step('compiling the status page', process.execPath, ['.ci/page.mjs']);
 }
 
 /** Paths of all files below a folder, relative to the root of the clone. */

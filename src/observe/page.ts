@@ -1,9 +1,38 @@
 import { createHash } from 'node:crypto';
-import { PAGE_SCRIPT } from './page-script.js';
+import { readFileSync } from 'node:fs';
 import { PAGE_STYLE } from './page-style.js';
 
 /** The status page at `/`: one document that needs nothing but `/status` and `/history`. */
-export const PAGE = `<!DOCTYPE html>
+export interface Page {
+  readonly document: string;
+  /**
+   * Its Content-Security-Policy: its own style and script by their digest, data from the same server, nothing else, so
+   * that no text a peer chose can become code.
+   */
+  readonly policy: string;
+}
+
+/** The page with a script in it, which is a module. */
+export function statusPage(script: string): Page {
+  const policy = [
+    "default-src 'none'",
+    `script-src ${digest(script)}`,
+    `style-src ${digest(PAGE_STYLE)}`,
+    "connect-src 'self'",
+    'img-src data:',
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ];
+  return { document: `${HEAD}<script type="module">${script}</script>\n</body>\n</html>\n`, policy: policy.join('; ') };
+}
+
+/** The script of the page, which the build compiles into the folder beside this file; a source tree has none. */
+export function readPageScript(): string {
+  return readFileSync(new URL('page/script.js', import.meta.url), 'utf8');
+}
+
+const HEAD = `<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -29,25 +58,7 @@ export const PAGE = `<!DOCTYPE html>
 <section><h2>Peers</h2><input id="filter" type="search" placeholder="Filter by name, address or backend" aria-label="Filter peers" hidden><div id="peers" class="scroll" tabindex="0" role="region" aria-label="Peers"></div><div id="more" class="soft"></div></section>
 </main>
 <noscript>This page needs JavaScript; /status has the same as JSON.</noscript>
-<script>${PAGE_SCRIPT}</script>
-</body>
-</html>
 `;
-
-/**
- * Content-Security-Policy of {@link PAGE}: its own style and script by their digest, data from the same server, nothing
- * else, so that no text a peer chose can become code.
- */
-export const PAGE_POLICY = [
-  "default-src 'none'",
-  `script-src ${digest(PAGE_SCRIPT)}`,
-  `style-src ${digest(PAGE_STYLE)}`,
-  "connect-src 'self'",
-  'img-src data:',
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join('; ');
 
 function digest(text: string): string {
   return `'sha256-${createHash('sha256').update(text).digest('base64')}'`;

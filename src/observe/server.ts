@@ -9,7 +9,7 @@ import { ConnectionLimit } from './connections.js';
 import { isOwnHost } from './host-header.js';
 import { Listener } from './listener.js';
 import { Metrics } from './metrics.js';
-import { PAGE, PAGE_POLICY } from './page.js';
+import { type Page, readPageScript, statusPage } from './page.js';
 import { type Refusals, type RefusalReason, noRefusals } from './refusals.js';
 import type { StatusSource } from './status.js';
 
@@ -30,6 +30,8 @@ export interface ObserveOptions {
   /** Whose level can be asked for and changed over the Unix socket; without it nobody can. */
   readonly leveled?: Pick<LeveledLogger, 'level'>;
   readonly clock?: Clock;
+  /** What runs in the status page. Default the script that was compiled with this program. */
+  readonly pageScript?: string;
 }
 
 /** Requests at work when the daemon ends get this long, as in flannel. */
@@ -82,6 +84,7 @@ export class ObserveServer {
   private readonly ownNames: ReadonlySet<string>;
   private readonly refusedNames = new Set<string>();
   private readonly refusals = noRefusals();
+  private page: Page | undefined;
   private lastFailure: string | undefined;
   private closing: Promise<void> | undefined;
 
@@ -240,13 +243,15 @@ export class ObserveServer {
         const entries = source.history?.().filter(({ at }) => at > since) ?? [];
         return { code: 200, type: JSON_TYPE, body: `${JSON.stringify({ entries })}\n` };
       }
-      case '/':
+      case '/': {
+        this.page ??= statusPage(this.options.pageScript ?? readPageScript());
         return {
           code: 200,
           type: 'text/html; charset=utf-8',
-          body: PAGE,
-          headers: { 'content-security-policy': PAGE_POLICY, 'referrer-policy': 'no-referrer' },
+          body: this.page.document,
+          headers: { 'content-security-policy': this.page.policy, 'referrer-policy': 'no-referrer' },
         };
+      }
       default:
         return { code: 404, type: TEXT, body: '404 page not found\n' };
     }

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { compilePageScript } from '../../.ci/page.mjs';
 import { silentLogger } from '../../src/log.js';
 import { Metrics } from '../../src/observe/metrics.js';
-import { PAGE_SCRIPT } from '../../src/observe/page-script.js';
 import { ObserveServer } from '../../src/observe/server.js';
 import type { DaemonStatus, HistoryEntry, PathStatus, PeerStatus } from '../../src/observe/status.js';
 import { ChromiumPage, hasChromium } from '../support/chromium.js';
@@ -66,6 +66,7 @@ describe('the status page in a browser', function () {
       ip: '127.0.0.1',
       port,
       log: silentLogger,
+      pageScript: compilePageScript(),
       source: { status: () => sampleStatus(change(++asked)), history: () => history },
     });
   });
@@ -160,7 +161,7 @@ describe('the status page in a browser', function () {
   it('shows durations and instants in one form', async () => {
     const seconds = [0, 119, 125, 3599, 3600, 7199, 86_399.7, 86_400, 93_784, 172_799, 172_800, 176_500, 1e7];
     await open();
-    const [span] = /^ {2}function span\(.*?\n {2}\}\n/ms.exec(PAGE_SCRIPT) ?? [];
+    const [span] = /^function span\(.*?\n\}\n/ms.exec(compilePageScript()) ?? [];
     assert.deepEqual(await page?.evaluate(`${JSON.stringify(seconds)}.map((s) => { ${span ?? ''} return span(s); })`), [
       ...['0 s', '119 s', '2 min', '1 h', '1 h', '2 h', '24 h', '24 h', '26 h 3 min', '2 d', '2 d', '2 d 1 h'],
       '115 d 18 h',
@@ -376,6 +377,7 @@ describe('the status page in a browser', function () {
       ip: '127.0.0.1',
       port,
       log: silentLogger,
+      pageScript: compilePageScript(),
       source: { status: () => sampleStatus({ pid: 4712 }) },
     });
     await page?.waitUntil(`document.getElementById('away').hidden`);

@@ -50,6 +50,7 @@ describe('the npm tarball', function () {
       .map((file) => file.replace(/^package\//, ''));
     for (const wanted of [
       ...['dist/bin/tsflanneld.js', 'dist/bin/tsflannelctl.js', 'dist/bin/mk-docker-opts.js'],
+      'dist/observe/page/script.js',
       ...[`native/prebuilds/linux-${process.arch}/tsflannel.node`, 'native/binding.gyp', 'native/install.mjs'],
       ...['native/addon/addon.cc', 'systemd/tsflanneld.service', 'systemd/install.sh', 'docs/quick-start.md'],
     ]) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -15,6 +16,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { spawn } from 'node:child_process';
+import { compilePageScript } from '../../../.ci/page.mjs';
 import { OverlayError } from '../../../src/errors.js';
 import { type LogFields, type Logger, type LogLevel, silentLogger } from '../../../src/log.js';
 import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
@@ -50,6 +52,7 @@ describe('ObserveServer', () => {
       port: 0,
       source: { status: () => sampleStatus() },
       log: silentLogger,
+      pageScript: compilePageScript(),
       ...options,
     });
     open.push(server);
@@ -321,6 +324,9 @@ describe('ObserveServer', () => {
         /^default-src 'none'; script-src 'sha256-[^']+'; style-src 'sha256-[^']+'; connect-src 'self'/,
       );
       assert.doesNotMatch(String(policy), /unsafe/);
+      const [, script = ''] = /<script type="module">(.*)<\/script>/s.exec(body) ?? [];
+      assert.equal(script, compilePageScript());
+      assert.ok(policy.includes(`script-src 'sha256-${createHash('sha256').update(script).digest('base64')}'`));
       assert.doesNotMatch(body, /(?:src|href)=["']?(?:https?:)?\/\//);
       assert.doesNotMatch(body, /innerHTML|insertAdjacentHTML|document\.write| style="| on\w+="/);
     });
