@@ -2,8 +2,7 @@ import type { Clock } from '../clock.js';
 import { type Flag, type FlagValue, switchFlag } from '../config/flag-values.js';
 import { FLAGS } from '../config/flags.js';
 import { type ErrorCode, OverlayError, isOverlayError } from '../errors.js';
-import type { Revision } from '../lease/record.js';
-import type { LeaseStore } from '../lease/store.js';
+import type { OperatorStore } from '../lease/store.js';
 import { AS_ROOT_HINT, isRefused } from './rights.js';
 import type { FoundSettings } from './settings.js';
 
@@ -51,27 +50,6 @@ export interface Operand {
   readonly values: 'file' | 'none' | readonly string[];
 }
 
-/** One version of the network configuration. */
-export interface ConfigVersion {
-  readonly text: string;
-  /** When it was written. */
-  readonly revision: Revision;
-}
-
-/** The configuration's past, as far back as the store remembers. */
-export interface ConfigHistory {
-  /** Newest first. */
-  readonly versions: readonly ConfigVersion[];
-  /** Why there are no earlier ones: the limit, the oldest was the first (or the first since a deletion), or the store has forgotten. */
-  readonly end: 'limit' | 'first' | 'compacted';
-}
-
-/** The store as the operator's tool needs it. */
-export interface CtlStore extends LeaseStore {
-  /** Earlier versions of the configuration, newest first. */
-  configHistory(limit: number, signal?: AbortSignal): Promise<ConfigHistory>;
-}
-
 /** How to reach the store. */
 export type StoreOptions = ValuesOf<typeof STORE_FLAGS>;
 
@@ -94,7 +72,7 @@ export interface CtlHost {
   /** Asks the person at the terminal; undefined where there is none. */
   confirm(question: string): Promise<boolean | undefined>;
   /** Does not connect yet; the caller closes it. */
-  openStore(options: StoreOptions): CtlStore;
+  openStore(options: StoreOptions): OperatorStore;
 }
 
 /** An output that shows what a terminal would obey, whoever chose the text. */
@@ -183,10 +161,10 @@ export const YES_FLAG = {
 export async function withStore<T>(
   context: CtlContext,
   options: StoreOptions,
-  use: (store: CtlStore) => Promise<T>,
+  use: (store: OperatorStore) => Promise<T>,
 ): Promise<T> {
   if (context.settings?.storeProblem !== undefined) throw context.settings.storeProblem;
-  let store: CtlStore | undefined;
+  let store: OperatorStore | undefined;
   try {
     store = context.openStore(options);
     return await use(store);

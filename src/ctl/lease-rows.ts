@@ -3,7 +3,7 @@ import { HOST_STATUS_PATH, type HostStatus, decodeHostStatus } from '../lease/ho
 import type { JsonValue } from '../json.js';
 import { type LeaseSubnets, backendOf } from '../lease/lease.js';
 import type { LeaseRecord, TtlId } from '../lease/record.js';
-import type { LeaseSnapshot, LeaseStore } from '../lease/store.js';
+import type { LeaseSnapshot, OperatorStore } from '../lease/store.js';
 import { parseSubnetKey } from '../lease/subnet-key.js';
 
 /** A lease as `leases list --json` prints it. */
@@ -45,7 +45,7 @@ export interface LeaseRows {
 const PARALLEL_QUESTIONS = 32;
 
 /** What hosts tell about themselves, by public address. */
-export async function readHosts(store: LeaseStore, signal: AbortSignal): Promise<ReadonlyMap<string, HostStatus>> {
+export async function readHosts(store: OperatorStore, signal: AbortSignal): Promise<ReadonlyMap<string, HostStatus>> {
   const values = await store.listValues(HOST_STATUS_PATH, signal);
   const hosts = values.map(({ path, text }) => [path.slice(HOST_STATUS_PATH.length), decodeHostStatus(text)] as const);
   return new Map(hosts.flatMap(([address, host]) => (host === undefined ? [] : [[address, host]])));
@@ -53,7 +53,7 @@ export async function readHosts(store: LeaseStore, signal: AbortSignal): Promise
 
 /** All leases with what is known about their hosts and the time they have left. */
 export async function readLeaseRows(
-  store: LeaseStore,
+  store: OperatorStore,
   options: { readonly wallMs: number; readonly signal: AbortSignal },
 ): Promise<LeaseRows> {
   const { wallMs, signal } = options;
@@ -85,7 +85,7 @@ export async function readLeaseRows(
 }
 
 async function remainingTimes(
-  store: LeaseStore,
+  store: OperatorStore,
   leases: readonly LeaseRecord[],
   signal: AbortSignal,
 ): Promise<ReadonlyMap<TtlId, number | undefined>> {

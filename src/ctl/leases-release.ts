@@ -1,5 +1,5 @@
 import type { BadEntry } from '../lease/record.js';
-import type { LeaseStore } from '../lease/store.js';
+import type { OperatorStore } from '../lease/store.js';
 import {
   type CtlContext,
   defineCommand,
@@ -48,7 +48,7 @@ export const leasesRelease = defineCommand({
 async function releaseUnreadable(
   context: CtlContext,
   options: { readonly yes: boolean; readonly json: boolean },
-  store: LeaseStore,
+  store: OperatorStore,
   { key, revision, reason }: BadEntry,
 ): Promise<ExitCode> {
   if (!options.yes && (await context.confirm(`Delete the key ${key}, which is no lease (${reason})?`)) !== true) {

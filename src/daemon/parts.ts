@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
 import type { IpAddress } from '../ip/address.js';
-import type { LeaseStore } from '../lease/store.js';
+import type { OwnLeaseStore, ValueStore, WorldStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
 import type { Refusals } from '../observe/refusals.js';
 import type { StatusSource } from '../observe/status.js';
@@ -30,7 +30,7 @@ export interface DaemonParts {
   /** Stays the same on this host over reboots and differs between hosts. */
   readonly hostIdentity: string;
   readonly machine: MachineIdentity;
-  readonly store: LeaseStore;
+  readonly store: WorldStore & OwnLeaseStore & ValueStore;
   /** Where the store is now: addresses that the overlay must never take. */
   readonly storeAddresses: () => Promise<readonly IpAddress[]>;
   /** The host's own devices, addresses and routes, which the daemon only reads. */

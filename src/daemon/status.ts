@@ -10,7 +10,7 @@ import type { LeaseKeeper } from '../lease/keeper.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { QUARANTINE_REASONS, type QuarantineReason, type Quarantined } from '../lease/admission.js';
 import type { PeerCounters, PeerSet } from '../lease/peers.js';
-import type { LeaseStore } from '../lease/store.js';
+import type { WorldStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
 import type { HistorySource } from '../observe/history.js';
 import type { Refusals } from '../observe/refusals.js';
@@ -57,7 +57,7 @@ export interface StatusParts {
   readonly reconciler: Reconciler;
   readonly disabledOffloads: readonly Offload[];
   readonly firewall: RuleKeeper;
-  readonly store: LeaseStore;
+  readonly store: WorldStore;
   readonly subnetFile: SubnetFileStatus;
   readonly savedState: SavedStateStatus | null;
   readonly dockerHint: string | undefined;
@@ -122,7 +122,7 @@ export function describeTraffic(
   };
 }
 
-function describeStore(store: LeaseStore): StoreStatus {
+function describeStore(store: WorldStore): StoreStatus {
   const { health } = store;
   return {
     isConnected: health.isConnected,

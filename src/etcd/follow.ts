@@ -55,7 +55,7 @@ const TRUSTED_MS = 600_000;
 
 /** A world that is being followed. */
 export interface Following extends Subscription {
-  /** As `LeaseStore.distrust`. */
+  /** As `OwnLeaseStore.distrust`. */
   distrust(world: World): void;
 }
 
@@ -81,7 +81,7 @@ export interface Following extends Subscription {
  * hearing it twice does no harm.
  *
  * *Contradictions.* Should all of that be the same in two histories, an answer shows it sooner or later: whoever gets one
- * that cannot be says so (`LeaseStore.distrust`), and everything is listed as another history.
+ * that cannot be says so (`OwnLeaseStore.distrust`), and everything is listed as another history.
  */
 export function followWorld(
   context: FollowContext,

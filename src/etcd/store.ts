@@ -22,7 +22,11 @@ import type {
   LeaseKey,
   LeaseObservation,
   LeaseSnapshot,
-  LeaseStore,
+  ConfigHistory,
+  OperatorStore,
+  OwnLeaseStore,
+  ValueStore,
+  WorldStore,
   NewLease,
   StoreCounters,
   StoreHealth,
@@ -67,10 +71,10 @@ export interface EtcdStoreOptions extends TlsFiles {
 type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'>;
 
 /**
- * The {@link LeaseStore} on etcd v3.
+ * All sides of the store on etcd v3.
  *
  * @remarks
- * *API.* As the interface says. Nothing is connected before the first request; that one also shows whether user and
+ * *API.* As the interfaces say. Nothing is connected before the first request; that one also shows whether user and
  * password are right (`ERR_ETCD_AUTH`).
  *
  * *Repeating.* A request that timed out on one endpoint is sent to the next although it may have been carried out.
@@ -79,7 +83,7 @@ type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'
  *
  * *Limits, Errors, Counters.* See {@link EtcdClient}.
  */
-export class EtcdStore implements LeaseStore {
+export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, OperatorStore {
   readonly #client: EtcdClient;
   readonly #keys: KeyLayout;
   readonly #context: FollowContext;
@@ -136,16 +140,8 @@ export class EtcdStore implements LeaseStore {
     return this.#write(this.#keys.config, text, expected, undefined, signal);
   }
 
-  /**
-   * Earlier versions of the configuration, newest first: each is asked for at the revision before its successor.
-   *
-   * @returns with why there are no earlier ones: `first` if the oldest was created there, `compacted` if etcd has
-   * forgotten what was before.
-   */
-  async configHistory(
-    limit: number,
-    signal?: AbortSignal,
-  ): Promise<{ readonly versions: readonly TextEntry[]; readonly end: 'limit' | 'first' | 'compacted' }> {
+  /** Each version is asked for at the revision before its successor. */
+  async configHistory(limit: number, signal?: AbortSignal): Promise<ConfigHistory> {
     const { key } = singleKey(this.#keys.config);
     const versions: TextEntry[] = [];
     let revision = '0'; // now

@@ -2,11 +2,11 @@ import type { Clock } from '../clock.js';
 import type { Logger } from '../log.js';
 import { decodeHostStatus, encodeHostStatus, hostStatusPath } from './host-status.js';
 import type { LeaseRecord } from './record.js';
-import type { LeaseStore } from './store.js';
+import type { ValueStore } from './store.js';
 
 /** What a {@link HostAnnouncement} is made of. */
 export interface HostAnnouncementOptions {
-  readonly store: LeaseStore;
+  readonly store: ValueStore;
   readonly clock: Clock;
   readonly log: Logger;
   readonly hostName: string;

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { Logger } from '../log.js';
 import { HOST_STATUS_PATH, decodeHostStatus } from './host-status.js';
-import type { LeaseStore } from './store.js';
+import type { ValueStore } from './store.js';
 
 /** The names change when hosts come and go; a listing has every host of the cluster. */
 const PAUSE_MS = 60_000;
@@ -22,7 +22,7 @@ export class HostNames {
   private notBeforeMs = Number.NEGATIVE_INFINITY;
 
   constructor(
-    private readonly store: Pick<LeaseStore, 'listValues'>,
+    private readonly store: Pick<ValueStore, 'listValues'>,
     private readonly clock: Clock,
     private readonly log: Logger,
   ) {}

@@ -18,7 +18,7 @@ import {
 } from './decide.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
 import type { LeaseRecord } from './record.js';
-import type { LeaseStore, Subscription } from './store.js';
+import type { OwnLeaseStore, Subscription } from './store.js';
 import type { World } from './world.js';
 
 /** Where the host stands with its own lease; see the drawing at {@link LeaseKeeper}. */
@@ -44,15 +44,9 @@ export interface KeeperCounters {
   readonly lostRaces: number;
 }
 
-/** What a {@link LeaseKeeper} asks of the store. */
-export type KeeperStore = Pick<
-  LeaseStore,
-  'createLease' | 'adoptLease' | 'publishLease' | 'deleteLease' | 'keepAlive' | 'discardTtl' | 'distrust'
->;
-
 /** What a {@link LeaseKeeper} is made of. */
 export interface LeaseKeeperOptions {
-  readonly store: KeeperStore;
+  readonly store: OwnLeaseStore;
   readonly clock: Clock;
   readonly log: Logger;
   readonly network: NetworkConfig;

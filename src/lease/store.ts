@@ -34,7 +34,7 @@ export interface Subscription {
 /** A key below `<prefix>/subnets/` as it was seen. */
 export type LeaseKey = Pick<LeaseRecord, 'key' | 'revision' | 'ttlId'>;
 
-/** What {@link LeaseStore.createLease} needs to know. */
+/** What {@link OwnLeaseStore.createLease} needs to know. */
 export interface NewLease {
   readonly subnets: LeaseSubnets;
   readonly attributes: LeaseAttributes;
@@ -63,7 +63,7 @@ export type UpdateResult =
   | { readonly outcome: 'updated'; readonly lease: LeaseRecord }
   | { readonly outcome: 'changed'; readonly now: LeaseObservation };
 
-/** Which lease {@link LeaseStore.unreserve} is about and what becomes of it. */
+/** Which lease {@link OperatorStore.unreserve} is about and what becomes of it. */
 export type Unreserve = 'delete' | { readonly ttlSeconds: number };
 
 /**
@@ -100,14 +100,40 @@ export interface StoreCounters {
   readonly compactions: number;
 }
 
+/** One version of the network configuration. */
+export interface ConfigVersion {
+  readonly text: string;
+  /** When it was written. */
+  readonly revision: Revision;
+}
+
+/** The configuration's past, as far back as the store remembers. */
+export interface ConfigHistory {
+  /** Newest first. */
+  readonly versions: readonly ConfigVersion[];
+  /** Why there are no earlier ones: the limit, the oldest was the first (or the first since a deletion), or the store has forgotten. */
+  readonly end: 'limit' | 'first' | 'compacted';
+}
+
+/** What everybody does who opens a store. */
+export interface Store {
+  /** The text under `<prefix>/config`, or undefined when there is none. */
+  readConfig(signal?: AbortSignal): Promise<TextEntry | undefined>;
+  /** How the store is doing as far as the last request or stream tells. */
+  readonly health: StoreHealth;
+  /** Ends every request, stream and connection. Idempotent. */
+  close(): Promise<void>;
+}
+
 /**
- * Where the cluster keeps its configuration and its leases.
+ * Where the cluster keeps its configuration and its leases, as the daemon follows it.
  *
  * @remarks
- * *API.* Every request takes a signal, ends within the store's own deadline, and rejects with an
- * {@link OverlayError}: `ERR_ETCD_UNAVAILABLE` (worth trying again), `ERR_ETCD_AUTH` (not before somebody changed
- * something), `ERR_STORE_CLOSED`. An aborted signal rejects with its reason. A request whose answer was lost may have
- * taken effect; repeating the same request is always safe.
+ * *API*, also of {@link OwnLeaseStore}, {@link ValueStore} and {@link OperatorStore}, which are other sides of the same
+ * store. Every request takes a signal, ends within the store's own deadline, and rejects with an {@link OverlayError}:
+ * `ERR_ETCD_UNAVAILABLE` (worth trying again), `ERR_ETCD_AUTH` (not before somebody changed something),
+ * `ERR_STORE_CLOSED`. An aborted signal rejects with its reason. A request whose answer was lost may have taken effect;
+ * repeating the same request is always safe.
  *
  * *Following* never ends by itself, across lost connections, changes of endpoint, compaction, and a store that was wiped
  * or restored. While the store is away nothing is reported, least of all an empty world.
@@ -115,9 +141,7 @@ export interface StoreCounters {
  * *Conditions.* Updates of leases hold only if the key is still as it was at `lease.revision`, so nothing is
  * resurrected and nothing is taken from another host.
  */
-export interface LeaseStore {
-  /** The text under `<prefix>/config`, or undefined when there is none. */
-  readConfig(signal?: AbortSignal): Promise<TextEntry | undefined>;
+export interface WorldStore extends Store {
   /**
    * Reports configuration and leases as they are and whenever they change; what the observer throws is logged and
    * changes nothing.
@@ -125,16 +149,16 @@ export interface LeaseStore {
    * @param since - what an earlier process knew last: a world whose history still has it continues that one's.
    */
   followWorld(onWorld: (world: World) => void, since?: HistoryMark): Subscription;
-  /**
-   * Says that an answer cannot be if that world, one that was told, is true: everything is read anew, as another
-   * history. Heeded in growing intervals, since that is costly with many leases.
-   */
-  distrust(world: World): void;
-  /** Writes the configuration if it is still the expected one. */
-  writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
+  /** Calls back on every transition between connected and not. */
+  onHealth(callback: (health: StoreHealth) => void): Subscription;
+  /** The counters as they are now. */
+  counters(): StoreCounters;
+  /** Says that the host's address or device has changed: connections made before may be dead without a sign. */
+  networkChanged(): void;
+}
 
-  /** All leases. */
-  listLeases(signal?: AbortSignal): Promise<LeaseSnapshot>;
+/** The store as a host needs it for its own lease; see {@link WorldStore}. */
+export interface OwnLeaseStore {
   /** Creates a lease whose key must not exist, nor another key that names the same IPv4 subnet. */
   createLease(lease: NewLease, signal?: AbortSignal): Promise<CreateResult>;
   /**
@@ -151,27 +175,19 @@ export interface LeaseStore {
   publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult>;
   /** Deletes a key as it was last seen; also one that is no lease. */
   deleteLease(entry: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'>;
-  /** Makes the key one that never expires; without a lease to convert, creates it. */
-  reserve(
-    subnets: LeaseSubnets,
-    attributes: LeaseAttributes,
-    existing: LeaseRecord | undefined,
-    signal?: AbortSignal,
-  ): Promise<UpdateResult>;
-  /** Ends a reservation: the key goes at once, or expires unless its host renews it. */
-  unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'>;
-
-  /** A new handle; keys written with it expire after that time unless {@link keepAlive} is called. */
-  grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId>;
   /** Starts the time of a handle anew; undefined if there is no such handle any more, and so no key that had it. */
   keepAlive(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
-  /** Seconds that a handle has left; undefined if it is gone. */
-  remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
-  /** Gives a handle up, unless keys still hang on it. */
-  releaseTtl(ttlId: TtlId, signal?: AbortSignal): Promise<'released' | 'in-use'>;
   /** Has a handle given up as soon as nothing hangs on it and the store answers; returns at once. */
   discardTtl(ttlId: TtlId): void;
+  /**
+   * Says that an answer cannot be if that world, one that was told, is true: everything is read anew, as another
+   * history. Heeded in growing intervals, since that is costly with many leases.
+   */
+  distrust(world: World): void;
+}
 
+/** Texts of our own below `<prefix>-ts/`; see {@link WorldStore}. */
+export interface ValueStore {
   /** Everything below a path of `<prefix>-ts/`, in byte order. */
   listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]>;
   /** Writes a text below `<prefix>-ts/`, for ever or as long as a handle lives. */
@@ -185,15 +201,25 @@ export interface LeaseStore {
     path: string,
     options?: { readonly expected?: Expected; readonly signal?: AbortSignal },
   ): Promise<boolean>;
+}
 
-  /** How the store is doing as far as the last request or stream tells. */
-  readonly health: StoreHealth;
-  /** Calls back on every transition between connected and not. */
-  onHealth(callback: (health: StoreHealth) => void): Subscription;
-  /** The counters as they are now. */
-  counters(): StoreCounters;
-  /** Says that the host's address or device has changed: connections made before may be dead without a sign. */
-  networkChanged(): void;
-  /** Ends every request, stream and connection. Idempotent. */
-  close(): Promise<void>;
+/** The store as the operator's tool needs it; see {@link WorldStore}. */
+export interface OperatorStore extends Store, Pick<ValueStore, 'listValues'>, Pick<OwnLeaseStore, 'deleteLease'> {
+  /** Writes the configuration if it is still the expected one. */
+  writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
+  /** Earlier versions of the configuration, newest first. */
+  configHistory(limit: number, signal?: AbortSignal): Promise<ConfigHistory>;
+  /** All leases. */
+  listLeases(signal?: AbortSignal): Promise<LeaseSnapshot>;
+  /** Makes the key one that never expires; without a lease to convert, creates it. */
+  reserve(
+    subnets: LeaseSubnets,
+    attributes: LeaseAttributes,
+    existing: LeaseRecord | undefined,
+    signal?: AbortSignal,
+  ): Promise<UpdateResult>;
+  /** Ends a reservation: the key goes at once, or expires unless its host renews it. */
+  unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'>;
+  /** Seconds that a handle has left; undefined if it is gone. */
+  remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
 }

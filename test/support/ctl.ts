@@ -1,8 +1,9 @@
 import { systemClock } from '../../src/clock.js';
-import type { Command, CtlHost, CtlStore, StoreOptions } from '../../src/ctl/command.js';
+import type { Command, CtlHost, StoreOptions } from '../../src/ctl/command.js';
 import { COMMANDS } from '../../src/ctl/commands.js';
 import { runCtl } from '../../src/ctl/main.js';
 import { EtcdStore } from '../../src/etcd/store.js';
+import type { OperatorStore } from '../../src/lease/store.js';
 import { silentLogger } from '../../src/log.js';
 
 /** What a run of `tsflannelctl` gave. */
@@ -28,7 +29,7 @@ export interface CtlWorld {
   /** Of the daemon's unit. Default none. */
   readonly environmentFile?: string;
   /** Default the real etcd store. */
-  readonly openStore?: (options: StoreOptions) => CtlStore;
+  readonly openStore?: (options: StoreOptions) => OperatorStore;
   readonly signal?: AbortSignal;
   /** Called with what a terminal would show while something goes on. */
   readonly showProgress?: (text: string) => void;
@@ -63,6 +64,6 @@ export async function ctl(argv: readonly string[], world: CtlWorld = {}): Promis
   return { code, stdout, stderr, json: () => JSON.parse(stdout) as unknown };
 }
 
-function openEtcd(options: StoreOptions): CtlStore {
+function openEtcd(options: StoreOptions): OperatorStore {
   return new EtcdStore({ endpoints: options.etcdEndpoints.join(','), prefix: options.etcdPrefix, log: silentLogger });
 }

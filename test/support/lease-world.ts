@@ -1,7 +1,7 @@
 import type { AdmissionContext } from '../../src/lease/admission.js';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
 import type { BadEntry, LeaseRecord, TtlId } from '../../src/lease/record.js';
-import type { LeaseStore, Subscription } from '../../src/lease/store.js';
+import type { WorldStore, Subscription } from '../../src/lease/store.js';
 import { formatSubnetKey, parseSubnetKey } from '../../src/lease/subnet-key.js';
 import type { World } from '../../src/lease/world.js';
 import { ip, lease, net } from './builders.js';
@@ -96,7 +96,7 @@ export function admissionContext(changes: Partial<AdmissionContext> = {}): Admis
 
 /** Has everything that observes worlds follow a store, as the daemon does. */
 export function follow(
-  store: Pick<LeaseStore, 'followWorld'>,
+  store: Pick<WorldStore, 'followWorld'>,
   ...observers: readonly { observe(world: World): void }[]
 ): Subscription {
   return store.followWorld((world) => {

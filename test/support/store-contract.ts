@@ -1,16 +1,24 @@
 import assert from 'node:assert/strict';
+import type { EtcdStore } from '../../src/etcd/store.js';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
 import type { LeaseRecord } from '../../src/lease/record.js';
-import type { LeaseStore, StoreCounters } from '../../src/lease/store.js';
+import type { OperatorStore, OwnLeaseStore, StoreCounters, ValueStore, WorldStore } from '../../src/lease/store.js';
 import type { World } from '../../src/lease/world.js';
 import { ip, net } from './builders.js';
 import { waitFor } from './wait.js';
 
+/** Every side of a store, and the handles that it makes for itself. */
+export type WholeStore = WorldStore &
+  OwnLeaseStore &
+  ValueStore &
+  OperatorStore &
+  Pick<EtcdStore, 'grantTtl' | 'releaseTtl'>;
+
 /** A store to test, and a way around it. */
 export interface StoreFixture {
-  readonly store: LeaseStore;
+  readonly store: WholeStore;
   /** A second host's store on the same data. */
-  readonly other: LeaseStore;
+  readonly other: WholeStore;
   /** Writes a key below `subnets/` as another program would, without TTL. */
   poke(key: string, value: string): Promise<void>;
 }
@@ -40,7 +48,7 @@ export function subnetsOf(
 
 /** Creates a lease and fails if it cannot be had. */
 export async function mustCreate(
-  store: LeaseStore,
+  store: WholeStore,
   n: number,
   ttlSeconds: number | undefined = 600,
 ): Promise<LeaseRecord> {
@@ -49,11 +57,11 @@ export async function mustCreate(
   return result.lease;
 }
 
-/** What every {@link LeaseStore} does; each test begins with an empty store. */
+/** What every {@link WholeStore} does; each test begins with an empty store. */
 export function describeStoreContract(name: string, open: () => Promise<StoreFixture> | StoreFixture): void {
-  describe(`${name} as a LeaseStore`, () => {
-    let store: LeaseStore;
-    let other: LeaseStore;
+  describe(`${name} as a store of leases`, () => {
+    let store: WholeStore;
+    let other: WholeStore;
     let fixture: StoreFixture;
 
     beforeEach(async () => {

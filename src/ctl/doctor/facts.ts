@@ -5,12 +5,12 @@ import type { FirewallFinding } from '../../firewall/findings.js';
 import type { SavedTables } from '../../firewall/iptables-plan.js';
 import type { TracedTable } from '../../firewall/trace/ruleset.js';
 import { Prefix } from '../../ip/prefix.js';
+import type { ConfigVersion } from '../../lease/store.js';
 import type { AddressInfo } from '../../netlink/address.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import type { RouteInfo } from '../../netlink/route.js';
 import type { DaemonStatus } from '../../observe/status.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
-import type { ConfigVersion } from '../command.js';
 import type { LeaseRow } from '../lease-rows.js';
 
 /**

@@ -7,11 +7,12 @@ import { readSubnetEnv } from '../../docker/subnet-env.js';
 import { describeError } from '../../errors.js';
 import { bridgeNetfilterFinding } from '../../firewall/findings.js';
 import { IpAddress } from '../../ip/address.js';
+import type { ConfigVersion, OperatorStore } from '../../lease/store.js';
 import { RT_TABLE_MAIN } from '../../netlink/constants.js';
 import { Netlink } from '../../netlink/netlink.js';
 import { readSysctl } from '../../netlink/sysctl.js';
 import type { DaemonStatus } from '../../observe/status.js';
-import { type ConfigVersion, type CtlContext, type CtlStore, type StoreOptions, withStore } from '../command.js';
+import { type CtlContext, type StoreOptions, withStore } from '../command.js';
 import { checkConfig, tryCheckConfig } from '../config-validation.js';
 import { readDaemonStatus } from '../daemon-client.js';
 import { type LeaseRow, readLeaseRows } from '../lease-rows.js';
@@ -134,7 +135,7 @@ async function readStore(context: CtlContext, options: GatherOptions): Promise<S
 /** So many versions are looked through for one that daemons could use. */
 const MAX_VERSIONS = 20;
 
-async function readLastValid(store: CtlStore, signal: AbortSignal): Promise<ConfigVersion | undefined> {
+async function readLastValid(store: OperatorStore, signal: AbortSignal): Promise<ConfigVersion | undefined> {
   const { versions } = await store.configHistory(MAX_VERSIONS, signal);
   return versions.find(({ text }) => tryCheckConfig(text) !== undefined);
 }

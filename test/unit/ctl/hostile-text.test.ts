@@ -3,9 +3,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { type CtlStore, defineCommand, EXIT } from '../../../src/ctl/command.js';
+import { defineCommand, EXIT } from '../../../src/ctl/command.js';
 import { formatHelp } from '../../../src/config/help.js';
 import { OverlayError } from '../../../src/errors.js';
+import type { OperatorStore } from '../../../src/lease/store.js';
 import { sampleStatus } from '../../support/sample-status.js';
 import { ctl, type CtlResult } from '../../support/ctl.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -33,7 +34,7 @@ describe('tsflannelctl and texts that others chose', () => {
   let cluster: SimFlannel;
 
   /** A subnet key, a value, a host's status and a configuration that all attack the terminal. */
-  const openStore = (): CtlStore =>
+  const openStore = (): OperatorStore =>
     Object.assign(simStore(clock, { cluster: cluster.etcd }).store, {
       configHistory: () =>
         Promise.resolve({
@@ -93,7 +94,7 @@ describe('tsflannelctl and texts that others chose', () => {
   }
 
   it('shows them in the error of a store', async () => {
-    const refusing = (): CtlStore =>
+    const refusing = (): OperatorStore =>
       Object.assign(openStore(), {
         readConfig: () =>
           Promise.reject(new OverlayError('ERR_ETCD_REQUEST', `etcd says ${HOSTILE}`, { hint: HOSTILE })),

@@ -6,8 +6,9 @@ import path from 'node:path';
 import type { FlagValue } from '../../../src/config/flag-values.js';
 import type { DaemonSettings } from '../../../src/config/daemon-settings.js';
 import { type FoundSettings, findSettings } from '../../../src/ctl/settings.js';
-import type { CtlStore, StoreOptions } from '../../../src/ctl/command.js';
+import type { StoreOptions } from '../../../src/ctl/command.js';
 import { describeError } from '../../../src/errors.js';
+import type { OperatorStore } from '../../../src/lease/store.js';
 import { ctl } from '../../support/ctl.js';
 
 const WANTED = [
@@ -218,7 +219,7 @@ describe('findSettings', () => {
   });
 
   describe('for a command', () => {
-    const refused = (options: StoreOptions): CtlStore => {
+    const refused = (options: StoreOptions): OperatorStore => {
       asked.push(options);
       throw new Error('asked');
     };
