@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassLoop } from '../../../src/daemon/pass-loop.js';
 import { systemClock } from '../../../src/clock.js';
+import { FakeClock } from '../../support/fake-clock.js';
 import { waitFor } from '../../support/wait.js';
 
 /** A loop whose passes end when the test says so. */
@@ -60,6 +61,20 @@ describe('pass loop', () => {
     assert.equal(count(), 1);
     end();
     await loop.close();
+  });
+
+  it('makes a pass again after two seconds if it failed, without another cause', async () => {
+    const clock = new FakeClock();
+    const outcomes = ['retry', 'retry', 'done'] as const;
+    let count = 0;
+    const loop = new PassLoop(clock, () => Promise.resolve(outcomes[count++] ?? 'done'));
+    loop.start();
+    await clock.advance(1999);
+    assert.equal(count, 1);
+    await clock.advance(2010);
+    assert.equal(count, 3);
+    await clock.advance(10_000);
+    assert.equal(count, 3);
   });
 
   it('makes no pass after it was closed, and waits for the one under way', async () => {
