@@ -1,4 +1,5 @@
 import { type Clock, backoffMs } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
 import { isOverlayError } from '../errors.js';
 import { guarded } from '../guard.js';
 import type { IpAddress } from '../ip/address.js';
@@ -63,10 +64,7 @@ export class UnderlayWatcher {
   private unusableSinceMs = 0;
   private failures = 0;
   private isClosed = false;
-  private isReading = false;
-  private isStale = false;
-  private cancelTimer: (() => void) | undefined;
-  private timerDueMs = Number.POSITIVE_INFINITY;
+  private readonly checks: CoalescingTask;
   private readonly unsubscribe: () => void;
   private readonly onChange: (state: UnderlayState) => void;
 
@@ -76,16 +74,17 @@ export class UnderlayWatcher {
   ) {
     this.current = { underlay, isUsable: true, reason: undefined };
     const { clock, logger, source } = options;
-    const recover = (): void => this.checkAfter(RETRY_BASE_MS);
+    this.checks = new CoalescingTask(clock, () => this.check());
+    const recover = (): void => this.checks.schedule(RETRY_BASE_MS);
     this.unsubscribe = source.onChange(
       guarded({ clock, logger, recover, what: 'changes of interfaces' }, (ifindex) => {
         const isOurs = ifindex === undefined || ifindex === this.current.underlay.ifindex || !this.current.isUsable;
-        if (isOurs) this.checkAfter(SETTLE_MS);
+        if (isOurs) this.checks.schedule(SETTLE_MS);
       }),
     );
     this.onChange = guarded({ clock, logger, what: 'a change of interface' }, options.onChange);
     // What changed between the first reading and the subscription.
-    this.checkAfter(SETTLE_MS);
+    this.checks.schedule(SETTLE_MS);
   }
 
   /**
@@ -110,31 +109,12 @@ export class UnderlayWatcher {
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.cancelTimer?.();
+    void this.checks.close();
     this.unsubscribe();
-  }
-
-  /** Checks after that time at the latest; several wishes become one check. */
-  private checkAfter(delayMs: number): void {
-    if (this.isClosed) return;
-    const { clock } = this.options;
-    const dueMs = clock.monotonicMs() + delayMs;
-    if (dueMs >= this.timerDueMs) return;
-    this.cancelTimer?.();
-    this.timerDueMs = dueMs;
-    this.cancelTimer = clock.after(delayMs, () => {
-      this.timerDueMs = Number.POSITIVE_INFINITY;
-      void this.check();
-    });
   }
 
   /** Never rejects. */
   private async check(): Promise<void> {
-    if (this.isReading) {
-      this.isStale = true;
-      return;
-    }
-    this.isReading = true;
     try {
       await this.readAndDecide();
       this.failures = 0;
@@ -142,11 +122,7 @@ export class UnderlayWatcher {
       this.failures++;
       const delayMs = backoffMs(this.failures, RETRY_BASE_MS, RETRY_CAP_MS, () => this.options.clock.random());
       if (this.failures === 1) this.options.logger.warn('interfaces cannot be read', { error, delayMs });
-      this.checkAfter(delayMs);
-    } finally {
-      this.isReading = false;
-      if (this.isStale) this.checkAfter(SETTLE_MS);
-      this.isStale = false;
+      this.checks.schedule(delayMs);
     }
   }
 
@@ -185,7 +161,7 @@ export class UnderlayWatcher {
       return;
     }
     this.loseUse(reason);
-    if (isUp) this.checkAfter(MOVE_AFTER_MS - waitedMs);
+    if (isUp) this.checks.schedule(MOVE_AFTER_MS - waitedMs);
   }
 
   private adopt(underlay: Underlay): void {

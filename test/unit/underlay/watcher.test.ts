@@ -276,9 +276,9 @@ describe('UnderlayWatcher', () => {
     source.change(GONE);
     watcher.close();
     watcher.close();
+    assert.equal(clock.pending, 0);
     await clock.advance(60_000);
     assert.equal(source.isWatched, false);
-    assert.equal(clock.pending, 0);
     assert.deepEqual(reports, []);
   });
 
