@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { AddressInfo } from '../netlink/address.js';
 import type { LinkInfo } from '../netlink/link.js';
@@ -16,30 +17,27 @@ const LOOK_MS = 5000;
  * before 25) looks as before; the hint goes with the first container.
  */
 export class DockerWatch {
-  private cancel: (() => void) | undefined;
-  private isClosed = false;
+  private readonly looks: CoalescingTask;
 
   constructor(
     private readonly file: SubnetFile,
-    private readonly clock: Clock,
+    clock: Clock,
     private readonly netlink: Pick<HostNetlink, 'links' | 'addresses'>,
-  ) {}
+  ) {
+    this.looks = new CoalescingTask(clock, async () => {
+      await this.look();
+      this.start();
+    });
+  }
 
   /** Looks from now on, as long as a restart is pending. */
   start(): void {
-    if (this.cancel !== undefined || this.isClosed || this.file.pendingRestart === undefined) return;
-    this.cancel = this.clock.after(LOOK_MS, () => {
-      void this.look().finally(() => {
-        this.cancel = undefined;
-        this.start();
-      });
-    });
+    if (this.file.pendingRestart !== undefined) this.looks.schedule(LOOK_MS);
   }
 
   /** Idempotent. */
   close(): void {
-    this.isClosed = true;
-    this.cancel?.();
+    void this.looks.close();
   }
 
   private async look(): Promise<void> {
