@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { Clock } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { describeError } from '../errors.js';
 import type { Lease } from '../lease/lease.js';
@@ -71,14 +72,14 @@ export class StateDirectory {
   private readonly options: StateDirectoryOptions;
   private written: Partial<StateToSave> = {};
   private latest: (() => StateToSave | undefined) | undefined;
-  private timer: { readonly dueMs: number; readonly cancel: () => void } | undefined;
+  private readonly writes: CoalescingTask;
   private peersNotBeforeMs = Number.NEGATIVE_INFINITY;
-  private writing: Promise<void> = Promise.resolve();
   private hasFailed = false;
-  private isClosed = false;
+  private isClosing = false;
 
   constructor(options: StateDirectoryOptions) {
     this.options = options;
+    this.writes = new CoalescingTask(options.clock, () => this.write(this.isClosing));
   }
 
   /** What an earlier process saved, undefined if it is not all there and valid. */
@@ -130,41 +131,19 @@ export class StateDirectory {
    */
   save(state: () => StateToSave | undefined): void {
     this.latest = state;
-    this.schedule(SAVE_DELAY_MS);
+    this.writes.schedule(SAVE_DELAY_MS);
   }
 
   /** Writes at once what has changed, the peers only if they are due. */
   async flush(): Promise<void> {
-    await this.enqueue(false);
+    await this.writes.runNow();
   }
 
   /** Writes all that is still to be written; nothing afterwards. Idempotent. */
   async close(): Promise<void> {
-    if (!this.isClosed) {
-      this.isClosed = true;
-      await this.enqueue(true);
-    }
-    await this.writing;
-  }
-
-  private schedule(delayMs: number): void {
-    if (this.isClosed) return;
-    const { clock } = this.options;
-    const dueMs = clock.monotonicMs() + delayMs;
-    if (this.timer !== undefined && this.timer.dueMs <= dueMs) return;
-    this.timer?.cancel();
-    const cancel = clock.after(delayMs, () => {
-      this.timer = undefined;
-      void this.enqueue(false);
-    });
-    this.timer = { dueMs, cancel };
-  }
-
-  private enqueue(isLast: boolean): Promise<void> {
-    this.timer?.cancel();
-    this.timer = undefined;
-    this.writing = this.writing.then(() => this.write(isLast));
-    return this.writing;
+    this.isClosing = true;
+    await this.writes.runNow();
+    await this.writes.close();
   }
 
   private async write(isLast: boolean): Promise<void> {
@@ -174,7 +153,7 @@ export class StateDirectory {
       if (state === undefined) return;
       await this.writeChanges(state, isLast);
       this.hasFailed = false;
-      this.schedule(REFRESH_MS);
+      this.writes.schedule(REFRESH_MS);
     } catch (error) {
       if (!this.hasFailed) {
         log.warn('the last known state cannot be saved, a start without etcd would not know it', {
@@ -184,7 +163,7 @@ export class StateDirectory {
         });
       }
       this.hasFailed = true;
-      this.schedule(RETRY_MS);
+      this.writes.schedule(RETRY_MS);
     }
   }
 
@@ -205,7 +184,7 @@ export class StateDirectory {
     }
     if (written.peers === undefined || !areSamePeers(written.peers, peers)) {
       const waitMs = this.peersNotBeforeMs - this.options.clock.monotonicMs();
-      if (waitMs > 0 && !isLast) this.schedule(waitMs);
+      if (waitMs > 0 && !isLast) this.writes.schedule(waitMs);
       else {
         const text = encodePeerCache(peers);
         await this.put(FILES.peers, text);
