@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
 import type { Logger } from '../log.js';
 import { decodeHostStatus, encodeHostStatus, hostStatusPath } from './host-status.js';
 import type { LeaseRecord } from './record.js';
@@ -22,24 +23,31 @@ export interface HostAnnouncementOptions {
  * Errors: never thrown, since nothing depends on the entry; one that could not be written is tried again at the next call.
  */
 export class HostAnnouncement {
+  private lease: LeaseRecord | undefined;
   private announced: string | undefined;
-  private writing: Promise<void> = Promise.resolve();
+  private readonly writes: CoalescingTask;
 
-  constructor(private readonly options: HostAnnouncementOptions) {}
+  constructor(private readonly options: HostAnnouncementOptions) {
+    this.writes = new CoalescingTask(options.clock, () => this.update());
+  }
 
-  /** Resolves when the entry is as it should be, or could not be written. */
+  /** Resolves when the entry is as it should be, or could not be written; of leases that come together the last counts. */
   announce(lease: LeaseRecord): Promise<void> {
+    this.lease = lease;
+    return this.writes.runNow();
+  }
+
+  private async update(): Promise<void> {
+    const { lease } = this;
+    if (lease === undefined) return;
     const identity = `${lease.key} ${lease.attributes.publicIp.toString()} ${lease.ttlId ?? 'reservation'}`;
-    this.writing = this.writing.then(async () => {
-      if (identity === this.announced) return;
-      try {
-        await this.write(lease);
-        this.announced = identity;
-      } catch (error) {
-        this.options.log.debug('host name not told to the store', { error });
-      }
-    });
-    return this.writing;
+    if (identity === this.announced) return;
+    try {
+      await this.write(lease);
+      this.announced = identity;
+    } catch (error) {
+      this.options.log.debug('host name not told to the store', { error });
+    }
   }
 
   private async write(lease: LeaseRecord): Promise<void> {

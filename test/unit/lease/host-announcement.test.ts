@@ -84,6 +84,13 @@ describe('HostAnnouncement', () => {
     assert.equal((await told())?.hostName, 'alpha');
   });
 
+  it('tells the last of the leases that came while it was telling another', async () => {
+    const announcement = make();
+    await Promise.all([3, 4, 5, 6].map((n) => announcement.announce(record(100, `10.5.${n}.0-24`))));
+    assert.equal((await told())?.leaseKey, '10.5.6.0-24');
+    assert.equal(link.requests['KV.txn'], 2);
+  });
+
   it('does not mind a store that is away, and tells it later', async () => {
     const announcement = make();
     const held = record(100);
