@@ -1,4 +1,5 @@
 import { type Clock } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
 import { describeError, isOverlayError } from '../errors.js';
 import { type Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
@@ -108,8 +109,7 @@ export class Firewall implements RuleKeeper {
   /** Rules as written, which later looks compare with; undefined until everything has been put in place once. */
   private installed: readonly FamilyRules[] | undefined;
   private queue: Promise<unknown> = Promise.resolve();
-  private cancelTimer: (() => void) | undefined;
-  private cancelSettle: (() => void) | undefined;
+  private readonly looks: CoalescingTask;
   private stopWatching: StopWatching | undefined;
   /** Whether the kernel reports every change of the rules: those of iptables-legacy it does not. */
   private isReported = false;
@@ -137,6 +137,7 @@ export class Firewall implements RuleKeeper {
     this.log = options.log;
     this.clock = options.clock;
     this.resyncMs = options.resyncMs;
+    this.looks = new CoalescingTask(this.clock, () => this.lookIfDue());
     this.watch = options.watch ?? watchNftables;
     const run = options.run ?? runCommand;
     const guard = { logger: this.log, clock: this.clock, what: 'changes of nftables' };
@@ -206,10 +207,9 @@ export class Firewall implements RuleKeeper {
   /** Stops looking after the rules and leaves them in place, as flannel does. Idempotent. */
   async close(): Promise<void> {
     this.isClosed = true;
-    this.cancelTimer?.();
-    this.cancelSettle?.();
     this.stopWatching?.();
     this.stopWatching = undefined;
+    await this.looks.close();
     await this.queue;
   }
 
@@ -350,13 +350,13 @@ export class Firewall implements RuleKeeper {
     this.log[isTransient ? 'warn' : 'error']('cannot look after the firewall rules', { error });
   }
 
+  private async lookIfDue(): Promise<void> {
+    if (this.isLookDue()) await this.check();
+    this.scheduleLook();
+  }
+
   private scheduleLook(): void {
-    this.cancelTimer?.();
-    if (this.resyncMs <= 0 || this.isClosed) return;
-    this.cancelTimer = this.clock.after(this.resyncMs, () => {
-      if (this.isLookDue()) void this.check().finally(() => this.scheduleLook());
-      else this.scheduleLook();
-    });
+    if (this.resyncMs > 0) this.looks.schedule(this.resyncMs);
   }
 
   /** A look at rules that nobody touched is spared where the kernel would have told. */
@@ -387,13 +387,10 @@ export class Firewall implements RuleKeeper {
       return;
     }
     const isOurs = tables === undefined || OWN_TABLE_NAMES.some((name) => tables.has(name));
-    if (!isOurs || this.cancelSettle !== undefined || this.isClosed) return;
+    if (!isOurs) return;
     const since = this.clock.monotonicMs() - QUARREL_MS;
     const isQuarrel = this.recentRepairsMs.filter((atMs) => atMs > since).length === QUARREL_REPAIRS;
-    this.cancelSettle = this.clock.after(isQuarrel ? QUARREL_SETTLE_MS : SETTLE_MS, () => {
-      this.cancelSettle = undefined;
-      void this.check();
-    });
+    this.looks.schedule(isQuarrel ? QUARREL_SETTLE_MS : SETTLE_MS);
   }
 
   private enqueue<T>(task: () => Promise<T>): Promise<T> {
