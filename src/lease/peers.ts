@@ -1,3 +1,4 @@
+import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
 import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
@@ -67,7 +68,7 @@ export class PeerSet {
   readonly #leaveGraceMs: number;
   readonly #complaints: LeaseComplaints;
   readonly #peerLog: PeerLog;
-  readonly #onReport: () => void;
+  readonly #report: Alarm;
   readonly #onExpiry: () => void;
   #context: AdmissionContext;
   #world: World | undefined;
@@ -83,7 +84,6 @@ export class PeerSet {
   readonly #callbacks = new Set<(peers: readonly Lease[]) => void>();
   readonly #counters = { joined: 0, changed: 0, left: 0, epochs: 0, badEntries: 0, quarantined: 0 };
   #hasReported = false;
-  #cancelReport: (() => void) | undefined;
   #cancelExpiry: (() => void) | undefined;
   #isClosed = false;
 
@@ -95,10 +95,10 @@ export class PeerSet {
     this.#complaints = new LeaseComplaints(options.log, options.clock);
     this.#peerLog = new PeerLog(options.log, options.clock);
     const guard = { logger: options.log, clock: options.clock, what: 'the peers' };
-    this.#onReport = guarded(guard, () => {
-      this.#cancelReport = undefined;
-      this.#reportChanges();
-    });
+    this.#report = new Alarm(
+      options.clock,
+      guarded(guard, () => this.#reportChanges()),
+    );
     this.#onExpiry = guarded(guard, () => {
       this.#refresh();
       this.#schedule();
@@ -188,7 +188,7 @@ export class PeerSet {
   /** Takes nothing more; the peers stay as they are. Idempotent. */
   close(): void {
     this.#isClosed = true;
-    this.#cancelReport?.();
+    this.#report.cancel();
     this.#cancelExpiry?.();
     this.#complaints.close();
     this.#peerLog.close();
@@ -216,7 +216,7 @@ export class PeerSet {
 
   #schedule(): void {
     if (this.#isClosed) return;
-    this.#cancelReport ??= this.#options.clock.after(this.#debounceMs, this.#onReport);
+    this.#report.set(this.#debounceMs);
   }
 
   #reportChanges(): void {

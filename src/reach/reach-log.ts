@@ -1,3 +1,4 @@
+import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
 import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
@@ -21,8 +22,7 @@ export interface UnreachablePeers {
 export class ReachLog {
   private told: ReadonlySet<string> = new Set();
   private lastLineMs = Number.NEGATIVE_INFINITY;
-  private cancelTimer: (() => void) | undefined;
-  private readonly onTimer: () => void;
+  private readonly alarm: Alarm;
 
   /** @param look - asked when a line is due. */
   constructor(
@@ -30,22 +30,22 @@ export class ReachLog {
     private readonly log: Logger,
     private readonly look: () => UnreachablePeers,
   ) {
-    this.onTimer = guarded({ clock, logger: log, what: 'peers that do not answer' }, () => this.tell());
+    this.alarm = new Alarm(
+      clock,
+      guarded({ clock, logger: log, what: 'peers that do not answer' }, () => this.tell()),
+    );
   }
 
   /** Says that some peer has become unreachable, or no longer is. */
   changed(): void {
-    if (this.cancelTimer !== undefined) return;
-    const nowMs = this.clock.monotonicMs();
-    this.cancelTimer = this.clock.after(Math.max(GATHER_MS, this.lastLineMs + GAP_MS - nowMs), this.onTimer);
+    this.alarm.set(Math.max(GATHER_MS, this.lastLineMs + GAP_MS - this.clock.monotonicMs()));
   }
 
   close(): void {
-    this.cancelTimer?.();
+    this.alarm.cancel();
   }
 
   private tell(): void {
-    this.cancelTimer = undefined;
     const { names, count } = this.look();
     const former = this.told;
     const fresh = names.filter((name) => !former.has(name));
