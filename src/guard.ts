@@ -1,8 +1,6 @@
 import type { Clock } from './clock.js';
 import type { Logger } from './log.js';
-
-/** Of a callback that fails again and again, one line a minute is enough. */
-const REPEAT_LOG_MS = 60_000;
+import { RateLimitedLog } from './rate-limited-log.js';
 
 /** How {@link guarded} goes on after an exception. */
 export interface GuardOptions {
@@ -24,16 +22,11 @@ export function guarded<Arguments extends readonly unknown[]>(
   { logger, clock, what, recover }: GuardOptions,
   callback: (...values: Arguments) => unknown,
 ): (...values: Arguments) => void {
-  let lastLogMs = Number.NEGATIVE_INFINITY;
-  let count = 0;
+  const defects = new RateLimitedLog(clock);
   const fail = (error: unknown): void => {
-    count++;
-    const nowMs = clock.monotonicMs();
-    if (nowMs - lastLogMs >= REPEAT_LOG_MS) {
+    defects.tell((count) => {
       logger.error('defect in the daemon, going on', { kind: what, count, error, detail: describeDefect(error) });
-      lastLogMs = nowMs;
-      count = 0;
-    }
+    });
     recover?.();
   };
   return (...values) => {
