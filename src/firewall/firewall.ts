@@ -6,6 +6,7 @@ import { Prefix } from '../ip/prefix.js';
 import { guarded } from '../guard.js';
 import { type Logger } from '../log.js';
 import { type RunCommand, runCommand } from '../sys/command.js';
+import { RateLimitedLog } from '../rate-limited-log.js';
 import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
 import { Iptables, type IptablesVariant } from './iptables.js';
 import { type StopWatching, type WatchNftables, watchNftables } from './nft-events.js';
@@ -68,9 +69,6 @@ export interface FirewallOptions {
 
 const FAMILIES: readonly Family[] = [4, 6];
 
-/** Of a quarrel with another program, or of a lasting failure, one line a minute is enough. */
-const REPEAT_LOG_MS = 60_000;
-
 /** However quiet the kernel is, so often is looked whether notifications can be trusted. */
 const UNPROMPTED_LOOK_MS = 60_000;
 
@@ -127,15 +125,16 @@ export class Firewall implements RuleKeeper {
     'table-changed': 0,
   };
   private lastError: string | undefined;
-  private repairsSinceLog = 0;
+  private readonly repairs: RateLimitedLog;
+  private readonly failures: RateLimitedLog;
   /** The last {@link QUARREL_REPAIRS}. */
   private recentRepairsMs: readonly number[] = [];
-  private lastRepairLogMs = -Infinity;
-  private lastErrorLogMs = -Infinity;
 
   constructor(options: FirewallOptions) {
     this.log = options.log;
     this.clock = options.clock;
+    this.repairs = new RateLimitedLog(this.clock);
+    this.failures = new RateLimitedLog(this.clock);
     this.resyncMs = options.resyncMs;
     this.looks = new CoalescingTask(this.clock, () => this.lookIfDue());
     this.watch = options.watch ?? watchNftables;
@@ -320,34 +319,31 @@ export class Firewall implements RuleKeeper {
   }
 
   private logRepairs(deviations: readonly Deviation[]): void {
-    this.repairsSinceLog += deviations.length;
-    const now = this.clock.monotonicMs();
-    if (deviations.length > 0) this.recentRepairsMs = [...this.recentRepairsMs, now].slice(-QUARREL_REPAIRS);
-    if (deviations.length === 0 || now - this.lastRepairLogMs < REPEAT_LOG_MS) return;
-    this.log.warn('repaired firewall rules that somebody else changed', {
-      kind: [...new Set(deviations.map(({ kind }) => kind))].join(','),
-      detail: [...new Set(deviations.map(({ object }) => object))].join(','),
-      count: this.repairsSinceLog,
-      hint: 'if this repeats, find the program that rewrites the rules, such as a second flanneld or a firewall manager',
-    });
-    this.lastRepairLogMs = now;
-    this.repairsSinceLog = 0;
+    if (deviations.length === 0) return;
+    this.recentRepairsMs = [...this.recentRepairsMs, this.clock.monotonicMs()].slice(-QUARREL_REPAIRS);
+    this.repairs.tell((count) => {
+      this.log.warn('repaired firewall rules that somebody else changed', {
+        kind: [...new Set(deviations.map(({ kind }) => kind))].join(','),
+        detail: [...new Set(deviations.map(({ object }) => object))].join(','),
+        count,
+        hint: 'if this repeats, find the program that rewrites the rules, such as a second flanneld or a firewall manager',
+      });
+    }, deviations.length);
   }
 
   private succeeded(): void {
     if (this.lastError === undefined) return;
     this.log.info('firewall rules are in place again');
     this.lastError = undefined;
-    this.lastErrorLogMs = -Infinity;
+    this.failures.reset();
   }
 
   private failed(error: unknown): void {
     this.lastError = describeError(error);
-    const now = this.clock.monotonicMs();
-    if (now - this.lastErrorLogMs < REPEAT_LOG_MS) return;
-    this.lastErrorLogMs = now;
     const isTransient = isOverlayError(error) && error.isRetryable;
-    this.log[isTransient ? 'warn' : 'error']('cannot look after the firewall rules', { error });
+    this.failures.tell(() => {
+      this.log[isTransient ? 'warn' : 'error']('cannot look after the firewall rules', { error });
+    });
   }
 
   private async lookIfDue(): Promise<void> {

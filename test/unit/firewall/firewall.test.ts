@@ -229,6 +229,27 @@ describe('Firewall', () => {
     assert.equal(log.find(/in place again/).length, 1);
   });
 
+  it('tells of a failure at once if there was none since the last one it told of', async () => {
+    await firewall.apply(IPTABLES);
+    for (const failures of [1, 2]) {
+      programs.installed.delete('iptables');
+      breakChain();
+      await clock.advance(10_000);
+      assert.equal(log.find(/cannot look after/, 'error').length, failures);
+      programs.installed.add('iptables');
+      await clock.advance(5000);
+      assert.equal(log.find(/in place again/).length, failures);
+    }
+  });
+
+  it('counts every object that it repaired in one look', async () => {
+    await firewall.apply(IPTABLES);
+    breakChain();
+    programs.load('iptables', '*filter\n-F FLANNEL-FWD\nCOMMIT\n');
+    await clock.advance(5000);
+    assert.equal(log.find(/repaired firewall rules/)[0]?.fields.count, 2);
+  });
+
   it('accepts a host without any program when no rules are wanted', async () => {
     programs.installed.clear();
     await firewall.apply({ ...IPTABLES, ipMasq: false, forwardRules: false });
