@@ -4,6 +4,7 @@ import { OverlayError, describeError } from '../errors.js';
 import { RoundTripTimer, type RoundTripTimes } from '../lease/round-trips.js';
 import type { StoreHealth, Subscription } from '../lease/store.js';
 import type { Logger } from '../log.js';
+import { RateLimitedLog } from '../rate-limited-log.js';
 import {
   type Call,
   type EtcdConnection,
@@ -61,9 +62,6 @@ interface CallScope {
   readonly isLogin?: boolean;
 }
 
-/** One complaint a minute is enough for a state that lasts. */
-const COMPLAIN_EVERY_MS = 60_000;
-
 /** Different causes of one outage that are told at once. */
 const MAX_CAUSES = 4;
 
@@ -103,16 +101,17 @@ export class EtcdClient {
   #health: StoreHealth = { isConnected: false, endpoint: undefined, error: undefined };
   readonly #roundTripTimer = new RoundTripTimer();
   #failuresSinceAnswer = 0;
-  #complainedAtMs = Number.NEGATIVE_INFINITY;
+  readonly #complaints: RateLimitedLog;
   /** Why etcd did not answer, as far as it was told since it answered last. */
   readonly #causes = new Set<string>();
-  #unprocessed = 0;
-  #unprocessedAtMs = Number.NEGATIVE_INFINITY;
+  readonly #defects: RateLimitedLog;
 
   /** @throws {@link OverlayError} `ERR_TLS_FILE` */
   constructor(options: EtcdClientOptions) {
     const { endpoints, pingIntervalMs, callTimeoutMs: pingTimeoutMs, dial = dialEtcd } = options;
     this.#options = options;
+    this.#complaints = new RateLimitedLog(options.clock);
+    this.#defects = new RateLimitedLog(options.clock);
     this.#tls = endpoints.isTls ? loadTlsMaterial(options.tlsFiles) : undefined;
     this.#endpoints = endpoints.targets.map(
       (target) => new Endpoint(target, () => dial(target, { tls: this.#tls, pingIntervalMs, pingTimeoutMs })),
@@ -469,7 +468,6 @@ export class EtcdClient {
     const count = this.#failuresSinceAnswer === 0 ? undefined : this.#failuresSinceAnswer;
     this.#options.log.info(message, { endpoint: endpoint.target, count });
     this.#failuresSinceAnswer = 0;
-    this.#complainedAtMs = Number.NEGATIVE_INFINITY;
     this.#causes.clear();
     this.#announce();
   }
@@ -479,17 +477,16 @@ export class EtcdClient {
     const before = this.#health;
     const isTransition = before.isConnected || before.error === undefined;
     this.#health = { isConnected: false, endpoint: undefined, error };
-    const now = this.#options.clock.monotonicMs();
     // First nobody listens, then the certificate is wrong: what is to be done changes with the cause.
     const isNewCause = !this.#causes.has(error.message) && this.#causes.size < MAX_CAUSES;
-    if (isNewCause || now - this.#complainedAtMs >= COMPLAIN_EVERY_MS) {
+    if (isNewCause) this.#complaints.reset();
+    this.#complaints.tell(() => {
       this.#causes.add(error.message);
-      this.#complainedAtMs = now;
       this.#options.log.warn(isTransition ? 'etcd lost' : 'etcd still away', {
         count: this.#failuresSinceAnswer,
         error,
       });
-    }
+    });
     if (isTransition) this.#announce();
   }
 
@@ -503,12 +500,9 @@ export class EtcdClient {
       action();
       return true;
     } catch (error) {
-      this.#unprocessed++;
-      const now = this.#options.clock.monotonicMs();
-      if (now - this.#unprocessedAtMs >= COMPLAIN_EVERY_MS) {
-        this.#unprocessedAtMs = now;
-        this.#options.log.error('a message from etcd was not processed', { count: this.#unprocessed, error });
-      }
+      this.#defects.tell((count) => {
+        this.#options.log.error('a message from etcd was not processed', { count, error });
+      });
       return false;
     }
   }

@@ -5,6 +5,7 @@ import { isAfter } from '../lease/record.js';
 import type { Subscription } from '../lease/store.js';
 import { type HistoryMark, type World, marksOf, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
+import { RateLimitedLog } from '../rate-limited-log.js';
 import type { EtcdClient } from './client.js';
 import type { KeyLayout } from './endpoints.js';
 import { toEtcdId } from './entries.js';
@@ -43,8 +44,6 @@ const GOOD_STREAM_MS = 5000;
  * @see etcd `server/etcdserver/api/v3rpc/watch.go`, progressReportInterval
  */
 const SILENCE_MS = 1_500_000;
-
-const COMPLAIN_EVERY_MS = 60_000;
 
 /** Delays between listings of everything that contradictions ask for. */
 const DISTRUST_BASE_MS = 5000;
@@ -100,7 +99,7 @@ class Follower {
   #relist: Continuity | undefined;
   /** The newest change that is part of the world, also one that leaves nothing behind or is no lease. */
   #newest: Pick<IEvent, 'type' | 'kv'> | undefined;
-  #complainedAtMs = Number.NEGATIVE_INFINITY;
+  readonly #complaints: RateLimitedLog;
   #distrusts = 0;
   #trustedUntilMs = Number.NEGATIVE_INFINITY;
   /** Ends the watch that is open. */
@@ -111,7 +110,9 @@ class Follower {
     private readonly onWorld: (world: World) => void,
     private readonly since: HistoryMark | undefined,
     private readonly signal: AbortSignal,
-  ) {}
+  ) {
+    this.#complaints = new RateLimitedLog(context.clock);
+  }
 
   async run(): Promise<void> {
     const { clock } = this.context;
@@ -404,10 +405,9 @@ class Follower {
   /** An etcd that is away has been reported by the client already. */
   #complain(error: unknown): void {
     if (isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) return;
-    const now = this.context.clock.monotonicMs();
-    if (now - this.#complainedAtMs < COMPLAIN_EVERY_MS) return;
-    this.#complainedAtMs = now;
-    this.context.log.error('cannot follow configuration and leases in etcd', { error });
+    this.#complaints.tell(() => {
+      this.context.log.error('cannot follow configuration and leases in etcd', { error });
+    });
   }
 }
 

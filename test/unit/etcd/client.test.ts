@@ -545,6 +545,17 @@ describe('EtcdClient', () => {
       assert.deepEqual(told, ['etcd lost', 'etcd still away']);
     });
 
+    it('tells the next outage at once, however soon it follows', async () => {
+      open();
+      for (let outage = 0; outage < 3; outage++) {
+        link.partition('refuse');
+        await assert.rejects(read());
+        link.heal();
+        await read();
+      }
+      assert.equal(log.find(/etcd lost/, 'warn').length, 3);
+    });
+
     it('is told to everybody although one of them throws', async () => {
       open();
       const seen: StoreHealth[] = [];
