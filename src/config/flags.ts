@@ -42,8 +42,8 @@ const MAX_PORT = 65535;
 /** A day in minutes, less one: the lease lives for 24 h, and flannel allows 1…1439 before its end. */
 const MAX_RENEW_MARGIN = 1439;
 
-/** Far more threads than one UDP port can feed. */
-const MAX_UDP_WORKERS = 64;
+/** Far more threads than one UDP port can feed; the addon takes no more. */
+export const MAX_UDP_WORKERS = 64;
 
 /** Seconds in a day; a longer pause between two checks is no check. */
 const MAX_RESYNC_SECONDS = 86_400;

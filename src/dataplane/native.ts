@@ -19,11 +19,28 @@ import {
 } from './tunnel.js';
 import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
 
-/** Must be that of `native/addon/addon.cc`: the two change together. */
-const INTERFACE_VERSION = 2;
+/**
+ * Must be that of `native/addon/addon.cc`: the two change together.
+ *
+ * @internal A test compares this and what follows with the C++ side.
+ */
+export const INTERFACE_VERSION = 2;
 
-/** What the addon calls the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`). */
-const VERIFY_SOURCE: Readonly<Record<VerifySource, number>> = { off: 0, outer: 1, strict: 2 };
+/**
+ * The numbers of the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`).
+ *
+ * @internal
+ */
+export const VERIFY_SOURCE: Readonly<Record<VerifySource, number>> = { off: 0, outer: 1, strict: 2 };
+
+/**
+ * The numbers that the addon gives of each peer, in their order.
+ *
+ * @internal
+ */
+export const PEER_COUNTERS = ['outer', 'txPackets', 'txBytes', 'rxPackets', 'rxBytes'] as const satisfies readonly (
+  'outer' | keyof TunnelPeerCounters
+)[];
 
 /** What can change while packets flow, as the addon takes it; addresses are numbers. */
 interface NativeState {
@@ -62,7 +79,7 @@ interface NativeHandle {
   offloads(): OffloadState;
   workers(): number;
   counters(): TunnelCounters;
-  /** Public address, txPackets, txBytes, rxPackets, rxBytes, one after the other for each peer. */
+  /** {@link PEER_COUNTERS}, one after the other for each peer. */
   peerCounters(): Float64Array;
   tunDescriptors(): number[];
   socketDescriptors(): number[];
@@ -197,13 +214,17 @@ class NativeTunnel implements Tunnel {
   }
 
   peerCounters(): ReadonlyMap<string, TunnelPeerCounters> {
-    const ROW = 5;
+    const width = PEER_COUNTERS.length;
     const rows = this.handle.peerCounters();
     const peers = new Map<string, TunnelPeerCounters>();
-    for (let at = 0; at < rows.length; at += ROW) {
-      const [outer = 0, txPackets = 0, txBytes = 0, rxPackets = 0, rxBytes = 0] = rows.subarray(at, at + ROW);
-      const publicIp = IpAddress.fromValue(4, BigInt(outer)).toString();
-      peers.set(publicIp, { txPackets, txBytes, rxPackets, rxBytes });
+    for (let at = 0; at < rows.length; at += width) {
+      const value = (name: (typeof PEER_COUNTERS)[number]): number => rows[at + PEER_COUNTERS.indexOf(name)] ?? 0;
+      peers.set(IpAddress.fromValue(4, BigInt(value('outer'))).toString(), {
+        txPackets: value('txPackets'),
+        txBytes: value('txBytes'),
+        rxPackets: value('rxPackets'),
+        rxBytes: value('rxBytes'),
+      });
     }
     return peers;
   }

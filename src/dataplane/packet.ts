@@ -1,4 +1,4 @@
-import type { DropReason } from './tunnel.js';
+import type { DropReason, IcmpErrorName } from './tunnel.js';
 
 /** Bytes of an IPv4 header without options (RFC 791 3.1). */
 export const IPV4_HEADER = 20;
@@ -15,7 +15,7 @@ const OFFSET_CHECKSUM = 10;
 const OFFSET_SOURCE = 12;
 const OFFSET_DESTINATION = 16;
 
-/** An ICMP error the tunnel can answer with; the names are those of `TunnelCounters.icmpSent`. */
+/** An ICMP error the tunnel can answer with. */
 export type IcmpError =
   | { readonly kind: 'unreachable-net' }
   | { readonly kind: 'time-exceeded' }
@@ -27,7 +27,7 @@ const ICMP_FORM = {
   'unreachable-net': { type: 3, code: 0, ttl: 8 },
   'frag-needed': { type: 3, code: 4, ttl: 64 },
   'time-exceeded': { type: 11, code: 0, ttl: 64 },
-} as const satisfies Record<IcmpError['kind'], unknown>;
+} as const satisfies Record<IcmpErrorName, unknown>;
 
 /** IHL 15: all 40 bytes of options in use. */
 const MAX_HEADER = 60;

@@ -41,6 +41,7 @@ import { tunnelError } from './tunnel-errors.js';
 import {
   BATCH_BUCKETS,
   DROP_REASONS,
+  ICMP_ERRORS,
   type DropReason,
   OFFLOADS,
   type Offload,
@@ -170,12 +171,8 @@ class PortableTunnel implements Tunnel {
 
   private readonly totals = { txPackets: 0, txBytes: 0, rxPackets: 0, rxBytes: 0, icmpLimited: 0, icmpFailed: 0 };
   private readonly calls = { tunReads: 0, tunWrites: 0, socketSends: 0, socketReceives: 0 };
-  private readonly icmpSent: Record<IcmpError['kind'], number> = {
-    'unreachable-net': 0,
-    'time-exceeded': 0,
-    'frag-needed': 0,
-  };
-  private readonly drops = Object.fromEntries(DROP_REASONS.map((reason) => [reason, 0])) as Record<DropReason, number>;
+  private readonly icmpSent = zeros(ICMP_ERRORS);
+  private readonly drops = zeros(DROP_REASONS);
   /** Every call carries one packet, so each histogram is its first bucket. */
   private packetsRead = 0;
   private packetsWritten = 0;
@@ -217,15 +214,14 @@ class PortableTunnel implements Tunnel {
 
   counters(): TunnelCounters {
     this.countOverflow();
-    const none = Object.fromEntries(OFFLOADS.map((offload) => [offload, 0])) as Record<Offload, number>;
     const histogram = (count: number): number[] => [count, ...Array<number>(BATCH_BUCKETS - 1).fill(0)];
     return {
       ...this.totals,
       ...this.calls,
       icmpSent: { ...this.icmpSent },
       drops: { ...this.drops },
-      downgrades: none,
-      trials: none,
+      downgrades: zeros(OFFLOADS),
+      trials: zeros(OFFLOADS),
       packetsPerRead: histogram(this.packetsRead),
       packetsPerSend: histogram(this.totals.txPackets),
       packetsPerWrite: histogram(this.packetsWritten),
@@ -586,4 +582,8 @@ function pathMtuTo(host: string): number | undefined {
 
 function ipv4Bytes(host: string): Uint8Array {
   return Uint8Array.from(host.split('.'), Number);
+}
+
+function zeros<Name extends string>(names: readonly Name[]): Record<Name, number> {
+  return Object.fromEntries(names.map((name) => [name, 0])) as Record<Name, number>;
 }

@@ -40,6 +40,12 @@ export const DROP_REASONS = [
 /** One of {@link DROP_REASONS}. */
 export type DropReason = (typeof DROP_REASONS)[number];
 
+/** ICMP errors that the tunnel answers containers with: RFC 792, type 3 code 0, type 11 code 0, type 3 code 4. */
+export const ICMP_ERRORS = ['unreachable-net', 'time-exceeded', 'frag-needed'] as const;
+
+/** One of {@link ICMP_ERRORS}. */
+export type IcmpErrorName = (typeof ICMP_ERRORS)[number];
+
 /** Number of buckets in the histograms of {@link TunnelCounters}: 1, 2, 3–4, 5–8, … up to 65–128 and more. */
 export const BATCH_BUCKETS = 9;
 
@@ -56,8 +62,8 @@ export interface TunnelCounters {
   readonly tunWrites: number;
   readonly socketSends: number;
   readonly socketReceives: number;
-  /** ICMP errors sent to containers, by type and code, such as `unreachable-net`, `time-exceeded`, `frag-needed`. */
-  readonly icmpSent: Readonly<Record<string, number>>;
+  /** ICMP errors sent to containers. */
+  readonly icmpSent: Readonly<Record<IcmpErrorName, number>>;
   /** ICMP errors that the rate limit held back. */
   readonly icmpLimited: number;
   /** ICMP errors that the kernel did not take, such as one to a source that it has no route to. */

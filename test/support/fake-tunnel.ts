@@ -1,5 +1,6 @@
 import {
   DROP_REASONS,
+  ICMP_ERRORS,
   OFFLOADS,
   type Tunnel,
   type TunnelCounters,
@@ -22,7 +23,7 @@ const NO_COUNTERS: TunnelCounters = {
   tunWrites: 0,
   socketSends: 0,
   socketReceives: 0,
-  icmpSent: {},
+  icmpSent: all(ICMP_ERRORS, 0),
   icmpLimited: 0,
   icmpFailed: 0,
   drops: all(DROP_REASONS, 0),
