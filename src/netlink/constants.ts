@@ -164,6 +164,9 @@ export const RTM_F_CLONED = 0x200;
 /** Who made a route (`rtm_protocol`). */
 export const RTPROT = { UNSPEC: 0, REDIRECT: 1, KERNEL: 2, BOOT: 3, STATIC: 4, RA: 9 } as const;
 
+/** Of routes that come and go with addresses, router advertisements and ICMP, not by anybody's decision. */
+export const AUTOMATIC_PROTOCOLS: ReadonlySet<number> = new Set([RTPROT.REDIRECT, RTPROT.KERNEL, RTPROT.RA]);
+
 /** Neighbour attributes. */
 export const NDA = { DST: 1, LLADDR: 2, PORT: 6, VNI: 7, IFINDEX: 8, MASTER: 9, MAX: 16 } as const;
 

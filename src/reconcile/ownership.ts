@@ -1,5 +1,5 @@
 import type { Prefix } from '../ip/prefix.js';
-import { RTPROT } from '../netlink/constants.js';
+import { AUTOMATIC_PROTOCOLS } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { RouteInfo } from '../netlink/route.js';
 import { ROUTE_PROTOCOL } from './desired.js';
@@ -26,9 +26,6 @@ export function instanceOf(etcdPrefix: string): string {
 
 /** Kinds that flannel makes; nothing else is ever taken over or deleted by name. */
 const FLANNEL_KINDS: ReadonlySet<string> = new Set(['vxlan', 'ipip', 'tun']);
-
-/** Routes that come and go with addresses, router advertisements and ICMP, not by anybody's decision. */
-const AUTOMATIC: ReadonlySet<number> = new Set([RTPROT.REDIRECT, RTPROT.KERNEL, RTPROT.RA]);
 
 /**
  * Decides what is ours.
@@ -73,7 +70,7 @@ export class Ownership {
    * @param linkOf - finds a device by its index.
    */
   isOurRoute(route: RouteInfo, linkOf: (index: number) => LinkInfo | undefined): boolean {
-    if (AUTOMATIC.has(route.protocol)) return false;
+    if (AUTOMATIC_PROTOCOLS.has(route.protocol)) return false;
     const links = hopIndexes(route).map(linkOf);
     if (links.some((link) => link !== undefined && this.isOthersDevice(link))) return false;
     if (links.length > 0 && links.every((link) => link !== undefined && this.isOurDevice(link))) return true;

@@ -1,5 +1,5 @@
 import type { Prefix } from '../../../ip/prefix.js';
-import { RTPROT, RT_TABLE_MAIN } from '../../../netlink/constants.js';
+import { AUTOMATIC_PROTOCOLS, RT_TABLE_MAIN } from '../../../netlink/constants.js';
 import type { RouteInfo } from '../../../netlink/route.js';
 import { ROUTE_PROTOCOL } from '../../../reconcile/desired.js';
 import { ALIAS_PREFIX, hopIndexes } from '../../../reconcile/ownership.js';
@@ -17,8 +17,6 @@ export const ROUTE_CHECKS: readonly Check[] = [
   },
 ];
 
-const AUTOMATIC: ReadonlySet<number> = new Set([RTPROT.REDIRECT, RTPROT.KERNEL, RTPROT.RA]);
-
 function foreignRoutes(facts: DoctorFacts): readonly Found[] {
   const network = overlayNetwork(facts);
   if (network === undefined) return [];
@@ -28,7 +26,7 @@ function foreignRoutes(facts: DoctorFacts): readonly Found[] {
     route.table === RT_TABLE_MAIN &&
     network.covers(route.destination) &&
     route.protocol !== ROUTE_PROTOCOL &&
-    !AUTOMATIC.has(route.protocol) &&
+    !AUTOMATIC_PROTOCOLS.has(route.protocol) &&
     !hopIndexes(route).some((index) => ours.has(index)) &&
     subnet?.covers(route.destination) !== true;
   return facts.routes.filter(isForeign).map((route) => {
