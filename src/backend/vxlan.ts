@@ -1,7 +1,7 @@
 import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
-import { type MacAddress, parseMac } from '../ip/mac.js';
+import { type MacAddress, isUnicastMac, parseMac } from '../ip/mac.js';
 import type { JsonValue } from '../json.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
@@ -233,8 +233,7 @@ function vtepMacOf(data: JsonValue | undefined): MacAddress | undefined {
   }
   try {
     const mac = parseMac(text);
-    const isMulticast = (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
-    return isMulticast || mac === '00:00:00:00:00:00' ? undefined : mac;
+    return isUnicastMac(mac) ? mac : undefined;
   } catch {
     return undefined; // not a MAC: the caller says so, with the peer's name
   }

@@ -1,5 +1,5 @@
 import type { IpAddress } from '../ip/address.js';
-import type { MacAddress } from '../ip/mac.js';
+import { type MacAddress, isUnicastMac } from '../ip/mac.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
 import type { LinkDetails, LinkInfo } from '../netlink/link.js';
@@ -332,8 +332,7 @@ export function isSame(a: IpAddress | undefined, b: IpAddress | undefined): bool
 }
 
 function isUnicastSelf({ isSelf, mac }: FdbInfo): boolean {
-  const isMulticast = (Number.parseInt(mac.slice(0, 2), 16) & 1) === 1;
-  return isSelf && !isMulticast && mac !== '00:00:00:00:00:00';
+  return isSelf && isUnicastMac(mac);
 }
 
 function isSameFdb(a: FdbInfo, b: FdbInfo): boolean {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { isOverlayError } from '../../../src/errors.js';
-import { asLocallyAdministered, macFromBytes, macToBytes, parseMac } from '../../../src/ip/mac.js';
+import { asLocallyAdministered, isUnicastMac, macFromBytes, macToBytes, parseMac } from '../../../src/ip/mac.js';
 
 const anyBytes = fc.uint8Array({ minLength: 6, maxLength: 6 });
 
@@ -25,6 +25,18 @@ describe('MAC addresses', () => {
         (error) => isOverlayError(error, 'ERR_IP_SYNTAX') && error.message.includes(`"${text}"`),
       );
     });
+  }
+
+  for (const [text, expected] of [
+    ['02:42:ac:11:00:09', true],
+    ['00:00:00:00:00:01', true],
+    ['01:00:5e:00:00:01', false],
+    ['33:33:00:00:00:01', false],
+    ['ff:ff:ff:ff:ff:ff', false],
+    ['00:00:00:00:00:00', false],
+  ] as const) {
+    it(`${text} is ${expected ? '' : 'not '}the address of one device`, () =>
+      assert.equal(isUnicastMac(parseMac(text)), expected));
   }
 
   it('turn into bytes and back', () => {
