@@ -1,3 +1,4 @@
+import { isSame } from '../ip/same.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import type { Lease } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
@@ -63,8 +64,7 @@ export class Claims {
 
 /** Whether what is sent to either arrives at the same host. */
 function isSameHost({ attributes: a }: Lease, { attributes: b }: Lease): boolean {
-  const isSameIpv6 = a.publicIpv6 === undefined ? b.publicIpv6 === undefined : b.publicIpv6?.equals(a.publicIpv6);
-  return !a.publicIp.isUnspecified && a.publicIp.equals(b.publicIp) && isSameIpv6 === true;
+  return !a.publicIp.isUnspecified && a.publicIp.equals(b.publicIp) && isSame(a.publicIpv6, b.publicIpv6);
 }
 
 function isFormer({ subnet }: Lease, { ipv4 }: NetworkConfig): boolean {

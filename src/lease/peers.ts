@@ -1,5 +1,6 @@
 import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
+import { isSame } from '../ip/same.js';
 import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
 import { type AdmissionContext, type Quarantined, admit } from './admission.js';
@@ -265,7 +266,5 @@ export function areSamePeers(before: readonly Lease[], after: readonly Lease[]):
 
 /** Whether nothing that forwarding depends on differs; a lease that was only renewed is the same. */
 function isSamePeer(a: Lease, b: Lease): boolean {
-  if (a === b) return true;
-  const isSameIpv6 = a.ipv6Subnet === undefined ? b.ipv6Subnet === undefined : a.ipv6Subnet.equals(b.ipv6Subnet);
-  return isSameIpv6 && areAttributesEqual(a.attributes, b.attributes);
+  return a === b || (isSame(a.ipv6Subnet, b.ipv6Subnet) && areAttributesEqual(a.attributes, b.attributes));
 }

@@ -1,5 +1,6 @@
 import type { IpAddress } from '../ip/address.js';
 import { type MacAddress, isUnicastMac } from '../ip/mac.js';
+import { isSame } from '../ip/same.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
 import type { LinkDetails, LinkInfo } from '../netlink/link.js';
@@ -324,11 +325,6 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
 function plainFdb(index: number, mac: MacAddress, destination: IpAddress): FdbInfo {
   const common = { port: undefined, vni: undefined, viaIndex: undefined, masterIndex: 0 };
   return { index, mac, destination, ...common, isPermanent: true, isSelf: true };
-}
-
-/** Whether two values are the same or both absent. */
-export function isSame(a: IpAddress | undefined, b: IpAddress | undefined): boolean {
-  return a === b || (a?.equals(b) ?? false);
 }
 
 function isUnicastSelf({ isSelf, mac }: FdbInfo): boolean {

@@ -5,7 +5,8 @@ import { RTPROT } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { FdbInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
-import { type ActualState, isSame } from './actual.js';
+import type { ActualState } from './actual.js';
+import { isSame } from '../ip/same.js';
 import {
   type AddressSpec,
   type FdbSpec,

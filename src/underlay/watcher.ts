@@ -3,6 +3,7 @@ import { CoalescingTask } from '../coalescing-task.js';
 import { isOverlayError } from '../errors.js';
 import { guarded } from '../guard.js';
 import type { IpAddress } from '../ip/address.js';
+import { isSame } from '../ip/same.js';
 import type { Logger } from '../log.js';
 import { type HostNetwork, type RouteTo, type UnderlayRequest, selectUnderlay, usableAddresses } from './select.js';
 import type { Underlay } from './underlay.js';
@@ -239,10 +240,6 @@ function selectAgain(host: HostNetwork, request: UnderlayRequest, routeTo: Route
 /** Whether peers would take both for the same host. */
 function isSameHost(left: Underlay, right: Underlay): boolean {
   return isSame(left.address, right.address) && isSame(left.addressV6, right.addressV6);
-}
-
-function isSame(left: IpAddress | undefined, right: IpAddress | undefined): boolean {
-  return left === undefined ? right === undefined : left.equals(right);
 }
 
 function describe(underlay: Underlay): {
