@@ -1,6 +1,7 @@
 import type { NetworkConfig } from '../config/network-config.js';
 import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
+import { SYSCTL } from '../netlink/sysctl-paths.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
 import type { BackendContext, BackendOptions, Claim, PeerState, SkippedPeer } from './backend.js';
@@ -180,7 +181,7 @@ export function onLinkQuestions(
  * value, so 2 (loose) on our devices is enough.
  */
 function looseReversePath(state: DesiredState): SysctlSpec[] {
-  return state.links.map((link) => ({ path: `net/ipv4/conf/${link.name}/rp_filter`, value: '2' }));
+  return state.links.map((link) => ({ path: SYSCTL.reversePathFilter(link.name), value: '2' }));
 }
 
 function unknownBackend(lease: Lease, type: string): SkippedPeer {

@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
 import type { VerifySource } from '../dataplane/tunnel-spec.js';
+import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { DesiredState, RouteSpec } from '../reconcile/desired.js';
 import { readBackendOptions } from '../config/backend-options.js';
 import { type Backend, type BackendContext, type BackendOptions, NO_LEASE_DATA, type PeerState } from './backend.js';
@@ -61,7 +62,7 @@ export const udpBackend: Backend = {
       addresses: [{ device, address: own.subnet.address, length: 32 }],
       // The kernel then drops what claims to come from any address of this host (fib_validate_source()), whatever the
       // tunnel knows of them. An earlier version, whose device may live on, had it set.
-      sysctls: [{ path: `net/ipv4/conf/${device}/accept_local`, value: '0' }],
+      sysctls: [{ path: SYSCTL.acceptLocal(device), value: '0' }],
       routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
       tunnels: [
         {

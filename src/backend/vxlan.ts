@@ -5,6 +5,7 @@ import { type MacAddress, isUnicastMac, parseMac } from '../ip/mac.js';
 import type { JsonValue } from '../json.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
+import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
 import type { Backend, BackendOptions, Claim, PeerState } from './backend.js';
@@ -136,7 +137,7 @@ export const vxlanBackend: Backend = {
         length: side.family === 4 ? 32 : 128,
       })),
       // flannel 0.9 and later: a router advertisement must not give the VTEP addresses or routes.
-      sysctls: sides.map((side) => ({ path: `net/ipv6/conf/${device(side)}/accept_ra`, value: '0' })),
+      sysctls: sides.map((side) => ({ path: SYSCTL.acceptRouterAdvertisements(device(side)), value: '0' })),
     };
   },
 

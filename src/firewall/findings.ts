@@ -1,6 +1,7 @@
 import { access, readFile, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type Prefix } from '../ip/prefix.js';
+import { SYSCTL, sysctlName } from '../netlink/sysctl-paths.js';
 import { MASQUERADE_CHAIN, type SavedTables, formatWords, parseRule } from './iptables-plan.js';
 
 /** Something outside our rules that works against them. */
@@ -58,7 +59,7 @@ export interface BridgeNetfilterOptions {
 export async function bridgeNetfilterFinding(options: BridgeNetfilterOptions): Promise<FirewallFinding | undefined> {
   if (options.mode === 'nftables') return undefined;
   if (!(await hasBridge(options.deviceDirectory ?? '/sys/class/net'))) return undefined;
-  const file = path.join(options.sysctlDirectory ?? '/proc/sys', 'net/bridge/bridge-nf-call-iptables');
+  const file = path.join(options.sysctlDirectory ?? '/proc/sys', SYSCTL.bridgeNetfilter);
   const value = await readFile(file, 'utf8').catch(() => undefined);
   if (value === undefined) {
     return {
@@ -68,8 +69,8 @@ export async function bridgeNetfilterFinding(options: BridgeNetfilterOptions): P
   }
   if (value.trim() === '1') return undefined;
   return {
-    message: 'packets between containers on one bridge bypass iptables: net.bridge.bridge-nf-call-iptables is 0',
-    hint: 'if services of Kubernetes are used, run sysctl -w net.bridge.bridge-nf-call-iptables=1',
+    message: `packets between containers on one bridge bypass iptables: ${sysctlName(SYSCTL.bridgeNetfilter)} is 0`,
+    hint: `if services of Kubernetes are used, run sysctl -w ${sysctlName(SYSCTL.bridgeNetfilter)}=1`,
   };
 }
 

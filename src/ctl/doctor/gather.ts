@@ -10,6 +10,7 @@ import { IpAddress } from '../../ip/address.js';
 import type { ConfigVersion, OperatorStore } from '../../lease/store.js';
 import { RT_TABLE_MAIN } from '../../netlink/constants.js';
 import { Netlink } from '../../netlink/netlink.js';
+import { SYSCTL } from '../../netlink/sysctl-paths.js';
 import { readSysctl } from '../../netlink/sysctl.js';
 import type { DaemonStatus } from '../../observe/status.js';
 import { type CtlContext, type StoreOptions, withStore } from '../command.js';
@@ -198,11 +199,10 @@ async function probe(
 
 function readSysctls(device: string | undefined): ReadonlyMap<string, string> {
   const paths = [
-    'net/ipv4/ip_forward',
-    'net/ipv6/conf/all/forwarding',
-    'net/ipv4/conf/all/rp_filter',
-    // A dot in a device's name is part of the file's name.
-    ...(device === undefined ? [] : [`net/ipv4/conf/${device}/rp_filter`]),
+    SYSCTL.ipv4Forwarding,
+    SYSCTL.ipv6Forwarding,
+    SYSCTL.reversePathFilter('all'),
+    ...(device === undefined ? [] : [SYSCTL.reversePathFilter(device)]),
   ];
   return new Map(
     paths.flatMap((path): [string, string][] => {

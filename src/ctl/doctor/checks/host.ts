@@ -1,3 +1,4 @@
+import { SYSCTL, sysctlName } from '../../../netlink/sysctl-paths.js';
 import { formatDuration } from '../../text-table.js';
 import type { Check, DoctorFacts, Found } from '../facts.js';
 
@@ -17,18 +18,18 @@ export const HOST_CHECKS: readonly Check[] = [
       const { message, hint } = bridgeNetfilter;
       const command = hint.includes('modprobe')
         ? 'modprobe br_netfilter'
-        : 'sysctl -w net.bridge.bridge-nf-call-iptables=1';
+        : `sysctl -w ${sysctlName(SYSCTL.bridgeNetfilter)}=1`;
       return [{ severity: 'note', message, evidence: 'only matters where services of Kubernetes are used', command }];
     },
   },
 ];
 
 function forwarding({ sysctls, network }: DoctorFacts): readonly Found[] {
-  const wanted = ['net/ipv4/ip_forward', ...(network?.ipv6 === undefined ? [] : ['net/ipv6/conf/all/forwarding'])];
+  const wanted = [SYSCTL.ipv4Forwarding, ...(network?.ipv6 === undefined ? [] : [SYSCTL.ipv6Forwarding])];
   return wanted
     .filter((path) => sysctls.get(path) === '0')
     .map((path) => {
-      const name = path.replaceAll('/', '.');
+      const name = sysctlName(path);
       return {
         severity: 'error',
         message: 'the kernel does not forward packets between containers and the overlay',
@@ -54,16 +55,17 @@ function clockTrouble({ clockAheadSeconds }: DoctorFacts): readonly Found[] {
 function reversePath({ sysctls, underlay, leases }: DoctorFacts): readonly Found[] {
   const backends = new Set(leases.map(({ backend }) => backend));
   if (underlay === undefined || backends.size < 2) return [];
-  const all = Number(sysctls.get('net/ipv4/conf/all/rp_filter') ?? 0);
-  const device = Number(sysctls.get(`net/ipv4/conf/${underlay.device}/rp_filter`) ?? 0);
+  const path = SYSCTL.reversePathFilter(underlay.device);
+  const all = Number(sysctls.get(SYSCTL.reversePathFilter('all')) ?? 0);
+  const device = Number(sysctls.get(path) ?? 0);
   // The kernel uses the larger of the two (ip-sysctl.rst).
   if (Math.max(all, device) !== 1) return [];
   return [
     {
       severity: 'warning',
       message: `hosts use different backends, and the reverse path filter on ${underlay.device} drops what comes back another way`,
-      evidence: `net.ipv4.conf.${underlay.device}.rp_filter is 1 (strict); backends: ${[...backends].join(', ')}`,
-      command: `sysctl -w net.ipv4.conf.${underlay.device}.rp_filter=2`,
+      evidence: `${sysctlName(path)} is 1 (strict); backends: ${[...backends].join(', ')}`,
+      command: `sysctl -w ${sysctlName(path)}=2`,
     },
   ];
 }

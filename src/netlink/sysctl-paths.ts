@@ -1,0 +1,16 @@
+/** Kernel parameters that this program sets or looks at, as paths below `/proc/sys` (ip-sysctl.rst). */
+export const SYSCTL = {
+  ipv4Forwarding: 'net/ipv4/ip_forward',
+  ipv6Forwarding: 'net/ipv6/conf/all/forwarding',
+  /** There once `br_netfilter` is loaded. */
+  bridgeNetfilter: 'net/bridge/bridge-nf-call-iptables',
+  /** RFC 3704 2.2. @param device - or `all`; the kernel uses the larger of the two. */
+  reversePathFilter: (device: string) => `net/ipv4/conf/${device}/rp_filter`,
+  acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,
+  acceptRouterAdvertisements: (device: string) => `net/ipv6/conf/${device}/accept_ra`,
+} as const;
+
+/** The name of a parameter as sysctl(8) takes it; a dot in a device's name becomes a slash there. */
+export function sysctlName(path: string): string {
+  return path.replaceAll(/[/.]/g, (separator) => (separator === '/' ? '.' : '/'));
+}
