@@ -90,7 +90,7 @@ describe('the rule of imports', () => {
     it(`reports ${text}`, () => {
       const config: Linter.Config = {
         files: ['**/*.ts'],
-        languageOptions: { parser: tseslint.parser as Linter.Parser },
+        languageOptions: { parser: tseslint.parser },
         plugins: { tsflannel: { rules: { imports: importRule(ROOT) } } },
         rules: { 'tsflannel/imports': 'error' },
       };
