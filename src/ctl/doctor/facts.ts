@@ -1,6 +1,7 @@
 import type { NetworkConfig } from '../../config/network-config.js';
 import type { PreviousSubnetEnv } from '../../docker/subnet-env.js';
 import type { RunningDocker } from '../../docker/running-docker.js';
+import type { Carrier } from '../../firewall/carrier.js';
 import type { FirewallFinding } from '../../firewall/findings.js';
 import type { SavedTables } from '../../firewall/iptables-plan.js';
 import type { TracedTable } from '../../firewall/trace/ruleset.js';
@@ -189,19 +190,15 @@ export function overlayDevice(links: readonly LinkInfo[], backend: string | unde
 }
 
 /** What backends put packets into, with flannel's ports. */
-const CARRIERS: Readonly<Record<string, { readonly protocol: 'udp' | 'ipip'; readonly port: number | undefined }>> = {
+const CARRIERS: Readonly<Record<string, Carrier>> = {
   udp: { protocol: 'udp', port: 8285 },
   vxlan: { protocol: 'udp', port: 8472 },
-  ipip: { protocol: 'ipip', port: undefined },
+  ipip: { protocol: 'ipip' },
 };
 
 /** What packets to peers with that backend are put into; undefined where they travel as they are. */
-export function overlayPort(
-  { network }: Pick<DoctorFacts, 'network'>,
-  backend: string,
-): { readonly protocol: 'udp' | 'ipip'; readonly port: number | undefined } | undefined {
+export function overlayCarrier({ network }: Pick<DoctorFacts, 'network'>, backend: string): Carrier | undefined {
   const carrier = CARRIERS[backend];
-  const configured = network?.backendType === backend ? network.backendOptions['port'] : undefined;
-  const isConfigured = carrier?.port !== undefined && typeof configured === 'number' && configured > 0;
-  return isConfigured ? { ...carrier, port: configured } : carrier;
+  const port = network?.backendType === backend ? network.backendOptions['port'] : undefined;
+  return carrier?.protocol === 'udp' && typeof port === 'number' && port > 0 ? { ...carrier, port } : carrier;
 }

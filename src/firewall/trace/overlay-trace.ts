@@ -1,5 +1,6 @@
 import { IpAddress } from '../../ip/address.js';
 import type { Prefix } from '../../ip/prefix.js';
+import { type Carrier, iptablesMatch, nftMatch } from '../carrier.js';
 import type { Hook, TracedPacket, TracedTable } from './ruleset.js';
 import { type Obstacle, traceHook } from './trace.js';
 
@@ -16,16 +17,8 @@ export interface OverlayPaths {
   /** Device that leads to the containers of others. */
   readonly overlayDevice: string | undefined;
   readonly underlayDevice: string | undefined;
-  /** What the backend puts packets into; undefined where they travel as they are. */
-  readonly carrier: Carrier | undefined;
-}
-
-/** The datagrams of a backend. */
-export interface Carrier {
-  readonly protocol: 'udp' | 'ipip';
-  readonly port: number | undefined;
-  readonly own: IpAddress;
-  readonly peer: IpAddress;
+  /** What the backend puts packets into, and between which addresses; undefined where they travel as they are. */
+  readonly carrier: (Carrier & { readonly own: IpAddress; readonly peer: IpAddress }) | undefined;
 }
 
 /** Which of the overlay's packets something stops. */
@@ -96,8 +89,8 @@ function containerLegs(paths: OverlayPaths, here: IpAddress): readonly Leg[] {
 
 function carrierLegs({ carrier, underlayDevice }: OverlayPaths): readonly Leg[] {
   if (carrier === undefined) return [];
-  const { protocol, port, own, peer } = carrier;
-  const datagram = { protocol, destinationPort: port } as const;
+  const { protocol, own, peer } = carrier;
+  const datagram = { protocol, destinationPort: protocol === 'udp' ? carrier.port : undefined };
   const sent = {
     ...datagram,
     source: own,
@@ -136,27 +129,21 @@ function forwarded(flow: BlockedFlow, packet: TracedPacket): readonly Leg[] {
 
 function remedyFor(obstacle: Obstacle, flow: BlockedFlow, { network, carrier }: OverlayPaths): string {
   const { table, chain, rule } = obstacle;
-  const isCarrier = flow === 'carrier-in' || flow === 'carrier-out';
+  const carried = flow === 'carrier-in' || flow === 'carrier-out' ? carrier : undefined;
   if (table.tool === 'nft') {
     const place = `${table.name} ${chain.name}`;
     const command = rule === undefined ? `nft add rule ${place}` : `nft insert rule ${place} handle ${rule.number}`;
-    return (isCarrier ? [nftCarrier(carrier)] : [`ip saddr ${network.toString()}`, `ip daddr ${network.toString()}`])
+    return (
+      carried !== undefined ? [nftMatch(carried)] : [`ip saddr ${network.toString()}`, `ip daddr ${network.toString()}`]
+    )
       .map((match) => `${command} ${match} accept`)
       .join(' && ');
   }
   const program = `${table.tool}${table.name === 'filter' ? '' : ` -t ${table.name}`}`;
   const command = rule === undefined ? `${program} -A ${chain.name}` : `${program} -I ${chain.name} ${rule.number}`;
-  return (isCarrier ? [iptablesCarrier(carrier)] : [`-s ${network.toString()}`, `-d ${network.toString()}`])
+  return (carried !== undefined ? [iptablesMatch(carried)] : [`-s ${network.toString()}`, `-d ${network.toString()}`])
     .map((match) => `${command} ${match} -j ACCEPT`)
     .join(' && ');
-}
-
-function nftCarrier(carrier: Carrier | undefined): string {
-  return carrier?.protocol === 'udp' ? `udp dport ${carrier.port ?? 0}` : 'ip protocol 4';
-}
-
-function iptablesCarrier(carrier: Carrier | undefined): string {
-  return carrier?.protocol === 'udp' ? `-p udp --dport ${carrier.port ?? 0}` : '-p 4';
 }
 
 /** Where an obstacle stands, for people: table, chain, and the rule with its number. */

@@ -1,6 +1,7 @@
+import { describeCarrier, iptablesMatch } from '../../../firewall/carrier.js';
 import { ALIAS_PREFIX } from '../../../reconcile/ownership.js';
 import { formatDuration } from '../../text-table.js';
-import { type Check, type DoctorFacts, type Found, type PeerProbe, overlayPort } from '../facts.js';
+import { type Check, type DoctorFacts, type Found, type PeerProbe, overlayCarrier } from '../facts.js';
 import { someOf } from '../text.js';
 import { NEAR_EXPIRY_SECONDS, releaseCommand } from './leases.js';
 
@@ -88,18 +89,18 @@ function pathMtu({ probes, underlay, network }: DoctorFacts): readonly Found[] {
 
 function blockedOverlay(facts: DoctorFacts): readonly Found[] {
   const silent = facts.probes.filter(({ underlay, overlay }) => underlay && overlay === false);
-  return groupsOf(silent, ({ lease }) => lease.backend).map((group): Found => {
+  return groupsOf(silent, ({ lease }) => lease.backend).flatMap((group): readonly Found[] => {
     const [first] = group as readonly [PeerProbe];
-    const carrier = overlayPort(facts, first.lease.backend);
-    const what = carrier?.protocol === 'udp' ? `UDP port ${carrier.port ?? 0}` : 'IP protocol 4';
-    const match = carrier?.protocol === 'udp' ? `-p udp --dport ${carrier.port ?? 0}` : '-p 4';
-    return {
+    const carrier = overlayCarrier(facts, first.lease.backend);
+    if (carrier === undefined) return [];
+    const found: Found = {
       severity: 'error',
-      message: `${hostsText(group)} ${group.length === 1 ? 'answers' : 'answer'} on the underlay but not through the overlay: ${what} is blocked there or on the way, or no daemon runs there`,
+      message: `${hostsText(group)} ${group.length === 1 ? 'answers' : 'answer'} on the underlay but not through the overlay: ${describeCarrier(carrier)} is blocked there or on the way, or no daemon runs there`,
       evidence: `no echo from ${someOf(group.map(({ lease }) => `${lease.subnet.replace(/\/.*/, '')} (${lease.backend}, ${lease.publicIp})`))}; this host sends it the right way and drops nothing`,
-      command: `iptables -I INPUT ${match} -j ACCEPT # on ${first.lease.publicIp}, where tsflannelctl doctor names the rule, and in what filters between the hosts`,
+      command: `iptables -I INPUT ${iptablesMatch(carrier)} -j ACCEPT # on ${first.lease.publicIp}, where tsflannelctl doctor names the rule, and in what filters between the hosts`,
       subnets: subnetsOf(group),
     };
+    return [found];
   });
 }
 
