@@ -1,7 +1,6 @@
 import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
-import { backendFor } from './backend/registry.js';
 import { publishedMacs } from './backend/vxlan.js';
-import type { Backend, HostFacts } from './backend/backend.js';
+import type { ConfiguredBackend, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
 import type { NetworkConfig } from './config/network-config.js';
@@ -385,18 +384,18 @@ export class Daemon implements StatusSource {
   private async pass(): Promise<void> {
     const {
       facts: source,
-      config: { network },
+      config: { carried },
     } = this;
-    if (network === undefined || source === undefined) return;
+    if (carried === undefined || source === undefined) return;
+    const { network, backend } = carried;
     const { underlay } = (await this.followUnderlay(network)).state;
     this.admission.assertSafe(network, underlay);
-    const backend = backendFor(network.backendType);
-    backend.check(network, network.backendOptions, underlay);
+    backend.check(network, underlay);
     await this.admission.refresh(underlay);
     const peers = this.peers?.peers ?? this.footing.peers;
     const facts = await source.refresh({
       underlay,
-      onLinkAddresses: onLinkQuestions(peers, (type) => this.config.optionsFor(type)),
+      onLinkAddresses: onLinkQuestions(peers, (type) => this.config.backendFor(type)),
     });
     const attributes = attributesFor(backend, network, facts);
     this.keepLease(network, attributes, this.admissionContext(network, underlay, attributes));
@@ -419,7 +418,7 @@ export class Daemon implements StatusSource {
     this.publishedBackend = network.backendType;
     this.keeper?.publish(attributes);
     await this.applyFirewall(network, own);
-    const mtu = backend.mtu(network, network.backendOptions, underlay);
+    const mtu = backend.mtu(network, underlay);
     await this.subnetFile.update({ network, lease: own, mtu, isMasquerading: this.options.ipMasq });
     this.dockerWatch.start();
     const held = this.keeper?.lease;
@@ -543,7 +542,7 @@ export class Daemon implements StatusSource {
       host,
       own,
       peers,
-      optionsFor: (type) => this.config.optionsFor(type),
+      backendFor: (type) => this.config.backendFor(type),
       lingering: this.lingering.names,
     });
     this.result = result;
@@ -631,12 +630,13 @@ export class Daemon implements StatusSource {
   }
 }
 
-function attributesFor(backend: Backend, network: NetworkConfig, facts: HostFacts): LeaseAttributes {
+function attributesFor(backend: ConfiguredBackend, network: NetworkConfig, facts: HostFacts): LeaseAttributes {
   const { publicIp, publicIpv6 }: Underlay = facts.underlay;
   return {
     publicIp: publicIp ?? UNSPECIFIED_V4,
     publicIpv6: network.ipv6 === undefined ? undefined : publicIpv6,
-    ...backend.leaseData(network, network.backendOptions, facts),
+    backendType: backend.publishedType,
+    ...backend.leaseData(network, facts),
   };
 }
 

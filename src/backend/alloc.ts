@@ -1,16 +1,23 @@
-import { type Backend, NO_LEASE_DATA } from './backend.js';
+import { NO_LEASE_DATA, defineBackend } from './backend.js';
 
 /**
  * A lease and nothing else: packets are carried by something outside.
  *
  * @see flannel `pkg/backend/alloc/alloc.go`
  */
-export const allocBackend: Backend = {
+export const allocBackend = defineBackend({
   type: 'alloc',
-  check: () => {},
-  mtu: (_network, _options, underlay) => underlay.mtu,
-  asksOnLink: () => false,
-  leaseData: () => NO_LEASE_DATA,
-  base: () => ({}),
-  peer: () => ({ state: {} }),
-};
+  publishedType: '',
+  families: [],
+  deviceKind: undefined,
+  deviceNames: undefined,
+  rules: {},
+  configure: () => ({
+    carrier: undefined,
+    asksOnLink: false,
+    check: () => {},
+    mtu: (_network, underlay) => underlay.mtu,
+    leaseData: () => NO_LEASE_DATA,
+    desired: () => ({ base: {}, peer: () => ({ state: {} }) }),
+  }),
+});

@@ -1,13 +1,16 @@
+import {
+  type BackendOptions,
+  type OptionRules,
+  type OptionValues,
+  readBackendOptions,
+} from '../config/backend-options.js';
 import type { NetworkConfig } from '../config/network-config.js';
-import type { IpAddress } from '../ip/address.js';
+import type { Carrier } from '../firewall/carrier.js';
+import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import type { JsonValue } from '../json.js';
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
-import type { DesiredState } from '../reconcile/desired.js';
+import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
-
-/** The keys of `Backend` in lower case; empty for a backend that only some peers use. */
-export type BackendOptions = Readonly<Record<string, JsonValue>>;
 
 /** What a backend may know of the host besides leases; everything that would otherwise be I/O. */
 export interface HostFacts {
@@ -20,10 +23,9 @@ export interface HostFacts {
   readonly isOnLink: (address: IpAddress) => boolean;
 }
 
-/** Input of {@link Backend.base} and {@link Backend.peer}. */
+/** Input of {@link ConfiguredBackend.desired}. */
 export interface BackendContext {
   readonly network: NetworkConfig;
-  readonly options: BackendOptions;
   readonly host: HostFacts;
   readonly own: Lease;
   /** Leases of all other hosts, whatever backend they name. */
@@ -69,34 +71,87 @@ export interface PeerState {
   readonly contestedDevice?: string;
 }
 
-/** What the own lease says about the backend in use. */
-export type LeaseData = Pick<LeaseAttributes, 'backendType' | 'backendData' | 'backendV6Data'>;
+/** What the host should look like for one backend. */
+export interface BackendState {
+  /** Devices and whatever else does not belong to one peer. */
+  readonly base: Partial<DesiredState>;
+  /** Routes, neighbours and forwarding entries towards one peer whose lease names this backend. */
+  readonly peer: (lease: Lease) => PeerState;
+}
 
-/**
- * A strategy that carries packets between hosts.
- *
- * @remarks Pure: no I/O, no clock, no chance. The host's state is `base` plus `peer` for each lease that names this
- * backend; the two are apart so that one changed peer among thousands costs one call.
- */
-export interface Backend {
+/** What a host tells its peers about its end of the overlay. */
+export type LeaseData = Pick<LeaseAttributes, 'backendData' | 'backendV6Data'>;
+
+/** Lease data of the backends that publish nothing but their type. */
+export const NO_LEASE_DATA: LeaseData = { backendData: undefined, backendV6Data: undefined };
+
+/** What is known of a backend whatever its options are. */
+export interface BackendFacts {
   /** `Backend.Type` in lower case. */
   readonly type: string;
+  /** `BackendType` in leases; empty for those that flannel publishes so, which then look like `udp`. */
+  readonly publishedType: string;
+  /** Families of the overlay that it carries; none if packets are carried by something outside. */
+  readonly families: readonly Family[];
   /**
-   * Checks the keys inside `Backend` that this backend reads, and that the host can run it.
+   * Kind of its device, which has the network address of the host's subnet and answers echoes there; undefined where
+   * packets leave through the underlay's device, and only the bridge or the public address can answer.
+   */
+  readonly deviceKind: LinkSpec['kind'] | undefined;
+  /** Names of its devices that outlive the daemon, as flannel gives them; undefined if there are none. */
+  readonly deviceNames: RegExp | undefined;
+}
+
+/** What a backend with given options does. */
+interface BackendActions {
+  /** What packets are put into; undefined where they travel as they are. */
+  readonly carrier: Carrier | undefined;
+  /** Whether {@link HostFacts.isOnLink} decides how, or whether, a peer is reached. */
+  readonly asksOnLink: boolean;
+  /**
+   * Checks that this host can run it in this network.
    *
    * @throws {@link OverlayError} `ERR_BACKEND_OPTION`, `ERR_BACKEND_HOST`
    */
-  check(network: NetworkConfig, options: BackendOptions, underlay: Underlay): void;
+  check(network: NetworkConfig, underlay: Underlay): void;
   /** MTU for containers, as written to subnet.env. */
-  mtu(network: NetworkConfig, options: BackendOptions, underlay: Underlay): number;
-  /** Whether {@link HostFacts.isOnLink} decides how, or whether, a peer is reached. */
-  asksOnLink(options: BackendOptions): boolean;
-  leaseData(network: NetworkConfig, options: BackendOptions, host: HostFacts): LeaseData;
-  /** Devices and whatever else does not belong to one peer. */
-  base(context: BackendContext): Partial<DesiredState>;
-  /** Routes, neighbours and forwarding entries towards one peer whose lease names this backend. */
-  peer(context: BackendContext, lease: Lease): PeerState;
+  mtu(network: NetworkConfig, underlay: Underlay): number;
+  leaseData(network: NetworkConfig, host: HostFacts): LeaseData;
+  /**
+   * The host's state is `base` plus `peer` for each lease that names this backend; the two are apart so that one
+   * changed peer among thousands costs one call.
+   */
+  desired(context: BackendContext): BackendState;
 }
 
-/** Lease data of the backends that publish nothing, as flannel's udp backend writes it. */
-export const NO_LEASE_DATA: LeaseData = { backendType: '', backendData: undefined, backendV6Data: undefined };
+/**
+ * A strategy that carries packets between hosts, with options that have been checked.
+ *
+ * @remarks Pure: no I/O, no clock, no chance.
+ */
+export interface ConfiguredBackend extends BackendFacts, BackendActions {}
+
+/** A strategy that carries packets between hosts. */
+export interface Backend extends BackendFacts {
+  /** The keys inside `Backend` that it reads, as flannel's documentation spells them. */
+  readonly optionKeys: readonly string[];
+  /** @throws {@link OverlayError} `ERR_BACKEND_OPTION` */
+  parse(options: BackendOptions): ConfiguredBackend;
+}
+
+/** Everything that there is to know of one backend; what others know of it, they know from here. */
+export interface BackendDefinition<Rules extends OptionRules> extends BackendFacts {
+  /** How its keys inside `Backend` are read. */
+  readonly rules: Rules;
+  readonly configure: (options: OptionValues<Rules>) => BackendActions;
+}
+
+/** Makes a backend of its definition: the types of its options follow from their rules. */
+export function defineBackend<const Rules extends OptionRules>(definition: BackendDefinition<Rules>): Backend {
+  const { rules, configure, ...facts } = definition;
+  return {
+    ...facts,
+    optionKeys: Object.values(rules).map(({ key }) => key),
+    parse: (options) => ({ ...facts, ...configure(readBackendOptions(facts.type, options, rules)) }),
+  };
+}

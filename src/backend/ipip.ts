@@ -1,6 +1,5 @@
-import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
-import type { Backend, BackendOptions } from './backend.js';
+import { NO_LEASE_DATA, defineBackend } from './backend.js';
 
 /** Outer IPv4 header. */
 const ENCAP_OVERHEAD = 20;
@@ -8,58 +7,62 @@ const ENCAP_OVERHEAD = 20;
 /** Name of the device, as flannel names it. */
 const DEVICE = 'flannel.ipip';
 
-function usesDirectRouting(options: BackendOptions): boolean {
-  return readBackendOptions('ipip', options, {
-    directRouting: { key: 'DirectRouting', kind: 'bool', default: false },
-  }).directRouting;
-}
-
 /**
  * IPv4 in IPv4 (RFC 2003) through one device without a fixed remote: the gateway of each route is the outer destination.
  *
  * @see flannel `pkg/backend/ipip/ipip.go`
  */
-export const ipipBackend: Backend = {
+export const ipipBackend = defineBackend({
   type: 'ipip',
+  publishedType: 'ipip',
+  families: [4],
+  deviceKind: 'ipip',
+  deviceNames: /^flannel\.ipip$/,
+  rules: { directRouting: { key: 'DirectRouting', kind: 'bool', default: false } },
+  configure: ({ directRouting }) => ({
+    carrier: { protocol: 'ipip' },
+    asksOnLink: directRouting,
 
-  check(network, options, underlay) {
-    usesDirectRouting(options);
-    if (network.ipv4 === undefined || underlay.address === undefined) {
-      throw new OverlayError('ERR_BACKEND_HOST', 'cannot run backend ipip: it carries IPv4 over IPv4 only', {
-        hint: 'enable IPv4 or choose vxlan',
-      });
-    }
-  },
+    check(network, underlay) {
+      if (network.ipv4 === undefined || underlay.address === undefined) {
+        throw new OverlayError('ERR_BACKEND_HOST', 'cannot run backend ipip: it carries IPv4 over IPv4 only', {
+          hint: 'enable IPv4 or choose vxlan',
+        });
+      }
+    },
 
-  mtu: (_network, _options, underlay) => underlay.mtu - ENCAP_OVERHEAD,
-  asksOnLink: usesDirectRouting,
-  leaseData: () => ({ backendType: 'ipip', backendData: undefined, backendV6Data: undefined }),
+    mtu: (_network, underlay) => underlay.mtu - ENCAP_OVERHEAD,
+    leaseData: () => NO_LEASE_DATA,
 
-  base({ host, own }) {
-    const { address, mtu } = host.underlay;
-    if (address === undefined) return {};
-    return {
-      links: [{ kind: 'ipip', name: DEVICE, mtu: mtu - ENCAP_OVERHEAD, local: address }],
-      addresses: [{ device: DEVICE, address: own.subnet.address, length: 32 }],
-    };
-  },
+    desired({ host, own }) {
+      const { address, device, mtu } = host.underlay;
+      return {
+        base:
+          address === undefined
+            ? {}
+            : {
+                links: [{ kind: 'ipip', name: DEVICE, mtu: mtu - ENCAP_OVERHEAD, local: address }],
+                addresses: [{ device: DEVICE, address: own.subnet.address, length: 32 }],
+              },
 
-  peer(context, lease) {
-    const gateway = lease.attributes.publicIp;
-    const isDirect = usesDirectRouting(context.options) && context.host.isOnLink(gateway);
-    return {
-      state: {
-        routes: [
-          {
-            destination: lease.subnet,
-            type: 'unicast',
-            device: isDirect ? context.host.underlay.device : DEVICE,
-            gateway,
-            isOnlink: true,
-            scope: 'global',
-          },
-        ],
-      },
-    };
-  },
-};
+        peer({ subnet, attributes: { publicIp } }) {
+          const isDirect = directRouting && host.isOnLink(publicIp);
+          return {
+            state: {
+              routes: [
+                {
+                  destination: subnet,
+                  type: 'unicast',
+                  device: isDirect ? device : DEVICE,
+                  gateway: publicIp,
+                  isOnlink: true,
+                  scope: 'global',
+                },
+              ],
+            },
+          };
+        },
+      };
+    },
+  }),
+});

@@ -1,17 +1,17 @@
-import type { NetworkConfig } from '../config/network-config.js';
 import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
-import type { BackendContext, BackendOptions, Claim, PeerState, SkippedPeer } from './backend.js';
+import type { BackendContext, BackendState, Claim, ConfiguredBackend, PeerState, SkippedPeer } from './backend.js';
 import { Claims } from './claims.js';
-import { findBackend } from './registry.js';
+
+/** Finds the backend of a type, with the options last configured for it or else with its defaults. */
+export type BackendLookup = (type: string) => ConfiguredBackend | undefined;
 
 /** Input of {@link OverlayState.compute}. */
-export interface OverlayInput extends Omit<BackendContext, 'options' | 'isOwn'> {
-  /** Options last configured for a backend type; empty if it never was. */
-  readonly optionsFor: (type: string) => BackendOptions;
+export interface OverlayInput extends Omit<BackendContext, 'isOwn'> {
+  readonly backendFor: BackendLookup;
   /** Backends whose devices stay although no lease asks for them: peers may not have seen the change yet. */
   readonly lingering: readonly string[];
 }
@@ -52,11 +52,12 @@ export class OverlayState {
   private readonly counts = new Map<string, number>();
 
   compute(input: OverlayInput): OverlayResult {
-    this.follow(input);
+    const states = new States(input);
+    this.follow(input, states);
     const ownType = input.network.backendType;
     const used = [...new Set([ownType, ...this.counts.keys()])];
     const types = [...new Set([ownType, ...input.lingering, ...this.counts.keys()])];
-    const bases = types.map((type) => findBackend(type)?.base(contextOf(input, type)) ?? {});
+    const bases = types.map((type) => states.of(type)?.base ?? {});
     const base = mergeStates(bases);
     const sysctls = types.length > 1 ? [...base.sysctls, ...looseReversePath(base)] : base.sysctls;
     const lingeringDevices = bases.flatMap((part, index) => (used.includes(types[index] ?? '') ? [] : devicesOf(part)));
@@ -76,8 +77,7 @@ export class OverlayState {
   }
 
   /** Brings what is known of each peer up to date. */
-  private follow(input: OverlayInput): void {
-    const { network, host, own, peers } = input;
+  private follow({ network, host, own, peers }: OverlayInput, states: States): void {
     const common = [network, host, own];
     if (common.some((part, index) => part !== this.common[index])) {
       this.common = common;
@@ -95,34 +95,34 @@ export class OverlayState {
     );
     const next = peers.slice(start, nextEnd);
     // A backend may throw: nothing is altered before all parts are there.
-    const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, partOf(input, lease)]));
+    const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, states.partOf(lease)]));
     const staying = new Set(next);
-    for (const lease of former.keys()) if (!staying.has(lease)) this.leave(network, lease);
-    for (const [lease, part] of fresh) this.join(network, lease, part);
+    for (const lease of former.keys()) if (!staying.has(lease)) this.leave(lease, states);
+    for (const [lease, part] of fresh) this.join(lease, part, states);
     const parts = next.map((lease) => former.get(lease) ?? fresh.get(lease)?.state ?? {});
     this.parts = this.parts.slice(0, start).concat(parts, this.parts.slice(previousEnd));
     this.leases = peers;
   }
 
-  private join(network: NetworkConfig, lease: Lease, { skipped, contestedDevice, claims = [] }: PeerState): void {
+  private join(lease: Lease, { skipped, contestedDevice, claims = [] }: PeerState, states: States): void {
     if (skipped !== undefined) this.skipped.set(lease, skipped);
     if (contestedDevice !== undefined) this.contested.set(lease, contestedDevice);
     if (claims.length > 0) this.claimsOf.set(lease, claims);
     this.claims.add(lease, claims);
-    this.count(network, lease, 1);
+    this.count(lease, 1, states);
   }
 
-  private leave(network: NetworkConfig, lease: Lease): void {
+  private leave(lease: Lease, states: States): void {
     this.skipped.delete(lease);
     this.contested.delete(lease);
     this.claims.remove(lease, this.claimsOf.get(lease) ?? []);
     this.claimsOf.delete(lease);
-    this.count(network, lease, -1);
+    this.count(lease, -1, states);
   }
 
-  private count(network: NetworkConfig, { attributes }: Lease, more: 1 | -1): void {
+  private count({ attributes }: Lease, more: 1 | -1, states: States): void {
     const type = backendOf(attributes);
-    if (!isReaching(network, type)) return;
+    if (!states.isReaching(type)) return;
     const count = (this.counts.get(type) ?? 0) + more;
     if (count === 0) this.counts.delete(type);
     else this.counts.set(type, count);
@@ -132,20 +132,35 @@ export class OverlayState {
 /** What a peer adds that another one is reached in place of. */
 const NOTHING: Partial<DesiredState> = {};
 
-function partOf(input: OverlayInput, lease: Lease): PeerState {
-  const type = backendOf(lease.attributes);
-  const backend = findBackend(type);
-  if (backend === undefined) return { state: {}, skipped: unknownBackend(lease, type) };
-  return isReaching(input.network, type) ? backend.peer(contextOf(input, type), lease) : { state: {} };
-}
+/** What the backends want, each asked once. */
+class States {
+  private readonly states = new Map<string, BackendState | undefined>();
+  private readonly carriesNothing: boolean;
 
-/** Whether peers that name that backend are reached at all: a host with `alloc` carries nothing. */
-function isReaching(network: NetworkConfig, type: string): boolean {
-  return network.backendType !== 'alloc' && findBackend(type) !== undefined;
-}
+  constructor(private readonly input: OverlayInput) {
+    const { network, backendFor } = input;
+    this.carriesNothing = backendFor(network.backendType)?.families.length === 0;
+  }
 
-function contextOf(input: OverlayInput, type: string): BackendContext {
-  return { ...input, options: input.optionsFor(type), isOwn: type === input.network.backendType };
+  /** Undefined if there is no backend of that type. */
+  of(type: string): BackendState | undefined {
+    if (!this.states.has(type)) {
+      const isOwn = type === this.input.network.backendType;
+      this.states.set(type, this.input.backendFor(type)?.desired({ ...this.input, isOwn }));
+    }
+    return this.states.get(type);
+  }
+
+  /** Whether peers that name that backend are reached at all: a host with `alloc` carries nothing. */
+  isReaching(type: string): boolean {
+    return !this.carriesNothing && this.input.backendFor(type) !== undefined;
+  }
+
+  partOf(lease: Lease): PeerState {
+    const type = backendOf(lease.attributes);
+    if (this.input.backendFor(type) === undefined) return { state: {}, skipped: unknownBackend(lease, type) };
+    return (this.isReaching(type) ? this.of(type)?.peer(lease) : undefined) ?? { state: {} };
+  }
 }
 
 function devicesOf({ links = [], tunnels = [] }: Partial<DesiredState>): string[] {
@@ -153,10 +168,7 @@ function devicesOf({ links = [], tunnels = [] }: Partial<DesiredState>): string[
 }
 
 /** Public addresses that the backends of these peers will ask {@link HostFacts.isOnLink} about. */
-export function onLinkQuestions(
-  peers: readonly Lease[],
-  optionsFor: (type: string) => BackendOptions,
-): readonly IpAddress[] {
+export function onLinkQuestions(peers: readonly Lease[], backendFor: BackendLookup): readonly IpAddress[] {
   /** By backend as the leases spell it. */
   const asks = new Map<string, boolean>();
   const questions: IpAddress[] = [];
@@ -164,8 +176,7 @@ export function onLinkQuestions(
     const { backendType, publicIp, publicIpv6 } = attributes;
     let isAsked = asks.get(backendType);
     if (isAsked === undefined) {
-      const type = backendOf(attributes);
-      isAsked = findBackend(type)?.asksOnLink(optionsFor(type)) ?? false;
+      isAsked = backendFor(backendOf(attributes))?.asksOnLink ?? false;
       asks.set(backendType, isAsked);
     }
     if (!isAsked) continue;

@@ -6,13 +6,14 @@ import { ipipBackend } from './ipip.js';
 import { udpBackend } from './udp.js';
 import { vxlanBackend } from './vxlan.js';
 
-const BACKENDS: ReadonlyMap<string, Backend> = new Map(
-  [udpBackend, vxlanBackend, hostGwBackend, ipipBackend, allocBackend].map((backend) => [backend.type, backend]),
-);
+/** All backends that there are. */
+export const BACKENDS: readonly Backend[] = [udpBackend, vxlanBackend, hostGwBackend, ipipBackend, allocBackend];
+
+const BY_TYPE: ReadonlyMap<string, Backend> = new Map(BACKENDS.map((backend) => [backend.type, backend]));
 
 /** The backend of that name in lower case, or undefined. */
 export function findBackend(type: string): Backend | undefined {
-  return BACKENDS.get(type);
+  return BY_TYPE.get(type);
 }
 
 /**
@@ -24,6 +25,6 @@ export function backendFor(type: string): Backend {
   const backend = findBackend(type);
   if (backend !== undefined) return backend;
   throw new OverlayError('ERR_BACKEND_UNKNOWN', `cannot use backend "${type}": there is none of that name`, {
-    hint: `set Backend.Type to one of ${[...BACKENDS.keys()].join(', ')}`,
+    hint: `set Backend.Type to one of ${[...BY_TYPE.keys()].join(', ')}`,
   });
 }

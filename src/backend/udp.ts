@@ -1,29 +1,14 @@
 import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
-import type { VerifySource } from '../dataplane/tunnel-spec.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
-import type { DesiredState, RouteSpec } from '../reconcile/desired.js';
-import { readBackendOptions } from '../config/backend-options.js';
-import { type Backend, type BackendContext, type BackendOptions, NO_LEASE_DATA, type PeerState } from './backend.js';
-import type { Lease } from '../lease/lease.js';
+import type { RouteSpec } from '../reconcile/desired.js';
+import { NO_LEASE_DATA, defineBackend } from './backend.js';
 
 /** Outer IPv4 header (20) and UDP header (8). */
 const ENCAP_OVERHEAD = 28;
 
 /** Packets the TUN queues before it drops; half of them are the kernel's default of 500, too few for one burst of super-packets. */
 const TX_QUEUE_LENGTH = 1000;
-
-interface UdpOptions {
-  readonly port: number;
-  readonly verifySource: VerifySource;
-}
-
-function readOptions(options: BackendOptions): UdpOptions {
-  return readBackendOptions('udp', options, {
-    port: { key: 'Port', kind: 'int', min: 1, max: 65535, default: 8285 },
-    verifySource: { key: 'VerifySource', kind: 'choice', choices: ['off', 'outer', 'strict'], default: 'outer' },
-  });
-}
 
 /**
  * Userspace tunnel: TUN device, one bare IPv4 packet per UDP datagram.
@@ -34,57 +19,62 @@ function readOptions(options: BackendOptions): UdpOptions {
  * the source check has to know it.
  * @see flannel `pkg/backend/udp/udp_network_amd64.go`
  */
-export const udpBackend: Backend = {
+export const udpBackend = defineBackend({
   type: 'udp',
-
-  check(network, options, underlay) {
-    readOptions(options);
-    if (network.ipv4 === undefined || underlay.address === undefined) {
-      throw new OverlayError('ERR_BACKEND_HOST', 'cannot run backend udp: it carries IPv4 over IPv4 only', {
-        hint: 'enable IPv4 or choose vxlan',
-      });
-    }
+  publishedType: '',
+  families: [4],
+  deviceKind: 'tun',
+  deviceNames: undefined,
+  rules: {
+    port: { key: 'Port', kind: 'int', min: 1, max: 65535, default: 8285 },
+    verifySource: { key: 'VerifySource', kind: 'choice', choices: ['off', 'outer', 'strict'], default: 'outer' },
   },
+  configure: ({ port, verifySource }) => ({
+    carrier: { protocol: 'udp', port },
+    asksOnLink: false,
 
-  mtu: (_network, _options, underlay) => underlay.mtu - ENCAP_OVERHEAD,
-  asksOnLink: () => false,
-  leaseData: () => NO_LEASE_DATA,
+    check(network, underlay) {
+      if (network.ipv4 === undefined || underlay.address === undefined) {
+        throw new OverlayError('ERR_BACKEND_HOST', 'cannot run backend udp: it carries IPv4 over IPv4 only', {
+          hint: 'enable IPv4 or choose vxlan',
+        });
+      }
+    },
 
-  base(context): Partial<DesiredState> {
-    const { network, host, own, peers, isOwn } = context;
-    const { address, mtu: underlayMtu } = host.underlay;
-    if (network.ipv4 === undefined || address === undefined) return {};
-    const { port, verifySource } = readOptions(context.options);
-    const mtu = underlayMtu - ENCAP_OVERHEAD;
-    const device = host.tunDevice;
-    return {
-      links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
-      addresses: [{ device, address: own.subnet.address, length: 32 }],
-      // The kernel then drops what claims to come from any address of this host (fib_validate_source()), whatever the
-      // tunnel knows of them. An earlier version, whose device may live on, had it set.
-      sysctls: [{ path: SYSCTL.acceptLocal(device), value: '0' }],
-      routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
-      tunnels: [
-        {
-          device,
-          bindAddress: address,
-          port,
-          mtu,
-          verifySource,
-          icmpSource: own.subnet.address,
-          ownPrefixes: [own.subnet, Prefix.host(address)],
-          peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+    mtu: (_network, underlay) => underlay.mtu - ENCAP_OVERHEAD,
+    leaseData: () => NO_LEASE_DATA,
+
+    desired({ network, host, own, peers, isOwn }) {
+      const { address } = host.underlay;
+      if (network.ipv4 === undefined || address === undefined) return { base: {}, peer: () => ({ state: {} }) };
+      const mtu = host.underlay.mtu - ENCAP_OVERHEAD;
+      const device = host.tunDevice;
+      return {
+        base: {
+          links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
+          addresses: [{ device, address: own.subnet.address, length: 32 }],
+          // The kernel then drops what claims to come from any address of this host (fib_validate_source()), whatever
+          // the tunnel knows of them. An earlier version, whose device may live on, had it set.
+          sysctls: [{ path: SYSCTL.acceptLocal(device), value: '0' }],
+          routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
+          tunnels: [
+            {
+              device,
+              bindAddress: address,
+              port,
+              mtu,
+              verifySource,
+              icmpSource: own.subnet.address,
+              ownPrefixes: [own.subnet, Prefix.host(address)],
+              peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+            },
+          ],
         },
-      ],
-    };
-  },
-
-  peer(context: BackendContext, lease: Lease): PeerState {
-    const { network, host, isOwn } = context;
-    if (network.ipv4 === undefined || isOwn) return { state: {} };
-    return { state: { routes: [tunRoute(host.tunDevice, lease.subnet)] } };
-  },
-};
+        peer: ({ subnet }) => ({ state: isOwn ? {} : { routes: [tunRoute(device, subnet)] } }),
+      };
+    },
+  }),
+});
 
 function tunRoute(device: string, destination: Prefix): RouteSpec {
   return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'global' };

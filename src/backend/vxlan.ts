@@ -1,4 +1,3 @@
-import { readBackendOptions } from '../config/backend-options.js';
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { type MacAddress, isUnicastMac, parseMac } from '../ip/mac.js';
@@ -6,10 +5,10 @@ import type { JsonValue } from '../json.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
-import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
+import type { DesiredState } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
-import type { Backend, BackendOptions, Claim, PeerState } from './backend.js';
-import { type OwnSide, type PeerSide, ownSides, peerSides } from './families.js';
+import { type BackendContext, type Claim, type HostFacts, type PeerState, defineBackend } from './backend.js';
+import { type PeerSide, ownSides, peerSides } from './families.js';
 
 /** Outer IP (20 or 40), UDP (8), VXLAN (8) and inner Ethernet (14) headers. flannel subtracts 50 for both, which is too little over IPv6. */
 const ENCAP_OVERHEAD: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
@@ -17,25 +16,8 @@ const ENCAP_OVERHEAD: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
 /** IPv4's smallest MTU that every host must accept whole is 68 (RFC 791); IPv6's is 1280 (RFC 8200 5). */
 const SMALLEST_MTU: Readonly<Record<Family, number>> = { 4: 68, 6: 1280 };
 
-interface VxlanOptions {
-  readonly vni: number;
-  readonly port: number;
-  readonly mtu: number;
-  readonly gbp: boolean;
-  readonly learning: boolean;
-  readonly directRouting: boolean;
-}
-
-function readOptions(options: BackendOptions): VxlanOptions {
-  return readBackendOptions('vxlan', options, {
-    vni: { key: 'VNI', kind: 'int', min: 1, max: 0xffffff, default: 1 },
-    port: { key: 'Port', kind: 'int', min: 0, max: 65535, default: 0 },
-    mtu: { key: 'MTU', kind: 'int', min: 0, max: 65535, default: 0 },
-    gbp: { key: 'GBP', kind: 'bool', default: false },
-    learning: { key: 'Learning', kind: 'bool', default: false },
-    directRouting: { key: 'DirectRouting', kind: 'bool', default: false },
-  });
-}
+/** The port of a device that was made without one: what Linux had before IANA assigned 4789 (`vxlan_port` in drivers/net/vxlan/vxlan_core.c). */
+const KERNEL_PORT = 8472;
 
 /** Name of the VXLAN device, as flannel names it. */
 function deviceName(family: Family, vni: number): string {
@@ -58,10 +40,6 @@ export function publishedMacs({ attributes }: Lease): ReadonlyMap<string, MacAdd
   );
 }
 
-function deviceMtu(family: Family, options: VxlanOptions, underlay: Underlay): number {
-  return (options.mtu === 0 ? underlay.mtu : options.mtu) - ENCAP_OVERHEAD[family];
-}
-
 /**
  * Kernel VXLAN: per peer one route, one neighbour and one forwarding entry, all permanent.
  *
@@ -69,132 +47,163 @@ function deviceMtu(family: Family, options: VxlanOptions, underlay: Underlay): n
  * VTEP MAC, which the forwarding entry maps to its public address: three look-ups, no ARP, no flooding.
  * @see flannel `pkg/backend/vxlan/vxlan_network.go` (since 0.9)
  */
-export const vxlanBackend: Backend = {
+export const vxlanBackend = defineBackend({
   type: 'vxlan',
-
-  check(network, raw, underlay) {
-    const options = readOptions(raw);
-    const families: Family[] = [];
-    if (network.ipv4 !== undefined) families.push(4);
-    if (network.ipv6 !== undefined) families.push(6);
-    for (const family of families) {
-      if ((family === 4 ? underlay.address : underlay.addressV6) === undefined) {
-        throw new OverlayError(
-          'ERR_BACKEND_HOST',
-          `cannot run backend vxlan for IPv${family}: ${underlay.device} has no IPv${family} address`,
-          { hint: `give ${underlay.device} one, or choose another interface with --iface` },
-        );
-      }
-      const mtu = deviceMtu(family, options, underlay);
-      if (mtu < SMALLEST_MTU[family]) {
-        throw new OverlayError(
-          'ERR_BACKEND_OPTION',
-          `cannot run backend vxlan: ${mtu} bytes are left for IPv${family} packets`,
-          { hint: `Backend.MTU must be at least ${SMALLEST_MTU[family] + ENCAP_OVERHEAD[family]}` },
-        );
-      }
-    }
+  publishedType: 'vxlan',
+  families: [4, 6],
+  deviceKind: 'vxlan',
+  deviceNames: /^flannel(-v6)?\.\d+$/,
+  rules: {
+    vni: { key: 'VNI', kind: 'int', min: 1, max: 0xffffff, default: 1 },
+    port: { key: 'Port', kind: 'int', min: 0, max: 65535, default: 0 },
+    mtu: { key: 'MTU', kind: 'int', min: 0, max: 65535, default: 0 },
+    gbp: { key: 'GBP', kind: 'bool', default: false },
+    learning: { key: 'Learning', kind: 'bool', default: false },
+    directRouting: { key: 'DirectRouting', kind: 'bool', default: false },
   },
 
-  mtu(network, raw, underlay) {
-    return deviceMtu(network.ipv6 === undefined ? 4 : 6, readOptions(raw), underlay);
-  },
-
-  asksOnLink: (raw) => readOptions(raw).directRouting,
-
-  leaseData(network, raw, host) {
-    const { vni } = readOptions(raw);
-    const data = (family: Family): JsonValue => ({ VNI: vni, VtepMAC: host.vtepMac(deviceName(family, vni)) });
+  configure({ vni, port, mtu, gbp, learning, directRouting }) {
+    const deviceMtu = (family: Family, underlay: Underlay): number =>
+      (mtu === 0 ? underlay.mtu : mtu) - ENCAP_OVERHEAD[family];
     return {
-      backendType: 'vxlan',
-      backendData: network.ipv4 === undefined ? undefined : data(4),
-      backendV6Data: network.ipv6 === undefined ? undefined : data(6),
-    };
-  },
+      carrier: { protocol: 'udp', port: port === 0 ? KERNEL_PORT : port },
+      asksOnLink: directRouting,
 
-  base(context): Partial<DesiredState> {
-    const options = readOptions(context.options);
-    // The outer source is the address on the device. flannel 0.27.4 and later take the announced one, which behind NAT
-    // is not on the device, and then nothing is sent.
-    const sides = ownSides(context);
-    const device = (side: OwnSide): string => deviceName(side.family, options.vni);
-    return {
-      links: sides.map((side): LinkSpec => ({
-        kind: 'vxlan',
-        name: device(side),
-        mtu: deviceMtu(side.family, options, context.host.underlay),
-        mac: context.host.vtepMac(device(side)),
-        vni: options.vni,
-        underlayIndex: context.host.underlay.ifindex,
-        local: side.local,
-        port: options.port,
-        learning: options.learning,
-        gbp: options.gbp,
-      })),
-      addresses: sides.map((side) => ({
-        device: device(side),
-        address: side.subnet.address,
-        length: side.family === 4 ? 32 : 128,
-      })),
-      // flannel 0.9 and later: a router advertisement must not give the VTEP addresses or routes.
-      sysctls: sides.map((side) => ({ path: SYSCTL.acceptRouterAdvertisements(device(side)), value: '0' })),
-    };
-  },
-
-  peer(context, lease): PeerState {
-    const options = readOptions(context.options);
-    const sides = peerSides(context, lease);
-    if ('reason' in sides) return { state: {}, skipped: sides };
-    const states: Partial<DesiredState>[] = [];
-    const claims: Claim[] = [];
-    for (const side of sides) {
-      const { publicIp } = side;
-      if (options.directRouting && context.host.isOnLink(publicIp)) {
-        states.push(directRoute(side, publicIp, context.host.underlay.device));
-        continue;
-      }
-      const mac = vtepMacOf(side.data);
-      if (mac === undefined) {
-        const reason = `its lease has no valid VNI and VtepMAC in ${side.family === 4 ? 'BackendData' : 'BackendV6Data'}`;
-        const hint = 'restart the daemon on the peer, it will publish them';
-        return { state: {}, skipped: { lease, cause: 'data', reason, hint } };
-      }
-      const device = deviceName(side.family, options.vni);
-      const claim = claimOf(mac, device);
-      // A VTEP drops what bears its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
-      if (mac === context.host.vtepMac(device)) {
-        const { what, cause, hint } = claim;
-        const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };
-        return isAfter(context.own.revision, lease.revision)
-          ? { state: {}, skipped, contestedDevice: device }
-          : { state: {}, skipped };
-      }
-      claims.push(claim);
-      states.push({
-        neighbours: [{ device, address: side.subnet.address, mac }],
-        fdb: [{ device, mac, destination: publicIp }],
-        routes: [
-          {
-            destination: side.subnet,
-            type: 'unicast',
-            device,
-            gateway: side.subnet.address,
-            isOnlink: true,
-            scope: 'global',
-          },
-        ],
-      });
-    }
-    return {
-      state: {
-        neighbours: states.flatMap((state) => state.neighbours ?? []),
-        fdb: states.flatMap((state) => state.fdb ?? []),
-        routes: states.flatMap((state) => state.routes ?? []),
+      check(network, underlay) {
+        const families: Family[] = [];
+        if (network.ipv4 !== undefined) families.push(4);
+        if (network.ipv6 !== undefined) families.push(6);
+        for (const family of families) {
+          if ((family === 4 ? underlay.address : underlay.addressV6) === undefined) {
+            throw new OverlayError(
+              'ERR_BACKEND_HOST',
+              `cannot run backend vxlan for IPv${family}: ${underlay.device} has no IPv${family} address`,
+              { hint: `give ${underlay.device} one, or choose another interface with --iface` },
+            );
+          }
+          const left = deviceMtu(family, underlay);
+          if (left >= SMALLEST_MTU[family]) continue;
+          throw new OverlayError(
+            'ERR_BACKEND_OPTION',
+            `cannot run backend vxlan: ${left} bytes are left for IPv${family} packets`,
+            { hint: `Backend.MTU must be at least ${SMALLEST_MTU[family] + ENCAP_OVERHEAD[family]}` },
+          );
+        }
       },
-      claims,
+
+      mtu: (network, underlay) => deviceMtu(network.ipv6 === undefined ? 4 : 6, underlay),
+
+      leaseData(network, host) {
+        const data = (family: Family): JsonValue => ({ VNI: vni, VtepMAC: host.vtepMac(deviceName(family, vni)) });
+        return {
+          backendData: network.ipv4 === undefined ? undefined : data(4),
+          backendV6Data: network.ipv6 === undefined ? undefined : data(6),
+        };
+      },
+
+      desired(context) {
+        const { host } = context;
+        const vteps: Readonly<Record<Family, Vtep>> = { 4: vtepOf(4, vni, host), 6: vtepOf(6, vni, host) };
+        // The outer source is the address on the device. flannel 0.27.4 and later take the announced one, which behind
+        // NAT is not on the device, and then nothing is sent.
+        const sides = ownSides(context).map((side) => ({ ...side, ...vteps[side.family] }));
+        return {
+          base: {
+            links: sides.map(({ family, device, mac, local }) => ({
+              kind: 'vxlan',
+              name: device,
+              mtu: deviceMtu(family, host.underlay),
+              mac,
+              vni,
+              underlayIndex: host.underlay.ifindex,
+              local,
+              port,
+              learning,
+              gbp,
+            })),
+            addresses: sides.map(({ family, device, subnet }) => ({
+              device,
+              address: subnet.address,
+              length: family === 4 ? 32 : 128,
+            })),
+            // flannel 0.9 and later: a router advertisement must not give the VTEP addresses or routes.
+            sysctls: sides.map(({ device }) => ({ path: SYSCTL.acceptRouterAdvertisements(device), value: '0' })),
+          },
+          peer: (lease) => entriesFor(lease, context, { vteps, directRouting }),
+        };
+      },
     };
   },
-};
+});
+
+/** This host's end of the overlay in one family. */
+interface Vtep {
+  readonly device: string;
+  readonly mac: MacAddress;
+}
+
+function vtepOf(family: Family, vni: number, host: HostFacts): Vtep {
+  const device = deviceName(family, vni);
+  return { device, mac: host.vtepMac(device) };
+}
+
+function entriesFor(
+  lease: Lease,
+  context: BackendContext,
+  { vteps, directRouting }: { readonly vteps: Readonly<Record<Family, Vtep>>; readonly directRouting: boolean },
+): PeerState {
+  const sides = peerSides(context, lease);
+  if ('reason' in sides) return { state: {}, skipped: sides };
+  const states: Partial<DesiredState>[] = [];
+  const claims: Claim[] = [];
+  for (const side of sides) {
+    const { publicIp } = side;
+    if (directRouting && context.host.isOnLink(publicIp)) {
+      states.push(directRoute(side, publicIp, context.host.underlay.device));
+      continue;
+    }
+    const mac = vtepMacOf(side.data);
+    if (mac === undefined) {
+      const reason = `its lease has no valid VNI and VtepMAC in ${side.family === 4 ? 'BackendData' : 'BackendV6Data'}`;
+      const hint = 'restart the daemon on the peer, it will publish them';
+      return { state: {}, skipped: { lease, cause: 'data', reason, hint } };
+    }
+    const vtep = vteps[side.family];
+    const { device } = vtep;
+    const claim = claimOf(mac, device);
+    // A VTEP drops what bears its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
+    if (mac === vtep.mac) {
+      const { what, cause, hint } = claim;
+      const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };
+      return isAfter(context.own.revision, lease.revision)
+        ? { state: {}, skipped, contestedDevice: device }
+        : { state: {}, skipped };
+    }
+    claims.push(claim);
+    states.push({
+      neighbours: [{ device, address: side.subnet.address, mac }],
+      fdb: [{ device, mac, destination: publicIp }],
+      routes: [
+        {
+          destination: side.subnet,
+          type: 'unicast',
+          device,
+          gateway: side.subnet.address,
+          isOnlink: true,
+          scope: 'global',
+        },
+      ],
+    });
+  }
+  return {
+    state: {
+      neighbours: states.flatMap((state) => state.neighbours ?? []),
+      fdb: states.flatMap((state) => state.fdb ?? []),
+      routes: states.flatMap((state) => state.routes ?? []),
+    },
+    claims,
+  };
+}
 
 function directRoute(
   side: PeerSide,

@@ -1,5 +1,8 @@
 import { OverlayError } from '../errors.js';
-import type { JsonValue } from '../json.js';
+import { type JsonNode, toJsonValue } from './json-reader.js';
+
+/** The keys inside `Backend` in lower case, each with what stands there. */
+export type BackendOptions = Readonly<Record<string, JsonNode>>;
 
 /** How one key inside `Backend` is read. `key` is spelled as flannel's documentation spells it. */
 export type OptionRule =
@@ -12,6 +15,9 @@ export type OptionRule =
       readonly choices: readonly string[];
       readonly default: string;
     };
+
+/** How a backend reads its keys inside `Backend`, by the names it has for them. */
+export type OptionRules = Readonly<Record<string, OptionRule>>;
 
 type ValueOf<Rule> = Rule extends { kind: 'choice'; choices: readonly (infer Choice)[] }
   ? Choice
@@ -27,40 +33,54 @@ export type OptionValues<Rules> = { readonly [Name in keyof Rules]: ValueOf<Rule
 /**
  * Reads the keys a backend knows out of `Backend`.
  *
- * @remarks Unknown keys are left alone, as in flannel; `null` counts as absent, as in Go.
+ * @remarks Unknown keys are left alone, as in flannel; `null` counts as absent, and `1.0` is not an integer, as in Go.
  * @param backend - name for messages.
- * @param options - the keys of `Backend` in lower case.
  * @throws {@link OverlayError} `ERR_BACKEND_OPTION` naming key, value and what would be right.
  */
-export function readBackendOptions<const Rules extends Readonly<Record<string, OptionRule>>>(
+export function readBackendOptions<const Rules extends OptionRules>(
   backend: string,
-  options: Readonly<Record<string, JsonValue>>,
+  options: BackendOptions,
   rules: Rules,
 ): OptionValues<Rules> {
-  const entries = Object.entries(rules).map(([name, rule]): [string, JsonValue] => {
-    const value = options[rule.key.toLowerCase()];
-    if (value === undefined || value === null) return [name, rule.default];
-    if (fits(rule, value)) return [name, value];
+  const entries = Object.entries(rules).map(([name, rule]): [string, boolean | number | string] => {
+    const node = options[rule.key.toLowerCase()];
+    if (node === undefined || node.kind === 'null') return [name, rule.default];
+    const value = valueOf(rule, node);
+    if (value !== undefined) return [name, value];
     throw new OverlayError(
       'ERR_BACKEND_OPTION',
-      `cannot use backend ${backend}: Backend.${rule.key} is ${JSON.stringify(value)}`,
-      { hint: `set it to ${expectation(rule)}, or leave it out for ${JSON.stringify(rule.default)}` },
+      `cannot use backend ${backend}: Backend.${rule.key} is ${fault(node)}`,
+      {
+        hint: `set it to ${expectation(rule)}, or leave it out for ${JSON.stringify(rule.default)}`,
+      },
     );
   });
   return Object.fromEntries(entries) as OptionValues<Rules>;
 }
 
-function fits(rule: OptionRule, value: JsonValue): boolean {
+/** Undefined if it is not what the rule asks for. */
+function valueOf(rule: OptionRule, node: JsonNode): boolean | number | string | undefined {
   switch (rule.kind) {
     case 'bool':
-      return typeof value === 'boolean';
+      return node.kind === 'boolean' ? node.value : undefined;
     case 'string':
-      return typeof value === 'string';
-    case 'int':
-      return Number.isInteger(value) && Number(value) >= rule.min && Number(value) <= rule.max;
+      return node.kind === 'string' ? node.value : undefined;
+    case 'int': {
+      const value = node.kind === 'number' && isWhole(node.literal) ? Number(node.literal) : Number.NaN;
+      return value >= rule.min && value <= rule.max ? value : undefined;
+    }
     case 'choice':
-      return typeof value === 'string' && rule.choices.includes(value);
+      return node.kind === 'string' && rule.choices.includes(node.value) ? node.value : undefined;
   }
+}
+
+function isWhole(literal: string): boolean {
+  return /^-?\d+$/.test(literal);
+}
+
+function fault(node: JsonNode): string {
+  if (node.kind !== 'number') return JSON.stringify(toJsonValue(node));
+  return isWhole(node.literal) ? node.literal : `${node.literal}, which is not written as a whole number`;
 }
 
 function expectation(rule: OptionRule): string {

@@ -1,8 +1,8 @@
 import { OverlayError, describeError } from '../errors.js';
 import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import type { JsonValue } from '../json.js';
-import { type JsonNode, readJson, toJsonValue } from './json-reader.js';
+import type { BackendOptions } from './backend-options.js';
+import { type JsonNode, readJson } from './json-reader.js';
 
 /** Where subnets of one family come from; the values after defaults and checks of compatibility reference 2.4 and 2.5. */
 export interface SubnetRange {
@@ -21,8 +21,8 @@ export interface NetworkConfig {
   readonly useNftables: boolean;
   /** `Backend.Type` in lower case, `udp` when `Backend` is absent. */
   readonly backendType: string;
-  /** The keys of `Backend` in lower case, for case-insensitive look-up by the backend; `type` included. */
-  readonly backendOptions: Readonly<Record<string, JsonValue>>;
+  /** The keys of `Backend`, `type` included; what they mean is the backend's business. */
+  readonly backendOptions: BackendOptions;
 }
 
 /**
@@ -32,8 +32,7 @@ export interface NetworkConfig {
  * wins; a `null` leaves a boolean or a length as it was. Refused although flannel accepts it: `EnableIPv4` false
  * (flannel's IPv6-only leases in etcd all get the key `0.0.0.0-0&…`), `SubnetMin` above `SubnetMax` (no subnet could
  * ever be allocated) and an IPv4 `IPv6Network`.
- * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`, `ERR_BACKEND_UNKNOWN` when `Backend` names no type,
- * `ERR_BACKEND_OPTION` when a number inside `Backend` is not written as an integer.
+ * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`, `ERR_BACKEND_UNKNOWN` when `Backend` names no type.
  * @see flannel `pkg/subnet/config.go`
  */
 export function parseNetworkConfig(text: string): NetworkConfig {
@@ -70,18 +69,17 @@ export function parseNetworkConfig(text: string): NetworkConfig {
 }
 
 /**
- * Keys of a configuration that nobody reads, as written and with `Backend.` before those inside it; for a warning,
- * since most of them are slips of the pen.
+ * Keys of a configuration that nobody reads, as written at the top and in lower case, after `Backend.`, inside it; for a
+ * warning, since most of them are slips of the pen.
  *
+ * @param backendKeys - those that the backend of this configuration reads.
  * @throws {@link OverlayError} as {@link parseNetworkConfig} does.
  */
-export function unknownConfigKeys(text: string): readonly string[] {
-  const { backendType, backendOptions } = parseNetworkConfig(text);
-  const known = BACKEND_KEYS[backendType];
-  const inBackend = known === undefined ? [] : Object.keys(backendOptions).filter((key) => !isOneOf(key, known));
+export function unknownConfigKeys(text: string, backendKeys: readonly string[]): readonly string[] {
+  const inBackend = Object.keys(parseNetworkConfig(text).backendOptions);
   return [
     ...readTopLevel(text).names.filter((key) => !isOneOf(key, CONFIG_KEYS)),
-    ...inBackend.filter((key) => key !== 'type').map((key) => `Backend.${key}`),
+    ...inBackend.filter((key) => key !== 'type' && !isOneOf(key, backendKeys)).map((key) => `Backend.${key}`),
   ];
 }
 
@@ -90,15 +88,6 @@ const CONFIG_KEYS: readonly string[] = [
   ...['Network', 'SubnetLen', 'SubnetMin', 'SubnetMax'],
   ...['IPv6Network', 'IPv6SubnetLen', 'IPv6SubnetMin', 'IPv6SubnetMax'],
 ];
-
-/** Keys inside Backend of the types we have; `VerifySource` is ours, the others are flannel's. */
-const BACKEND_KEYS: Readonly<Record<string, readonly string[]>> = {
-  alloc: [],
-  'host-gw': [],
-  ipip: ['DirectRouting'],
-  udp: ['Port', 'VerifySource'],
-  vxlan: ['VNI', 'Port', 'MTU', 'GBP', 'Learning', 'DirectRouting'],
-};
 
 function isOneOf(key: string, keys: readonly string[]): boolean {
   return keys.some((known) => known.toLowerCase() === key.toLowerCase());
@@ -174,12 +163,6 @@ function nullable<T>(decode: Decoder<T>): Decoder<T> {
   return (node, name, previous) => (node.kind === 'null' ? undefined : decode(node, name, previous));
 }
 
-/**
- * The keys of Backend that are integers in flannel, for all backends. They are checked here because the difference
- * between `1` and `1.0` ends with the JSON text.
- */
-const INTEGER_OPTIONS = ['Port', 'VNI', 'MTU', 'ListenPort', 'ListenPortV6', 'PersistentKeepaliveInterval'];
-
 function readBackend(fields: Fields): Pick<NetworkConfig, 'backendType' | 'backendOptions'> {
   const node = fields.read('Backend', (found) => found);
   if (node === undefined) return { backendType: 'udp', backendOptions: {} };
@@ -197,17 +180,8 @@ function readBackend(fields: Fields): Pick<NetworkConfig, 'backendType' | 'backe
       hint: 'add "Type", such as "vxlan", or leave Backend out to get udp',
     });
   }
-  for (const [key, value] of entries) {
-    if (value.kind === 'number' && isOneOf(key, INTEGER_OPTIONS) && !/^-?\d+$/.test(value.literal)) {
-      throw new OverlayError(
-        'ERR_BACKEND_OPTION',
-        `cannot use Backend.${key} ${value.literal}: it is not written as a whole number`,
-        { hint: 'write it without fraction and exponent' },
-      );
-    }
-  }
-  const options = Object.fromEntries(entries.map(([key, value]) => [key.toLowerCase(), toJsonValue(value)]));
-  return { backendType: type, backendOptions: { ...options, type } };
+  const options = Object.fromEntries(entries.map(([key, value]) => [key.toLowerCase(), value]));
+  return { backendType: type, backendOptions: { ...options, type: { kind: 'string', value: type } } };
 }
 
 interface RawRange {

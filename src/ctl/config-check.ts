@@ -1,3 +1,4 @@
+import { toJsonValue } from '../config/json-reader.js';
 import { ordinaryMtu, checkConfig, readConfigFile } from './config-validation.js';
 import { defineCommand, EXIT, printJson } from './command.js';
 import { describeNetwork } from './network-text.js';
@@ -15,7 +16,9 @@ export const configCheck = defineCommand({
     const checked = checkConfig(await readConfigFile(context, operands[0] ?? ''));
     const { network, unknownKeys } = checked;
     if (options.json) {
-      printJson(context, { network, mtu: ordinaryMtu(checked), unknownKeys });
+      const { backendOptions: nodes } = network;
+      const backendOptions = Object.fromEntries(Object.entries(nodes).map(([key, node]) => [key, toJsonValue(node)]));
+      printJson(context, { network: { ...network, backendOptions }, mtu: ordinaryMtu(checked), unknownKeys });
     } else {
       context.out.block(describeNetwork(network, ordinaryMtu(checked)));
       for (const key of unknownKeys)

@@ -1,3 +1,4 @@
+import { toJsonValue } from '../config/json-reader.js';
 import type { NetworkConfig, SubnetRange } from '../config/network-config.js';
 import { ADDRESS_BITS } from '../ip/address.js';
 import { doesFit } from '../lease/allocator.js';
@@ -52,7 +53,7 @@ export function configImpact(
 ): readonly Impact[] {
   return [
     ...(before === undefined ? [] : settingChanges(before, after)),
-    ...leases.flatMap((lease) => leaseImpact(after.network, lease)),
+    ...leases.flatMap((lease) => leaseImpact(after, lease)),
     ...capacityImpact(after.network, leases),
   ];
 }
@@ -87,7 +88,7 @@ function optionChanges(old: NetworkConfig, now: NetworkConfig): readonly Impact[
   keys.delete('type'); // compared by the caller, with the default that stands for a missing Backend
   const text = (network: NetworkConfig, key: string): string => {
     const value = network.backendOptions[key];
-    return value === undefined ? 'its default' : JSON.stringify(value);
+    return value === undefined ? 'its default' : JSON.stringify(toJsonValue(value));
   };
   return [...keys].flatMap((key) => {
     const [from, to] = [text(old, key), text(now, key)];
@@ -97,7 +98,7 @@ function optionChanges(old: NetworkConfig, now: NetworkConfig): readonly Impact[
   });
 }
 
-function leaseImpact(network: NetworkConfig, lease: LeaseRecord): readonly Impact[] {
+function leaseImpact({ network, backend }: CheckedConfig, lease: LeaseRecord): readonly Impact[] {
   const host = `host ${lease.attributes.publicIp.toString()}`;
   const subnet = lease.subnet.toString();
   const impacts: Impact[] = [];
@@ -125,7 +126,7 @@ function leaseImpact(network: NetworkConfig, lease: LeaseRecord): readonly Impac
     });
   }
   const from = backendOf(lease.attributes);
-  const publishes = PUBLISHED_TYPE[network.backendType] ?? network.backendType;
+  const publishes = backendOf({ backendType: backend.publishedType });
   if (!lease.isReservation && from !== publishes) {
     impacts.push({
       kind: 'backend-switch',
@@ -137,9 +138,6 @@ function leaseImpact(network: NetworkConfig, lease: LeaseRecord): readonly Impac
   }
   return impacts;
 }
-
-/** `alloc` publishes no type, which reads as `udp`. */
-const PUBLISHED_TYPE: Readonly<Record<string, string>> = { alloc: 'udp' };
 
 function capacityImpact(network: NetworkConfig, leases: readonly LeaseRecord[]): readonly Impact[] {
   if (network.ipv4 === undefined) return [];

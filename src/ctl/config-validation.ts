@@ -1,7 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { Backend } from '../backend/backend.js';
-import { backendFor } from '../backend/registry.js';
-import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from '../config/network-config.js';
+import { type CarriedNetwork, readNetwork } from '../backend/network.js';
 import { OverlayError, describeError } from '../errors.js';
 import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { IpAddress } from '../ip/address.js';
@@ -11,12 +9,8 @@ import type { Underlay } from '../underlay/underlay.js';
 import type { CtlContext } from './command.js';
 
 /** A configuration that every host could run, as far as that can be told without the hosts. */
-export interface CheckedConfig {
+export interface CheckedConfig extends CarriedNetwork {
   readonly text: string;
-  readonly network: NetworkConfig;
-  readonly backend: Backend;
-  /** Keys that nobody reads. */
-  readonly unknownKeys: readonly string[];
 }
 
 /** An ordinary host, with both families on Ethernet: what a configuration is tried on. */
@@ -36,10 +30,9 @@ export const ORDINARY_UNDERLAY: Underlay = {
  * @throws {@link OverlayError} `ERR_NETWORK_CONFIG`, `ERR_BACKEND_UNKNOWN`, `ERR_BACKEND_OPTION`, `ERR_BACKEND_HOST`
  */
 export function checkConfig(text: string): CheckedConfig {
-  const network = parseNetworkConfig(text);
-  const backend = backendFor(network.backendType);
-  backend.check(network, network.backendOptions, ORDINARY_UNDERLAY);
-  return { text, network, backend, unknownKeys: unknownConfigKeys(text) };
+  const carried = readNetwork(text);
+  carried.backend.check(carried.network, ORDINARY_UNDERLAY);
+  return { text, ...carried };
 }
 
 /**
@@ -74,7 +67,7 @@ export function tryCheckConfig(text: string): CheckedConfig | undefined {
 
 /** Bytes of the largest packet of a container on an ordinary host. */
 export function ordinaryMtu({ network, backend }: Pick<CheckedConfig, 'network' | 'backend'>): number {
-  return backend.mtu(network, network.backendOptions, ORDINARY_UNDERLAY);
+  return backend.mtu(network, ORDINARY_UNDERLAY);
 }
 
 /**

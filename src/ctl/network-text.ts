@@ -1,3 +1,4 @@
+import { toJsonValue } from '../config/json-reader.js';
 import type { NetworkConfig } from '../config/network-config.js';
 
 /** A checked and completed configuration for people. */
@@ -11,7 +12,10 @@ export function describeNetwork(network: NetworkConfig, mtu: number): string {
         ],
   );
   const options = Object.entries(network.backendOptions).filter(([key]) => key !== 'type');
-  const backend = [network.backendType, ...options.map(([key, value]) => `${key}=${JSON.stringify(value)}`)].join(' ');
+  const backend = [
+    network.backendType,
+    ...options.map(([key, value]) => `${key}=${JSON.stringify(toJsonValue(value))}`),
+  ].join(' ');
   return [
     ...ranges,
     `backend   ${backend}`,

@@ -1,6 +1,7 @@
-import type { BackendOptions } from '../backend/backend.js';
-import { backendFor } from '../backend/registry.js';
-import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from '../config/network-config.js';
+import type { ConfiguredBackend } from '../backend/backend.js';
+import { type CarriedNetwork, readNetwork } from '../backend/network.js';
+import { findBackend } from '../backend/registry.js';
+import type { NetworkConfig } from '../config/network-config.js';
 import { describeError } from '../errors.js';
 import type { Logger } from '../log.js';
 
@@ -8,8 +9,9 @@ import type { Logger } from '../log.js';
  * The network configuration in use: the last valid one. An invalid or missing one is reported once and changes nothing.
  */
 export class NetworkSource {
-  private readonly options = new Map<string, BackendOptions>();
-  private current: NetworkConfig | undefined;
+  /** By type, with the options that were configured last or, for one that never was, with its defaults. */
+  private readonly backends = new Map<string, ConfiguredBackend>();
+  private current: CarriedNetwork | undefined;
   private currentText = '';
   /** What lay in the store last, in use or not; null before anything was heard. */
   private latest: string | undefined | null = null;
@@ -22,6 +24,11 @@ export class NetworkSource {
   ) {}
 
   get network(): NetworkConfig | undefined {
+    return this.current?.network;
+  }
+
+  /** {@link network} with its backend. */
+  get carried(): CarriedNetwork | undefined {
     return this.current;
   }
 
@@ -35,9 +42,14 @@ export class NetworkSource {
     return this.rejection;
   }
 
-  /** Options last configured for a backend; peers may still use it after the network has gone on to another one. */
-  optionsFor(type: string): BackendOptions {
-    return this.options.get(type) ?? {};
+  /**
+   * The backend of that type as it was configured last: peers may still use it after the network has gone on to another
+   * one. Undefined if there is none.
+   */
+  backendFor(type: string): ConfiguredBackend | undefined {
+    const backend = this.backends.get(type) ?? findBackend(type)?.parse({});
+    if (backend !== undefined) this.backends.set(type, backend);
+    return backend;
   }
 
   /**
@@ -63,15 +75,15 @@ export class NetworkSource {
       return false;
     }
     try {
-      const network = parseNetworkConfig(text);
+      const carried = readNetwork(text);
+      const { network, backend, unknownKeys } = carried;
       check(network);
-      backendFor(network.backendType);
-      for (const key of unknownConfigKeys(text)) this.log.warn('key of the network configuration is not used', { key });
+      for (const key of unknownKeys) this.log.warn('key of the network configuration is not used', { key });
       this.tell(network);
-      this.current = network;
+      this.current = carried;
       this.currentText = text;
       this.rejection = undefined;
-      this.options.set(network.backendType, network.backendOptions);
+      this.backends.set(backend.type, backend);
       return true;
     } catch (error) {
       this.rejection = describeError(error);
@@ -81,7 +93,7 @@ export class NetworkSource {
   }
 
   private tell(network: NetworkConfig): void {
-    const before = this.current;
+    const before = this.current?.network;
     this.log.info(before === undefined ? 'network configuration read' : 'network configuration changed', {
       subnet: network.ipv4?.network.toString(),
       ipv6Subnet: network.ipv6?.network.toString(),

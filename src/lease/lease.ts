@@ -29,6 +29,6 @@ export interface Lease extends LeaseSubnets {
 }
 
 /** `udp` for the empty type that flannel's udp backend publishes, else the type itself, in lower case. */
-export function backendOf(attributes: LeaseAttributes): string {
-  return attributes.backendType === '' ? 'udp' : attributes.backendType.toLowerCase();
+export function backendOf({ backendType }: Pick<LeaseAttributes, 'backendType'>): string {
+  return backendType === '' ? 'udp' : backendType.toLowerCase();
 }

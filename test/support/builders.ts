@@ -1,4 +1,7 @@
-import type { BackendContext, HostFacts } from '../../src/backend/backend.js';
+import type { BackendContext, ConfiguredBackend, HostFacts } from '../../src/backend/backend.js';
+import { findBackend } from '../../src/backend/registry.js';
+import type { BackendOptions } from '../../src/config/backend-options.js';
+import { readJson } from '../../src/config/json-reader.js';
 import type { NetworkConfig } from '../../src/config/network-config.js';
 import type { TunnelSpec } from '../../src/dataplane/tunnel-spec.js';
 import { IpAddress } from '../../src/ip/address.js';
@@ -44,10 +47,15 @@ export function lease(
   };
 }
 
+/** The keys inside `Backend`, in lower case, with these values. */
+export function backendOptions(values: Readonly<Record<string, JsonValue>>): BackendOptions {
+  return Object.fromEntries(Object.entries(values).map(([key, value]) => [key, readJson(JSON.stringify(value))]));
+}
+
 /** The network 10.5.0.0/16 (and fd00:10:5::/48) with that backend. */
 export function network(
   backendType = 'udp',
-  backendOptions: Readonly<Record<string, JsonValue>> = {},
+  options: Readonly<Record<string, JsonValue>> = {},
   isDualStack = false,
 ): NetworkConfig {
   return {
@@ -57,7 +65,7 @@ export function network(
       : undefined,
     useNftables: false,
     backendType,
-    backendOptions,
+    backendOptions: backendOptions(options),
   };
 }
 
@@ -86,11 +94,15 @@ export function hostFacts(changes: Partial<HostFacts> = {}): HostFacts {
   };
 }
 
+/** The backend of that type with its defaults. */
+export function defaultBackend(type: string): ConfiguredBackend | undefined {
+  return findBackend(type)?.parse({});
+}
+
 /** Input of a backend for the host with lease 1. */
 export function backendContext(changes: Partial<BackendContext> = {}): BackendContext {
   return {
     network: network(),
-    options: changes.network?.backendOptions ?? {},
     host: hostFacts(),
     own: lease(1),
     peers: [lease(2), lease(3)],

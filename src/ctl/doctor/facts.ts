@@ -1,3 +1,4 @@
+import { findBackend } from '../../backend/registry.js';
 import type { NetworkConfig } from '../../config/network-config.js';
 import type { PreviousSubnetEnv } from '../../docker/subnet-env.js';
 import type { RunningDocker } from '../../docker/running-docker.js';
@@ -189,16 +190,7 @@ export function overlayDevice(links: readonly LinkInfo[], backend: string | unde
   return kind === undefined ? undefined : links.find((link) => link.kind === kind && isOurs(link));
 }
 
-/** What backends put packets into, with flannel's ports. */
-const CARRIERS: Readonly<Record<string, Carrier>> = {
-  udp: { protocol: 'udp', port: 8285 },
-  vxlan: { protocol: 'udp', port: 8472 },
-  ipip: { protocol: 'ipip' },
-};
-
 /** What packets to peers with that backend are put into; undefined where they travel as they are. */
-export function overlayCarrier({ network }: Pick<DoctorFacts, 'network'>, backend: string): Carrier | undefined {
-  const carrier = CARRIERS[backend];
-  const port = network?.backendType === backend ? network.backendOptions['port'] : undefined;
-  return carrier?.protocol === 'udp' && typeof port === 'number' && port > 0 ? { ...carrier, port } : carrier;
+export function overlayCarrier({ network }: Pick<DoctorFacts, 'network'>, type: string): Carrier | undefined {
+  return findBackend(type)?.parse(network?.backendType === type ? network.backendOptions : {}).carrier;
 }

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import type { Backend, PeerState } from '../../../src/backend/backend.js';
+import type { ConfiguredBackend, PeerState } from '../../../src/backend/backend.js';
 import { backendFor, findBackend } from '../../../src/backend/registry.js';
 import { isOverlayError } from '../../../src/errors.js';
 import type { JsonValue } from '../../../src/json.js';
 import type { Lease } from '../../../src/lease/lease.js';
-import { backendContext, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
+import { backendContext, backendOptions, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
 
-const backend = (type: string): Backend => backendFor(type);
+const backend = (type: string, options: Readonly<Record<string, JsonValue>> = {}): ConfiguredBackend =>
+  backendFor(type).parse(backendOptions(options));
 const vtep = (mac: string): JsonValue => ({ VNI: 1, VtepMAC: mac });
 const text = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
 
@@ -30,14 +31,14 @@ describe('backend registry', () => {
   ];
   for (const [type, options, isDualStack, expected] of mtus) {
     it(`gives containers ${expected} bytes with ${type} ${JSON.stringify(options)}${isDualStack ? ' dual stack' : ''}`, () => {
-      assert.equal(backend(type).mtu(network(type, options, isDualStack), options, underlay()), expected);
+      assert.equal(backend(type, options).mtu(network(type, options, isDualStack), underlay()), expected);
     });
   }
 });
 
 describe('udp backend', () => {
   it('asks for the TUN, its /32, the route of the whole network and a tunnel that knows every lease', () => {
-    const state = backend('udp').base(backendContext({ peers: [lease(2), lease(3, { type: 'vxlan' })] }));
+    const state = backend('udp').desired(backendContext({ peers: [lease(2), lease(3, { type: 'vxlan' })] })).base;
     assert.deepEqual(text(state), {
       links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 1000 }],
       addresses: [{ device: 'flannel0', address: '10.5.1.0', length: 32 }],
@@ -63,18 +64,17 @@ describe('udp backend', () => {
 
   it('routes only its peers where another backend is the configured one', () => {
     const context = backendContext({ isOwn: false });
-    assert.deepEqual(backend('udp').base(context).routes, []);
+    const { base, peer } = backend('udp').desired(context);
+    assert.deepEqual(base.routes, []);
     assert.deepEqual(
-      backend('udp')
-        .peer(context, lease(2))
-        .state.routes?.map((route) => route.destination.toString()),
+      peer(lease(2)).state.routes?.map((route) => route.destination.toString()),
       ['10.5.2.0/24'],
     );
   });
 
   it('publishes nothing about itself, as flannel', () => {
-    assert.deepEqual(backend('udp').leaseData(network(), {}, hostFacts()), {
-      backendType: '',
+    assert.equal(backend('udp').publishedType, '');
+    assert.deepEqual(backend('udp').leaseData(network(), hostFacts()), {
       backendData: undefined,
       backendV6Data: undefined,
     });
@@ -83,7 +83,7 @@ describe('udp backend', () => {
   for (const options of [{ port: 0 }, { port: 65536 }, { port: '8285' }, { port: 1.5 }, { verifysource: 'loose' }]) {
     it(`refuses ${JSON.stringify(options)} and says what would be right`, () => {
       assert.throws(
-        () => backend('udp').check(network(), options, underlay()),
+        () => backend('udp', options),
         (error) => isOverlayError(error, 'ERR_BACKEND_OPTION') && error.hint !== undefined,
       );
     });
@@ -94,7 +94,7 @@ describe('vxlan backend', () => {
   const context = backendContext({ network: network('vxlan') });
 
   it('asks for the device with the attributes of flannel', () => {
-    assert.deepEqual(text(backend('vxlan').base(context)), {
+    assert.deepEqual(text(backend('vxlan').desired(context).base), {
       links: [
         {
           kind: 'vxlan',
@@ -118,7 +118,10 @@ describe('vxlan backend', () => {
     const mac = context.host.vtepMac('flannel.1');
     const twin = (revision: string): Lease => ({ ...lease(2, { type: 'vxlan', data: vtep(mac) }), revision });
     const own = { ...lease(1), revision: '1000' };
-    const meet = (revision: string): PeerState => backend('vxlan').peer({ ...context, own }, twin(revision));
+    const meet = (revision: string): PeerState =>
+      backend('vxlan')
+        .desired({ ...context, own })
+        .peer(twin(revision));
     assert.equal(meet('999').contestedDevice, 'flannel.1');
     assert.equal(meet('1001').contestedDevice, undefined);
     for (const revision of ['999', '1001']) {
@@ -129,7 +132,7 @@ describe('vxlan backend', () => {
 
   it('reaches a peer by neighbour, forwarding entry and onlink route', () => {
     const peer = lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:22') });
-    assert.deepEqual(text(backend('vxlan').peer(context, peer).state), {
+    assert.deepEqual(text(backend('vxlan').desired(context).peer(peer).state), {
       neighbours: [{ device: 'flannel.1', address: '10.5.2.0', mac: '02:00:00:00:00:22' }],
       fdb: [{ device: 'flannel.1', mac: '02:00:00:00:00:22', destination: '192.0.2.2' }],
       routes: [
@@ -160,10 +163,9 @@ describe('vxlan backend', () => {
     { VNI: 1, port: -1, VtepMAC: '02:00:00:00:00:22' },
   ]) {
     it(`skips a peer whose data is ${JSON.stringify(data)}`, () => {
-      const result = backend('vxlan').peer(
-        context,
-        lease(2, { type: 'vxlan', ...(data === undefined ? {} : { data }) }),
-      );
+      const result = backend('vxlan')
+        .desired(context)
+        .peer(lease(2, { type: 'vxlan', ...(data === undefined ? {} : { data }) }));
       assert.match(result.skipped?.reason ?? '', /VtepMAC/);
       assert.equal(result.skipped?.cause, 'data');
       assert.deepEqual(result.state, {});
@@ -176,16 +178,17 @@ describe('vxlan backend', () => {
     { VNI: null, VtepMAC: '02:00:00:00:00:22', Port: 0 },
   ]) {
     it(`takes a peer whose data is ${JSON.stringify(data)}`, () => {
-      const { state } = backend('vxlan').peer(context, lease(2, { type: 'vxlan', data }));
+      const { state } = backend('vxlan')
+        .desired(context)
+        .peer(lease(2, { type: 'vxlan', data }));
       assert.equal(state.fdb?.[0]?.mac, '02:00:00:00:00:22');
     });
   }
 
   it('does not route to a peer with the VTEP MAC of this host, which would drop every packet', () => {
-    const { state, skipped } = backend('vxlan').peer(
-      context,
-      lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:09') }),
-    );
+    const { state, skipped } = backend('vxlan')
+      .desired(context)
+      .peer(lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:09') }));
     assert.deepEqual(state, {});
     assert.equal(skipped?.cause, 'vtep-mac');
     assert.match(skipped.reason, /02:00:00:00:00:09 \(flannel\.1\) is also that of this host/);
@@ -194,8 +197,8 @@ describe('vxlan backend', () => {
 
   it('routes a peer on the link directly with DirectRouting, and through the device otherwise', () => {
     const peer = lease(2, { type: 'vxlan', data: vtep('02:00:00:00:00:22') });
-    const options = { directrouting: true };
-    const direct = backend('vxlan').peer({ ...context, options }, peer).state;
+    const vxlan = backend('vxlan', { directrouting: true });
+    const direct = vxlan.desired(context).peer(peer).state;
     assert.deepEqual(text(direct.routes), [
       {
         destination: '10.5.2.0/24',
@@ -207,8 +210,8 @@ describe('vxlan backend', () => {
       },
     ]);
     assert.deepEqual(direct.fdb, []);
-    const far = { ...context, options, host: hostFacts({ isOnLink: () => false }) };
-    assert.equal(backend('vxlan').peer(far, peer).state.routes?.[0]?.device, 'flannel.1');
+    const far = { ...context, host: hostFacts({ isOnLink: () => false }) };
+    assert.equal(vxlan.desired(far).peer(peer).state.routes?.[0]?.device, 'flannel.1');
   });
 
   it('adds a second device and second entries for IPv6, 20 bytes smaller', () => {
@@ -216,7 +219,7 @@ describe('vxlan backend', () => {
       network: network('vxlan', {}, true),
       own: lease(1, { isDualStack: true }),
     });
-    const base = backend('vxlan').base(dual);
+    const base = backend('vxlan').desired(dual).base;
     assert.deepEqual(
       base.links?.map((link) => [link.name, link.mtu]),
       [
@@ -231,7 +234,7 @@ describe('vxlan backend', () => {
       data: vtep('02:00:00:00:00:22'),
       dataV6: vtep('02:00:00:00:00:66'),
     });
-    const state = backend('vxlan').peer(dual, peer).state;
+    const state = backend('vxlan').desired(dual).peer(peer).state;
     assert.deepEqual(text(state.fdb?.[1]), {
       device: 'flannel-v6.1',
       mac: '02:00:00:00:00:66',
@@ -242,19 +245,19 @@ describe('vxlan backend', () => {
 
   it('takes the IPv4 half of a dual-stack peer in an IPv4 network', () => {
     const peer = lease(2, { type: 'vxlan', isDualStack: true, data: vtep('02:00:00:00:00:22') });
-    assert.equal(backend('vxlan').peer(context, peer).state.routes?.length, 1);
+    assert.equal(backend('vxlan').desired(context).peer(peer).state.routes?.length, 1);
   });
 
   it('publishes VNI and VTEP MAC', () => {
     assert.equal(
-      JSON.stringify(backend('vxlan').leaseData(network('vxlan', { vni: 7 }), { vni: 7 }, hostFacts()).backendData),
+      JSON.stringify(backend('vxlan', { vni: 7 }).leaseData(network('vxlan'), hostFacts()).backendData),
       '{"VNI":7,"VtepMAC":"02:00:00:00:00:09"}',
     );
   });
 
   it('refuses an underlay that leaves too few bytes', () => {
     assert.throws(
-      () => backend('vxlan').check(network('vxlan'), { mtu: 100 }, underlay()),
+      () => backend('vxlan', { mtu: 100 }).check(network('vxlan'), underlay()),
       (error) => isOverlayError(error, 'ERR_BACKEND_OPTION') && /at least 118/.test(error.hint ?? ''),
     );
   });
@@ -264,28 +267,37 @@ describe('host-gw backend', () => {
   const context = backendContext({ network: network('host-gw') });
 
   it('routes a peer via its address on the underlay device', () => {
-    assert.deepEqual(text(backend('host-gw').peer(context, lease(2, { type: 'host-gw' })).state.routes), [
-      {
-        destination: '10.5.2.0/24',
-        type: 'unicast',
-        device: 'eth0',
-        gateway: '192.0.2.2',
-        isOnlink: false,
-        scope: 'global',
-      },
-    ]);
+    assert.deepEqual(
+      text(
+        backend('host-gw')
+          .desired(context)
+          .peer(lease(2, { type: 'host-gw' })).state.routes,
+      ),
+      [
+        {
+          destination: '10.5.2.0/24',
+          type: 'unicast',
+          device: 'eth0',
+          gateway: '192.0.2.2',
+          isOnlink: false,
+          scope: 'global',
+        },
+      ],
+    );
   });
 
   it('skips a peer behind a router and says which backend would reach it', () => {
     const far = { ...context, host: hostFacts({ isOnLink: () => false }) };
-    const { state, skipped } = backend('host-gw').peer(far, lease(2, { type: 'host-gw' }));
+    const { state, skipped } = backend('host-gw')
+      .desired(far)
+      .peer(lease(2, { type: 'host-gw' }));
     assert.deepEqual(state.routes, []);
     assert.match(skipped?.hint ?? '', /vxlan/);
   });
 
   it('refuses an announced address that is not on the device', () => {
     assert.throws(
-      () => backend('host-gw').check(network('host-gw'), {}, underlay({ publicIp: ip('203.0.113.9') })),
+      () => backend('host-gw').check(network('host-gw'), underlay({ publicIp: ip('203.0.113.9') })),
       (error) => isOverlayError(error, 'ERR_BACKEND_HOST'),
     );
   });
@@ -294,14 +306,20 @@ describe('host-gw backend', () => {
 describe('ipip backend', () => {
   it('routes onlink via the peer through one device', () => {
     const context = backendContext({ network: network('ipip') });
-    assert.equal(backend('ipip').base(context).links?.[0]?.name, 'flannel.ipip');
-    const [route] = backend('ipip').peer(context, lease(2, { type: 'ipip' })).state.routes ?? [];
+    assert.equal(backend('ipip').desired(context).base.links?.[0]?.name, 'flannel.ipip');
+    const [route] =
+      backend('ipip')
+        .desired(context)
+        .peer(lease(2, { type: 'ipip' })).state.routes ?? [];
     assert.deepEqual([route?.device, route?.isOnlink, route?.gateway?.toString()], ['flannel.ipip', true, '192.0.2.2']);
   });
 
   it('keeps the onlink flag on direct routes, as flannel', () => {
-    const context = backendContext({ network: network('ipip'), options: { directrouting: true } });
-    const [route] = backend('ipip').peer(context, lease(2, { type: 'ipip' })).state.routes ?? [];
+    const context = backendContext({ network: network('ipip') });
+    const [route] =
+      backend('ipip', { directrouting: true })
+        .desired(context)
+        .peer(lease(2, { type: 'ipip' })).state.routes ?? [];
     assert.deepEqual([route?.device, route?.isOnlink], ['eth0', true]);
   });
 });

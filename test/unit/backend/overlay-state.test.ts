@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { type OverlayInput, OverlayState } from '../../../src/backend/overlay-state.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
-import { hostFacts, lease, net, network } from '../../support/builders.js';
+import { defaultBackend, hostFacts, lease, net, network } from '../../support/builders.js';
 
 const vxlanPeer = (n: number): Lease =>
   lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: `02:00:00:00:00:${n.toString(16).padStart(2, '0')}` } });
@@ -14,7 +14,7 @@ function input(changes: Partial<OverlayInput> = {}): OverlayInput {
     host: hostFacts(),
     own: vxlanPeer(1),
     peers: [],
-    optionsFor: () => ({}),
+    backendFor: defaultBackend,
     lingering: [],
     ...changes,
   };
@@ -194,8 +194,14 @@ describe('overlay state', () => {
     const fixed = input();
     const peers = [vxlanPeer(2), lease(3, { type: 'ipip' })];
     compute(overlay, { ...fixed, peers: [lease(2), vxlanPeer(4)] });
-    const broken = { ...fixed, peers, optionsFor: () => ({ DirectRouting: 'perhaps', directrouting: 'perhaps' }) };
-    assert.throws(() => overlay.compute(broken), { code: 'ERR_BACKEND_OPTION' });
+    const fail = (): never => {
+      throw new Error('a defect');
+    };
+    const backendFor: OverlayInput['backendFor'] = (type) => {
+      const backend = defaultBackend(type);
+      return backend?.type === 'ipip' ? { ...backend, desired: () => ({ base: {}, peer: fail }) } : backend;
+    };
+    assert.throws(() => overlay.compute({ ...fixed, peers, backendFor }), /a defect/);
     assert.deepEqual(compute(overlay, { ...fixed, peers }), compute(new OverlayState(), { ...fixed, peers }));
     assert.deepEqual(compute(overlay, { ...fixed, peers: [] }).backends, ['vxlan']);
   });

@@ -12,7 +12,11 @@ const RULES = {
 } as const;
 
 function read(backend: Readonly<Record<string, JsonValue>>): unknown {
-  const text = JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: 'test', ...backend } });
+  return readText(JSON.stringify({ Type: 'test', ...backend }));
+}
+
+function readText(backend: string): unknown {
+  const text = `{"Network":"10.5.0.0/16","Backend":${backend}}`;
   return readBackendOptions('test', parseNetworkConfig(text).backendOptions, RULES);
 }
 
@@ -55,6 +59,25 @@ describe('readBackendOptions', () => {
           return true;
         },
       );
+    });
+  }
+
+  for (const literal of ['1.0', '1e2', '1.5', '-0.5']) {
+    it(`refuses ${literal} where flannel reads an integer, and nowhere else`, () => {
+      assert.throws(
+        () => readText(`{"Type":"test","port":${literal}}`),
+        (error: unknown) => {
+          assert.ok(error instanceof OverlayError);
+          assert.equal(error.code, 'ERR_BACKEND_OPTION');
+          const [, text] = /^(.*); set it to a whole number from 1 to 65535/.exec(describeError(error)) ?? [];
+          assert.equal(
+            text,
+            `cannot use backend test: Backend.Port is ${literal}, which is not written as a whole number`,
+          );
+          return true;
+        },
+      );
+      assert.doesNotThrow(() => readText(`{"Type":"test","Other":${literal}}`));
     });
   }
 });

@@ -1,26 +1,20 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { toJsonValue } from '../../../src/config/json-reader.js';
 import { type NetworkConfig, parseNetworkConfig, unknownConfigKeys } from '../../../src/config/network-config.js';
-import { type ErrorCode, OverlayError, describeError, isOverlayError } from '../../../src/errors.js';
-import { findBackend } from '../../../src/backend/registry.js';
+import { type ErrorCode, OverlayError, describeError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
-import type { Underlay } from '../../../src/underlay/underlay.js';
-
-const UNDERLAY: Underlay = {
-  device: 'eth0',
-  ifindex: 2,
-  mtu: 1500,
-  address: IpAddress.parse('192.0.2.1'),
-  addressV6: undefined,
-  publicIp: IpAddress.parse('192.0.2.1'),
-  publicIpv6: undefined,
-};
 
 /** The range of one family as text, which compares at a glance. */
 function rangeOf(config: NetworkConfig, family: 'ipv4' | 'ipv6' = 'ipv4'): string | undefined {
   const range = config[family];
   if (range === undefined) return undefined;
   return `${range.network.toString()} /${range.subnetLen} ${range.min.toString()} ${range.max.toString()}`;
+}
+
+/** The values of the keys inside `Backend`. */
+function optionsOf({ backendOptions }: NetworkConfig): unknown {
+  return Object.fromEntries(Object.entries(backendOptions).map(([key, node]) => [key, toJsonValue(node)]));
 }
 
 function parse(config: object): NetworkConfig {
@@ -85,7 +79,7 @@ describe('parseNetworkConfig', () => {
       assert.equal(config.ipv6, undefined);
       assert.equal(config.useNftables, false);
       assert.equal(config.backendType, 'udp');
-      assert.deepEqual(config.backendOptions, {});
+      assert.deepEqual(optionsOf(config), {});
     });
 
     it('does not look at IPv6 values that are switched off, beyond their syntax', () => {
@@ -145,7 +139,7 @@ describe('parseNetworkConfig', () => {
       const config = parseNetworkConfig('{"NETWORK":"10.5.0.0/16","subnetlen":26,"backend":{"TYPE":"VXLAN","vni":7}}');
       assert.equal(rangeOf(config), '10.5.0.0/16 /26 10.5.0.64 10.5.255.192');
       assert.equal(config.backendType, 'vxlan');
-      assert.deepEqual(config.backendOptions, { type: 'vxlan', vni: 7 });
+      assert.deepEqual(optionsOf(config), { type: 'vxlan', vni: 7 });
     });
 
     it('lets the last of several keys win', () => {
@@ -153,7 +147,7 @@ describe('parseNetworkConfig', () => {
         '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":1},"network":"10.6.0.0/16","BACKEND":{"Type":"udp","Port":1,"port":2}}',
       );
       assert.equal(rangeOf(config), '10.6.0.0/16 /24 10.6.1.0 10.6.255.0');
-      assert.deepEqual(config.backendOptions, { type: 'udp', port: 2 });
+      assert.deepEqual(optionsOf(config), { type: 'udp', port: 2 });
     });
 
     it('takes null as "as before" for switches and lengths, and as absent for IPv6 bounds', () => {
@@ -170,7 +164,7 @@ describe('parseNetworkConfig', () => {
         Network: '10.5.0.0/16',
         Backend: { Type: 'udp', X: { Y: [1, null, 'Z', true] }, Z: 1.5 },
       });
-      assert.deepEqual(config.backendOptions, { type: 'udp', x: { Y: [1, null, 'Z', true] }, z: 1.5 });
+      assert.deepEqual(optionsOf(config), { type: 'udp', x: { Y: [1, null, 'Z', true] }, z: 1.5 });
     });
 
     it('is not confused by keys that JavaScript objects have from birth', () => {
@@ -298,44 +292,16 @@ describe('parseNetworkConfig', () => {
         );
       });
     }
-
-    for (const literal of ['1.0', '1e2', '1.5']) {
-      it(`refuses ${literal} where flannel reads an integer`, () => {
-        const text = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","vni":${literal}}}`;
-        assertRefused(text, 'ERR_BACKEND_OPTION', /Backend\.vni .*not written as a whole number/);
-      });
-    }
   });
 });
 
 describe('unknownConfigKeys', () => {
   it('names what nobody reads, in both levels', () => {
     assert.deepEqual(
-      unknownConfigKeys('{"network":"10.5.0.0/16","SubnetLenght":24,"Backend":{"Type":"udp","Port":1,"VNI":2}}'),
+      unknownConfigKeys('{"network":"10.5.0.0/16","SubnetLenght":24,"Backend":{"Type":"udp","port":1,"VNI":2}}', [
+        'Port',
+      ]),
       ['SubnetLenght', 'Backend.vni'],
     );
   });
-
-  it('is silent about the inside of a backend that is not ours', () => {
-    assert.deepEqual(unknownConfigKeys('{"Network":"10.5.0.0/16","Backend":{"Type":"wireguard","PSK":"x"}}'), []);
-  });
-
-  for (const [type, keys] of [
-    ['udp', ['Port', 'VerifySource']],
-    ['vxlan', ['VNI', 'Port', 'MTU', 'GBP', 'Learning', 'DirectRouting']],
-    ['ipip', ['DirectRouting']],
-  ] as const) {
-    it(`knows the keys that ${type} reads`, () => {
-      for (const key of keys) {
-        const text = JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type, [key]: {} } });
-        assert.deepEqual(unknownConfigKeys(text), []);
-        const network = parseNetworkConfig(text);
-        // An object is the wrong type for every key, so the error proves that the backend looked at it.
-        assert.throws(
-          () => findBackend(type)?.check(network, network.backendOptions, UNDERLAY),
-          (error: unknown) => isOverlayError(error, 'ERR_BACKEND_OPTION') && error.message.includes(`Backend.${key}`),
-        );
-      }
-    });
-  }
 });

@@ -35,6 +35,14 @@ describe('configImpact', () => {
     );
   });
 
+  it('expects a host with alloc to publish what a host with udp does', () => {
+    const found = impacts(PLAIN, { ...PLAIN, Backend: { Type: 'alloc' } }, [record(3), record(4, { type: 'vxlan' })]);
+    assert.deepEqual(
+      found.filter((text) => text.startsWith('backend-switch')),
+      ['backend-switch: host 192.0.2.4 (10.5.4.0/24) changes from vxlan to alloc'],
+    );
+  });
+
   it('tells changed options of a backend that stays', () => {
     const vxlan = (options: object): object => ({ ...PLAIN, Backend: { Type: 'vxlan', ...options } });
     assert.deepEqual(impacts(vxlan({ VNI: 1 }), vxlan({ VNI: 2, Port: 4789 }), [record(3, { type: 'vxlan' })]), [

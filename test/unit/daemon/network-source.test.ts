@@ -26,6 +26,7 @@ describe('network source', () => {
     ['text that is not JSON', '{"Network"'],
     ['a network too small', '{"Network": "10.5.0.0/31"}'],
     ['a backend that does not exist', '{"Network": "10.5.0.0/16", "Backend": {"Type": "gre"}}'],
+    ['an option that the backend cannot use', '{"Network": "10.5.0.0/16", "Backend": {"Type": "udp", "Port": 0}}'],
     ['nothing', undefined],
   ] as const) {
     it(`keeps the last valid one when given ${title}, with the reason`, () => {
@@ -90,7 +91,8 @@ describe('network source', () => {
     const { source } = rig();
     source.take(UDP, noCheck);
     source.take('{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}', noCheck);
-    assert.equal(source.optionsFor('udp').port, 9000);
-    assert.deepEqual(source.optionsFor('host-gw'), {});
+    assert.deepEqual(source.backendFor('udp')?.carrier, { protocol: 'udp', port: 9000 });
+    assert.deepEqual(source.backendFor('ipip')?.carrier, { protocol: 'ipip' });
+    assert.equal(source.backendFor('gre'), undefined);
   });
 });

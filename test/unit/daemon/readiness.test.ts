@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { OverlayState } from '../../../src/backend/overlay-state.js';
 import { type ReadinessParts, isReadyForOthers, reasonsNotReady } from '../../../src/daemon/readiness.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
-import { hostFacts, lease, network } from '../../support/builders.js';
+import { defaultBackend, hostFacts, lease, network } from '../../support/builders.js';
 
 const failing = (...keys: ObjectKey[]): ReadinessParts['kernel'] => ({
   isConverged: false,
@@ -84,7 +84,7 @@ describe('readiness', () => {
         host: hostFacts(),
         own: lease(1, { type: 'vxlan' }),
         peers,
-        optionsFor: () => ({}),
+        backendFor: defaultBackend,
         lingering: ['udp', 'vxlan'],
       }).lingeringDevices;
     assert.deepEqual(reasons({ kernel: failing(...keys), lingeringDevices: lingeringDevices([]) }), []);
