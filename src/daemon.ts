@@ -1,6 +1,5 @@
 import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
-import { publishedMacs } from './backend/vxlan.js';
-import type { ConfiguredBackend, HostFacts } from './backend/backend.js';
+import type { ConfiguredBackend, ContestedDevice, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
 import type { NetworkConfig } from './config/network-config.js';
@@ -175,9 +174,9 @@ export class Daemon implements StatusSource {
     const { claim } = this.footing;
     this.facts = await HostFactsSource.open({
       netlink,
-      tunDevice: [...(tunnels.inherited?.keys() ?? [])][0],
       identity,
-      publishedMacs: claim === undefined ? new Map() : publishedMacs(claim),
+      tunDevices: [...(tunnels.inherited?.keys() ?? [])],
+      published: claim?.attributes,
       onRoutesChanged: () => this.passes.trigger(),
     });
     service.status('waiting for etcd');
@@ -548,7 +547,7 @@ export class Daemon implements StatusSource {
     this.result = result;
     this.lingering.use(result.backends);
     this.skippedPeers.tell(result.skipped);
-    for (const device of result.contestedDevices) this.giveUpMac(device);
+    for (const each of result.contested) this.giveUpMac(each);
     this.prober?.follow({ network, host, own, peers, skipped: result.skipped });
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
@@ -557,12 +556,11 @@ export class Daemon implements StatusSource {
     this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
   }
 
-  private giveUpMac(device: string): void {
-    const mac = this.facts?.giveUpMac(device);
-    if (mac === undefined) return; // told as a peer that cannot be reached
+  private giveUpMac({ device, replacement }: ContestedDevice): void {
+    this.facts?.giveUp(device);
     this.log.warn('another host had the MAC address of this device first, taking another one', {
       dev: device,
-      vtepMac: mac,
+      vtepMac: replacement,
     });
     this.passes.trigger();
   }

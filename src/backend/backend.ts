@@ -12,13 +12,32 @@ import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
 
+/** A device of a backend, of this program or of flannel, as it was found. */
+export interface FoundDevice {
+  readonly name: string;
+  /** As the kernel names it, such as `vxlan`; empty for physical ones. */
+  readonly kind: string;
+  readonly mac: MacAddress | undefined;
+}
+
+/** What the daemon found when it started. */
+export interface HostAtStart {
+  /** What tells this host from all others, the same at every start. */
+  readonly identity: string;
+  /** Devices whose names begin with `flannel`. */
+  readonly devices: readonly FoundDevice[];
+  /** Names of the TUN devices that were handed down. */
+  readonly tunDevices: readonly string[];
+  /** What the host published last: peers send to it until they have been told otherwise, also after a reboot. */
+  readonly published: LeaseAttributes | undefined;
+}
+
 /** What a backend may know of the host besides leases; everything that would otherwise be I/O. */
 export interface HostFacts {
   readonly underlay: Underlay;
-  /** Name for the TUN device, such as `flannel0`. */
-  readonly tunDevice: string;
-  /** MAC of the VXLAN device with that name: the existing or last published one, else derived from the host's identity. */
-  readonly vtepMac: (device: string) => MacAddress;
+  readonly atStart: HostAtStart;
+  /** Devices that leave the link address they were found with to the host that had it first. */
+  readonly contested: ReadonlySet<string>;
   /** Whether the kernel reaches the address without a gateway, over the underlay device. */
   readonly isOnLink: (address: IpAddress) => boolean;
 }
@@ -61,14 +80,21 @@ export interface Claim {
   readonly hint: string;
 }
 
+/** A device of this host whose link address a peer published before this host did. */
+export interface ContestedDevice {
+  readonly device: string;
+  /** The address it gets once it is in {@link HostFacts.contested}. */
+  readonly replacement: MacAddress;
+}
+
 /** What one peer adds to the state of the host. */
 export interface PeerState {
   readonly state: Partial<DesiredState>;
   /** What it must have alone: where several claim the same, one of them is reached. */
   readonly claims?: readonly Claim[];
   readonly skipped?: SkippedPeer;
-  /** Device of this host whose MAC address the peer published before this host did. */
-  readonly contestedDevice?: string;
+  /** Undefined also where the device has no other address to go on with. */
+  readonly contested?: ContestedDevice;
 }
 
 /** What the host should look like for one backend. */

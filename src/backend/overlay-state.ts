@@ -3,7 +3,15 @@ import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
-import type { BackendContext, BackendState, Claim, ConfiguredBackend, PeerState, SkippedPeer } from './backend.js';
+import type {
+  BackendContext,
+  BackendState,
+  Claim,
+  ConfiguredBackend,
+  ContestedDevice,
+  PeerState,
+  SkippedPeer,
+} from './backend.js';
 import { Claims } from './claims.js';
 
 /** Finds the backend of a type, with the options last configured for it or else with its defaults. */
@@ -27,8 +35,8 @@ export interface OverlayResult {
   readonly backends: readonly string[];
   /** Devices that are there for lingering backends only: what fails on them keeps this host from nothing. */
   readonly lingeringDevices: readonly string[];
-  /** Devices of this host that need another MAC address, since a peer published theirs first. */
-  readonly contestedDevices: readonly string[];
+  /** Devices of this host that need another link address, since a peer published theirs first; each once. */
+  readonly contested: readonly ContestedDevice[];
 }
 
 /**
@@ -45,7 +53,7 @@ export class OverlayState {
   /** What each of the leases adds if it gets what it claims, at the same index. */
   private parts: readonly Partial<DesiredState>[] = [];
   private readonly skipped = new Map<Lease, SkippedPeer>();
-  private readonly contested = new Map<Lease, string>();
+  private readonly contested = new Map<Lease, ContestedDevice>();
   private readonly claims = new Claims();
   private readonly claimsOf = new Map<Lease, readonly Claim[]>();
   /** How many peers each backend reaches. */
@@ -72,7 +80,7 @@ export class OverlayState {
       skipped: [...this.skipped.values(), ...losers.values()],
       backends: used,
       lingeringDevices,
-      contestedDevices: [...new Set(this.contested.values())],
+      contested: [...new Map([...this.contested.values()].map((each) => [each.device, each])).values()],
     };
   }
 
@@ -104,9 +112,9 @@ export class OverlayState {
     this.leases = peers;
   }
 
-  private join(lease: Lease, { skipped, contestedDevice, claims = [] }: PeerState, states: States): void {
+  private join(lease: Lease, { skipped, contested, claims = [] }: PeerState, states: States): void {
     if (skipped !== undefined) this.skipped.set(lease, skipped);
-    if (contestedDevice !== undefined) this.contested.set(lease, contestedDevice);
+    if (contested !== undefined) this.contested.set(lease, contested);
     if (claims.length > 0) this.claimsOf.set(lease, claims);
     this.claims.add(lease, claims);
     this.count(lease, 1, states);

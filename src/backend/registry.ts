@@ -16,6 +16,11 @@ export function findBackend(type: string): Backend | undefined {
   return BY_TYPE.get(type);
 }
 
+/** Whether a backend of ours or of flannel may have left a device of that name behind. */
+export function isBackendDevice(name: string): boolean {
+  return BACKENDS.some(({ deviceNames }) => deviceNames?.test(name) === true);
+}
+
 /**
  * The backend that the network configuration asks for.
  *

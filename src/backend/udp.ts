@@ -2,7 +2,7 @@ import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { RouteSpec } from '../reconcile/desired.js';
-import { NO_LEASE_DATA, defineBackend } from './backend.js';
+import { type FoundDevice, NO_LEASE_DATA, defineBackend } from './backend.js';
 
 /** Outer IPv4 header (20) and UDP header (8). */
 const ENCAP_OVERHEAD = 28;
@@ -48,7 +48,7 @@ export const udpBackend = defineBackend({
       const { address } = host.underlay;
       if (network.ipv4 === undefined || address === undefined) return { base: {}, peer: () => ({ state: {} }) };
       const mtu = host.underlay.mtu - ENCAP_OVERHEAD;
-      const device = host.tunDevice;
+      const device = host.atStart.tunDevices[0] ?? firstFreeName(host.atStart.devices);
       return {
         base: {
           links: [{ kind: 'tun', name: device, mtu, txQueueLength: TX_QUEUE_LENGTH }],
@@ -75,6 +75,14 @@ export const udpBackend = defineBackend({
     },
   }),
 });
+
+/** The name that the kernel gives flannel, which asks it for `flannel%d`. */
+function firstFreeName(devices: readonly FoundDevice[]): string {
+  const taken = new Set(devices.map(({ name }) => name));
+  let number = 0;
+  while (taken.has(`flannel${number}`)) number++;
+  return `flannel${number}`;
+}
 
 function tunRoute(device: string, destination: Prefix): RouteSpec {
   return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'global' };

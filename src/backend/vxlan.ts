@@ -1,8 +1,8 @@
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
-import { type MacAddress, isUnicastMac, parseMac } from '../ip/mac.js';
+import { type MacAddress, deriveMac, isUnicastMac, parseMac } from '../ip/mac.js';
 import type { JsonValue } from '../json.js';
-import { type Lease, backendOf } from '../lease/lease.js';
+import { type Lease, type LeaseAttributes, backendOf } from '../lease/lease.js';
 import { isAfter } from '../lease/record.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { DesiredState } from '../reconcile/desired.js';
@@ -22,22 +22,6 @@ const KERNEL_PORT = 8472;
 /** Name of the VXLAN device, as flannel names it. */
 function deviceName(family: Family, vni: number): string {
   return family === 4 ? `flannel.${vni}` : `flannel-v6.${vni}`;
-}
-
-/** The MAC addresses that a lease has published for VXLAN devices, by the names of these devices. */
-export function publishedMacs({ attributes }: Lease): ReadonlyMap<string, MacAddress> {
-  const { backendData, backendV6Data } = attributes;
-  const families: readonly (readonly [Family, JsonValue | undefined])[] = [
-    [4, backendData],
-    [6, backendV6Data],
-  ];
-  return new Map(
-    families.flatMap(([family, data]): [string, MacAddress][] => {
-      const vni = valueOf(data, 'vni') ?? 1;
-      const mac = backendOf(attributes) === 'vxlan' ? vtepMacOf(data) : undefined;
-      return mac === undefined || typeof vni !== 'number' ? [] : [[deviceName(family, vni), mac]];
-    }),
-  );
 }
 
 /**
@@ -94,7 +78,7 @@ export const vxlanBackend = defineBackend({
       mtu: (network, underlay) => deviceMtu(network.ipv6 === undefined ? 4 : 6, underlay),
 
       leaseData(network, host) {
-        const data = (family: Family): JsonValue => ({ VNI: vni, VtepMAC: host.vtepMac(deviceName(family, vni)) });
+        const data = (family: Family): JsonValue => ({ VNI: vni, VtepMAC: vtepOf(family, vni, host).mac });
         return {
           backendData: network.ipv4 === undefined ? undefined : data(4),
           backendV6Data: network.ipv6 === undefined ? undefined : data(6),
@@ -139,12 +123,24 @@ export const vxlanBackend = defineBackend({
 /** This host's end of the overlay in one family. */
 interface Vtep {
   readonly device: string;
+  /** That of the device as it was found or, where it is gone, as it was published; without either, the derived one. */
   readonly mac: MacAddress;
+  /** Contains the public address: hosts that were copied share everything else. */
+  readonly derivedMac: MacAddress;
 }
 
-function vtepOf(family: Family, vni: number, host: HostFacts): Vtep {
+function vtepOf(family: Family, vni: number, { atStart, contested, underlay }: HostFacts): Vtep {
   const device = deviceName(family, vni);
-  return { device, mac: host.vtepMac(device) };
+  const derivedMac = deriveMac(`${atStart.identity} ${underlay.publicIp?.toString() ?? ''}`, device);
+  const found = atStart.devices.find(({ name, kind }) => name === device && kind === 'vxlan')?.mac;
+  const known = contested.has(device) ? undefined : (found ?? publishedMac(family, vni, atStart.published));
+  return { device, mac: known ?? derivedMac, derivedMac };
+}
+
+function publishedMac(family: Family, vni: number, attributes: LeaseAttributes | undefined): MacAddress | undefined {
+  if (attributes === undefined || backendOf(attributes) !== 'vxlan') return undefined;
+  const data = family === 4 ? attributes.backendData : attributes.backendV6Data;
+  return (valueOf(data, 'vni') ?? 1) === vni ? vtepMacOf(data) : undefined;
 }
 
 function entriesFor(
@@ -175,9 +171,9 @@ function entriesFor(
     if (mac === vtep.mac) {
       const { what, cause, hint } = claim;
       const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };
-      return isAfter(context.own.revision, lease.revision)
-        ? { state: {}, skipped, contestedDevice: device }
-        : { state: {}, skipped };
+      const { derivedMac: replacement } = vtep;
+      const mayGiveWay = isAfter(context.own.revision, lease.revision) && mac !== replacement;
+      return { state: {}, skipped, ...(mayGiveWay ? { contested: { device, replacement } } : {}) };
     }
     claims.push(claim);
     states.push({

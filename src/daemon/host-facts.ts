@@ -1,37 +1,32 @@
-import type { HostFacts } from '../backend/backend.js';
+import type { HostAtStart, HostFacts } from '../backend/backend.js';
+import { isBackendDevice } from '../backend/registry.js';
 import type { IpAddress } from '../ip/address.js';
-import { type MacAddress, parseMac } from '../ip/mac.js';
+import { parseMac } from '../ip/mac.js';
 import type { Prefix } from '../ip/prefix.js';
 import { RTPROT } from '../netlink/constants.js';
-import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import { ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { ALIAS_PREFIX } from '../reconcile/ownership.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
-import { deriveMac } from './host-identity.js';
 import { OnLinkCache } from './on-link.js';
-
-/** Devices that flannel names so, whatever the VNI. */
-const FLANNEL_DEVICE = /^flannel(-v6)?\.(\d+|ipip)$/;
 
 /**
  * Collects what backends may know of the host.
  *
  * API: {@link open} looks at the devices that are there; {@link refresh} gives the facts, the same object as before if
- * nothing has changed; {@link giveUpMac} leaves a MAC to the host that had it first. `onRoutesChanged` is called when an
- * answer to {@link HostFacts.isOnLink} may be another one.
+ * nothing has changed; {@link giveUp} leaves a link address to the host that had it first. `onRoutesChanged` is called
+ * when an answer to {@link HostFacts.isOnLink} may be another one.
  */
 export class HostFactsSource {
   private readonly onLink: OnLinkCache;
+  private contested: ReadonlySet<string> = new Set();
   private current: HostFacts | undefined;
   private monitor: { close(): void } | undefined;
 
   private constructor(
     private readonly netlink: HostNetlink,
-    private readonly tunDevice: string,
-    private readonly macs: Map<string, MacAddress>,
-    private readonly identity: string,
+    private readonly atStart: HostAtStart,
     private readonly onRoutesChanged: () => void,
   ) {
     this.onLink = new OnLinkCache((address) => {
@@ -40,31 +35,19 @@ export class HostFactsSource {
     });
   }
 
-  /**
-   * @param options.tunDevice - name of a TUN device that was handed down; else the first free `flannelN` is taken, as
-   * the kernel does for flannel.
-   * @param options.identity - of the host, for MAC addresses.
-   * @param options.publishedMacs - what peers send to as long as they have not been told otherwise, by devices that may be
-   * gone after a reboot.
-   */
-  static async open(options: {
+  /** @param options - what is found here besides the devices. */
+  static async open({
+    netlink,
+    onRoutesChanged,
+    ...found
+  }: Omit<HostAtStart, 'devices'> & {
     readonly netlink: HostNetlink;
-    readonly tunDevice: string | undefined;
-    readonly identity: string;
-    readonly publishedMacs: ReadonlyMap<string, MacAddress>;
     readonly onRoutesChanged: () => void;
   }): Promise<HostFactsSource> {
-    const links = await options.netlink.links.list();
-    const macs = new Map([
-      ...options.publishedMacs,
-      ...links.flatMap((link): [string, MacAddress][] =>
-        FLANNEL_DEVICE.test(link.name) && link.kind === 'vxlan' && link.mac !== undefined
-          ? [[link.name, parseMac(link.mac)]]
-          : [],
-      ),
-    ]);
-    const tunDevice = options.tunDevice ?? firstFreeName(links);
-    return new HostFactsSource(options.netlink, tunDevice, macs, options.identity, options.onRoutesChanged);
+    const devices = (await netlink.links.list())
+      .filter(({ name }) => name.startsWith('flannel'))
+      .map(({ name, kind, mac }) => ({ name, kind, mac: mac === undefined ? undefined : parseMac(mac) }));
+    return new HostFactsSource(netlink, { ...found, devices }, onRoutesChanged);
   }
 
   /**
@@ -80,31 +63,20 @@ export class HostFactsSource {
     if (!hasChanged && this.current?.underlay === underlay) return this.current;
     this.current = {
       underlay,
-      tunDevice: this.tunDevice,
-      vtepMac: (device) => this.macs.get(device) ?? this.derivedMac(device, underlay),
+      atStart: this.atStart,
+      contested: this.contested,
       isOnLink: (address) => this.onLink.isOnLink(address),
     };
     return this.current;
   }
 
   /**
-   * Replaces the MAC that a device was found with by the derived one, which contains the public address: a host that
-   * was copied, or that lost its state and its address but not its devices, gets one of its own that way.
-   *
-   * @returns the new one; undefined if there is no other one.
+   * Puts a device among {@link HostFacts.contested}: a host that was copied, or that lost its state and its address but
+   * not its devices, gets a link address of its own that way.
    */
-  giveUpMac(device: string): MacAddress | undefined {
-    const found = this.macs.get(device);
-    if (found === undefined || this.current === undefined) return undefined;
-    const derived = this.derivedMac(device, this.current.underlay);
-    if (derived === found) return undefined;
-    this.macs.delete(device);
+  giveUp(device: string): void {
+    this.contested = new Set([...this.contested, device]);
     this.current = undefined;
-    return derived;
-  }
-
-  private derivedMac(device: string, { publicIp }: Underlay): MacAddress {
-    return deriveMac(`${this.identity} ${publicIp?.toString() ?? ''}`, device);
   }
 
   /**
@@ -113,7 +85,7 @@ export class HostFactsSource {
    */
   async flannelDevices(networks: readonly Prefix[]): Promise<string[]> {
     const candidates = (await this.netlink.links.list()).filter(
-      (link) => FLANNEL_DEVICE.test(link.name) && !link.alias.startsWith(ALIAS_PREFIX),
+      (link) => isBackendDevice(link.name) && !link.alias.startsWith(ALIAS_PREFIX),
     );
     if (candidates.length === 0) return [];
     const lists = await Promise.all(
@@ -146,11 +118,4 @@ export class HostFactsSource {
 function mayChangeReachability(event: NetlinkEvent): boolean {
   if (event.type === 'resync') return true;
   return event.type === 'route' && event.route.protocol !== ROUTE_PROTOCOL && event.route.protocol !== RTPROT.REDIRECT;
-}
-
-function firstFreeName(links: readonly LinkInfo[]): string {
-  const taken = new Set(links.map((link) => link.name));
-  let number = 0;
-  while (taken.has(`flannel${number}`)) number++;
-  return `flannel${number}`;
 }

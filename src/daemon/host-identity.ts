@@ -1,7 +1,5 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { type MacAddress, asLocallyAdministered, macFromBytes } from '../ip/mac.js';
 
 /** systemd's machine id (machine-id(5)), and the copy that D-Bus keeps on hosts without systemd. */
 const MACHINE_ID_FILES = ['/etc/machine-id', '/var/lib/dbus/machine-id'];
@@ -17,15 +15,4 @@ export async function readHostIdentity(): Promise<string> {
     if (text.trim() !== '') return text.trim();
   }
   return hostname();
-}
-
-/**
- * A locally administered MAC for a device of this host: the same at every start, so that peers' forwarding entries stay
- * right when the device has to be made again.
- *
- * @param identity - of the host; public address included by the caller where cloned machines share a machine id.
- */
-export function deriveMac(identity: string, device: string): MacAddress {
-  const digest = createHash('sha256').update(`${identity}\0${device}`).digest();
-  return asLocallyAdministered(macFromBytes(digest.subarray(0, 6)));
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { OverlayError } from '../errors.js';
 
 declare const macBrand: unique symbol;
@@ -41,4 +42,15 @@ export function isUnicastMac(mac: MacAddress): boolean {
 export function asLocallyAdministered(mac: MacAddress): MacAddress {
   const [first = 0, ...rest] = macToBytes(mac);
   return macFromBytes(Uint8Array.of((first | 0x02) & 0xfe, ...rest));
+}
+
+/**
+ * A locally administered MAC address that is the same for the same texts: a device that has to be made again gets the one
+ * that others know.
+ *
+ * @param owner - what tells its owner from all others, such as the machine id.
+ */
+export function deriveMac(owner: string, device: string): MacAddress {
+  const digest = createHash('sha256').update(`${owner}\0${device}`).digest();
+  return asLocallyAdministered(macFromBytes(digest.subarray(0, 6)));
 }

@@ -5,7 +5,7 @@ import { readJson } from '../../src/config/json-reader.js';
 import type { NetworkConfig } from '../../src/config/network-config.js';
 import type { TunnelSpec } from '../../src/dataplane/tunnel-spec.js';
 import { IpAddress } from '../../src/ip/address.js';
-import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../src/ip/mac.js';
+import { type MacAddress, macFromBytes } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { JsonValue } from '../../src/json.js';
 import type { Lease, LeaseAttributes } from '../../src/lease/lease.js';
@@ -83,12 +83,17 @@ export function underlay(changes: Partial<Underlay> = {}): Underlay {
   };
 }
 
-/** A host whose VTEP MACs end in the length of the device's name, with every peer on the link. */
+/** A host that was found with nothing but flannel.1 with 02:00:00:00:00:09, with every peer on the link. */
 export function hostFacts(changes: Partial<HostFacts> = {}): HostFacts {
   return {
     underlay: underlay(),
-    tunDevice: 'flannel0',
-    vtepMac: (device) => asLocallyAdministered(macFromBytes(Uint8Array.of(2, 0, 0, 0, 0, device.length))),
+    atStart: {
+      identity: 'host-a',
+      devices: [{ name: 'flannel.1', kind: 'vxlan', mac: mac(9) }],
+      tunDevices: [],
+      published: undefined,
+    },
+    contested: new Set(),
     isOnLink: () => true,
     ...changes,
   };

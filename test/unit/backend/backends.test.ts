@@ -1,10 +1,20 @@
 import assert from 'node:assert/strict';
-import type { ConfiguredBackend, PeerState } from '../../../src/backend/backend.js';
-import { backendFor, findBackend } from '../../../src/backend/registry.js';
+import type { ConfiguredBackend, HostFacts, PeerState } from '../../../src/backend/backend.js';
+import { backendFor, findBackend, isBackendDevice } from '../../../src/backend/registry.js';
 import { isOverlayError } from '../../../src/errors.js';
+import { deriveMac } from '../../../src/ip/mac.js';
 import type { JsonValue } from '../../../src/json.js';
 import type { Lease } from '../../../src/lease/lease.js';
-import { backendContext, backendOptions, hostFacts, ip, lease, network, underlay } from '../../support/builders.js';
+import {
+  backendContext,
+  backendOptions,
+  hostFacts,
+  ip,
+  lease,
+  mac,
+  network,
+  underlay,
+} from '../../support/builders.js';
 
 const backend = (type: string, options: Readonly<Record<string, JsonValue>> = {}): ConfiguredBackend =>
   backendFor(type).parse(backendOptions(options));
@@ -18,6 +28,15 @@ describe('backend registry', () => {
       () => backendFor('gre'),
       (error) => isOverlayError(error, 'ERR_BACKEND_UNKNOWN') && /udp, vxlan, host-gw/.test(error.toString()),
     );
+  });
+
+  it('knows the devices that a flanneld leaves behind, whatever its backend, and no others', () => {
+    for (const name of ['flannel.1', 'flannel.16777215', 'flannel-v6.1', 'flannel.ipip']) {
+      assert.ok(isBackendDevice(name), name);
+    }
+    for (const name of ['flannel0', 'flannel.', 'flannel.1x', 'xflannel.1', 'flannel.ipip0', 'docker0']) {
+      assert.ok(!isBackendDevice(name), name);
+    }
   });
 
   const mtus: [string, Record<string, JsonValue>, boolean, number][] = [
@@ -61,6 +80,18 @@ describe('udp backend', () => {
       ],
     });
   });
+
+  for (const [taken, handedDown, name] of [
+    [[], [], 'flannel0'],
+    [['flannel0', 'flannel.1', 'flannel2'], [], 'flannel1'],
+    [['flannel0', 'flannel5'], ['flannel5'], 'flannel5'],
+  ] as const) {
+    it(`calls its device ${name} beside ${taken.join() || 'none'} with ${handedDown.join() || 'none'} handed down`, () => {
+      const devices = taken.map((each) => ({ name: each, kind: 'tun', mac: undefined }));
+      const host = hostFacts({ atStart: { ...hostFacts().atStart, devices, tunDevices: handedDown } });
+      assert.equal(backend('udp').desired(backendContext({ host })).base.links?.[0]?.name, name);
+    });
+  }
 
   it('routes only its peers where another backend is the configured one', () => {
     const context = backendContext({ isOwn: false });
@@ -115,19 +146,56 @@ describe('vxlan backend', () => {
   });
 
   it('leaves its MAC to a peer that published it before, not to one that came later', () => {
-    const mac = context.host.vtepMac('flannel.1');
+    const mac = '02:00:00:00:00:09';
     const twin = (revision: string): Lease => ({ ...lease(2, { type: 'vxlan', data: vtep(mac) }), revision });
     const own = { ...lease(1), revision: '1000' };
     const meet = (revision: string): PeerState =>
       backend('vxlan')
         .desired({ ...context, own })
         .peer(twin(revision));
-    assert.equal(meet('999').contestedDevice, 'flannel.1');
-    assert.equal(meet('1001').contestedDevice, undefined);
+    assert.equal(meet('999').contested?.device, 'flannel.1');
+    assert.equal(meet('1001').contested, undefined);
     for (const revision of ['999', '1001']) {
       assert.deepEqual(meet(revision).state, {});
       assert.equal(meet(revision).skipped?.cause, 'vtep-mac');
     }
+  });
+
+  describe('the MAC of its device', () => {
+    const { atStart } = hostFacts();
+    const published = { ...lease(1, { type: 'vxlan', data: vtep('02:00:00:00:00:77') }).attributes };
+    const macWith = (changes: Partial<HostFacts>, options: Readonly<Record<string, JsonValue>> = {}): string => {
+      const [device] = backend('vxlan', options).desired({ ...context, host: hostFacts(changes) }).base.links ?? [];
+      assert.ok(device?.kind === 'vxlan');
+      return device.mac;
+    };
+    const derived = deriveMac('host-a 192.0.2.1', 'flannel.1');
+
+    it('is that of the device as it was found, then the published one, then one of the host and its address', () => {
+      assert.equal(macWith({ atStart: { ...atStart, published } }), '02:00:00:00:00:09');
+      assert.equal(macWith({ atStart: { ...atStart, devices: [], published } }), '02:00:00:00:00:77');
+      assert.equal(macWith({ atStart: { ...atStart, devices: [] } }), derived);
+    });
+
+    it('is not that of a device of another kind, nor one that was published for another VNI or backend', () => {
+      const bridge = { name: 'flannel.1', kind: 'bridge', mac: mac(9) };
+      assert.equal(macWith({ atStart: { ...atStart, devices: [bridge] } }), derived);
+      const away = { ...atStart, devices: [], published };
+      assert.equal(macWith({ atStart: away }, { vni: 2 }), deriveMac('host-a 192.0.2.1', 'flannel.2'));
+      assert.equal(macWith({ atStart: { ...away, published: { ...published, backendType: 'ipip' } } }), derived);
+    });
+
+    it('is the derived one where another host had the one it was found with, and there is no third', () => {
+      const host = hostFacts({ atStart: { ...atStart, published }, contested: new Set(['flannel.1']) });
+      assert.equal(macWith(host), derived);
+      const own = { ...lease(1), revision: '1000' };
+      const meet = (twin: string, facts: HostFacts): PeerState['contested'] =>
+        backend('vxlan')
+          .desired({ ...context, own, host: facts })
+          .peer(lease(2, { type: 'vxlan', data: vtep(twin) })).contested;
+      assert.deepEqual(meet('02:00:00:00:00:09', hostFacts()), { device: 'flannel.1', replacement: derived });
+      assert.equal(meet(derived, host), undefined);
+    });
   });
 
   it('reaches a peer by neighbour, forwarding entry and onlink route', () => {
@@ -251,7 +319,7 @@ describe('vxlan backend', () => {
   it('publishes VNI and VTEP MAC', () => {
     assert.equal(
       JSON.stringify(backend('vxlan', { vni: 7 }).leaseData(network('vxlan'), hostFacts()).backendData),
-      '{"VNI":7,"VtepMAC":"02:00:00:00:00:09"}',
+      `{"VNI":7,"VtepMAC":"${deriveMac('host-a 192.0.2.1', 'flannel.7')}"}`,
     );
   });
 

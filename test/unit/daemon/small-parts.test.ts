@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
-import { deriveMac } from '../../../src/daemon/host-identity.js';
 import { BACKEND_LINGER_MS, Lingering } from '../../../src/daemon/lingering.js';
 import { ENDED_BY, MENDED } from '../../../src/daemon/problem-ends.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
@@ -12,15 +11,6 @@ import { readDeviceCounters } from '../../../src/netlink/device-counters.js';
 import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { RecordingLogger } from '../../support/recorder.js';
-
-describe('VTEP MAC', () => {
-  it('is the same at every start, another one for every host and device, and locally administered unicast', () => {
-    const macs = ['host-a', 'host-b'].flatMap((host) => ['flannel.1', 'flannel.2'].map((dev) => deriveMac(host, dev)));
-    assert.equal(new Set(macs).size, 4);
-    assert.equal(deriveMac('host-a', 'flannel.1'), macs[0]);
-    for (const mac of macs) assert.equal(Number.parseInt(mac.slice(0, 2), 16) & 3, 2);
-  });
-});
 
 describe('lingering', () => {
   let clock: FakeClock;

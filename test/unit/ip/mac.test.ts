@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { isOverlayError } from '../../../src/errors.js';
-import { asLocallyAdministered, isUnicastMac, macFromBytes, macToBytes, parseMac } from '../../../src/ip/mac.js';
+import {
+  asLocallyAdministered,
+  deriveMac,
+  isUnicastMac,
+  macFromBytes,
+  macToBytes,
+  parseMac,
+} from '../../../src/ip/mac.js';
 
 const anyBytes = fc.uint8Array({ minLength: 6, maxLength: 6 });
 
@@ -69,5 +76,15 @@ describe('MAC addresses', () => {
         assert.equal(first >> 2, (bytes[0] ?? 0) >> 2);
       }),
     );
+  });
+});
+
+describe('a derived MAC address', () => {
+  it('is the same at every start, another one for every owner and device, and locally administered unicast', () => {
+    const macs = ['host-a', 'host-b'].flatMap((host) => ['flannel.1', 'flannel.2'].map((dev) => deriveMac(host, dev)));
+    assert.equal(new Set(macs).size, 4);
+    // What peers have in their forwarding entries: another one after an update would cut this host off from them.
+    assert.equal(deriveMac('host-a', 'flannel.1'), '5e:9c:af:52:29:06');
+    for (const mac of macs) assert.equal(Number.parseInt(mac.slice(0, 2), 16) & 3, 2);
   });
 });
