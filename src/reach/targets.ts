@@ -1,4 +1,5 @@
 import { type FamilyContext, type PeerSide, peerSides } from '../backend/families.js';
+import { findBackend } from '../backend/registry.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type Lease, backendOf } from '../lease/lease.js';
@@ -22,21 +23,19 @@ export interface ProbePath {
   readonly targets: readonly ProbeTarget[];
 }
 
-/** Backends whose device has the network address of its host's subnet, in flannel as well, with the families they carry. */
-const DEVICE_FAMILIES: ReadonlyMap<string, readonly Family[]> = new Map([
-  ['udp', [4]],
-  ['ipip', [4]],
-  ['vxlan', [4, 6]],
-]);
-
 /** Address of the containers' bridge, as `FLANNEL_SUBNET` names it for Docker and CNI: the first host address. */
 export function bridgeAddress(subnet: Prefix): IpAddress {
   return subnet.address.add(1n);
 }
 
 /** Address of the device that a peer's backend has for its subnet; undefined for a backend without one. */
-export function deviceAddress(backend: string, subnet: Prefix): IpAddress | undefined {
-  return DEVICE_FAMILIES.get(backend)?.includes(subnet.family) === true ? subnet.address : undefined;
+export function deviceAddress(type: string, subnet: Prefix): IpAddress | undefined {
+  return doesCarry(type, subnet.family) && findBackend(type)?.deviceKind !== undefined ? subnet.address : undefined;
+}
+
+/** Whether packets of that family reach a peer with that backend at all. */
+export function doesCarry(type: string, family: Family): boolean {
+  return findBackend(type)?.families.includes(family) === true;
 }
 
 /**
@@ -44,22 +43,22 @@ export function deviceAddress(backend: string, subnet: Prefix): IpAddress | unde
  *
  * @remarks A device of the overlay answers at the network address of the subnet. Before Linux 5.14 that address is the
  * bridge's broadcast address too, and where the bridge was there first the host keeps silent at it: the bridge is asked
- * then. host-gw has no device: there it is the bridge, and the public address on hosts that have no bridge (yet).
+ * then. Without a device (host-gw) it is the bridge, and the public address on hosts that have no bridge (yet).
  * @returns nothing for a peer that this host does not send to.
  */
 export function probePaths(context: FamilyContext, lease: Lease): readonly ProbePath[] {
-  const backend = backendOf(lease.attributes);
   const sides = peerSides(context, lease);
-  if ('reason' in sides || context.network.backendType === 'alloc') return [];
-  return sides.flatMap((side) => {
-    const targets = targetsOf(backend, side);
-    return targets.length === 0 ? [] : [{ family: side.family, targets }];
-  });
+  if ('reason' in sides || findBackend(context.network.backendType)?.families.length === 0) return [];
+  const type = backendOf(lease.attributes);
+  return sides
+    .filter(({ family }) => doesCarry(type, family))
+    .map((side) => ({ family: side.family, targets: targetsOf(type, side) }));
 }
 
-function targetsOf(backend: string, { subnet, publicIp }: PeerSide): readonly ProbeTarget[] {
+function targetsOf(type: string, { subnet, publicIp }: PeerSide): readonly ProbeTarget[] {
   const bridge: ProbeTarget = { layer: 'bridge', address: bridgeAddress(subnet) };
-  if (backend === 'host-gw') return [bridge, { layer: 'underlay', address: publicIp }];
-  const device = deviceAddress(backend, subnet);
-  return device === undefined ? [] : [{ layer: 'overlay', address: device }, bridge];
+  const device = deviceAddress(type, subnet);
+  return device === undefined
+    ? [bridge, { layer: 'underlay', address: publicIp }]
+    : [{ layer: 'overlay', address: device }, bridge];
 }

@@ -180,12 +180,9 @@ export function bridgeOf(
   );
 }
 
-/** Kinds of the devices that backends make. */
-const DEVICE_KINDS: Readonly<Record<string, string>> = { udp: 'tun', vxlan: 'vxlan', ipip: 'ipip' };
-
 /** The device that carries packets to peers with that backend; undefined where the underlay's does. */
 export function overlayDevice(links: readonly LinkInfo[], backend: string | undefined): LinkInfo | undefined {
-  const kind = DEVICE_KINDS[backend ?? ''];
+  const kind = findBackend(backend ?? '')?.deviceKind;
   const isOurs = ({ alias, name }: LinkInfo): boolean => alias.startsWith(ALIAS_PREFIX) || /^flannel/.test(name);
   return kind === undefined ? undefined : links.find((link) => link.kind === kind && isOurs(link));
 }

@@ -1,6 +1,8 @@
+import { findBackend } from '../../backend/registry.js';
+import { describeCarrier } from '../../firewall/carrier.js';
 import type { Family, IpAddress } from '../../ip/address.js';
 import type { Prefix } from '../../ip/prefix.js';
-import { type ProbeLayer, type ProbeTarget, bridgeAddress, deviceAddress } from '../../reach/targets.js';
+import { type ProbeLayer, type ProbeTarget, bridgeAddress, deviceAddress, doesCarry } from '../../reach/targets.js';
 import type { EchoResult } from './echo-pinger.js';
 
 /** A peer as far as pinging it goes. */
@@ -47,8 +49,8 @@ export function pingPaths(peer: PingPeer, container?: IpAddress): readonly PingP
   return sides.flatMap(([subnet, publicIp]): PingPath[] => {
     if (subnet === undefined || publicIp === undefined) return [];
     if (container !== undefined && container.family !== subnet.family) return [];
+    if (!doesCarry(peer.backend, subnet.family)) return [];
     const device = deviceAddress(peer.backend, subnet);
-    if (device === undefined && peer.backend !== 'host-gw') return [];
     const bridge = bridgeAddress(subnet);
     const isOwn = container === undefined || container.equals(device) || container.equals(bridge);
     return [
@@ -65,12 +67,12 @@ export function pingPaths(peer: PingPeer, container?: IpAddress): readonly PingP
   });
 }
 
-/** What carries the packets of each backend, for those who look at firewalls. */
-const CARRIERS: ReadonlyMap<string, string> = new Map([
-  ['vxlan', 'UDP to Backend.Port (8472 by default)'],
-  ['udp', 'UDP to Backend.Port (8285 by default)'],
-  ['ipip', 'IP protocol 4'],
-]);
+/** What carries the packets of a backend, for those who look at firewalls; its options are not known here. */
+function carrierText(type: string): string {
+  const carrier = findBackend(type)?.parse({}).carrier;
+  if (carrier === undefined) return 'the overlay';
+  return `${describeCarrier(carrier)}${carrier.protocol === 'udp' ? ', or the one that Backend names,' : ''}`;
+}
 
 /** Says where packets stop and what to look at. */
 export function judge(peer: PingPeer, results: readonly LayerResult[]): Verdict {
@@ -110,7 +112,7 @@ export function judge(peer: PingPeer, results: readonly LayerResult[]): Verdict 
     return {
       stopsAt: 'overlay',
       message: 'the host answers on the real network, but not through the overlay',
-      hint: `${CARRIERS.get(peer.backend) ?? 'the overlay'} must pass between the hosts in both directions, and the daemon must run there: here ip route get ${text('overlay')}, on both tsflannelctl doctor`,
+      hint: `${carrierText(peer.backend)} must pass between the hosts in both directions, and the daemon must run there: here ip route get ${text('overlay')}, on both tsflannelctl doctor`,
     };
   }
   return {

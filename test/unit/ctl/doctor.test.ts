@@ -541,8 +541,14 @@ const CASES: readonly Case[] = [
     when: 'the path carries less than the MTU',
     facts: { probes: [probe({ underlayFull: false, pathMtu: 1400 })] },
     check: 'path-mtu',
-    command: /^ip link set dev eth0 mtu 1400/,
+    command: /^ip link set dev eth0 mtu 1400 # or "MTU": 1400 inside Backend/,
     evidence: /1500 bytes does not arrive, one of 1400 does/,
+  },
+  {
+    when: 'the path carries less than the MTU, which the backend has no option for',
+    facts: { network: network('udp'), probes: [probe({ underlayFull: false, pathMtu: 1400 })] },
+    check: 'path-mtu',
+    command: /^ip link set dev eth0 mtu 1400$/,
   },
   {
     when: 'the overlay does not get through',
@@ -552,6 +558,20 @@ const CASES: readonly Case[] = [
     check: 'overlay-blocked',
     command: /^iptables -I INPUT -p udp --dport 8472 -j ACCEPT/,
   },
+  ...(['9000', '8285'] as const).map((port): Case => ({
+    when: `the overlay does not get through to a peer with udp, where the port is ${port}`,
+    facts: {
+      network: port === '8285' ? network('vxlan', { port: 4789 }) : network('udp', { port: 9000 }),
+      probes: [
+        probe({
+          lease: { ...row(2), backend: 'udp' },
+          ...{ overlay: false, bridge: undefined, forward: undefined, tcp: undefined, udp: undefined },
+        }),
+      ],
+    },
+    check: 'overlay-blocked',
+    command: new RegExp(`^iptables -I INPUT -p udp --dport ${port} -j ACCEPT`),
+  })),
   {
     when: 'only ICMP survives vxlan',
     facts: { probes: [probe({ tcp: false, udp: false })] },

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { BACKENDS } from '../../../src/backend/registry.js';
 import { ERROR_CODES } from '../../../src/errors.js';
 import { flagTables } from '../../support/manual.js';
 
@@ -12,6 +13,17 @@ describe('manual', () => {
     const end = text.indexOf('## Network configuration');
     assert.ok(begin > 0 && end > begin);
     assert.equal(text.slice(begin, end).trim(), flagTables().trim());
+  });
+
+  it('lists every backend with the keys it reads, and no other', () => {
+    const [, table = ''] = /### Backends\n(.*?)\n## /s.exec(page('configuration.md')) ?? [];
+    const rows = [...table.matchAll(/^\| `([\w-]+)` \| (.+?) \|/gm)];
+    assert.deepEqual(
+      new Map(rows.map(([, type, keys = '']) => [type, [...keys.matchAll(/`([A-Z]\w*)`/g)].map(([, key]) => key)])),
+      new Map(BACKENDS.map(({ type, optionKeys }) => [type, optionKeys])),
+    );
+    for (const { type } of BACKENDS)
+      assert.match(page('coming-from-flannel.md'), new RegExp(`^\\| backend .*\`${type}\``, 'm'));
   });
 
   it('lists every error code with its meaning, and no other', () => {

@@ -1,5 +1,7 @@
+import { findBackend } from '../../../backend/registry.js';
 import { describeCarrier, iptablesMatch } from '../../../firewall/carrier.js';
 import { ALIAS_PREFIX } from '../../../reconcile/ownership.js';
+import type { LeaseRow } from '../../lease-rows.js';
 import { formatDuration } from '../../text-table.js';
 import { type Check, type DoctorFacts, type Found, type PeerProbe, overlayCarrier } from '../facts.js';
 import { someOf } from '../text.js';
@@ -76,7 +78,7 @@ function pathMtu({ probes, underlay, network }: DoctorFacts): readonly Found[] {
   return groupsOf(cut, ({ pathMtu: found }) => String(found)).map((group): Found => {
     const [first] = group as readonly [PeerProbe];
     const mtu = first.pathMtu ?? 1280;
-    const canSet = network?.backendType === 'vxlan';
+    const canSet = findBackend(network?.backendType ?? '')?.optionKeys.includes('MTU') === true;
     return {
       severity: 'error',
       message: `the path to ${hostsText(group)} carries less than the MTU of ${underlay.device}; large packets to ${someOf(subnetsOf(group))} are lost`,
@@ -107,8 +109,9 @@ function blockedOverlay(facts: DoctorFacts): readonly Found[] {
 function checksumHole({ probes, links }: DoctorFacts): readonly Found[] {
   const device =
     links.find(({ kind, alias }) => kind === 'vxlan' && alias.startsWith(ALIAS_PREFIX))?.name ?? 'flannel.1';
+  const isVxlan = ({ backend }: LeaseRow): boolean => findBackend(backend)?.deviceKind === 'vxlan';
   const spoilt = probes.filter(
-    ({ lease, overlay, tcp, udp }) => lease.backend === 'vxlan' && overlay === true && tcp === false && udp === false,
+    ({ lease, overlay, tcp, udp }) => isVxlan(lease) && overlay === true && tcp === false && udp === false,
   );
   if (spoilt.length === 0) return [];
   return [

@@ -69,7 +69,7 @@ describe('judge', () => {
       ['underlay'],
       undefined,
       'overlay',
-      /^UDP to Backend\.Port \(8472 by default\).*ip route get 10\.5\.2\.0/,
+      /^UDP port 8472, or the one that Backend names, must pass .*ip route get 10\.5\.2\.0/,
     ],
     ['udp', ['underlay'], undefined, 'overlay', /8285/],
     ['ipip', ['underlay'], undefined, 'overlay', /^IP protocol 4/],
