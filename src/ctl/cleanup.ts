@@ -14,6 +14,7 @@ import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { type Kernel, NetlinkKernel } from '../reconcile/kernel.js';
 import { ALIAS_PREFIX, instanceOf } from '../reconcile/ownership.js';
 import { Reconciler } from '../reconcile/reconciler.js';
+import { errnoOf } from '../sys/errno.js';
 import { type RunningDaemon, flannelDaemons } from '../sys/flannel-daemons.js';
 import { requirePrivileges } from '../sys/privileges.js';
 import { systemctl } from '../systemd/systemctl.js';
@@ -251,7 +252,7 @@ async function remove(file: string): Promise<boolean> {
     await rm(file, { recursive: true });
     return true;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    if (errnoOf(error) === 'ENOENT') return false;
     throw error;
   }
 }

@@ -5,6 +5,7 @@ import { Deadline } from '../deadline.js';
 import { OverlayError, describeError, isOverlayError } from '../errors.js';
 import { type LogLevel, parseLogLevel } from '../log-level.js';
 import { type DaemonStatus, type PeerStatus, STATUS_VERSION } from '../observe/status.js';
+import { errnoOf } from '../sys/errno.js';
 import { AS_ROOT_HINT, isRefused } from './rights.js';
 
 /** Collecting the status takes a daemon with 5000 peers some milliseconds; one that hangs is as good as none. */
@@ -143,7 +144,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 function reasonOf(cause: unknown): string {
-  return REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? describeError(cause);
+  return REASONS[errnoOf(cause) ?? ''] ?? describeError(cause);
 }
 
 function unreachable(

@@ -1,4 +1,5 @@
 import { OverlayError } from '../errors.js';
+import { errnoOf, isDenied } from '../sys/errno.js';
 
 /** What somebody who is not root can do about it. */
 export const AS_ROOT_HINT = 'run this as root, with sudo for example';
@@ -16,6 +17,5 @@ export function requireRoot(task: string): void {
 
 /** Whether the system refused something because of who this process is. */
 export function isRefused(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  return code === 'EACCES' || code === 'EPERM';
+  return isDenied(errnoOf(error));
 }

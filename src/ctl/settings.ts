@@ -3,6 +3,7 @@ import { type DaemonSettings, settingsOf } from '../config/daemon-settings.js';
 import type { FlagValue } from '../config/flag-values.js';
 import { FLAGS, parseCommandLine, textOf } from '../config/flags.js';
 import { OverlayError, describeError, isOverlayError } from '../errors.js';
+import { errnoOf } from '../sys/errno.js';
 import { parseEnvironmentFile, splitWords } from '../systemd/environment-file.js';
 import { readDaemonSettings } from './daemon-client.js';
 import { AS_ROOT_HINT, isRefused } from './rights.js';
@@ -106,8 +107,7 @@ async function readUnitFile(path: string): Promise<UnitFile> {
       await handle.close();
     }
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return { ...nothing, isThere: false, problem: undefined };
+    if (errnoOf(cause) === 'ENOENT') return { ...nothing, isThere: false, problem: undefined };
     return { ...nothing, problem: unusable(path, cause) };
   }
 }

@@ -8,6 +8,7 @@ import { decodePeerCache, encodePeerCache } from '../lease/peer-cache.js';
 import { areSamePeers } from '../lease/peers.js';
 import { type HistoryMark, decodeMark, encodeMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
+import { errnoOf } from '../sys/errno.js';
 import type { TextFiles } from '../sys/text-files.js';
 import { type SavedOrigin, decodeOrigin, encodeOrigin } from './saved-origin.js';
 
@@ -89,7 +90,7 @@ export class StateDirectory {
       try {
         return await this.loadFrom(from);
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+        if (errnoOf(error) === 'ENOENT') continue;
         log.warn('the saved state cannot be used', {
           file: from,
           error,

@@ -1,5 +1,7 @@
 import dgram from 'node:dgram';
 import { once } from 'node:events';
+import { constants } from 'node:os';
+import { errnoOf } from '../sys/errno.js';
 import { pollFd, type FdPoller } from '../sys/fd-poller.js';
 import {
   SYS,
@@ -60,8 +62,6 @@ const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
 const IFF_PERSIST = 0x0800;
 const UDP_GRO = 104;
-
-const EINVAL = 22;
 
 /** `IFNAMSIZ`: bytes of a device name with its terminator. */
 const DEVICE_NAME_BYTES = 16;
@@ -445,7 +445,7 @@ function openTun(options: TunnelOptions): TunDevice {
   const fd = open('/dev/net/tun', SYS.O_RDWR | SYS.O_NONBLOCK);
   if (fd < 0) throw refused(options, 'open-tun', fd);
   const request = interfaceRequest(device, IFF_TUN | IFF_NO_PI);
-  const result = request === undefined ? -EINVAL : ioctl(fd, TUNSETIFF, request);
+  const result = request === undefined ? -constants.errno.EINVAL : ioctl(fd, TUNSETIFF, request);
   if (request === undefined || result < 0) {
     close(fd);
     throw refused(options, 'create-device', result);
@@ -525,7 +525,7 @@ async function adopt(fd: number, options: TunnelOptions): Promise<dgram.Socket> 
     await listening;
   } catch (error) {
     close(fd);
-    const errno = (error as NodeJS.ErrnoException).code ?? 'EIO';
+    const errno = errnoOf(error) ?? 'EIO';
     const { device, bindAddress, port } = options.spec;
     throw tunnelError({ operation: 'bind', errno, device, bindAddress: bindAddress.toString(), port, cause: error });
   }

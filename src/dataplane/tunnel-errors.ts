@@ -1,4 +1,5 @@
 import { OverlayError } from '../errors.js';
+import { isDenied } from '../sys/errno.js';
 
 /**
  * The steps of opening a tunnel whose failures mean something of their own; any other step is named by its system call.
@@ -50,7 +51,7 @@ export function tunnelError(failure: TunnelFailure): OverlayError {
 
 function openTunError(failure: TunnelFailure): OverlayError {
   const { errno } = failure;
-  if (errno === 'EPERM' || errno === 'EACCES') {
+  if (isDenied(errno)) {
     return build(failure, 'ERR_NOT_PRIVILEGED', `cannot open ${DEVICE_NODE}: ${errno}`, {
       hint: 'run the daemon as root or with CAP_NET_ADMIN and read-write access to that device',
     });
@@ -65,7 +66,7 @@ function openTunError(failure: TunnelFailure): OverlayError {
 
 function createDeviceError(failure: TunnelFailure): OverlayError {
   const { errno, device } = failure;
-  if (errno === 'EPERM' || errno === 'EACCES') {
+  if (isDenied(errno)) {
     return build(failure, 'ERR_NOT_PRIVILEGED', `cannot create TUN device ${device}: ${errno}`, {
       hint: 'run the daemon as root or with CAP_NET_ADMIN',
     });
@@ -100,7 +101,7 @@ function bindError(failure: TunnelFailure): OverlayError {
       isRetryable: true,
     });
   }
-  if (errno === 'EACCES' || errno === 'EPERM') {
+  if (isDenied(errno)) {
     return build(failure, 'ERR_NOT_PRIVILEGED', what, {
       hint: 'run the daemon as root or with CAP_NET_BIND_SERVICE, or set Backend.Port to 1024 or higher',
     });
@@ -117,7 +118,7 @@ function bindError(failure: TunnelFailure): OverlayError {
 function openIcmpError(failure: TunnelFailure): OverlayError {
   const { errno } = failure;
   const what = `cannot open a raw socket for ICMP errors: ${errno}`;
-  if (errno === 'EPERM' || errno === 'EACCES') {
+  if (isDenied(errno)) {
     return build(failure, 'ERR_NOT_PRIVILEGED', what, { hint: 'run the daemon as root or with CAP_NET_RAW' });
   }
   return tunnelFailure(failure, what, true);

@@ -2,6 +2,7 @@ import { readFile, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { OverlayError, describeError, isOverlayError } from '../errors.js';
 import { writeFileAtomically } from '../sys/atomic-file.js';
+import { errnoOf } from '../sys/errno.js';
 import type { Systemctl } from '../systemd/systemctl.js';
 import { DROP_IN, type DropInForm, VALUES_FILE, authorOf, formOf, formatDropIn, obstacleTo } from './drop-in.js';
 import { parseEnvFile } from './env-file.js';
@@ -330,7 +331,7 @@ async function changing<T>(change: Promise<T>): Promise<T> {
 }
 
 function isMissing(error: unknown): boolean {
-  return ['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '');
+  return ['ENOENT', 'ENOTDIR'].includes(errnoOf(error) ?? '');
 }
 
 function foreign(verb: string): OverlayError {

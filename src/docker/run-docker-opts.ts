@@ -1,5 +1,6 @@
 import { closeSync, existsSync, fchmodSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { OverlayError, describeError } from '../errors.js';
+import { errnoOf } from '../sys/errno.js';
 import { refuseForeignLinks } from '../sys/safe-path.js';
 import {
   type DockerOptsRequest,
@@ -56,7 +57,7 @@ function readFlannelEnv({ flannelEnvFile: file, isFileNamed }: DockerOptsRequest
   try {
     return readFileSync(file, 'utf8');
   } catch (cause) {
-    const isMissing = (cause as NodeJS.ErrnoException).code === 'ENOENT';
+    const isMissing = errnoOf(cause) === 'ENOENT';
     if (isMissing && !isFileNamed) return '';
     const reason = isMissing ? 'there is no such file' : describeError(cause);
     throw new OverlayError('ERR_SUBNET_FILE', `cannot read ${file}: ${reason}`, {
@@ -91,7 +92,7 @@ function readIfThere(file: string): string {
   try {
     return readFileSync(file, 'utf8');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if (errnoOf(error) === 'ENOENT') return '';
     throw error;
   }
 }

@@ -3,6 +3,7 @@ import type { Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LeaseSubnets } from '../lease/lease.js';
 import type { NetworkConfig } from '../config/network-config.js';
+import { errnoOf } from '../sys/errno.js';
 import { type TextFiles, systemFiles } from '../sys/text-files.js';
 import { parseEnvFile } from './env-file.js';
 
@@ -107,7 +108,7 @@ export async function readSubnetEnv(
   try {
     return parseSubnetEnv(await files.read(file));
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (errnoOf(cause) === 'ENOENT') return undefined;
     throw new OverlayError('ERR_SUBNET_FILE', `cannot read ${file}: ${describeError(cause)}`, {
       cause,
       context: { file },

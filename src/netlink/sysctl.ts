@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import { OverlayError } from '../errors.js';
+import { errnoOf } from '../sys/errno.js';
 
 /** Where the kernel shows its parameters. */
 const ROOT = '/proc/sys';
@@ -16,7 +17,7 @@ export function readSysctl(path: string): string | undefined {
   try {
     return fs.readFileSync(name, 'utf8').replace(/\n$/, '');
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return undefined;
+    if (errnoOf(error) === 'ENOENT') return undefined;
     throw failed('read', path, error);
   }
 }
@@ -47,13 +48,8 @@ function file(path: string): string {
   return `${ROOT}/${path}`;
 }
 
-function codeOf(error: unknown): string | undefined {
-  const { code } = error as { code?: unknown };
-  return typeof code === 'string' ? code : undefined;
-}
-
 function failed(verb: string, path: string, error: unknown): OverlayError {
-  const errno = codeOf(error) ?? 'unknown error';
+  const errno = errnoOf(error) ?? 'unknown error';
   return new OverlayError('ERR_SYSCTL', `cannot ${verb} kernel parameter ${path}: ${errno}`, {
     cause: error,
     context: { errno },

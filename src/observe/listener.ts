@@ -5,6 +5,7 @@ import path from 'node:path';
 import { type Clock, backoffMs } from '../clock.js';
 import { OverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
+import { errnoOf } from '../sys/errno.js';
 import { makeDirectory } from '../sys/make-directory.js';
 import { refuseForeignLinks } from '../sys/safe-path.js';
 
@@ -197,9 +198,4 @@ async function isAnswered(file: string): Promise<boolean> {
     socket.once('timeout', () => settle(true));
     socket.once('error', (error) => settle(errnoOf(error) !== 'ECONNREFUSED' && errnoOf(error) !== 'ENOENT'));
   });
-}
-
-function errnoOf(error: unknown): string | undefined {
-  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;
-  return typeof code === 'string' ? code : undefined;
 }

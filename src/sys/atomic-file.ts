@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { errnoOf } from './errno.js';
 import { makeDirectory } from './make-directory.js';
 import { refuseForeignLinks } from './safe-path.js';
 
@@ -49,7 +50,7 @@ async function modeOf(file: string): Promise<number | undefined> {
   try {
     return (await stat(file)).mode & 0o7777;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { mkdir, open, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { errnoOf } from './errno.js';
 
 /**
  * Makes a directory and those above it that are missing.
@@ -49,8 +50,4 @@ async function isDirectory(file: string): Promise<boolean> {
 function noNewDirectories(directory: string, cause: unknown): NodeJS.ErrnoException {
   const text = `cannot make ${directory}: ${path.dirname(directory)} takes no new directories (ENOENT)`;
   return Object.assign(new Error(text, { cause }), { code: 'ENOENT' });
-}
-
-function errnoOf(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code;
 }
