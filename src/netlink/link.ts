@@ -1,61 +1,7 @@
-import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import {
-  IFF,
-  IFLA,
-  IFLA_INFO,
-  IFLA_IPTUN,
-  IFLA_IPVLAN_MODE,
-  IFLA_MACVLAN_MODE,
-  IFLA_VLAN_ID,
-  IFLA_VXLAN,
-  RTEXT_FILTER_SKIP_STATS,
-  VETH_INFO_PEER,
-} from './constants.js';
+import { IFF, IFLA, IFLA_INFO, IFLA_VXLAN, RTEXT_FILTER_SKIP_STATS, VETH_INFO_PEER } from './constants.js';
+import { type LinkDetails, type NewLinkData, readDetails, writeDetails } from './link-details.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
-
-/** What only a VXLAN device has, as far as it decides whether a device is the wanted one. */
-export interface VxlanDetails {
-  readonly kind: 'vxlan';
-  readonly vni: number;
-  /** 0 if the device is not tied to an underlay device. */
-  readonly underlayIndex: number;
-  readonly local: IpAddress | undefined;
-  /** Multicast group or fixed remote. */
-  readonly group: IpAddress | undefined;
-  readonly port: number;
-  readonly learning: boolean;
-  readonly gbp: boolean;
-  readonly l2miss: boolean;
-  readonly l3miss: boolean;
-  /** The device takes its parameters from each packet's metadata (`external`). */
-  readonly isExternal: boolean;
-}
-
-/** What only an IPIP device has. */
-export interface IpipDetails {
-  readonly kind: 'ipip';
-  readonly local: IpAddress | undefined;
-  readonly remote: IpAddress | undefined;
-  /** 0 inherits the inner packet's. */
-  readonly ttl: number;
-  readonly pmtuDiscovery: boolean;
-}
-
-/** What only a VLAN device has. */
-export interface VlanDetails {
-  readonly kind: 'vlan';
-  readonly id: number;
-}
-
-/** What only a macvlan or ipvlan device has. */
-export interface ChildDetails {
-  readonly kind: 'macvlan' | 'ipvlan';
-  readonly mode: string;
-}
-
-/** Attributes of the kinds that have any we read. */
-export type LinkDetails = VxlanDetails | IpipDetails | VlanDetails | ChildDetails;
 
 /** A network device as the kernel describes it. */
 export interface LinkInfo {
@@ -79,9 +25,6 @@ export interface LinkInfo {
   readonly details: LinkDetails | undefined;
 }
 
-const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8, source: 16 } as const;
-const IPVLAN_MODES = { l2: 0, l3: 1, l3s: 2 } as const;
-
 /** What every new device can be given; an alias only afterwards (`rtnl_create_link()` ignores it). What is absent is left to the kernel. */
 interface NewLinkCommon {
   readonly name: string;
@@ -94,40 +37,14 @@ interface NewLinkCommon {
 
 /** A device to make; the kinds of tunnels and of what containers are attached with. */
 export type NewLink =
-  | (NewLinkCommon & {
-      readonly kind: 'vxlan';
-      readonly vni: number;
-      readonly underlayIndex?: number;
-      readonly local?: IpAddress;
-      readonly group?: IpAddress;
-      /** 0 leaves it to the kernel, which takes 8472. */
-      readonly port?: number;
-      readonly learning?: boolean;
-      readonly gbp?: boolean;
-      readonly l2miss?: boolean;
-      readonly l3miss?: boolean;
-    })
-  | (NewLinkCommon & {
-      readonly kind: 'ipip';
-      readonly local?: IpAddress;
-      readonly remote?: IpAddress;
-      readonly ttl?: number;
-      readonly pmtuDiscovery?: boolean;
-    })
+  | (NewLinkCommon & Extract<NewLinkData, { readonly kind: 'vxlan' | 'ipip' }>)
+  | (NewLinkCommon & { readonly lowerIndex: number } & Extract<
+        NewLinkData,
+        { readonly kind: 'vlan' | 'macvlan' | 'ipvlan' }
+      >)
   | (NewLinkCommon & { readonly kind: 'bridge' | 'dummy' })
   /** The peer starts down: the kernel opens no end before both are there. */
-  | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: Omit<NewLinkCommon, 'isUp'> })
-  | (NewLinkCommon & { readonly kind: 'vlan'; readonly lowerIndex: number; readonly id: number })
-  | (NewLinkCommon & {
-      readonly kind: 'macvlan';
-      readonly lowerIndex: number;
-      readonly mode: keyof typeof MACVLAN_MODES;
-    })
-  | (NewLinkCommon & {
-      readonly kind: 'ipvlan';
-      readonly lowerIndex: number;
-      readonly mode: keyof typeof IPVLAN_MODES;
-    });
+  | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: Omit<NewLinkCommon, 'isUp'> });
 
 /** Where a device is moved to. */
 export type NetnsTarget = { readonly pid: number } | { readonly fd: number };
@@ -215,47 +132,14 @@ function writeCommon(writer: MessageWriter, link: Partial<NewLinkCommon> & { rea
 }
 
 function writeData(writer: MessageWriter, link: NewLink): void {
-  switch (link.kind) {
-    case 'vxlan':
-      writer.attributeU32(IFLA_VXLAN.ID, link.vni);
-      if (link.underlayIndex !== undefined) writer.attributeU32(IFLA_VXLAN.LINK, link.underlayIndex);
-      if (link.local !== undefined) {
-        writer.attributeAddress(link.local.family === 4 ? IFLA_VXLAN.LOCAL : IFLA_VXLAN.LOCAL6, link.local);
-      }
-      if (link.group !== undefined) {
-        writer.attributeAddress(link.group.family === 4 ? IFLA_VXLAN.GROUP : IFLA_VXLAN.GROUP6, link.group);
-      }
-      if (link.port !== undefined && link.port !== 0) writer.attributeU16be(IFLA_VXLAN.PORT, link.port);
-      writer.attributeU8(IFLA_VXLAN.LEARNING, Number(link.learning ?? false));
-      if (link.l2miss !== undefined) writer.attributeU8(IFLA_VXLAN.L2MISS, Number(link.l2miss));
-      if (link.l3miss !== undefined) writer.attributeU8(IFLA_VXLAN.L3MISS, Number(link.l3miss));
-      if (link.gbp === true) writer.attributeFlag(IFLA_VXLAN.GBP);
-      break;
-    case 'ipip':
-      if (link.local !== undefined) writer.attributeAddress(IFLA_IPTUN.LOCAL, link.local);
-      if (link.remote !== undefined) writer.attributeAddress(IFLA_IPTUN.REMOTE, link.remote);
-      writer.attributeU8(IFLA_IPTUN.TTL, link.ttl ?? 0);
-      writer.attributeU8(IFLA_IPTUN.PMTUDISC, Number(link.pmtuDiscovery ?? true));
-      break;
-    case 'veth':
-      writer.nested(VETH_INFO_PEER, () => {
-        writeHeader(writer, 0, undefined);
-        writeCommon(writer, link.peer);
-      });
-      break;
-    case 'vlan':
-      writer.attributeU16(IFLA_VLAN_ID, link.id);
-      break;
-    case 'macvlan':
-      writer.attributeU32(IFLA_MACVLAN_MODE, MACVLAN_MODES[link.mode]);
-      break;
-    case 'ipvlan':
-      writer.attributeU16(IFLA_IPVLAN_MODE, IPVLAN_MODES[link.mode]);
-      break;
-    case 'bridge':
-    case 'dummy':
-      break;
+  if (link.kind !== 'veth') {
+    writeDetails(writer, link);
+    return;
   }
+  writer.nested(VETH_INFO_PEER, () => {
+    writeHeader(writer, 0, undefined);
+    writeCommon(writer, link.peer);
+  });
 }
 
 const table = new AttributeTable(IFLA.MAX);
@@ -283,47 +167,4 @@ export function readLink(reader: MessageReader): LinkInfo {
     lowerIndex: attributes.u32(IFLA.LINK) ?? 0,
     details: readDetails(kind, info.nested(IFLA_INFO.DATA, dataTable)),
   };
-}
-
-function readDetails(kind: string, data: AttributeTable): LinkDetails | undefined {
-  switch (kind) {
-    case 'vxlan':
-      return {
-        kind,
-        vni: data.u32(IFLA_VXLAN.ID) ?? 0,
-        underlayIndex: data.u32(IFLA_VXLAN.LINK) ?? 0,
-        local: data.address(IFLA_VXLAN.LOCAL) ?? data.address(IFLA_VXLAN.LOCAL6),
-        group: data.address(IFLA_VXLAN.GROUP) ?? data.address(IFLA_VXLAN.GROUP6),
-        port: data.u16be(IFLA_VXLAN.PORT) ?? 0,
-        learning: data.u8(IFLA_VXLAN.LEARNING) === 1,
-        gbp: data.has(IFLA_VXLAN.GBP),
-        l2miss: data.u8(IFLA_VXLAN.L2MISS) === 1,
-        l3miss: data.u8(IFLA_VXLAN.L3MISS) === 1,
-        isExternal: data.u8(IFLA_VXLAN.COLLECT_METADATA) === 1,
-      };
-    case 'ipip':
-      return {
-        kind,
-        local: specified(data.address(IFLA_IPTUN.LOCAL)),
-        remote: specified(data.address(IFLA_IPTUN.REMOTE)),
-        ttl: data.u8(IFLA_IPTUN.TTL) ?? 0,
-        pmtuDiscovery: data.u8(IFLA_IPTUN.PMTUDISC) === 1,
-      };
-    case 'vlan':
-      return { kind, id: data.u16(IFLA_VLAN_ID) ?? 0 };
-    case 'macvlan':
-      return { kind, mode: nameOf(MACVLAN_MODES, data.u32(IFLA_MACVLAN_MODE)) };
-    case 'ipvlan':
-      return { kind, mode: nameOf(IPVLAN_MODES, data.u16(IFLA_IPVLAN_MODE)) };
-    default:
-      return undefined;
-  }
-}
-
-function specified(address: IpAddress | undefined): IpAddress | undefined {
-  return address?.isUnspecified === true ? undefined : address;
-}
-
-function nameOf(names: Readonly<Record<string, number>>, value: number | undefined): string {
-  return Object.entries(names).find(([, number]) => number === value)?.[0] ?? String(value);
 }

@@ -8,6 +8,7 @@ import { Prefix } from '../../../src/ip/prefix.js';
 import { readAddress, writeAddress } from '../../../src/netlink/address.js';
 import { NLM_F, NLMSG } from '../../../src/netlink/constants.js';
 import { type NewLink, readLink, writeLinkChange, writeNewLink } from '../../../src/netlink/link.js';
+import type { IpipDetails, VxlanDetails } from '../../../src/netlink/link-details.js';
 import { AttributeTable, MessageReader, MessageWriter, readAcknowledgement } from '../../../src/netlink/message.js';
 import { decodeEvent } from '../../../src/netlink/monitor.js';
 import { isFdb, readFdb, readNeigh, writeFdb, writeNeigh } from '../../../src/netlink/neighbour.js';
@@ -247,26 +248,48 @@ describe('the netlink codec', function () {
     );
   });
 
-  it('reads back the details of tunnel devices', () => {
-    const vxlan = { kind: 'vxlan', vni: 0xffffff, underlayIndex: 3, local: ip('2001:db8::1'), port: 4789 } as const;
-    const flags = { learning: true, gbp: true, l2miss: true, l3miss: true };
+  for (const details of [
+    {
+      kind: 'vxlan',
+      vni: 0xffffff,
+      underlayIndex: 3,
+      local: ip('2001:db8::1'),
+      group: ip('2001:db8::2'),
+      port: 4789,
+      learning: true,
+      l2miss: true,
+      l3miss: true,
+      gbp: true,
+      isExternal: true,
+    } satisfies VxlanDetails,
+    {
+      kind: 'ipip',
+      local: ip('192.0.2.1'),
+      remote: ip('192.0.2.2'),
+      ttl: 64,
+      pmtuDiscovery: true,
+    } satisfies IpipDetails,
+  ]) {
+    it(`reads back every detail of ${details.kind} devices`, () => {
+      const reader = readerOn(
+        bytesOf(NLMSG.RTM_NEWLINK, (to) => {
+          writeNewLink(to, { ...details, name: 'v', mtu: 1430, mac: parseMac('02:00:00:00:00:01') });
+        }),
+      );
+      const link = readLink(reader);
+      assert.deepEqual([link.name, link.kind, link.mtu, link.mac], ['v', details.kind, 1430, '02:00:00:00:00:01']);
+      assert.equal(JSON.stringify(link.details), JSON.stringify(details));
+    });
+  }
+
+  it('makes an IPIP device without a fixed remote', () => {
     const reader = readerOn(
       bytesOf(NLMSG.RTM_NEWLINK, (to) => {
-        writeNewLink(to, { ...vxlan, ...flags, name: 'v', mtu: 1430, mac: parseMac('02:00:00:00:00:01') });
+        writeNewLink(to, { kind: 'ipip', name: 'i', local: ip('192.0.2.1'), pmtuDiscovery: false });
       }),
     );
-    const link = readLink(reader);
-    assert.deepEqual([link.name, link.kind, link.mtu, link.mac], ['v', 'vxlan', 1430, '02:00:00:00:00:01']);
-    assert.deepEqual(link.details, { ...vxlan, ...flags, group: undefined, isExternal: false });
-    const ipip = readLink(
-      readerOn(
-        bytesOf(NLMSG.RTM_NEWLINK, (to) => {
-          writeNewLink(to, { kind: 'ipip', name: 'i', local: ip('192.0.2.1'), pmtuDiscovery: false });
-        }),
-      ),
-    );
     const expected = { kind: 'ipip', local: ip('192.0.2.1'), remote: undefined, ttl: 0, pmtuDiscovery: false };
-    assert.equal(JSON.stringify(ipip.details), JSON.stringify(expected));
+    assert.equal(JSON.stringify(readLink(reader).details), JSON.stringify(expected));
   });
 
   for (const link of [
