@@ -10,8 +10,10 @@ import { OverlayError, describeError } from '../errors.js';
 import { Firewall } from '../firewall/firewall.js';
 import { Prefix } from '../ip/prefix.js';
 import { silentLogger } from '../log.js';
+import { describeAspect } from '../reconcile/aspects.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
-import { type Kernel, NetlinkKernel } from '../reconcile/kernel.js';
+import type { Kernel } from '../reconcile/kernel.js';
+import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
 import { ALIAS_PREFIX, instanceOf } from '../reconcile/ownership.js';
 import { Reconciler } from '../reconcile/reconciler.js';
 import { errnoOf } from '../sys/errno.js';
@@ -154,7 +156,9 @@ async function removeObjects(
     await reconciler.whenConverged(deadline.signal);
   } catch (cause) {
     context.signal.throwIfAborted();
-    const reasons = reconciler.status.failures.map(({ key, error }) => `${key}: ${describeError(error)}`);
+    const reasons = reconciler.status.failures.map(
+      ({ key, aspect, error }) => `${describeAspect(key, aspect)}: ${describeError(error)}`,
+    );
     const reason = reasons.length > 0 ? reasons.join(', ') : describeError(cause);
     throw new OverlayError('ERR_CLEANUP', `cannot remove objects of the overlay: ${reason}`, { cause });
   } finally {

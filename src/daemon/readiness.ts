@@ -1,5 +1,7 @@
 import { describeError } from '../errors.js';
-import { deviceOf, kindOf } from '../reconcile/object-key.js';
+import { describeAspect } from '../reconcile/aspects.js';
+import type { ObjectKind } from '../reconcile/desired.js';
+import { kindOf } from '../reconcile/object-key.js';
 import type { ReconcilerStatus } from '../reconcile/status.js';
 import type { SavedUse } from './saved-origin.js';
 
@@ -27,8 +29,16 @@ const STANDING_IN = {
   subnet: 'the lease is the saved one and may have ended: nothing is sent to other hosts until etcd answers',
 } as const;
 
-/** Without these no packet of a container gets anywhere; a single route or peer may be missing. */
-const ESSENTIAL = new Set(['link', 'address', 'tunnel', 'sysctl']);
+/** Without which kinds no packet of a container gets anywhere; a single route or peer may be missing. */
+const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
+  link: true,
+  address: true,
+  tunnel: true,
+  sysctl: true,
+  route: false,
+  neighbour: false,
+  fdb: false,
+};
 
 /**
  * What is still missing until lease, kernel and packet path are all in place, in words.
@@ -45,9 +55,11 @@ export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   else if (!parts.isLeasePublished) reasons.push('lease not yet written as it should be');
   if (!parts.isSubnetFileWritten) reasons.push('subnet file not written');
   const missing = failures.filter(
-    ({ key }) => ESSENTIAL.has(kindOf(key)) && !parts.lingeringDevices.includes(deviceOf(key) ?? ''),
+    ({ key, device }) =>
+      IS_ESSENTIAL[kindOf(key)] && !(device !== undefined && parts.lingeringDevices.includes(device)),
   );
-  if (missing.length > 0) reasons.push(...missing.map(({ key, error }) => `${key}: ${describeError(error)}`));
+  if (missing.length > 0)
+    reasons.push(...missing.map(({ key, aspect, error }) => `${describeAspect(key, aspect)}: ${describeError(error)}`));
   else if (!isConverged && !parts.wasReady) reasons.push('kernel state is being set up');
   return reasons;
 }

@@ -28,6 +28,7 @@ import {
   type TunnelStatus,
   type UnderlayStatus,
 } from '../observe/status.js';
+import { describeAspect } from '../reconcile/aspects.js';
 import type { Reconciler } from '../reconcile/reconciler.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
@@ -248,6 +249,10 @@ function describeReconciler(reconciler: Reconciler): ReconcileStatus {
   return {
     ...rest,
     conflicts: conflicts.map(describeError),
-    failures: failures.map(({ key, error, attempt }) => ({ object: key, error: describeError(error), attempt })),
+    failures: failures.map(({ key, aspect, error, attempt }) => ({
+      object: describeAspect(key, aspect),
+      error: describeError(error),
+      attempt,
+    })),
   };
 }

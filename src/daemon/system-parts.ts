@@ -12,7 +12,7 @@ import { readDeviceCounters } from '../netlink/device-counters.js';
 import { Netlink } from '../netlink/netlink.js';
 import { ObserveServer } from '../observe/server.js';
 import { EchoSocket } from '../reach/echo-socket.js';
-import { NetlinkKernel } from '../reconcile/kernel.js';
+import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { readHostIdentity } from './host-identity.js';

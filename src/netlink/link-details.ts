@@ -78,11 +78,13 @@ export type NewLinkData =
   | (MacvlanDetails & { readonly mode: keyof typeof MACVLAN_MODES })
   | (IpvlanDetails & { readonly mode: keyof typeof IPVLAN_MODES });
 
-/** How one field is written into, and read from, `IFLA_INFO_DATA`. */
+/** How one field is written into, and read from, `IFLA_INFO_DATA`, and compared. */
 interface FieldCodec<Value> {
   /** @param value - undefined if a new device is not told. */
   readonly write: (writer: MessageWriter, value: Value | undefined) => void;
   readonly read: (data: AttributeTable) => Value;
+  /** Default `===`. */
+  readonly isSame?: (a: Value, b: Value) => boolean;
 }
 
 function u32(type: number): FieldCodec<number> {
@@ -114,6 +116,7 @@ function address(type4: number, type6?: number): FieldCodec<IpAddress | undefine
     },
     read: (data) =>
       specified(data.address(type4)) ?? (type6 === undefined ? undefined : specified(data.address(type6))),
+    isSame: (a, b) => a === b || (a?.equals(b) ?? false),
   };
 }
 
@@ -178,7 +181,7 @@ function codecsOf(kind: string): readonly (readonly [string, FieldCodec<unknown>
 /** Writes the inside of `IFLA_INFO_DATA` for a new device; nothing for a kind without attributes. */
 export function writeDetails(writer: MessageWriter, link: { readonly kind: string }): void {
   for (const [field, { write }] of codecsOf(link.kind))
-    write(writer, (link as Readonly<Record<string, unknown>>)[field]);
+    write(writer, valueOf(link, field));
 }
 
 /**
@@ -190,4 +193,14 @@ export function readDetails(kind: string, data: AttributeTable): LinkDetails | u
   const codecs = codecsOf(kind);
   if (codecs.length === 0) return undefined;
   return Object.fromEntries([['kind', kind], ...codecs.map(([field, { read }]) => [field, read(data)])]) as LinkDetails;
+}
+
+/** Whether two descriptions agree in every attribute that we read. */
+export function isSameDetails(a: LinkDetails | undefined, b: LinkDetails | undefined): boolean {
+  if (a === undefined || b === undefined || a.kind !== b.kind) return a === b;
+  return codecsOf(a.kind).every(([field, { isSame = Object.is }]) => isSame(valueOf(a, field), valueOf(b, field)));
+}
+
+function valueOf(object: object, field: string): unknown {
+  return (object as Readonly<Record<string, unknown>>)[field];
 }

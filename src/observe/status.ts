@@ -7,7 +7,7 @@ import type { PeerCounters } from '../lease/peers.js';
 import type { Family } from '../ip/address.js';
 import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
-import type { ObjectKind } from '../reconcile/object-key.js';
+import type { ObjectKind } from '../reconcile/desired.js';
 import type { OperationVerb } from '../reconcile/operation.js';
 import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';

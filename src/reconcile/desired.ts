@@ -47,8 +47,21 @@ export interface IpipLink extends LinkCommon {
   readonly local: IpAddress;
 }
 
+/** The kinds of devices that can be desired. */
+export interface LinkKinds {
+  readonly tun: TunLink;
+  readonly vxlan: VxlanLink;
+  readonly ipip: IpipLink;
+}
+
 /** A network device that must exist, be up and look like this. Identity: `name`. */
-export type LinkSpec = TunLink | VxlanLink | IpipLink;
+export type LinkSpec = LinkKinds[keyof LinkKinds];
+
+/** Kinds that the reconciler makes: a TUN device is made by its tunnel. */
+export type MadeLinkKind = Exclude<keyof LinkKinds, 'tun'>;
+
+/** What of a device of that kind can differ from what is desired. */
+export type LinkField<K extends keyof LinkKinds> = Exclude<keyof LinkKinds[K], 'kind' | 'name'>;
 
 /** An address on a device of ours. Identity: device and prefix. Other addresses of that family on it are removed, link-local IPv6 excepted. */
 export interface AddressSpec {
@@ -102,51 +115,53 @@ export interface SysctlSpec {
   readonly value: string;
 }
 
-/** Everything that must exist on this host for the overlay to work. Pure data; order does not matter. */
-export interface DesiredState {
-  readonly links: readonly LinkSpec[];
-  readonly addresses: readonly AddressSpec[];
-  readonly routes: readonly RouteSpec[];
-  readonly neighbours: readonly NeighSpec[];
-  readonly fdb: readonly FdbSpec[];
-  readonly tunnels: readonly TunnelSpec[];
-  readonly sysctls: readonly SysctlSpec[];
+/** The kinds of objects that can be desired. What is in this table has a module in `kinds/`. */
+export interface Kinds {
+  readonly link: LinkSpec;
+  readonly address: AddressSpec;
+  readonly route: RouteSpec;
+  readonly neighbour: NeighSpec;
+  readonly fdb: FdbSpec;
+  readonly sysctl: SysctlSpec;
+  readonly tunnel: TunnelSpec;
 }
 
+/** One of {@link Kinds}; the `kind` label of logs and counters. */
+export type ObjectKind = keyof Kinds;
+
+/** The list of a {@link DesiredState} that holds the objects of a kind. */
+export const LISTS = {
+  link: 'links',
+  address: 'addresses',
+  route: 'routes',
+  neighbour: 'neighbours',
+  fdb: 'fdb',
+  sysctl: 'sysctls',
+  tunnel: 'tunnels',
+} as const satisfies Readonly<Record<ObjectKind, string>>;
+
+/** All kinds, in the order in which they are told. */
+export const OBJECT_KINDS = Object.keys(LISTS) as readonly ObjectKind[];
+
+/** Everything that must exist on this host for the overlay to work. Pure data; order does not matter. */
+export type DesiredState = { readonly [K in ObjectKind as (typeof LISTS)[K]]: readonly Kinds[K][] };
+
 /** The state of a host that carries nothing: what clean-up reconciles to. */
-export const EMPTY_STATE: DesiredState = {
-  links: [],
-  addresses: [],
-  routes: [],
-  neighbours: [],
-  fdb: [],
-  tunnels: [],
-  sysctls: [],
-};
+export const EMPTY_STATE: DesiredState = emptyLists();
 
 /** All parts of several states together; plain loops, since there may be a state for each of thousands of peers. */
 export function mergeStates(states: readonly Partial<DesiredState>[]): DesiredState {
-  const merged = {
-    links: [] as LinkSpec[],
-    addresses: [] as AddressSpec[],
-    routes: [] as RouteSpec[],
-    neighbours: [] as NeighSpec[],
-    fdb: [] as FdbSpec[],
-    tunnels: [] as TunnelSpec[],
-    sysctls: [] as SysctlSpec[],
-  };
-  for (const state of states) {
-    append(merged.links, state.links);
-    append(merged.addresses, state.addresses);
-    append(merged.routes, state.routes);
-    append(merged.neighbours, state.neighbours);
-    append(merged.fdb, state.fdb);
-    append(merged.tunnels, state.tunnels);
-    append(merged.sysctls, state.sysctls);
+  const merged = emptyLists();
+  for (const list of Object.values(LISTS)) {
+    const all: unknown[] = merged[list];
+    for (const state of states) {
+      const items = state[list];
+      if (items !== undefined) for (const item of items) all.push(item);
+    }
   }
   return merged;
 }
 
-function append<T>(to: T[], from: readonly T[] | undefined): void {
-  if (from !== undefined) for (const item of from) to.push(item);
+function emptyLists(): { [K in ObjectKind as (typeof LISTS)[K]]: Kinds[K][] } {
+  return { links: [], addresses: [], routes: [], neighbours: [], fdb: [], sysctls: [], tunnels: [] };
 }

@@ -3,8 +3,8 @@ import { AUTOMATIC_PROTOCOLS } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { RouteInfo } from '../netlink/route.js';
 import { ROUTE_PROTOCOL } from './desired.js';
-import type { DesiredIndex } from './desired-index.js';
-import { objectKey } from './object-key.js';
+import { isFlannelsKind } from './kinds/links/table.js';
+import type { DesiredObjects } from './spec-list.js';
 
 /** What tells this daemon's objects from those of others, other daemons of the same kind included. */
 export interface OwnershipRules {
@@ -24,9 +24,6 @@ export function instanceOf(etcdPrefix: string): string {
   return etcdPrefix.replace(/^\/+|\/+$/g, '');
 }
 
-/** Kinds that flannel makes; nothing else is ever taken over or deleted by name. */
-const FLANNEL_KINDS: ReadonlySet<string> = new Set(['vxlan', 'ipip', 'tun']);
-
 /**
  * Decides what is ours.
  *
@@ -42,7 +39,7 @@ export class Ownership {
 
   constructor(
     readonly rules: OwnershipRules,
-    private readonly desired: DesiredIndex,
+    private readonly desired: Pick<DesiredObjects, 'linkNamed'>,
   ) {
     this.mark = `${ALIAS_PREFIX}${rules.instance}`;
   }
@@ -50,9 +47,9 @@ export class Ownership {
   isOurDevice(link: LinkInfo): boolean {
     if (link.alias === this.mark) return true;
     if (this.isOthersDevice(link)) return false;
-    const spec = this.desired.links.get(objectKey.link(link.name));
+    const spec = this.desired.linkNamed(link.name);
     return spec === undefined
-      ? this.rules.staleDevices.includes(link.name) && FLANNEL_KINDS.has(link.kind)
+      ? this.rules.staleDevices.includes(link.name) && isFlannelsKind(link.kind)
       : spec.kind === link.kind;
   }
 

@@ -2,7 +2,9 @@ import type { Clock } from '../clock.js';
 import { OverlayError } from '../errors.js';
 import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
 import type { Logger } from '../log.js';
-import { OBJECT_KINDS, type ObjectKey, type ObjectKind, kindOf } from './object-key.js';
+import { type Aspect, describeAspect } from './aspects.js';
+import { OBJECT_KINDS, type ObjectKind } from './desired.js';
+import { type ObjectKey, kindOf, nameOf } from './object-key.js';
 import type { OperationReason, OperationVerb } from './operation.js';
 
 /** Something done to an object, as far as it is told. */
@@ -33,11 +35,16 @@ interface Failure {
   readonly error: unknown;
 }
 
+interface Recovery {
+  readonly key: ObjectKey;
+  readonly aspect: Aspect;
+}
+
 /** What a run did, for {@link ReconcileLog}. */
 export class RunReport {
   readonly deeds: Deed[] = [];
   readonly failed: Failure[] = [];
-  readonly recovered: ObjectKey[] = [];
+  readonly recovered: Recovery[] = [];
 
   add(deed: Deed): void {
     this.deeds.push(deed);
@@ -48,8 +55,8 @@ export class RunReport {
     this.failed.push({ key, error });
   }
 
-  addRecovery(key: ObjectKey): void {
-    this.recovered.push(key);
+  addRecovery(key: ObjectKey, aspect: Aspect): void {
+    this.recovered.push({ key, aspect });
   }
 }
 
@@ -125,7 +132,9 @@ export class ReconcileLog {
     for (const [topic, group] of groupBy(failed, ({ key, error }) => `${kindOf(key)} ${causeOf(error)}`)) {
       this.failed.add(topic, some(group));
     }
-    for (const [kind, keys] of groupBy(recovered, kindOf)) this.recovered.add(kind, some(keys.map(nameOf)));
+    for (const [kind, group] of groupBy(recovered, ({ key }) => kindOf(key))) {
+      this.recovered.add(kind, some(group.map(({ key, aspect }) => describeAspect(nameOf(key), aspect))));
+    }
   }
 
   /** Tells which objects of others came into the way, and that some no longer are. */
@@ -165,11 +174,6 @@ function addCounts(before: Counts, next: Counts): Counts {
 /** `route add 3, neighbour replace 3` */
 function summary(counts: Counts): string {
   return Array.from(counts, ([name, count]) => `${name} ${count}`).join(', ');
-}
-
-/** The key without its kind. */
-function nameOf(key: ObjectKey): string {
-  return key.slice(key.indexOf(' ') + 1);
 }
 
 function causeOf(error: unknown): string {

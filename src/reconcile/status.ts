@@ -1,5 +1,7 @@
 import type { OverlayError } from '../errors.js';
-import type { ObjectKey, ObjectKind } from './object-key.js';
+import type { ObjectKind } from './desired.js';
+import { fieldsBy, isAlike, isIdentical, listsBy } from './equality.js';
+import type { Failure } from './failures.js';
 import type { ChangeCounts } from './operation.js';
 
 /** Whether the kernel is as desired. */
@@ -8,10 +10,29 @@ export interface ReconcilerStatus {
   /** Objects that somebody else's are in the way of. */
   readonly conflicts: readonly OverlayError[];
   /** Objects that could not be made and are tried again. */
-  readonly failures: readonly { readonly key: ObjectKey; readonly error: unknown; readonly attempt: number }[];
+  readonly failures: readonly FailureStatus[];
   /** How many objects wait for a device. */
   readonly blocked: number;
 }
+
+/** An object that could not be made, or one attribute of a device. */
+export type FailureStatus = Omit<Failure, 'retryAtMs'>;
+
+/** Whether the same is to be told: the same objects in the way, the same that fail, however often. */
+export const isSameStatus = fieldsBy<ReconcilerStatus>({
+  isConverged: isIdentical,
+  conflicts: listsBy((a, b) => a.message === b.message),
+  failures: listsBy(
+    fieldsBy<FailureStatus>({
+      key: isIdentical,
+      aspect: isIdentical,
+      device: isAlike,
+      error: isAlike,
+      attempt: isAlike,
+    }),
+  ),
+  blocked: isIdentical,
+});
 
 /** Running totals, for metrics. */
 export interface ReconcilerStatistics extends ReconcilerStatus {

@@ -9,7 +9,7 @@ import { Firewall, type FirewallMode } from '../../src/firewall/firewall.js';
 import { parseMac } from '../../src/ip/mac.js';
 import { silentLogger } from '../../src/log.js';
 import { type DesiredState, EMPTY_STATE } from '../../src/reconcile/desired.js';
-import { NetlinkKernel } from '../../src/reconcile/kernel.js';
+import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
 import { Reconciler } from '../../src/reconcile/reconciler.js';
 import { ip, net } from '../support/builders.js';
 import { type CtlResult, ctl } from '../support/ctl.js';

@@ -13,7 +13,7 @@ import {
   type VxlanLink,
   mergeStates,
 } from '../../src/reconcile/desired.js';
-import { NetlinkKernel } from '../../src/reconcile/kernel.js';
+import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
 import { type DesiredOptions, Reconciler } from '../../src/reconcile/reconciler.js';
 import { ip, mac, net, tunnelSpec } from '../support/builders.js';
 import { netState } from '../support/net-state.js';

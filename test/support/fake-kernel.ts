@@ -8,9 +8,9 @@ import type { LinkDetails } from '../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../src/netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../../src/netlink/neighbour.js';
 import type { RouteInfo } from '../../src/netlink/route.js';
-import { ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
+import { type LinkKinds, type MadeLinkKind, ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
 import type { Kernel, KernelSubscription } from '../../src/reconcile/kernel.js';
-import type { Operation } from '../../src/reconcile/operation.js';
+import type { KernelObjectKind, Operation } from '../../src/reconcile/operation.js';
 import { later } from './later.js';
 
 /** Somebody who follows changes, with those that were not delivered yet. */
@@ -106,38 +106,44 @@ export class FakeKernel implements Kernel {
     if (operation.kind === 'sysctl' && !this.sysctls.has(operation.path) && operation.path.startsWith('net/ipv6/')) {
       return false;
     }
-    switch (operation.kind) {
-      case 'link':
-        this.applyLink(operation, indexOf);
-        break;
-      case 'sysctl':
-        if (!this.sysctls.has(operation.path)) throw refused(operation.key, 'ENOENT');
-        this.sysctls.set(operation.path, operation.value);
-        break;
-      case 'address': {
-        const index = indexOf(operation.device);
-        if (operation.verb === 'replace') this.putAddress(index, operation.address, operation.length);
-        else this.delAddress(index, operation.address, operation.length, operation.peer);
-        break;
-      }
-      case 'neighbour': {
-        const index = indexOf(operation.device);
-        if (operation.verb === 'del') this.delNeighbour(index, operation.address);
-        else this.putNeighbour(index, operation.address, operation.mac ?? fail(operation.key, 'EINVAL'));
-        break;
-      }
-      case 'fdb':
-        if (operation.verb === 'replace') {
-          this.replaceFdb(indexOf(operation.device), operation.mac, operation.destination);
-        } else this.delFdb(indexOf(operation.device), operation.mac);
-        break;
-      case 'route':
-        if (operation.verb === 'del') this.delRoute(operation.route);
-        else this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
-        break;
-    }
+    this.carryOut(operation, indexOf);
     this.applied.push(operation);
     return true;
+  }
+
+  /** One for each kind of object. */
+  private readonly doers: {
+    readonly [K in KernelObjectKind]: (operation: Operation<K>, indexOf: (device: string) => number) => void;
+  } = {
+    link: (operation, indexOf) => {
+      this.applyLink(operation, indexOf);
+    },
+    sysctl: ({ key, path, value }) => {
+      if (!this.sysctls.has(path)) throw refused(key, 'ENOENT');
+      this.sysctls.set(path, value);
+    },
+    address: ({ verb, device, address, length, peer }, indexOf) => {
+      if (verb === 'replace') this.putAddress(indexOf(device), address, length);
+      else this.delAddress(indexOf(device), address, length, peer);
+    },
+    neighbour: ({ key, verb, device, address, mac }, indexOf) => {
+      const index = indexOf(device);
+      if (verb === 'del') this.delNeighbour(index, address);
+      else this.putNeighbour(index, address, mac ?? fail(key, 'EINVAL'));
+    },
+    fdb: (operation, indexOf) => {
+      const index = indexOf(operation.device);
+      if (operation.verb === 'replace') this.replaceFdb(index, operation.mac, operation.destination);
+      else this.delFdb(index, operation.mac);
+    },
+    route: (operation, indexOf) => {
+      if (operation.verb === 'del') this.delRoute(operation.route);
+      else this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
+    },
+  };
+
+  private carryOut<K extends KernelObjectKind>(operation: Operation<K>, indexOf: (device: string) => number): void {
+    this.doers[operation.kind](operation, indexOf);
   }
 
   // What others do
@@ -314,7 +320,7 @@ export class FakeKernel implements Kernel {
     ].sort();
   }
 
-  private applyLink(operation: Operation & { readonly kind: 'link' }, indexOf: (device: string) => number): void {
+  private applyLink(operation: Operation<'link'>, indexOf: (device: string) => number): void {
     const { device: name } = operation;
     if (operation.verb === 'del') {
       this.delLink(indexOf(name));
@@ -410,7 +416,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 }
 
 /** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
-export function detailsOf(spec: (Operation & { kind: 'link'; verb: 'add' })['spec']): LinkDetails {
+export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails {
   const { local } = spec;
   if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };
   const { vni, underlayIndex, port, learning, gbp } = spec;

@@ -4,10 +4,13 @@ import { type ReadinessParts, isReadyForOthers, reasonsNotReady } from '../../..
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { defaultBackend, hostFacts, lease, network } from '../../support/builders.js';
 
-const failing = (...keys: ObjectKey[]): ReadinessParts['kernel'] => ({
+/** Failures of these objects on a device. */
+const failingOn = (device: string | undefined, ...keys: readonly ObjectKey[]): ReadinessParts['kernel'] => ({
   isConverged: false,
-  failures: keys.map((key) => ({ key, error: new Error('refused'), attempt: 1 })),
+  failures: keys.map((key) => ({ key, aspect: 'whole', device, error: new Error('refused'), attempt: 1 })),
 });
+
+const failing = (...keys: readonly ObjectKey[]): ReadinessParts['kernel'] => failingOn(undefined, ...keys);
 
 const reasons = (changes: Partial<ReadinessParts> = {}): readonly string[] =>
   reasonsNotReady({
@@ -87,10 +90,14 @@ describe('readiness', () => {
         backendFor: defaultBackend,
         lingering: ['udp', 'vxlan'],
       }).lingeringDevices;
-    assert.deepEqual(reasons({ kernel: failing(...keys), lingeringDevices: lingeringDevices([]) }), []);
-    assert.deepEqual(reasons({ kernel: failing('link flannel.1'), lingeringDevices: lingeringDevices([]) }), [
-      'link flannel.1: refused',
-    ]);
-    assert.equal(reasons({ kernel: failing(...keys), lingeringDevices: lingeringDevices([lease(2)]) }).length, 4);
+    assert.deepEqual(reasons({ kernel: failingOn('flannel0', ...keys), lingeringDevices: lingeringDevices([]) }), []);
+    assert.deepEqual(
+      reasons({ kernel: failingOn('flannel.1', 'link flannel.1'), lingeringDevices: lingeringDevices([]) }),
+      ['link flannel.1: refused'],
+    );
+    assert.equal(
+      reasons({ kernel: failingOn('flannel0', ...keys), lingeringDevices: lingeringDevices([lease(2)]) }).length,
+      4,
+    );
   });
 });

@@ -6,6 +6,7 @@ import { ActualState } from '../../../src/reconcile/actual.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL } from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
+import { follow, record } from '../../../src/reconcile/kinds/table.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
 import { ip, net } from '../../support/builders.js';
@@ -58,7 +59,7 @@ class Follower {
   /** @returns whether any event made the state doubtful. */
   follow(): boolean {
     this.subscription.drain();
-    const doubts = this.events.splice(0).map((event) => this.actual.apply(event, this.touched));
+    const doubts = this.events.splice(0).map((event) => follow(this.actual, event, this.touched));
     return doubts.includes(true);
   }
 }
@@ -134,7 +135,7 @@ describe('ActualState', () => {
     const operation = { kind: 'neighbour', verb: 'replace', reason: 'missing', key, device, mac: mac(2) } as const;
     const made = { ...operation, address: ip('10.5.2.0') };
     follower.kernel.apply(made, () => follower.ours.index);
-    follower.actual.record(made);
+    record(follower.actual, made);
     assert.equal(follower.follow(), false);
     assert.equal(follower.touched.size, 0);
     follower.kernel.delNeighbour(follower.ours.index, ip('10.5.2.0'));

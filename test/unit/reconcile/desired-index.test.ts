@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { EMPTY_STATE, type DesiredState, type RouteSpec } from '../../../src/reconcile/desired.js';
-import { DesiredIndex, SpecList } from '../../../src/reconcile/desired-index.js';
-import { type ObjectKey, objectKey } from '../../../src/reconcile/object-key.js';
+import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
+import { fieldsBy, isIdentical } from '../../../src/reconcile/equality.js';
+import { routeKey } from '../../../src/reconcile/kinds/route.js';
+import type { ObjectKey } from '../../../src/reconcile/object-key.js';
+import { SpecList } from '../../../src/reconcile/spec-list.js';
 import { ip, net, tunnelSpec } from '../../support/builders.js';
 
 interface Spec {
@@ -29,7 +32,8 @@ describe('SpecList', () => {
     maxLength: 12,
     selector: ({ name }) => name,
   });
-  const make = (): SpecList<Spec> => new SpecList(keyOf, (a, b) => a.name === b.name && a.value === b.value);
+  const make = (): SpecList<Spec> =>
+    new SpecList({ keyOf, isSame: fieldsBy<Spec>({ name: isIdentical, value: isIdentical }) });
 
   it('names exactly what was added, removed or altered, whatever the order of the lists', () => {
     fc.assert(
@@ -99,11 +103,11 @@ describe('DesiredIndex', () => {
           const nowRoutes = new Map(inParts.routes.entries());
           assert.deepEqual(
             [...nowRoutes.keys()].sort(),
-            [...new Set(all.map((spec) => objectKey.route(spec.destination)))].sort(),
+            [...new Set(all.map((spec) => routeKey(spec.destination)))].sort(),
           );
           for (const [key, spec] of nowRoutes) {
             assert.ok(
-              all.some((each) => each.device === spec.device && objectKey.route(each.destination) === key),
+              all.some((each) => each.device === spec.device && routeKey(each.destination) === key),
               key,
             );
           }

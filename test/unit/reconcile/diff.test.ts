@@ -13,9 +13,14 @@ import {
   type VxlanLink,
 } from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
-import { type Plan, diff } from '../../../src/reconcile/diff.js';
-import { type ObjectKey, kindOf, objectKey } from '../../../src/reconcile/object-key.js';
+import { type Aspect, describeAspect } from '../../../src/reconcile/aspects.js';
+import { diff } from '../../../src/reconcile/diff.js';
+import { linkKey } from '../../../src/reconcile/kinds/link.js';
+import { neighbourKey } from '../../../src/reconcile/kinds/neighbour.js';
+import { routeKey } from '../../../src/reconcile/kinds/route.js';
+import { type ObjectKey, kindOf } from '../../../src/reconcile/object-key.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
+import type { Plan } from '../../../src/reconcile/planner.js';
 import { ip, mac, net, vxlanLink } from '../../support/builders.js';
 import { FakeKernel, detailsOf, routeInfo } from '../../support/fake-kernel.js';
 
@@ -29,7 +34,8 @@ class Host {
   readonly desired = new DesiredIndex();
   readonly staleDevices: string[] = [];
   readonly tunnelDevices = new Set<string>();
-  readonly held = new Set<ObjectKey>();
+  /** As {@link describeAspect} says. */
+  readonly held = new Set<string>();
   readonly eth0 = this.kernel.addLink({ name: 'eth0', isUp: true });
 
   ownership(): Ownership {
@@ -39,7 +45,7 @@ class Host {
 
   async plan(state?: DesiredState, keys?: Iterable<ObjectKey>): Promise<Plan> {
     if (state !== undefined) this.desired.update(state);
-    const isHeld = (key: ObjectKey): boolean => this.held.has(key);
+    const isHeld = (key: ObjectKey, aspect: Aspect): boolean => this.held.has(describeAspect(key, aspect));
     const { desired, tunnelDevices } = this;
     const ownership = this.ownership();
     const input = {
@@ -221,7 +227,7 @@ describe('diff', () => {
       host.kernel.putAddress(index, ip('203.0.113.1'), 24);
       const plan = await host.reconcile(overlay([2]));
       assert.deepEqual(plan.operations, []);
-      const error = plan.conflicts.get(objectKey.link('flannel.1'));
+      const error = plan.conflicts.get(linkKey('flannel.1'));
       assert.equal(error?.code, 'ERR_DEVICE_TAKEN');
       assert.match(String(error), /cannot make vxlan device flannel\.1: a device of kind bridge has that name/);
       assert.match(error.hint ?? '', /ip link del flannel\.1/);
@@ -234,7 +240,7 @@ describe('diff', () => {
       host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', alias, details: detailsOf(vxlanLink()), isUp: true });
       const plan = await host.reconcile(overlay([2]));
       assert.deepEqual(plan.operations, []);
-      assert.match(String(plan.conflicts.get(objectKey.link('flannel.1'))), /belongs to another daemon/);
+      assert.match(String(plan.conflicts.get(linkKey('flannel.1'))), /belongs to another daemon/);
     });
 
     it('deletes devices with its mark that are not desired, and no others', async () => {
@@ -266,7 +272,7 @@ describe('diff', () => {
       const foreign = host.kernel.addLink({ name: 'flannel0', kind: 'tun', mtu: 1400 });
       const waiting = await host.reconcile(overlay([], tun));
       assert.deepEqual(waiting.operations, []);
-      assert.ok(waiting.blocked.has(objectKey.link('flannel0')));
+      assert.ok(waiting.blocked.has(linkKey('flannel0')));
       assert.equal(host.kernel.links.get(foreign.index)?.mtu, 1400);
       host.tunnelDevices.add('flannel0');
       await host.reconcile(overlay([], tun));
@@ -360,7 +366,7 @@ describe('diff', () => {
       const before = host.kernel.describe();
       const plan = await host.reconcile(directRoute(2));
       assert.deepEqual(host.kernel.describe(), before);
-      const error = plan.conflicts.get(objectKey.route(net('10.5.2.0/24')));
+      const error = plan.conflicts.get(routeKey(net('10.5.2.0/24')));
       assert.equal(error?.code, 'ERR_ROUTE_CONFLICT');
       assert.match(error.hint ?? '', /ip route del 10\.5\.2\.0\/24 via 192\.0\.2\.77 dev eth0/);
     });
@@ -370,7 +376,7 @@ describe('diff', () => {
         const host = new Host();
         host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: host.eth0.index, ...own }), 'add');
         const plan = await host.reconcile(directRoute(2));
-        const hint = plan.conflicts.get(objectKey.route(net('10.5.2.0/24')))?.hint ?? '';
+        const hint = plan.conflicts.get(routeKey(net('10.5.2.0/24')))?.hint ?? '';
         assert.equal(hint, 'choose another network for the overlay, or another address for eth0');
       }
     });
@@ -438,29 +444,29 @@ describe('diff', () => {
       const moved = both.routes.map((route) => ({ ...route, device: 'flannel0' }));
       const plan = await host.reconcile({ ...both, routes: moved });
       assert.deepEqual(plan.operations, []);
-      assert.ok(plan.blocked.has(objectKey.route(net('10.5.2.0/24'))));
+      assert.ok(plan.blocked.has(routeKey(net('10.5.2.0/24'))));
     });
 
     it('waits for an underlay device that is down', async () => {
       const host = new Host();
       host.kernel.setLink(host.eth0.index, { isUp: false });
       const plan = await host.reconcile(directRoute(2));
-      assert.deepEqual([...plan.blocked], [objectKey.route(net('10.5.2.0/24'))]);
+      assert.deepEqual([...plan.blocked], [routeKey(net('10.5.2.0/24'))]);
     });
   });
 
   it('leaves out what failed lately, and says so', async () => {
     const host = new Host();
     await host.reconcile(overlay([]));
-    host.held.add(objectKey.route(net('10.5.2.0/24')));
+    host.held.add(routeKey(net('10.5.2.0/24')));
     const plan = await host.plan(overlay([2]));
     assert.deepEqual(steps(plan), ['neighbour replace', 'fdb replace']);
-    assert.deepEqual([...plan.held], [objectKey.route(net('10.5.2.0/24'))]);
+    assert.deepEqual([plan.held.size, plan.held.has(routeKey(net('10.5.2.0/24')), 'whole')], [1, true]);
   });
 
   it('puts nothing on a device that could not be made lately', async () => {
     const host = new Host();
-    host.held.add(objectKey.link('flannel.1'));
+    host.held.add(linkKey('flannel.1'));
     const plan = await host.plan(overlay([2]));
     assert.deepEqual(plan.operations, []);
     assert.equal(plan.blocked.size, 4);
@@ -472,7 +478,7 @@ describe('diff', () => {
     const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
     host.kernel.delNeighbour(index, ip('10.5.2.0'));
     host.kernel.delNeighbour(index, ip('10.5.3.0'));
-    const plan = await host.plan(undefined, [objectKey.neighbour('flannel.1', ip('10.5.3.0'))]);
+    const plan = await host.plan(undefined, [neighbourKey('flannel.1', ip('10.5.3.0'))]);
     assert.deepEqual(
       plan.operations.map(({ key }) => key),
       ['neighbour flannel.1 10.5.3.0'],
@@ -707,7 +713,7 @@ function assertReached(host: Host, state: DesiredState, plan: Plan): void {
     assert.equal(String(entry?.destination), destination.toString());
   }
   for (const spec of state.routes) {
-    if (isMissing(objectKey.route(spec.destination, spec.metric))) continue;
+    if (isMissing(routeKey(spec.destination, spec.metric))) continue;
     const metric = spec.metric ?? (spec.destination.family === 4 ? 0 : 1024);
     const used = kernel.routes.get(spec.destination.toString())?.find((route) => route.metric === metric);
     assert.ok(used, spec.destination.toString());

@@ -1,0 +1,49 @@
+import { isSame } from '../../../ip/same.js';
+import { isIdentical } from '../../equality.js';
+import type { LinkKind } from './link-kind.js';
+
+/** VXLAN devices as flannel makes them: unicast only, no queue of their own. */
+export const vxlanKind: LinkKind<'vxlan'> = {
+  isFlannels: true,
+  fields: {
+    mtu: {
+      isSame: isIdentical,
+      isOn: (mtu, device) => device.mtu === mtu,
+      make: (mtu) => ({ mtu }),
+      change: (mtu) => ({ mtu }),
+    },
+    mac: {
+      isSame: isIdentical,
+      isOn: (mac, device) => device.mac === mac,
+      make: (mac) => ({ mac }),
+      change: (mac) => ({ mac }),
+      losesNeighbours: true,
+    },
+    vni: { isSame: isIdentical, isOn: (vni, { details }) => details.vni === vni, make: (vni) => ({ vni }) },
+    underlayIndex: {
+      isSame: isIdentical,
+      isOn: (underlayIndex, { details }) => details.underlayIndex === underlayIndex,
+      make: (underlayIndex) => ({ underlayIndex }),
+    },
+    local: { isSame, isOn: (local, { details }) => isSame(details.local, local), make: (local) => ({ local }) },
+    port: {
+      isSame: isIdentical,
+      isOn: (port, { details }, { defaultVxlanPort }) => details.port === (port === 0 ? defaultVxlanPort : port),
+      make: (port) => ({ port }),
+    },
+    learning: {
+      isSame: isIdentical,
+      isOn: (learning, { details }) => details.learning === learning,
+      make: (learning) => ({ learning }),
+      change: (learning) => ({ vxlan: { learning } }),
+    },
+    gbp: { isSame: isIdentical, isOn: (gbp, { details }) => details.gbp === gbp, make: (gbp) => ({ gbp }) },
+  },
+  others: {
+    group: (group) => group === undefined,
+    l2miss: (isOn) => !isOn,
+    l3miss: () => true, // without `proxy` the device never asks for a neighbour (vxlan_xmit())
+    isExternal: (isOn) => !isOn,
+  },
+  constants: { txQueueLength: 0 },
+};
