@@ -180,8 +180,7 @@ function codecsOf(kind: string): readonly (readonly [string, FieldCodec<unknown>
 
 /** Writes the inside of `IFLA_INFO_DATA` for a new device; nothing for a kind without attributes. */
 export function writeDetails(writer: MessageWriter, link: { readonly kind: string }): void {
-  for (const [field, { write }] of codecsOf(link.kind))
-    write(writer, valueOf(link, field));
+  for (const [field, { write }] of codecsOf(link.kind)) write(writer, valueOf(link, field));
 }
 
 /**

@@ -62,6 +62,10 @@ export class SpecList<Spec> {
   }
 
   private remove(key: ObjectKey, spec: Spec): void {
+    if (this.waiting.size === 0) {
+      this.byKey.delete(key);
+      return;
+    }
     const waiting = this.waiting.get(key) ?? [];
     const at = waiting.indexOf(spec);
     const rest = at < 0 ? waiting.slice(1) : waiting.toSpliced(at, 1);

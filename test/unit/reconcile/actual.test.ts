@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
+import type { IpipDetails, LinkDetails, VxlanDetails } from '../../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
 import { ActualState } from '../../../src/reconcile/actual.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
@@ -142,6 +143,62 @@ describe('ActualState', () => {
     follower.follow();
     assert.deepEqual([...follower.touched], [key]);
   });
+
+  const vxlan: VxlanDetails = {
+    kind: 'vxlan',
+    vni: 1,
+    underlayIndex: 1,
+    local: ip('192.0.2.1'),
+    group: undefined,
+    port: 8472,
+    learning: false,
+    l2miss: false,
+    l3miss: false,
+    gbp: false,
+    isExternal: false,
+  };
+  const ipip: IpipDetails = { kind: 'ipip', local: ip('192.0.2.1'), remote: undefined, ttl: 0, pmtuDiscovery: false };
+  const changed: readonly (readonly [LinkDetails, Readonly<Record<string, unknown>>])[] = [
+    [
+      vxlan,
+      {
+        vni: 2,
+        underlayIndex: 7,
+        local: ip('192.0.2.9'),
+        group: ip('198.51.100.1'),
+        port: 4789,
+        learning: true,
+        l2miss: true,
+        l3miss: true,
+        gbp: true,
+        isExternal: true,
+      } satisfies Omit<VxlanDetails, 'kind'>,
+    ],
+    [
+      ipip,
+      { local: ip('192.0.2.9'), remote: ip('192.0.2.7'), ttl: 1, pmtuDiscovery: true } satisfies Omit<
+        IpipDetails,
+        'kind'
+      >,
+    ],
+  ];
+  for (const [details, values] of changed) {
+    for (const [field, value] of Object.entries(values)) {
+      it(`notices another ${field} of a ${details.kind} device`, async () => {
+        const follower = await new Follower().start();
+        const { kernel, ours } = follower;
+        kernel.setLink(ours.index, { details });
+        follower.follow();
+        follower.touched.clear();
+        kernel.setLink(ours.index, { details: { ...details } });
+        follower.follow();
+        assert.deepEqual([...follower.touched], [], 'the same again');
+        kernel.setLink(ours.index, { details: { ...details, [field]: value } as LinkDetails });
+        follower.follow();
+        assert.deepEqual([...follower.touched], ['link flannel.1']);
+      });
+    }
+  }
 
   it('keeps nothing of what is not ours', async () => {
     const follower = await new Follower().start();

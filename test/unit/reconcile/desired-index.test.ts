@@ -1,12 +1,21 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { EMPTY_STATE, type DesiredState, type RouteSpec } from '../../../src/reconcile/desired.js';
+import {
+  type DesiredState,
+  EMPTY_STATE,
+  type Kinds,
+  LISTS,
+  type LinkKinds,
+  OBJECT_KINDS,
+  type ObjectKind,
+  type RouteSpec,
+} from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
 import { fieldsBy, isIdentical } from '../../../src/reconcile/equality.js';
 import { routeKey } from '../../../src/reconcile/kinds/route.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { SpecList } from '../../../src/reconcile/spec-list.js';
-import { ip, net, tunnelSpec } from '../../support/builders.js';
+import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
 
 interface Spec {
   readonly name: number;
@@ -138,25 +147,107 @@ describe('DesiredIndex', () => {
     assert.deepEqual([...index.update(EMPTY_STATE)].sort(), ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
   });
 
-  it('notices every field of a tunnel', () => {
-    const tunnel = tunnelSpec({ peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }] });
-    for (const change of [
-      { bindAddress: ip('192.0.2.9') },
-      { port: 1 },
-      { mtu: 1400 },
-      { verifySource: 'strict' },
-      { icmpSource: ip('10.5.9.0') },
-      { ownPrefixes: [] },
-      { ownPrefixes: [net('10.5.1.0/24'), net('192.0.2.9/32')] },
-      { peers: [] },
-      { peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }] },
-    ] as const) {
-      const index = new DesiredIndex();
-      index.update({ ...EMPTY_STATE, tunnels: [tunnel] });
-      assert.deepEqual([...index.update({ ...EMPTY_STATE, tunnels: [{ ...tunnel }] })], []);
-      assert.deepEqual([...index.update({ ...EMPTY_STATE, tunnels: [{ ...tunnel, ...change }] })], ['tunnel flannel0']);
-    }
-  });
+  /** An object, and other values for each of its fields. */
+  type Changes<T> = readonly [T, { readonly [F in keyof T]-?: readonly T[F][] }];
+  const device = 'flannel.1';
+  const links: { readonly [K in keyof LinkKinds]: Changes<LinkKinds[K]> } = {
+    vxlan: [
+      vxlanLink(),
+      {
+        kind: [],
+        name: ['flannel.2'],
+        mtu: [1400],
+        mac: [mac(9)],
+        vni: [2],
+        underlayIndex: [7],
+        local: [ip('192.0.2.9')],
+        port: [4789],
+        learning: [true],
+        gbp: [true],
+      },
+    ],
+    ipip: [
+      { kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip('192.0.2.1') },
+      { kind: [], name: ['other'], mtu: [1400], local: [ip('192.0.2.9')] },
+    ],
+    tun: [
+      { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 },
+      { kind: [], name: ['flannel1'], mtu: [1400], txQueueLength: [1000] },
+    ],
+  };
+  const others: { readonly [K in Exclude<ObjectKind, 'link'>]: readonly [Changes<Kinds[K]>] } = {
+    address: [
+      [
+        { device, address: ip('10.5.1.0'), length: 32 },
+        { device: ['flannel.2'], address: [ip('10.5.1.1')], length: [24] },
+      ],
+    ],
+    route: [
+      [
+        { ...route(2), metric: 7 },
+        {
+          destination: [net('10.5.3.0/24')],
+          type: ['blackhole'],
+          device: ['eth1', undefined],
+          gateway: [ip('192.0.2.9'), undefined],
+          isOnlink: [true],
+          scope: ['link'],
+          metric: [8],
+        },
+      ],
+    ],
+    neighbour: [
+      [
+        { device, address: ip('10.5.2.0'), mac: mac(2) },
+        { device: ['flannel.2'], address: [ip('10.5.3.0')], mac: [mac(3)] },
+      ],
+    ],
+    fdb: [
+      [
+        { device, mac: mac(2), destination: ip('192.0.2.2') },
+        { device: ['flannel.2'], mac: [mac(3)], destination: [ip('192.0.2.3')] },
+      ],
+    ],
+    sysctl: [
+      [
+        { path: 'a/b', value: '0' },
+        { path: ['a/c'], value: ['1'] },
+      ],
+    ],
+    tunnel: [
+      [
+        tunnelSpec({ peers: [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') }] }),
+        {
+          device: ['flannel1'],
+          bindAddress: [ip('192.0.2.9')],
+          port: [1],
+          mtu: [1400],
+          verifySource: ['strict'],
+          icmpSource: [ip('10.5.9.0')],
+          ownPrefixes: [[], [net('10.5.1.0/24'), net('192.0.2.9/32')]],
+          peers: [[], [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }]],
+        },
+      ],
+    ],
+  };
+
+  for (const kind of OBJECT_KINDS) {
+    it(`notices a change of every field of a ${kind}`, () => {
+      const changes: readonly (readonly [object, object])[] = kind === 'link' ? Object.values(links) : others[kind];
+      for (const [object, fields] of changes) {
+        const stateOf = (one: object): DesiredState => ({ ...EMPTY_STATE, [LISTS[kind]]: [one] });
+        for (const [field, values] of Object.entries(fields) as [string, readonly unknown[]][]) {
+          for (const value of values) {
+            const index = new DesiredIndex();
+            index.update(stateOf(object));
+            assert.equal(index.update(stateOf({ ...object })).size, 0);
+            const changed = index.update(stateOf({ ...object, [field]: value }));
+            assert.ok(changed.size > 0, `${field} of ${JSON.stringify(object)}`);
+          }
+        }
+      }
+    });
+  }
 
   it('knows which devices matter', () => {
     const index = new DesiredIndex();

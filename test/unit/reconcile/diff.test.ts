@@ -4,10 +4,12 @@ import { IpAddress } from '../../../src/ip/address.js';
 import { parseMac } from '../../../src/ip/mac.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
+import type { IpipDetails, LinkDetails, VxlanDetails } from '../../../src/netlink/link-details.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
 import {
   type DesiredState,
   EMPTY_STATE,
+  type LinkField,
   type LinkSpec,
   ROUTE_PROTOCOL,
   type VxlanLink,
@@ -142,14 +144,18 @@ describe('diff', () => {
   });
 
   describe('on devices', () => {
-    for (const [what, change] of Object.entries({
-      VNI: { vni: 2 },
-      'underlay device': { underlayIndex: 7 },
-      'source address': { local: ip('192.0.2.99') },
-      port: { port: 4789 },
-      'group policy extension': { gbp: true },
-    } satisfies Record<string, Partial<VxlanLink>>)) {
-      it(`makes a VXLAN device anew whose ${what} differs, with everything on it`, async () => {
+    /** What each field can be changed to; those that are changed in place follow below. */
+    const fixed = {
+      vni: 2,
+      underlayIndex: 7,
+      local: ip('192.0.2.99'),
+      port: 4789,
+      gbp: true,
+    } satisfies Omit<Pick<VxlanLink, LinkField<'vxlan'>>, 'mtu' | 'mac' | 'learning'>;
+
+    for (const [field, value] of Object.entries(fixed)) {
+      const change: Partial<VxlanLink> = { [field]: value };
+      it(`makes a VXLAN device anew whose ${field} differs, with everything on it`, async () => {
         const host = new Host();
         await host.reconcile(overlay([2]));
         const plan = await host.reconcile(overlay([2], vxlanLink(change)));
@@ -165,10 +171,10 @@ describe('diff', () => {
       group: { group: ip('198.51.100.1') },
       'L2 miss notification': { l2miss: true },
       'external control': { isExternal: true },
-    })) {
+    } satisfies Record<string, Partial<VxlanDetails>>)) {
       it(`makes a VXLAN device anew that has ${what}`, async () => {
         const host = new Host();
-        const details = { ...detailsOf(vxlanLink()), ...change } as NonNullable<LinkInfo['details']>;
+        const details = { ...detailsOf(vxlanLink()), ...change } as LinkDetails;
         host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', mac: mac(1), mtu: 1450, details, isUp: true });
         assert.equal(steps(await host.reconcile(overlay([])))[0], 'link add');
       });
@@ -198,6 +204,21 @@ describe('diff', () => {
       host.kernel.setLink((host.kernel.getLink('flannel.ipip') as LinkInfo).index, { details: fixed });
       assert.equal(steps(await host.reconcile(overlay([], ipip('192.0.2.9'))))[0], 'link add');
     });
+
+    for (const [what, change] of Object.entries({
+      'a TTL of its own': { ttl: 1 },
+      'path MTU discovery': { pmtuDiscovery: true },
+    } satisfies Record<string, Partial<IpipDetails>>)) {
+      it(`makes an IPIP device anew that was given ${what}`, async () => {
+        const ipip: LinkSpec = { kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip('192.0.2.1') };
+        const host = new Host();
+        await host.reconcile(overlay([], ipip));
+        const { index, details } = host.kernel.getLink('flannel.ipip') as LinkInfo;
+        host.kernel.setLink(index, { details: { ...details, ...change } as LinkDetails });
+        assert.deepEqual(steps(await host.reconcile(overlay([], ipip))), ['link add', 'address replace', 'link set']);
+        assert.deepEqual(host.kernel.getLink('flannel.ipip')?.details, details);
+      });
+    }
 
     it("takes over flannel's device as it is and marks it", async () => {
       const host = new Host();
