@@ -103,47 +103,51 @@ export class FakeKernel implements Kernel {
   apply(operation: Operation, indexOf: (device: string) => number): boolean {
     const errno = this.refuse(operation);
     if (errno !== undefined) throw refused(operation.key, errno);
-    if (operation.kind === 'sysctl' && !this.sysctls.has(operation.path) && operation.path.startsWith('net/ipv6/')) {
-      return false;
-    }
-    this.carryOut(operation, indexOf);
-    this.applied.push(operation);
-    return true;
+    const isChanged = this.carryOut(operation, indexOf);
+    if (isChanged) this.applied.push(operation);
+    return isChanged;
   }
 
-  /** One for each kind of object. */
+  /** One for each kind of object; says whether it changed anything. */
   private readonly doers: {
-    readonly [K in KernelObjectKind]: (operation: Operation<K>, indexOf: (device: string) => number) => void;
+    readonly [K in KernelObjectKind]: (operation: Operation<K>, indexOf: (device: string) => number) => boolean;
   } = {
-    link: (operation, indexOf) => {
-      this.applyLink(operation, indexOf);
-    },
-    sysctl: ({ key, path, value }) => {
-      if (!this.sysctls.has(path)) throw refused(key, 'ENOENT');
+    link: (operation, indexOf) => this.applyLink(operation, indexOf),
+    sysctl: ({ path, value }) => {
+      const before = this.sysctls.get(path);
+      if (before === undefined) {
+        if (path.startsWith('net/ipv6/')) return false;
+        throw new OverlayError('ERR_SYSCTL', `cannot set kernel parameter ${path}: this kernel does not have it`);
+      }
       this.sysctls.set(path, value);
+      return before !== value;
     },
     address: ({ verb, device, address, length, peer }, indexOf) => {
-      if (verb === 'replace') this.putAddress(indexOf(device), address, length);
-      else this.delAddress(indexOf(device), address, length, peer);
+      if (verb === 'del') return this.delAddress(indexOf(device), address, length, peer);
+      this.putAddress(indexOf(device), address, length);
+      return true;
     },
     neighbour: ({ key, verb, device, address, mac }, indexOf) => {
       const index = indexOf(device);
-      if (verb === 'del') this.delNeighbour(index, address);
-      else this.putNeighbour(index, address, mac ?? fail(key, 'EINVAL'));
+      if (verb === 'del') return this.delNeighbour(index, address);
+      this.putNeighbour(index, address, mac ?? fail(key, 'EINVAL'));
+      return true;
     },
     fdb: (operation, indexOf) => {
       const index = indexOf(operation.device);
-      if (operation.verb === 'replace') this.replaceFdb(index, operation.mac, operation.destination);
-      else this.delFdb(index, operation.mac);
+      if (operation.verb === 'del') return this.delFdb(index, operation.mac);
+      this.replaceFdb(index, operation.mac, operation.destination);
+      return true;
     },
     route: (operation, indexOf) => {
-      if (operation.verb === 'del') this.delRoute(operation.route);
-      else this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
+      if (operation.verb === 'del') return this.delRoute(operation.route);
+      this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
+      return true;
     },
   };
 
-  private carryOut<K extends KernelObjectKind>(operation: Operation<K>, indexOf: (device: string) => number): void {
-    this.doers[operation.kind](operation, indexOf);
+  private carryOut<K extends KernelObjectKind>(operation: Operation<K>, indexOf: (device: string) => number): boolean {
+    return this.doers[operation.kind](operation, indexOf);
   }
 
   // What others do
@@ -225,16 +229,17 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'address', isDeleted: false, address: info });
   }
 
-  delAddress(index: number, address: IpAddress, length: number, peer?: IpAddress): void {
+  delAddress(index: number, address: IpAddress, length: number, peer?: IpAddress): boolean {
     const key = addressKey(index, address, length, peer);
     const info = this.addresses.get(key);
-    if (info === undefined) return;
+    if (info === undefined) return false;
     this.addresses.delete(key);
     this.emit({ type: 'address', isDeleted: true, address: info });
     const others = [...this.addresses.values()].filter(
       (other) => other.index === index && other.address.family === address.family,
     );
     if (address.family === 4 && others.length === 0) this.forgetRoutesOf(index, 4);
+    return true;
   }
 
   putNeighbour(index: number, address: IpAddress, mac: MacAddress, isPermanent = true): void {
@@ -244,12 +249,13 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'neighbour', isDeleted: false, neighbour });
   }
 
-  delNeighbour(index: number, address: IpAddress): void {
+  delNeighbour(index: number, address: IpAddress): boolean {
     const key = `${index} ${address.toString()}`;
     const neighbour = this.neighbours.get(key);
-    if (neighbour === undefined) return;
+    if (neighbour === undefined) return false;
     this.neighbours.delete(key);
     this.emit({ type: 'neighbour', isDeleted: true, neighbour });
+    return true;
   }
 
   replaceFdb(index: number, mac: MacAddress, destination: IpAddress, more: Partial<FdbInfo> = {}): void {
@@ -260,12 +266,13 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'fdb', isDeleted: false, entry });
   }
 
-  delFdb(index: number, mac: MacAddress): void {
+  delFdb(index: number, mac: MacAddress): boolean {
     const key = `${index} ${mac}`;
     const entry = this.fdb.get(key);
-    if (entry === undefined) return;
+    if (entry === undefined) return false;
     this.fdb.delete(key);
     this.emit({ type: 'fdb', isDeleted: true, entry });
+    return true;
   }
 
   putRoute(route: RouteInfo, verb: 'add' | 'replace' | 'append'): void {
@@ -281,16 +288,17 @@ export class FakeKernel implements Kernel {
     this.emit({ type: 'route', isDeleted: false, isReplacement, route });
   }
 
-  delRoute(route: RouteInfo): void {
+  delRoute(route: RouteInfo): boolean {
     const key = route.destination.toString();
     const present = this.routes.get(key) ?? [];
     const at = present.findIndex((other) => routeKey(other) === routeKey(route));
     const found = present[at];
-    if (found === undefined) return;
+    if (found === undefined) return false;
     const rest = present.toSpliced(at, 1);
     if (rest.length === 0) this.routes.delete(key);
     else this.routes.set(key, rest);
     this.emit({ type: 'route', isDeleted: true, isReplacement: false, route: found });
+    return true;
   }
 
   /** Deletes a next hop object: routes that use it go without an event of their own. */
@@ -320,9 +328,10 @@ export class FakeKernel implements Kernel {
     ].sort();
   }
 
-  private applyLink(operation: Operation<'link'>, indexOf: (device: string) => number): void {
+  private applyLink(operation: Operation<'link'>, indexOf: (device: string) => number): boolean {
     const { device: name } = operation;
     if (operation.verb === 'del') {
+      if (!this.links.has(indexOf(name))) return false;
       this.delLink(indexOf(name));
     } else if (operation.verb === 'set') {
       const { vxlan, ...change } = operation.change;
@@ -338,6 +347,7 @@ export class FakeKernel implements Kernel {
       const mac = spec.kind === 'vxlan' ? { mac: spec.mac } : {};
       this.addLink({ name, kind: spec.kind, mtu: spec.mtu, alias, ...mac, txQueueLength: 0, details: detailsOf(spec) });
     }
+    return true;
   }
 
   private routeOf(spec: RouteSpec, indexOf: (device: string) => number): RouteInfo {
