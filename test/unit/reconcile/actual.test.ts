@@ -193,7 +193,7 @@ describe('ActualState', () => {
         kernel.setLink(ours.index, { details: { ...details } });
         follower.follow();
         assert.deepEqual([...follower.touched], [], 'the same again');
-        kernel.setLink(ours.index, { details: { ...details, [field]: value } as LinkDetails });
+        kernel.setLink(ours.index, { details: { ...details, [field]: value } });
         follower.follow();
         assert.deepEqual([...follower.touched], ['link flannel.1']);
       });
