@@ -14,7 +14,9 @@ export function compilePageScript() {
   const config = ts.getParsedCommandLineOfConfigFile(path.join(folder, 'tsconfig.json'), {}, ts.sys);
   const [fileName] = config.fileNames;
   const source = readFileSync(fileName, 'utf8');
-  return ts.transpileModule(source, { fileName, compilerOptions: config.options }).outputText;
+  // What kind of module it is cannot be told from package.json here, as it is for the rest of src.
+  const compilerOptions = { ...config.options, module: ts.ModuleKind.ESNext };
+  return ts.transpileModule(source, { fileName, compilerOptions }).outputText;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
