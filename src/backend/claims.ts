@@ -7,8 +7,9 @@ import type { Claim, SkippedPeer } from './backend.js';
 /**
  * Who gets what only one peer can have, such as a MAC address in a forwarding table.
  *
- * @remarks The lease that was written first has it: whoever copied a host must not cut off the original, and as all
- * hosts see the same revisions, all of them send to the same one. The subnet decides between leases of one transaction.
+ * @remarks The lease that was there first has it: whoever copied a host must not cut off the original, and as all hosts
+ * see the same revisions, all of them send to the same one. When it was last written does not count, since a host that
+ * is started again writes its lease anew. The subnet decides between leases of one transaction.
  * A lease in a network that is no longer configured has it last: it may be what a host left behind under a former
  * address. Two leases of one host, as while a network is exchanged for another one, need not be told apart.
  */
@@ -72,6 +73,6 @@ function isFormer({ subnet }: Lease, { ipv4 }: NetworkConfig): boolean {
 }
 
 function byAge(a: Lease, b: Lease): number {
-  if (a.revision === b.revision) return a.subnet.compare(b.subnet);
-  return isAfter(a.revision, b.revision) ? 1 : -1;
+  if (a.createdAt === b.createdAt) return a.subnet.compare(b.subnet);
+  return isAfter(a.createdAt, b.createdAt) ? 1 : -1;
 }

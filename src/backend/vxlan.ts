@@ -172,7 +172,7 @@ function entriesFor(
       const { what, cause, hint } = claim;
       const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };
       const { derivedMac: replacement } = vtep;
-      const mayGiveWay = isAfter(context.own.revision, lease.revision) && mac !== replacement;
+      const mayGiveWay = isAfter(context.own.createdAt, lease.createdAt) && mac !== replacement;
       return { state: {}, skipped, ...(mayGiveWay ? { contested: { device, replacement } } : {}) };
     }
     claims.push(claim);

@@ -24,6 +24,8 @@ export interface Lease extends LeaseSubnets {
   readonly attributes: LeaseAttributes;
   /** Store revision at which key or value last changed, as decimal text. */
   readonly revision: string;
+  /** Store revision at which the key came into being; of two claims on one thing the older lease has the right to it. */
+  readonly createdAt: string;
   /** A reservation never expires: its key carries no etcd lease. */
   readonly isReservation: boolean;
 }

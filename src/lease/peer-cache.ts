@@ -17,6 +17,7 @@ function encodeCachedLease(peer: Lease): string {
     key: formatSubnetKey(peer),
     value: encodeAttributes(peer.attributes),
     revision: peer.revision,
+    createdAt: peer.createdAt,
     isReservation: peer.isReservation,
   });
   encoded.set(peer, text);
@@ -54,13 +55,15 @@ export function decodePeerCache(text: string): readonly Lease[] {
 }
 
 function decodeCachedLease(entry: unknown): Lease {
-  const { key, value, revision, isReservation } = entry as Record<string, unknown>;
+  const { key, value, revision, createdAt, isReservation } = entry as Record<string, unknown>;
   if (typeof key !== 'string' || typeof value !== 'string') throw new TypeError('a lease lacks key or value');
   if (typeof revision !== 'string' || !/^\d+$/.test(revision)) throw new TypeError(`${key} has no revision`);
   return {
     ...parseSubnetKey(key),
     attributes: decodeAttributes(value),
     revision,
+    // Files of 0.1.0 lack it.
+    createdAt: typeof createdAt === 'string' && /^\d+$/.test(createdAt) ? createdAt : revision,
     isReservation: isReservation === true,
   };
 }

@@ -14,15 +14,13 @@ export interface LeaseRecord extends Lease {
   readonly key: string;
   /** What keeps the key from expiring; undefined for a reservation. */
   readonly ttlId: TtlId | undefined;
-  /** Revision at which the key came into being; the older one of two claims on an address is the rightful one. */
-  readonly createdAt: Revision;
 }
 
 /** A key or value under `<prefix>/subnets/` that is not a lease. Never a reason to forget a peer. */
 export interface BadEntry {
   readonly key: string;
   readonly revision: Revision;
-  /** As in {@link LeaseRecord}. */
+  /** As in {@link Lease}. */
   readonly createdAt: Revision;
   /** What is wrong with it, for a person. */
   readonly reason: string;

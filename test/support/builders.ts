@@ -43,6 +43,7 @@ export function lease(
       ...options.attributes,
     },
     revision: '1',
+    createdAt: '1',
     isReservation: false,
   };
 }

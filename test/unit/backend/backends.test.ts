@@ -147,17 +147,18 @@ describe('vxlan backend', () => {
 
   it('leaves its MAC to a peer that published it before, not to one that came later', () => {
     const mac = '02:00:00:00:00:09';
-    const twin = (revision: string): Lease => ({ ...lease(2, { type: 'vxlan', data: vtep(mac) }), revision });
-    const own = { ...lease(1), revision: '1000' };
-    const meet = (revision: string): PeerState =>
+    // Who wrote last does not matter: a host writes its lease anew when it is started.
+    const twin = (createdAt: string): Lease => ({ ...lease(2, { type: 'vxlan', data: vtep(mac) }), createdAt });
+    const own = { ...lease(1), revision: '1', createdAt: '1000' };
+    const meet = (createdAt: string): PeerState =>
       backend('vxlan')
         .desired({ ...context, own })
-        .peer(twin(revision));
+        .peer(twin(createdAt));
     assert.equal(meet('999').contested?.device, 'flannel.1');
     assert.equal(meet('1001').contested, undefined);
-    for (const revision of ['999', '1001']) {
-      assert.deepEqual(meet(revision).state, {});
-      assert.equal(meet(revision).skipped?.cause, 'vtep-mac');
+    for (const createdAt of ['999', '1001']) {
+      assert.deepEqual(meet(createdAt).state, {});
+      assert.equal(meet(createdAt).skipped?.cause, 'vtep-mac');
     }
   });
 
@@ -188,7 +189,7 @@ describe('vxlan backend', () => {
     it('is the derived one where another host had the one it was found with, and there is no third', () => {
       const host = hostFacts({ atStart: { ...atStart, published }, contested: new Set(['flannel.1']) });
       assert.equal(macWith(host), derived);
-      const own = { ...lease(1), revision: '1000' };
+      const own = { ...lease(1), createdAt: '1000' };
       const meet = (twin: string, facts: HostFacts): PeerState['contested'] =>
         backend('vxlan')
           .desired({ ...context, own, host: facts })

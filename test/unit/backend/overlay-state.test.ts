@@ -129,9 +129,11 @@ describe('overlay state', () => {
   });
 
   describe('with one VtepMAC in two leases', () => {
-    const twin = (n: number, revision: string): Lease => ({
+    // Each written last in the opposite order: that a host writes its lease anew takes nothing from it.
+    const twin = (n: number, createdAt: string): Lease => ({
       ...lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: '02:00:00:00:00:77' } }),
-      revision,
+      createdAt,
+      revision: String(100_000 - Number(createdAt)),
     });
     const routed = (peers: readonly Lease[], overlay = new OverlayState()): string[] =>
       compute(overlay, input({ peers })).state.routes.map(({ destination }) => destination.toString());

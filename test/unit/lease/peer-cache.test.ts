@@ -5,7 +5,7 @@ import { lease } from '../../support/builders.js';
 describe('peer cache', () => {
   const some = [
     lease(2, { type: 'vxlan', data: { VNI: 1, VtepMAC: '02:00:00:00:00:02' } }),
-    { ...lease(3, { isDualStack: true }), isReservation: true, revision: '77' },
+    { ...lease(3, { isDualStack: true }), isReservation: true, revision: '77', createdAt: '70' },
   ];
 
   it('survives writing and reading', () => {
@@ -14,6 +14,14 @@ describe('peer cache', () => {
       JSON.parse(JSON.stringify(some)),
     );
     assert.deepEqual(decodePeerCache(encodePeerCache([])), []);
+  });
+
+  it('takes the age of a lease from its revision in a file of 0.1.0, which does not tell', () => {
+    const text = encodePeerCache(some).replaceAll(/"createdAt":"\d+",/g, '');
+    assert.deepEqual(
+      decodePeerCache(text).map(({ createdAt }) => createdAt),
+      ['1', '77'],
+    );
   });
 
   for (const [title, text] of [
