@@ -647,7 +647,6 @@ function blackholeRoutes({ subnet, ipv6Subnet }: Lease): RouteSpec[] {
       device: undefined,
       gateway: undefined,
       isOnlink: false,
-      scope: 'global',
       metric: BLACKHOLE_METRIC,
     }));
 }

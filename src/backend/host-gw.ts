@@ -58,7 +58,6 @@ function routesTo(lease: Lease, context: BackendContext): PeerState {
       device,
       gateway: publicIp,
       isOnlink: false,
-      scope: 'global',
     });
   }
   return { state: { routes } };

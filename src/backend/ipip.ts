@@ -56,7 +56,6 @@ export const ipipBackend = defineBackend({
                   device: isDirect ? device : DEVICE,
                   gateway: publicIp,
                   isOnlink: true,
-                  scope: 'global',
                 },
               ],
             },

@@ -85,5 +85,5 @@ function firstFreeName(devices: readonly FoundDevice[]): string {
 }
 
 function tunRoute(device: string, destination: Prefix): RouteSpec {
-  return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'global' };
+  return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false };
 }

@@ -186,7 +186,6 @@ function entriesFor(
           device,
           gateway: side.subnet.address,
           isOnlink: true,
-          scope: 'global',
         },
       ],
     });
@@ -207,9 +206,7 @@ function directRoute(
   device: string,
 ): Partial<DesiredState> {
   return {
-    routes: [
-      { destination: side.subnet, type: 'unicast', device, gateway: publicIp, isOnlink: false, scope: 'global' },
-    ],
+    routes: [{ destination: side.subnet, type: 'unicast', device, gateway: publicIp, isOnlink: false }],
   };
 }
 

@@ -83,7 +83,6 @@ export interface RouteSpec {
   readonly gateway: IpAddress | undefined;
   /** The gateway is taken as reachable on the device although no address there says so (`RTNH_F_ONLINK`). */
   readonly isOnlink: boolean;
-  readonly scope: 'global' | 'link';
   /** 32 bits; of several routes to one destination the lowest is used. Default {@link defaultMetric}. */
   readonly metric?: number;
 }

@@ -140,7 +140,6 @@ describe('tsflannelctl cleanup', () => {
           device: name,
           gateway: ip('10.5.2.0'),
           isOnlink: true,
-          scope: 'global',
         },
       ],
     };
@@ -154,7 +153,6 @@ describe('tsflannelctl cleanup', () => {
         device: 'eth0',
         gateway: ip('192.0.2.3'),
         isOnlink: false,
-        scope: 'global',
       },
       {
         destination: net('10.5.8.0/24'),
@@ -162,7 +160,6 @@ describe('tsflannelctl cleanup', () => {
         device: undefined,
         gateway: undefined,
         isOnlink: false,
-        scope: 'global',
       },
     ],
   };

@@ -45,7 +45,7 @@ function peer(n: number, device: string, family: 4 | 6): DesiredState {
     ...EMPTY_STATE,
     neighbours: [{ device, address, mac: mac(n) }],
     fdb: [{ device, mac: mac(n), destination: underlay.add(BigInt(n)) }],
-    routes: [{ destination, type: 'unicast', device, gateway: address, isOnlink: true, scope: 'global' }],
+    routes: [{ destination, type: 'unicast', device, gateway: address, isOnlink: true }],
   };
   cache.set(key, state);
   return state;
@@ -164,7 +164,6 @@ describe('Reconciler on this kernel', function () {
         device: 'eth0',
         gateway: ip(`192.0.2.${n}`),
         isOnlink: false,
-        scope: 'global',
       },
       {
         destination: Prefix.of(subnetOf(n, 6), 64),
@@ -172,7 +171,6 @@ describe('Reconciler on this kernel', function () {
         device: 'eth0',
         gateway: ip(`2001:db8::${n}`),
         isOnlink: false,
-        scope: 'global',
       },
     ],
   });
@@ -185,7 +183,6 @@ describe('Reconciler on this kernel', function () {
       device: undefined,
       gateway: undefined,
       isOnlink: false,
-      scope: 'global',
     })),
   };
 
@@ -511,7 +508,6 @@ describe('Reconciler on this kernel', function () {
           device: 'flannel0',
           gateway: undefined,
           isOnlink: false,
-          scope: 'global',
         },
       ],
       tunnels: [tunnelSpec()],
@@ -615,7 +611,6 @@ describe('Reconciler on this kernel', function () {
           index: device('flannel.1').index,
           gateway: subnetOf(60, 4),
           isOnlink: true,
-          scope: 'global',
         });
       },
       () => {

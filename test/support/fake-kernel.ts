@@ -356,7 +356,6 @@ export class FakeKernel implements Kernel {
       index: spec.device === undefined ? 0 : indexOf(spec.device),
       gateway: spec.gateway,
       isOnlink: spec.isOnlink,
-      scope: spec.destination.family === 4 ? spec.scope : 'global',
       protocol: ROUTE_PROTOCOL,
       ...(spec.metric === undefined ? {} : { metric: spec.metric }),
     });

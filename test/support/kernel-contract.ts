@@ -84,7 +84,6 @@ export function describeKernelContract(
       device: NAME,
       gateway: ip('10.5.2.0'),
       isOnlink: true,
-      scope: 'global',
       ...changes,
     });
 

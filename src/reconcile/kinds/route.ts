@@ -11,6 +11,9 @@ import { hopIndexes } from '../ownership.js';
 import type { Planner } from '../planner.js';
 import type { KernelKind } from './kind.js';
 
+/** Of all our routes, also those without a gateway, as flannel makes them. */
+const SCOPE = 'global' as const;
+
 /** Key of the routes to a destination with that metric. */
 export function routeKey(destination: Prefix, metric = defaultMetric(destination.family)): ObjectKey {
   return metric === defaultMetric(destination.family)
@@ -27,7 +30,6 @@ export const routeKind: KernelKind<'route'> = {
     device: isIdentical,
     gateway: isSame,
     isOnlink: isIdentical,
-    scope: isIdentical,
     metric: isIdentical,
   }),
 
@@ -65,9 +67,9 @@ export const routeKind: KernelKind<'route'> = {
       netlink.routes.del({ destination, type, scope, protocol, metric, tos, ...hop });
       return true;
     }
-    const { destination, type, device, gateway, isOnlink, scope, metric } = operation.route;
+    const { destination, type, device, gateway, isOnlink, metric } = operation.route;
     const index = device === undefined ? undefined : indexOf(device);
-    const route = { destination, type, isOnlink, scope, protocol: ROUTE_PROTOCOL, index, gateway, metric };
+    const route = { destination, type, isOnlink, scope: SCOPE, protocol: ROUTE_PROTOCOL, index, gateway, metric };
     if (operation.verb === 'add') netlink.routes.add(route);
     else netlink.routes.replace(route);
     return true;
@@ -157,7 +159,7 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
     type,
     table: RT_TABLE_MAIN,
     protocol: ROUTE_PROTOCOL,
-    scope: destination.family === 4 ? spec.scope : 'global',
+    scope: SCOPE,
     tos: 0,
     metric: spec.metric ?? defaultMetric(destination.family),
     prefsrc: undefined,
@@ -239,8 +241,7 @@ function isSameWay(spec: RouteSpec, index: number, route: RouteInfo): boolean {
 /** Whether also what does not decide where packets go is as desired. */
 function isExact(spec: RouteSpec, route: RouteInfo): boolean {
   if (spec.type === 'blackhole') return true;
-  const isSameScope = spec.destination.family === 6 || spec.scope === route.scope;
-  return isSameScope && spec.isOnlink === route.isOnlink && route.prefsrc === undefined;
+  return route.scope === SCOPE && spec.isOnlink === route.isOnlink && route.prefsrc === undefined;
 }
 
 function routeConflict(route: RouteInfo, actual: ActualState): OverlayError {

@@ -62,7 +62,7 @@ describe('udp backend', () => {
       links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 1000 }],
       addresses: [{ device: 'flannel0', address: '10.5.1.0', length: 32 }],
       sysctls: [{ path: 'net/ipv4/conf/flannel0/accept_local', value: '0' }],
-      routes: [{ destination: '10.5.0.0/16', type: 'unicast', device: 'flannel0', isOnlink: false, scope: 'global' }],
+      routes: [{ destination: '10.5.0.0/16', type: 'unicast', device: 'flannel0', isOnlink: false }],
       tunnels: [
         {
           device: 'flannel0',
@@ -211,7 +211,6 @@ describe('vxlan backend', () => {
           device: 'flannel.1',
           gateway: '10.5.2.0',
           isOnlink: true,
-          scope: 'global',
         },
       ],
     });
@@ -275,7 +274,6 @@ describe('vxlan backend', () => {
         device: 'eth0',
         gateway: '192.0.2.2',
         isOnlink: false,
-        scope: 'global',
       },
     ]);
     assert.deepEqual(direct.fdb, []);
@@ -349,7 +347,6 @@ describe('host-gw backend', () => {
           device: 'eth0',
           gateway: '192.0.2.2',
           isOnlink: false,
-          scope: 'global',
         },
       ],
     );

@@ -26,7 +26,6 @@ desired.update({
       device: 'eth0',
       gateway: ip('192.0.2.9'),
       isOnlink: false,
-      scope: 'global',
     },
   ],
 });

@@ -30,7 +30,6 @@ const route = (n: number, device = 'eth0'): RouteSpec => ({
   device,
   gateway: ip(`192.0.2.${n}`),
   isOnlink: false,
-  scope: 'global',
 });
 
 const routes = (...list: RouteSpec[]): DesiredState => ({ ...EMPTY_STATE, routes: list });
@@ -191,7 +190,6 @@ describe('DesiredIndex', () => {
           device: ['eth1', undefined],
           gateway: [ip('192.0.2.9'), undefined],
           isOnlink: [true],
-          scope: ['link'],
           metric: [8],
         },
       ],

@@ -96,7 +96,6 @@ function overlay(peers: readonly number[], link: LinkSpec = vxlanLink()): Desire
       device,
       gateway: ip(`10.5.${n}.0`),
       isOnlink: true,
-      scope: 'global',
     })),
   };
 }
@@ -104,7 +103,7 @@ function overlay(peers: readonly number[], link: LinkSpec = vxlanLink()): Desire
 /** Host-gw's form of one peer. */
 function directRoute(n: number, device = 'eth0'): DesiredState {
   const destination = net(`10.5.${n}.0/24`);
-  const common = { type: 'unicast', isOnlink: false, scope: 'global' } as const;
+  const common = { type: 'unicast', isOnlink: false } as const;
   return { ...EMPTY_STATE, routes: [{ ...common, destination, device, gateway: ip(`192.0.2.${n}`) }] };
 }
 
@@ -420,7 +419,6 @@ describe('diff', () => {
         device: undefined,
         gateway: undefined,
         isOnlink: false,
-        scope: 'global',
       } as const;
       const plan = await host.reconcile({ ...EMPTY_STATE, routes: [{ ...hole, destination: subnet, metric: 5000 }] });
       assert.deepEqual([steps(plan), plan.conflicts.size], [['route add'], 0]);
@@ -517,7 +515,7 @@ describe('diff', () => {
         routes: numbers.map((n) => {
           const gateway = address(n);
           const destination = Prefix.of(gateway, 24);
-          return { destination, type: 'unicast', device: 'flannel.1', gateway, isOnlink: true, scope: 'global' };
+          return { destination, type: 'unicast', device: 'flannel.1', gateway, isOnlink: true };
         }),
       };
     };
@@ -560,7 +558,6 @@ const desiredStates: fc.Arbitrary<DesiredState> = fc
       device: undefined,
       gateway: undefined,
       isOnlink: false,
-      scope: 'global',
     } as const;
     return {
       ...base,
@@ -679,7 +676,7 @@ describe('diff, for any kernel and any desired state', () => {
     host.kernel.putRoute(via('192.0.2.7'), 'add');
     host.kernel.putRoute(via('192.0.2.6'), 'append');
     const wanted = { destination, device: 'eth0', gateway: ip('192.0.2.6'), isOnlink: false } as const;
-    await host.reconcile({ ...EMPTY_STATE, routes: [{ ...wanted, type: 'unicast', scope: 'global' }] });
+    await host.reconcile({ ...EMPTY_STATE, routes: [{ ...wanted, type: 'unicast' }] });
     const left = host.kernel.routes.get('10.5.6.0/24') ?? [];
     assert.deepEqual(
       left.map(({ gateway }) => gateway?.toString()),

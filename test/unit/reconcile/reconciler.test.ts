@@ -26,7 +26,7 @@ function vxlanPeer(n: number, device = 'flannel.1'): DesiredState {
     ...EMPTY_STATE,
     neighbours: [{ device, address, mac: mac(n) }],
     fdb: [{ device, mac: mac(n), destination: IpAddress.fromValue(4, ip('192.0.2.0').value + BigInt(n)) }],
-    routes: [{ destination, type: 'unicast', device, gateway: address, isOnlink: true, scope: 'global' }],
+    routes: [{ destination, type: 'unicast', device, gateway: address, isOnlink: true }],
   };
 }
 
@@ -48,7 +48,7 @@ function overlay(peers: readonly number[], link = vxlanLink()): DesiredState {
 }
 
 function directRoute(n: number): DesiredState {
-  const common = { type: 'unicast', isOnlink: false, scope: 'global', device: 'eth0' } as const;
+  const common = { type: 'unicast', isOnlink: false, device: 'eth0' } as const;
   return { ...EMPTY_STATE, routes: [{ ...common, destination: net(`10.5.${n}.0/24`), gateway: ip(`192.0.2.${n}`) }] };
 }
 
@@ -58,9 +58,7 @@ function tunnelState(more: Partial<TunnelSpec> = {}): DesiredState {
     ...EMPTY_STATE,
     links: [{ kind: 'tun', name: device, mtu: 1472, txQueueLength: 500 }],
     addresses: [{ device, address: ip('10.5.1.0'), length: 32 }],
-    routes: [
-      { destination: net('10.5.0.0/16'), type: 'unicast', device, gateway: undefined, isOnlink: false, scope: 'link' },
-    ],
+    routes: [{ destination: net('10.5.0.0/16'), type: 'unicast', device, gateway: undefined, isOnlink: false }],
     tunnels: [tunnelSpec({ device, ...more })],
   };
 }
