@@ -461,10 +461,17 @@ export class Simulation {
     this.etcdFault(ms, () => set(false), CALL_TIMEOUT_MS);
   }
 
+  /** The value under the key of the subnet that a host works with. */
+  private leaseTextOf(host: SimHost): string | undefined {
+    const name = host.daemon.subnet?.replace('/', '-');
+    return name === undefined ? undefined : this.cluster.lease(name)?.value.toString();
+  }
+
   private restore({ age, writes, hasNewId }: Fault & { kind: 'restore' }): void {
     const { etcd } = this.cluster;
     const backup = this.backups.at(-age) ?? this.backups[0];
     if (backup === undefined) return;
+    const leases = new Map(this.hosts.map((host) => [host, this.leaseTextOf(host)]));
     etcd.restore(backup, { hasNewClusterId: hasNewId });
     for (const { id } of etcd.orphanLeases()) this.restoredOrphans.add(id);
     for (let n = 0; n < writes; n++) etcd.put(`/registry/${n}`, `${this.nowMs}`);
@@ -472,8 +479,12 @@ export class Simulation {
     const config = etcd.get('/coreos.com/network/config')?.value;
     const isOther = config !== this.configText(this.wanted);
     if (isOther) this.touchAll();
-    // The backup may tell of a former address, which nobody answers at until the host has written its own again.
-    for (const host of this.hosts) if (host.addresses.size > 1) host.touch();
+    // The backup may tell of a former address, or what somebody wrote over the lease, until the host has written its own
+    // again.
+    for (const [host, before] of leases) {
+      const now = this.leaseTextOf(host);
+      if (host.addresses.size > 1 || (now !== undefined && now !== before)) host.touch();
+    }
     const hasJunk = [...this.junk].some((name) => this.cluster.lease(name) !== undefined);
     if (!isOther && !hasJunk) return;
     this.lasting(2000, () => {
