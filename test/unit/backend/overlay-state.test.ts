@@ -77,10 +77,10 @@ describe('overlay state', () => {
   });
 
   it('reports peers of backends that do not exist here and reaches the others', () => {
-    const peers = [lease(2, { type: 'wireguard' }), vxlanPeer(3)];
+    const peers = [lease(2, { type: 'gre' }), vxlanPeer(3)];
     const { skipped, state } = compute(new OverlayState(), input({ peers }));
     assert.equal(skipped.length, 1);
-    assert.match(skipped[0] ?? '', /^10\.5\.2\.0\/24 .*wireguard/);
+    assert.match(skipped[0] ?? '', /^10\.5\.2\.0\/24 .*gre/);
     assert.equal(state.routes.length, 1);
   });
 
@@ -91,7 +91,7 @@ describe('overlay state', () => {
   });
 
   it('comes to the same after any history as a first look at its end', () => {
-    const kinds = ['udp', 'vxlan', 'vxlan twin', 'host-gw', 'ipip', 'wireguard', 'vxlan without data'] as const;
+    const kinds = ['udp', 'vxlan', 'vxlan twin', 'host-gw', 'ipip', 'gre', 'vxlan without data'] as const;
     const make = (n: number, kind: (typeof kinds)[number]): Lease => {
       if (kind === 'vxlan') return vxlanPeer(n);
       if (kind === 'vxlan twin') return { ...vxlanPeer(77), subnet: lease(n).subnet };

@@ -61,7 +61,7 @@ describe('probePaths', () => {
 
   it('asks nobody with alloc, and nobody whose backend is not known', () => {
     assert.deepEqual(targetsOf('alloc', { type: 'vxlan' }), []);
-    assert.deepEqual(targetsOf('vxlan', { type: 'wireguard' }), []);
+    assert.deepEqual(targetsOf('vxlan', { type: 'gre' }), []);
   });
 
   it('does not ask a peer that has not told its address', () => {
