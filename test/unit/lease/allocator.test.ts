@@ -185,7 +185,8 @@ describe('planLease', () => {
   });
 
   it('does not match hosts without an address', () => {
-    const result = plan([leaseRecord(1, { host: 0 })], { publicIp: ip('0.0.0.0') });
+    const nobody = ip('0.0.0.0');
+    const result = plan([leaseRecord(1, { attributes: { publicIp: nobody } })], { publicIp: nobody });
     assert.equal(result.kind, 'create');
   });
 
@@ -273,6 +274,7 @@ describe('rivals of a lease', () => {
     ['a younger key around it', leaseRecord(8, { subnets: '10.5.0.0-20', revision: 21 }), true, false],
     ['an older key inside it', leaseRecord(8, { subnets: '10.5.7.64-26' }), true, true],
     ['the same IPv6 subnet', leaseRecord(8, { subnets: '10.5.8.0-24&fd00:10:5:7::-64' }), true, true],
+    ['an IPv6 subnet around it', leaseRecord(8, { subnets: '10.5.8.0-24&fd00:10:5::-48' }), true, true],
     ['a neighbour', leaseRecord(8, { isDualStack: true }), false, false],
     ['another key of the same host', leaseRecord(8, { host: 7, subnets: '10.5.0.0-20' }), false, false],
     ['itself', own, false, false],

@@ -177,8 +177,12 @@ describe('decide', () => {
 
     it('has nothing at all to do with a reservation', () => {
       const lease = leaseRecord(1, { isReservation: true });
-      const { command } = answer(worldOf([lease]), held({}, { lease, keepAliveAtMs: 0, deadlineMs: 0 }));
-      assert.deepEqual(command, { kind: 'wait', untilMs: Number.POSITIVE_INFINITY });
+      for (const failedKeepAlives of [0, 3]) {
+        const state = held({}, { lease, failedKeepAlives, keepAliveAtMs: 0, deadlineMs: 0 });
+        const { command, notes } = answer(worldOf([lease]), state);
+        assert.deepEqual(command, { kind: 'wait', untilMs: Number.POSITIVE_INFINITY });
+        assert.deepEqual(notes, []);
+      }
     });
 
     it('writes what the host wants to tell', () => {

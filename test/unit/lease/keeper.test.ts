@@ -14,6 +14,7 @@ import type { TtlId } from '../../../src/lease/record.js';
 import { ip, net, network } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { follow } from '../../support/lease-world.js';
+import { ownershipFaults } from '../../support/owners.js';
 import { RecordingLogger } from '../../support/recorder.js';
 import type { SimLink } from '../../support/sim-etcd/link.js';
 import { simStore } from '../../support/sim-etcd/sim-store.js';
@@ -81,12 +82,13 @@ describe('LeaseKeeper', () => {
     else link.heal();
   };
 
-  /** Has the answer to the first write after this lost on its way. */
-  const loseAnswer = (): { readonly isLost: boolean } => {
+  /** Has the answer to the first write after this lost on its way, and this done when it is. */
+  const loseAnswer = (meanwhile = (): void => {}): { readonly isLost: boolean } => {
     const loss = { isLost: false };
     link.intercept = ({ direction, method }) => {
       if (loss.isLost || direction !== 'answer' || method !== 'KV.txn') return 'pass';
       loss.isLost = true;
+      meanwhile();
       return 'reset';
     };
     return loss;
@@ -96,19 +98,11 @@ describe('LeaseKeeper', () => {
   const valueOf = (key: string): string | undefined => cluster.lease(key)?.value;
   const etcdIdOf = (ttlId: TtlId | undefined): string => BigInt(`0x${ttlId ?? '0'}`).toString();
 
-  /** Fails if in any world two keys name subnets that overlap, or one host has two keys. */
-  function watchOwners(): { readonly overlaps: string[] } {
-    const overlaps: string[] = [];
-    other.followWorld(({ leases }) => {
-      const seen = new Set<string>();
-      for (const key of leases.keys()) {
-        for (const part of key.split('&')) {
-          if (seen.has(part)) overlaps.push(part);
-          seen.add(part);
-        }
-      }
-    });
-    return { overlaps };
+  /** Collects what is wrong with the owners in any world from now on. */
+  function watchOwners(): { readonly faults: string[] } {
+    const faults: string[] = [];
+    other.followWorld(({ leases }) => faults.push(...ownershipFaults([...leases.values()])));
+    return { faults };
   }
 
   describe('acquiring', () => {
@@ -179,26 +173,26 @@ describe('LeaseKeeper', () => {
         return 'pass';
       };
       const keeper = makeKeeper({ previousSubnets: { subnet: net('10.5.77.0/24') } });
-      const { overlaps } = watchOwners();
+      const { faults } = watchOwners();
       keeper.start();
       await clock.advance(MINUTE);
       assert.equal(keeper.state, 'held');
       assert.ok(keeper.counters.lostRaces >= 1);
       assert.notEqual(keeper.lease?.subnet.toString(), '10.5.77.0/24');
-      assert.deepEqual(overlaps, []);
+      assert.deepEqual(faults, []);
     });
 
     it('leaves exactly one owner of the only subnet that two hosts want', async () => {
       const single = network();
       const range = { ...single, ipv4: single.ipv4 && { ...single.ipv4, max: ip('10.5.1.0') } };
-      const { overlaps } = watchOwners();
+      const { faults } = watchOwners();
       const a = makeKeeper({ network: range, attributes: attributesOf(1) });
       const b = makeKeeper({ network: range, attributes: attributesOf(2) }, other);
       a.start();
       b.start();
       await clock.advance(5 * MINUTE);
       assert.deepEqual([a.state, b.state].sort(), ['acquiring', 'held']);
-      assert.deepEqual(overlaps, []);
+      assert.deepEqual(faults, []);
       const complaints = log.find(/cannot acquire a lease/, 'error').length;
       assert.ok(complaints >= 3 && complaints <= 6, `once at first, then once a minute: ${complaints}`);
     });
@@ -381,9 +375,10 @@ describe('LeaseKeeper', () => {
     it('stops renewing when it is made a reservation, and the key stays without TTL', async () => {
       const keeper = await startKeeper();
       const { lease } = keeper;
-      assert.ok(lease !== undefined);
+      assert.ok(lease !== undefined && keeper.expiresAtMs !== undefined);
       await other.reserve(lease, lease.attributes, lease);
       await clock.advance(HOUR);
+      assert.equal(keeper.expiresAtMs, undefined);
       const { renewals } = keeper.counters;
       await clock.advance(72 * HOUR);
       assert.equal(keeper.counters.renewals, renewals);
@@ -402,6 +397,14 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.state, 'held');
       assert.equal(keeper.lease.key, '10.5.7.0-24');
       assert.equal(keeper.counters.losses, 0);
+    });
+
+    it('keeps a reservation one when it is replaced, as when the network becomes dual-stack', async () => {
+      await other.reserve(subnetsOf(7), attributesOf(1), undefined);
+      const keeper = await startKeeper({ network: network('udp', {}, true) });
+      assert.match(keyOf(keeper), /^10\.5\.7\.0-24&/);
+      assert.equal(keeper.lease?.isReservation, true);
+      assert.equal(cluster.lease(keyOf(keeper))?.leaseId, '0');
     });
 
     it('publishes new attributes of a reservation without giving it a TTL', async () => {
@@ -487,15 +490,17 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.counters.losses, 0);
     });
 
-    it('tries again after an outage, and takes a lost answer for what it is', async () => {
+    it('tries again when the answer was lost, and does not take its own writing for that of another host', async () => {
       const keeper = await startKeeper();
-      const loss = loseAnswer();
-      keeper.publish(vxlan('02:00:00:00:00:01'));
-      keeper.publish(vxlan('02:00:00:00:00:02'));
+      const before = keyOf(keeper);
+      // The key then names neither the address that the host had nor the one that it has.
+      const loss = loseAnswer(() => keeper.publish(attributesOf(98)));
+      keeper.publish(attributesOf(99));
       await clock.advance(MINUTE);
       assert.equal(loss.isLost, true);
-      assert.equal(valueOf(keyOf(keeper)), encodeAttributes(vxlan('02:00:00:00:00:02')));
-      assert.equal(keeper.counters.overwrites, 0);
+      assert.equal(keyOf(keeper), before);
+      assert.equal(valueOf(before), encodeAttributes(attributesOf(98)));
+      assert.deepEqual([keeper.counters.losses, keeper.counters.overwrites], [0, 0]);
     });
   });
 

@@ -265,6 +265,7 @@ describe('PeerSet', () => {
   ] as const) {
     it(`begins with the peers of its last run, ${title}`, async () => {
       put(2);
+      peers = make({ leaveGraceMs: 60_000 }); // which is not for what went while nobody looked
       let mark: HistoryMark | undefined;
       const before = store.followWorld((world) => (mark = newestMark(world)));
       await clock.advance(1000);
