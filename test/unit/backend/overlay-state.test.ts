@@ -55,6 +55,17 @@ describe('overlay state', () => {
     assert.ok(paths([lease(2)]).includes('net/ipv4/conf/flannel0/rp_filter'));
   });
 
+  it('keeps it loose while a backend lingers that no peer names any more', () => {
+    const { state } = compute(new OverlayState(), input({ lingering: ['udp'], peers: [vxlanPeer(2)] }));
+    assert.deepEqual(
+      state.sysctls.filter(({ path }) => path.endsWith('rp_filter')),
+      [
+        { path: 'net/ipv4/conf/flannel.1/rp_filter', value: '2' },
+        { path: 'net/ipv4/conf/flannel0/rp_filter', value: '2' },
+      ],
+    );
+  });
+
   it('keeps the devices of a lingering backend without routing anything to it', () => {
     const { state } = compute(new OverlayState(), input({ lingering: ['udp'], peers: [vxlanPeer(2)] }));
     assert.deepEqual(

@@ -310,15 +310,25 @@ describe('diff', () => {
 
   describe('on what lies on devices', () => {
     it('removes other addresses of a desired family, except link-local IPv6', async () => {
-      const host = new Host();
-      await host.reconcile(overlay([]));
-      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
-      host.kernel.putAddress(index, ip('10.5.1.1'), 24);
-      host.kernel.putAddress(index, ip('10.5.1.0'), 32, ip('10.5.1.9'));
-      host.kernel.putAddress(index, ip('fe80::1'), 64);
-      host.kernel.putAddress(index, ip('2001:db8::1'), 64);
-      assert.deepEqual(steps(await host.reconcile(overlay([]))), ['address del', 'address del']);
-      assert.equal(host.kernel.addresses.size, 3);
+      const ipv4 = overlay([]);
+      const ipv6 = { device: 'flannel.1', address: ip('fd00:10:5:1::'), length: 128 };
+      for (const [state, removed] of [
+        [ipv4, ['10.5.1.1', '10.5.1.0']],
+        [{ ...ipv4, addresses: [...ipv4.addresses, ipv6] }, ['10.5.1.1', '10.5.1.0', '2001:db8::1']],
+      ] as const) {
+        const host = new Host();
+        await host.reconcile(state);
+        const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+        host.kernel.putAddress(index, ip('10.5.1.1'), 24);
+        host.kernel.putAddress(index, ip('10.5.1.0'), 32, ip('10.5.1.9'));
+        host.kernel.putAddress(index, ip('fe80::1'), 64);
+        host.kernel.putAddress(index, ip('2001:db8::1'), 64);
+        const { operations } = await host.reconcile(state);
+        assert.deepEqual(
+          operations.map((op) => op.kind === 'address' && op.verb === 'del' && op.address.toString()),
+          removed,
+        );
+      }
     });
 
     it('ignores entries that the kernel learned or made itself', async () => {

@@ -12,6 +12,7 @@ class FakeHost implements HostNetworkSource {
   readonly routeTo = (): undefined => undefined;
   reads = 0;
   failure: Error | undefined;
+  private hold: ((release: () => void) => void) | undefined;
   private callback: ((ifindex: number | undefined) => void) | undefined;
 
   constructor(private network: HostNetwork) {}
@@ -19,7 +20,10 @@ class FakeHost implements HostNetworkSource {
   read({ withRoutes }: { readonly withRoutes: boolean }): Promise<HostNetwork> {
     this.reads++;
     if (this.failure !== undefined) return Promise.reject(this.failure);
-    return Promise.resolve(withRoutes ? this.network : { ...this.network, defaultRoutes: [] });
+    const { hold } = this;
+    this.hold = undefined;
+    const answer = withRoutes ? this.network : { ...this.network, defaultRoutes: [] };
+    return hold === undefined ? Promise.resolve(answer) : new Promise((resolve) => hold(() => resolve(answer)));
   }
 
   onChange(callback: (ifindex: number | undefined) => void): () => void {
@@ -29,6 +33,11 @@ class FakeHost implements HostNetworkSource {
 
   get isWatched(): boolean {
     return this.callback !== undefined;
+  }
+
+  /** Keeps the next answer, which tells how the network was when it was asked for, until it is let go. */
+  holdNextRead(onHeld: (release: () => void) => void): void {
+    this.hold = onHeld;
   }
 
   change(network: HostNetwork, ifindex?: number): void {
@@ -255,6 +264,20 @@ describe('UnderlayWatcher', () => {
     for (let i = 0; i < 1000; i++) source.change(UP, 77);
     await clock.advance(1000);
     assert.equal(source.reads, before + 1);
+  });
+
+  it('reads again what changed while it was being read', async () => {
+    const { source, clock, watcher, reports } = await watch(UP);
+    let answer = (): void => {};
+    source.holdNextRead((release) => (answer = release));
+    source.change(UP, 2);
+    await clock.advance(150);
+    source.change(GONE, 2);
+    await clock.advance(150);
+    answer();
+    await clock.advance(1000);
+    assert.equal(watcher.state.isUsable, false);
+    assert.deepEqual(reports, ['! the device is gone']);
   });
 
   it('tries again, ever more slowly, when the interfaces cannot be read', async () => {
