@@ -33,6 +33,11 @@ export interface RigOptions {
   /** MTU of the underlay. Default 1500. */
   readonly mtu?: number;
   /**
+   * The hosts' `rp_filter`: `loose` (2, default) is what systemd sets, `strict` (1, RFC 3704 2.2) what distributions of
+   * the Red Hat family and hardening guides do.
+   */
+  readonly reversePath?: 'loose' | 'strict';
+  /**
    * 1 (default): one etcd. 3: a cluster of three in namespaces of their own, each reached through a relay of
    * {@link Rig.memberRelays}, so that the network of one of them can be made slow.
    */
@@ -250,6 +255,7 @@ export class Rig {
           await netns.ip(['route add default dev eth0']);
         }
         if (this.options.link === 'wire') await makeWireLike(netns, 'eth0');
+        if (this.options.reversePath === 'strict') await filterStrictly(netns, ['all', 'default', 'eth0']);
       }),
     );
   }
@@ -257,6 +263,11 @@ export class Rig {
   #mtuWords(before = ''): string {
     return this.options.mtu === undefined ? '' : `${before}mtu ${this.options.mtu}`;
   }
+}
+
+/** Drops what comes in where its answer would not leave; of `all` and the device's own value the larger counts. */
+async function filterStrictly(netns: Netns, scopes: readonly string[]): Promise<void> {
+  await netns.run(['sysctl', '-qw', ...scopes.map((scope) => `net/ipv4/conf/${scope}/rp_filter=1`)]);
 }
 
 function tlsOptions({ caFile, server, client }: EtcdTls): Pick<EtcdOptions, 'args' | 'scheme' | 'clientTls'> {
