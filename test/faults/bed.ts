@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import type { DaemonStatus } from '../../src/observe/status.js';
-import type { Daemon, DaemonOptions } from '../support/daemon.js';
+import { type Daemon, type DaemonOptions, ctlFile } from '../support/daemon.js';
 import type { EtcdEntry, EtcdServer } from '../support/etcd.js';
 import type { Output, RunOptions } from '../support/netns.js';
 import { netState } from '../support/net-state.js';
@@ -44,8 +43,6 @@ export interface TrafficResult {
   /** Of TCP, all of it compared by digest. */
   readonly bytes: number;
 }
-
-const CTL_FILE = fileURLToPath(new URL('../../dist/bin/tsflannelctl.js', import.meta.url));
 
 const PING_INTERVAL_MS = 5;
 
@@ -184,7 +181,7 @@ export class FaultBed {
       FLANNELD_STATUS_SOCKET: statusSocket,
       FLANNELD_SUBNET_FILE: subnetFile,
     };
-    return this.rig.host(number).netns.run([process.execPath, CTL_FILE, ...args], { ...options, env });
+    return this.rig.host(number).netns.run([process.execPath, ctlFile(), ...args], { ...options, env });
   }
 
   /** Breaks the connection of a host to etcd until {@link mend}. */

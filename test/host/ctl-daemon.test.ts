@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
 import { netState } from '../support/net-state.js';
 import type { Output } from '../support/netns.js';
 import { type Host, Rig } from '../support/rig.js';
@@ -38,7 +38,7 @@ for (const backend of ['vxlan', 'udp'] as const) {
     const ctl = (on: Host, ...words: readonly string[]): Promise<Output> =>
       on.netns.run(
         [
-          ...[process.execPath, CTL_FILE, ...words, `--etcd-endpoints=${rig.etcd.endpoint}`],
+          ...[process.execPath, ctlFile(), ...words, `--etcd-endpoints=${rig.etcd.endpoint}`],
           ...['--status-socket', on.daemon?.statusSocket ?? '', '--subnet-file', on.daemon?.subnetFile ?? ''],
         ],
         { mayFail: true },

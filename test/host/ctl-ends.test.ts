@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
 import { deleteNamespaces, Netns } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
 import { waitFor } from '../support/wait.js';
@@ -24,7 +24,7 @@ describe('tsflannelctl while packets to etcd are dropped', function () {
   after(() => deleteNamespaces([netns.name]));
 
   const command = (...words: string[]): string[] => [
-    ...[process.execPath, CTL_FILE, ...words, `--etcd-endpoints=${SILENT}`],
+    ...[process.execPath, ctlFile(), ...words, `--etcd-endpoints=${SILENT}`],
   ];
 
   it('ends when it has said so', async () => {

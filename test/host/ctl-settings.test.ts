@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
 import { ETCD_ROOT_PASSWORD } from '../support/etcd.js';
 import type { Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
@@ -52,7 +52,7 @@ describe('tsflannelctl without a word about etcd, on a host whose etcd is elsewh
   async function ctl(words: string, { as = [] as readonly string[], input = '' } = {}): Promise<Output> {
     const view = `mount -t tmpfs -o mode=755 none /run && mkdir /run/flannel && mount --bind ${run} /run/flannel`;
     const line = ['sh', '-c', `${view} && mount --bind ${etc} /etc/default && exec "$@"`, 'sh'];
-    return rig.host(1).netns.run([...line, ...as, process.execPath, CTL_FILE, ...words.split(' ')], {
+    return rig.host(1).netns.run([...line, ...as, process.execPath, ctlFile(), ...words.split(' ')], {
       mayFail: true,
       input,
     });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { encodeHostStatus } from '../../src/lease/host-status.js';
 import { type CtlResult, type CtlWorld, ctl } from '../support/ctl.js';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
 import { type EtcdServer, type RawEtcd, rawEtcd, startEtcd } from '../support/loopback-etcd.js';
 import { run } from '../support/netns.js';
 
@@ -245,7 +245,7 @@ describe('tsflannelctl with a real etcd', () => {
 
   it('works as a program, with the variables of the daemon', async () => {
     await raw.put(`${PREFIX}/config`, UDP);
-    const argv = [process.execPath, CTL_FILE, 'config', 'set', '-'];
+    const argv = [process.execPath, ctlFile(), 'config', 'set', '-'];
     const env = { FLANNELD_ETCD_ENDPOINTS: etcd.endpoint };
     const refused = await run(argv, { env, input: VXLAN, mayFail: true });
     assert.deepEqual([refused.code, /give --yes/.test(refused.stderr)], [5, true]);

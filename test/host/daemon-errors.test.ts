@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { DAEMON_FILE } from '../support/daemon.js';
+import { daemonFile } from '../support/daemon.js';
 import { NETWORK, countLines } from '../support/overlay.js';
 import { type Output, run } from '../support/netns.js';
 import type { Program } from '../support/program.js';
@@ -10,7 +10,7 @@ import { type Host, Rig } from '../support/rig.js';
 /** What the daemon needs to be told in every case. */
 const commandOf = (host: Host, args: readonly string[] = []): string[] => [
   process.execPath,
-  DAEMON_FILE,
+  daemonFile(),
   `--etcd-endpoints=${host.rig.etcd.endpoint}`,
   `--subnet-file=${path.join(host.rig.directory, 'subnet.env')}`,
   `--state-dir=${path.join(host.rig.directory, 'state')}`,
@@ -193,7 +193,7 @@ describe('what the daemon says about', () => {
 
 describe('command line of the daemon', () => {
   const daemon = (...args: readonly string[]): Promise<Output> =>
-    run([process.execPath, DAEMON_FILE, ...args], { mayFail: true });
+    run([process.execPath, daemonFile(), ...args], { mayFail: true });
 
   const usageErrors: readonly { args: readonly string[]; says: RegExp; env?: Record<string, string> }[] = [
     { args: ['--no-such-flag'], says: /--no-such-flag.*no such flag.*--help/ },
@@ -208,7 +208,7 @@ describe('command line of the daemon', () => {
   ];
   for (const { args, says, env = {} } of usageErrors) {
     it(`ends with 2 and one sentence for ${[...Object.keys(env), ...args].join(' ')}`, async () => {
-      const { code, stderr, stdout } = await run([process.execPath, DAEMON_FILE, ...args], { env, mayFail: true });
+      const { code, stderr, stdout } = await run([process.execPath, daemonFile(), ...args], { env, mayFail: true });
       assert.equal(code, 2, stderr);
       assert.equal(stdout, '');
       assert.match(stderr, /^tsflanneld: .*\n$/);
@@ -218,7 +218,7 @@ describe('command line of the daemon', () => {
 
   it('tells journald that it is an error', async () => {
     const script = 'export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); exec "$0" "$@"';
-    const command = ['sh', '-c', script, process.execPath, DAEMON_FILE, '--no-such-flag'];
+    const command = ['sh', '-c', script, process.execPath, daemonFile(), '--no-such-flag'];
     const { code, stderr } = await run(command, { mayFail: true });
     assert.equal(code, 2, stderr);
     assert.match(stderr, /^<3>tsflanneld: .*\n$/);
@@ -226,7 +226,7 @@ describe('command line of the daemon', () => {
 
   it('shows the version of the package', async () => {
     const { version } = JSON.parse(
-      readFileSync(path.join(path.dirname(DAEMON_FILE), '../../package.json'), 'utf8'),
+      readFileSync(path.join(path.dirname(daemonFile()), '../../package.json'), 'utf8'),
     ) as {
       version: string;
     };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmodSync, cpSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
-import { DAEMON_FILE, type Daemon } from '../support/daemon.js';
+import { daemonFile, type Daemon } from '../support/daemon.js';
 import { NETWORK, countLines } from '../support/overlay.js';
 import { PROTOCOL, buildPacket, buildUdp, ipv4Text, referenceChecksum } from '../support/packets.js';
 import { type Container, Rig } from '../support/rig.js';
@@ -114,7 +114,7 @@ describe('the daemon where the native packet path is not built', () => {
     const rig = await Rig.create({ hosts: 2 });
     try {
       const home = path.join(rig.directory, 'package');
-      const root = path.resolve(path.dirname(DAEMON_FILE), '../..');
+      const root = path.resolve(path.dirname(daemonFile()), '../..');
       cpSync(path.join(root, 'dist'), path.join(home, 'dist'), { recursive: true });
       cpSync(path.join(root, 'package.json'), path.join(home, 'package.json'));
       symlinkSync(path.join(root, 'node_modules'), path.join(home, 'node_modules'));

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { IpAddress } from '../../src/ip/address.js';
 import { Prefix } from '../../src/ip/prefix.js';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
+import { distFile } from '../support/dist.js';
 import {
   DockerEngine,
   type DockerSettings,
@@ -19,7 +20,6 @@ import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { waitFor } from '../support/wait.js';
 
-const MK_DOCKER_OPTS = fileURLToPath(new URL('../../dist/bin/mk-docker-opts.js', import.meta.url));
 const NETWORK = { Network: '10.5.0.0/16' };
 const ROUTER = '192.0.2.1';
 const ROUTER_PORT = 8081;
@@ -59,7 +59,14 @@ describe('Docker engines on two hosts', function () {
     assert.ok(daemon);
     if (dropIn === 'subnet-env') return { dropIn, environmentFile: daemon.subnetFile };
     const environmentFile = path.join(directory, `${name}-docker_opts.env`);
-    await netns.run([process.execPath, MK_DOCKER_OPTS, '-f', daemon.subnetFile, '-d', environmentFile]);
+    await netns.run([
+      process.execPath,
+      distFile('bin/mk-docker-opts.js'),
+      '-f',
+      daemon.subnetFile,
+      '-d',
+      environmentFile,
+    ]);
     return { dropIn, environmentFile };
   };
 
@@ -233,7 +240,7 @@ describe('Docker engines on two hosts', function () {
       for (const { netns, daemon } of rig.hosts) {
         assert.ok(daemon);
         const socket = [`--status-socket=${daemon.statusSocket}`, `--etcd-endpoints=${rig.etcd.endpoint}`];
-        const { stdout } = await netns.run([process.execPath, CTL_FILE, 'doctor', ...socket], { mayFail: true });
+        const { stdout } = await netns.run([process.execPath, ctlFile(), 'doctor', ...socket], { mayFail: true });
         assert.match(stdout, /checks/);
         assert.doesNotMatch(stdout, /a rule of others|masquerad|--ip-masq/i);
       }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { KEPT_CAPABILITIES, parseCapabilities } from '../../src/sys/capabilities.js';
-import { DAEMON_FILE } from '../support/daemon.js';
+import { daemonFile } from '../support/daemon.js';
 import { NETWORK, Overlay } from '../support/overlay.js';
 import type { Program } from '../support/program.js';
 import { type Host, Rig } from '../support/rig.js';
@@ -30,7 +30,7 @@ describe('the process of the daemon, started by root without a service manager',
     const at = (name: string): string => path.join(rig.directory, directory, name);
     return host().netns.start(
       [
-        ...['sh', '-c', shell, 'sh', process.execPath, DAEMON_FILE, `--etcd-endpoints=${rig.etcd.endpoint}`],
+        ...['sh', '-c', shell, 'sh', process.execPath, daemonFile(), `--etcd-endpoints=${rig.etcd.endpoint}`],
         ...[`--subnet-file=${at('run/subnet.env')}`, `--state-dir=${at('run/state')}`],
         `--status-socket=${at('run/status.sock')}`,
       ],

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { PathStatus } from '../../src/observe/status.js';
-import { CTL_FILE } from '../support/daemon.js';
+import { ctlFile } from '../support/daemon.js';
 import { Overlay } from '../support/overlay.js';
 import { type Host, Rig } from '../support/rig.js';
 import type { Output } from '../support/netns.js';
@@ -33,7 +33,7 @@ async function waitForState(host: Host, peer: string, state: PathStatus['state']
 function ctl(host: Host, ...args: readonly string[]): Promise<Output> {
   const { daemon, rig } = host;
   const flags = [`--etcd-endpoints=${rig.etcd.endpoint}`, `--subnet-file=${daemon?.subnetFile ?? ''}`];
-  const command = [process.execPath, CTL_FILE, ...args, ...flags, `--status-socket=${daemon?.statusSocket ?? ''}`];
+  const command = [process.execPath, ctlFile(), ...args, ...flags, `--status-socket=${daemon?.statusSocket ?? ''}`];
   return host.netns.run(command, { mayFail: true });
 }
 
@@ -229,7 +229,7 @@ describe('reachability in a dual-stack network', () => {
   it('needs no root for the operator’s ping where the kernel lets the group', async () => {
     const { netns } = rig.host(1);
     const asNobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
-    const command = [process.execPath, CTL_FILE, 'ping', `--etcd-endpoints=${rig.etcd.endpoint}`];
+    const command = [process.execPath, ctlFile(), 'ping', `--etcd-endpoints=${rig.etcd.endpoint}`];
     const nowhere = '/nonexistent/none';
     const flags = [`--status-socket=${nowhere}`, `--subnet-file=${nowhere}`];
     const run = (): Promise<Output> => netns.run([...asNobody, ...command, ...flags], { mayFail: true });

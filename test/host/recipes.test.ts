@@ -3,6 +3,7 @@ import { chmodSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFil
 import path from 'node:path';
 import { IpAddress } from '../../src/ip/address.js';
 import { Prefix } from '../../src/ip/prefix.js';
+import { ctlFile } from '../support/daemon.js';
 import { DockerEngine, fetchCommand } from '../support/docker.js';
 import { run } from '../support/netns.js';
 import { PodmanHost } from '../support/podman.js';
@@ -13,7 +14,6 @@ import { waitFor } from '../support/wait.js';
 
 const PAGE = readFileSync(path.resolve(import.meta.dirname, '../../docs/recipes.md'), 'utf8');
 const NETWORK = { Network: '10.5.0.0/16', Backend: { Type: 'vxlan' } };
-const CTL = path.resolve(import.meta.dirname, '../../dist/bin/tsflannelctl.js');
 const ROUTER = '192.0.2.1:8081';
 
 /** Many packets of full size, so that an MTU above the overlay's would show. */
@@ -147,7 +147,7 @@ describe('the recipes, on two hosts', function () {
       for (const { netns, daemon } of hosts()) {
         assert.ok(daemon && rig);
         const settings = [`--status-socket=${daemon.statusSocket}`, `--etcd-endpoints=${rig.etcd.endpoint}`];
-        const { stdout } = await netns.run([process.execPath, CTL, 'doctor', ...settings], { mayFail: true });
+        const { stdout } = await netns.run([process.execPath, ctlFile(), 'doctor', ...settings], { mayFail: true });
 
         assert.match(stdout, /^nothing wrong found/);
       }

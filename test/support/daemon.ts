@@ -1,19 +1,17 @@
 import { mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { DaemonStatus } from '../../src/observe/status.js';
+import { distFile } from './dist.js';
 import type { Netns } from './netns.js';
 import type { ExitStatus, Program } from './program.js';
 import { waitFor } from './wait.js';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
-
 /** The compiled daemon. */
-export const DAEMON_FILE = path.join(root, 'dist/bin/tsflanneld.js');
+export const daemonFile = (): string => distFile('bin/tsflanneld.js');
 
 /** The compiled `tsflannelctl`. */
-export const CTL_FILE = path.join(root, 'dist/bin/tsflannelctl.js');
+export const ctlFile = (): string => distFile('bin/tsflannelctl.js');
 
 /** Where a daemon runs and what it is started with. */
 export interface DaemonOptions {
@@ -81,7 +79,7 @@ export class Daemon {
     const { options } = this;
     const directory = options.diskBytes === undefined ? options.directory : this.#diskDirectory;
     const own = ['--state-dir', path.join(directory, 'state'), '--status-socket', this.statusSocket];
-    const command = options.stock === undefined ? [process.execPath, DAEMON_FILE, ...own] : [options.stock];
+    const command = options.stock === undefined ? [process.execPath, daemonFile(), ...own] : [options.stock];
     this.#program = options.netns.start(
       [
         ...this.#mountDisk(),

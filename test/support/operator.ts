@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
-import { CTL_FILE } from './daemon.js';
+import { ctlFile } from './daemon.js';
 import type { Output } from './netns.js';
 import type { Host } from './rig.js';
 import { waitFor } from './wait.js';
@@ -27,7 +27,7 @@ export class Operator {
   }
 
   /** Runs `tsflannelctl` with the words of a shell script. */
-  readonly tsflannelctl = `exec '${process.execPath}' '${CTL_FILE}' "$@"`;
+  readonly tsflannelctl = `exec '${process.execPath}' '${ctlFile()}' "$@"`;
 
   /** Puts a program of ours under that name before those of the machine. */
   shim(name: string, script: string): void {
