@@ -49,23 +49,28 @@ const SCRIPTS = {
   },
   check: {
     help: 'Checks format, lint, types, links and comments, one after the other.',
-    setup: ['npm'],
+    setup: ['npm', 'check'],
     run: () => ['format:check', 'lint', 'types', 'docs'].flatMap((name) => SCRIPTS[name].run),
   },
   format: {
     help: 'Rewrites all files in the format of the project.',
-    setup: ['npm'],
+    setup: ['npm', 'check'],
     run: [['prettier', '--write', '.'], node('.ci/clang-format.mjs', '--write')],
   },
   'format:check': {
     help: 'Checks that all files have the format of the project; npm run format gives it to them.',
-    setup: ['npm'],
+    setup: ['npm', 'check'],
     run: [['prettier', '--check', '--log-level', 'warn', '.'], node('.ci/clang-format.mjs')],
   },
   lint: {
     help: 'Runs eslint over all files. Arguments go to eslint.',
     setup: ['npm'],
     run: [['eslint', '-c', '.ci/eslint.config.mjs', '--max-warnings', '0', '.']],
+  },
+  'lint:native': {
+    help: 'Runs clang-tidy over the packet core and the addon.',
+    setup: ['npm', 'check'],
+    run: [node('.ci/clang-tidy.mjs')],
   },
   types: {
     help: 'Checks the types of src, bench, test and of the status page.',

@@ -32,7 +32,7 @@ const PACKAGES = {
     openssl: 'openssl',
     systemd: 'systemd-analyze',
   },
-  check: { 'clang-format': 'clang-format' },
+  check: { 'clang-format': 'clang-format', 'clang-tidy': 'clang-tidy' },
   docker: { 'docker.io': 'dockerd' },
   containers: {
     podman: 'podman',

@@ -21,8 +21,8 @@ class TunnelHealth {
   TunnelHealth(OffloadSet offloads, EventSink& sink) : offloads_(offloads.bits()), sink_(sink) {}
 
   [[nodiscard]] OffloadSet offloads() const { return OffloadSet::from_bits(offloads_.load(std::memory_order_relaxed)); }
-  [[nodiscard]] uint64_t downgrades(Offload offload) const { return state_of(offload).downgrades.load(relaxed); }
-  [[nodiscard]] uint64_t trials(Offload offload) const { return state_of(offload).trials.load(relaxed); }
+  [[nodiscard]] uint64_t downgrades(Offload offload) const { return state_of(offload).downgrades.load(kRelaxed); }
+  [[nodiscard]] uint64_t trials(Offload offload) const { return state_of(offload).trials.load(kRelaxed); }
 
   /// Switches an offload off for all workers until try_again(); the first to ask counts and tells.
   /// @param now_ns CLOCK_MONOTONIC
@@ -30,23 +30,23 @@ class TunnelHealth {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (!offloads().has(offload)) return;
-      offloads_.fetch_and(~OffloadSet::bit(offload), relaxed);
+      offloads_.fetch_and(~OffloadSet::bit(offload), kRelaxed);
       State& state = states_[static_cast<size_t>(offload)];
-      state.downgrades.fetch_add(1, relaxed);
+      state.downgrades.fetch_add(1, kRelaxed);
       const bool is_again = state.rest_ns != 0 && now_ns - state.due_ns < state.rest_ns;
       state.rest_ns = is_again ? std::min(state.rest_ns * 2, kLongestRestNs) : kShortestRestNs;
       state.due_ns = now_ns + state.rest_ns;
-      next_due_ns_.store(std::min(next_due_ns_.load(relaxed), state.due_ns), relaxed);
+      next_due_ns_.store(std::min(next_due_ns_.load(kRelaxed), state.due_ns), kRelaxed);
     }
     sink_.on_event({TunnelEvent::Type::kDowngrade, offload, operation, code});
   }
 
   /// Whether an offload rests, so that try_again() will have something to do.
-  [[nodiscard]] bool is_resting() const { return next_due_ns_.load(relaxed) != kNever; }
+  [[nodiscard]] bool is_resting() const { return next_due_ns_.load(kRelaxed) != kNever; }
 
   /// Switches on again what has rested long enough.
   void try_again(uint64_t now_ns) {
-    if (now_ns < next_due_ns_.load(relaxed)) return;
+    if (now_ns < next_due_ns_.load(kRelaxed)) return;
     OffloadSet tried;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -59,12 +59,12 @@ class TunnelHealth {
           next = std::min(next, state.due_ns);
           continue;
         }
-        offloads_.fetch_or(OffloadSet::bit(offload), relaxed);
-        state.trials.fetch_add(1, relaxed);
+        offloads_.fetch_or(OffloadSet::bit(offload), kRelaxed);
+        state.trials.fetch_add(1, kRelaxed);
         state.due_ns = now_ns;
         tried.add(offload);
       }
-      next_due_ns_.store(next, relaxed);
+      next_due_ns_.store(next, kRelaxed);
     }
     for (size_t i = 0; i < kOffloadCount; i++) {
       const auto offload = static_cast<Offload>(i);
@@ -74,7 +74,7 @@ class TunnelHealth {
 
   /// Reports a dead descriptor, once.
   void fail(const char* operation, int code) {
-    if (has_failed_.exchange(true, relaxed)) return;
+    if (has_failed_.exchange(true, kRelaxed)) return;
     sink_.on_event({TunnelEvent::Type::kFailed, {}, operation, code});
   }
 
@@ -83,7 +83,7 @@ class TunnelHealth {
   static constexpr uint64_t kLongestRestNs = 32 * kShortestRestNs;
 
  private:
-  static constexpr auto relaxed = std::memory_order_relaxed;
+  static constexpr auto kRelaxed = std::memory_order_relaxed;
   static constexpr uint64_t kNever = UINT64_MAX;
 
   struct State {
