@@ -85,7 +85,7 @@ describe('planLease', () => {
   });
 
   it('counts a key with an unreadable value as taken', () => {
-    const result = plan([], { known: { leases: [], bad: [badEntry('10.5.1.0-24')] } });
+    const result = plan([], { known: { leases: [], bad: [badEntry('junk'), badEntry('10.5.1.0-24')] } });
     assert.ok(result.kind === 'create');
     assert.equal(result.subnets.subnet.toString(), '10.5.2.0/24');
   });
@@ -157,8 +157,21 @@ describe('planLease', () => {
     const result = plan([own, older]);
     assert.ok(result.kind === 'create');
     assert.equal(result.replacing, own);
+    assert.deepEqual(result.yielding, { lease: own, rival: older.key });
     assert.ok(!older.subnet.overlaps(result.subnets.subnet));
     assert.equal(plan([own, leaseRecord(8, { subnets: '10.5.6.0-23', revision: 21 })]).kind, 'adopt');
+  });
+
+  it('takes over what it held under another address, unless somebody has written it since', () => {
+    const held = leaseRecord(7, { revision: 20 });
+    assert.deepEqual(plan([held], { former: [held] }), { kind: 'adopt', lease: held });
+    for (const other of [
+      { ...held, revision: '21' },
+      { ...held, subnet: net('10.5.8.0/24') },
+      { ...held, attributes: leaseRecord(9).attributes },
+    ]) {
+      assert.equal(plan([other], { former: [held] }).kind, 'create');
+    }
   });
 
   it('gives the subnet of a host that may come back only if there is no other', () => {
@@ -199,6 +212,12 @@ describe('planLease', () => {
       code: 'ERR_OUT_OF_SUBNETS',
       message: /every \/24 from 10\.5\.1\.0 to 10\.5\.2\.0 is taken/,
       isRetryable: true,
+      hint: /^widen SubnetMin and SubnetMax or Network, raise SubnetLen,/,
+    });
+    const ipv6 = dualNetwork.ipv6 && { ...dualNetwork.ipv6, max: ip('fd00:10:5:1::') };
+    const taken = leaseRecord(1, { subnets: '10.5.1.0-24&fd00:10:5:1::-64' });
+    assert.throws(() => plan([taken], { network: { ...dualNetwork, ipv6 } }), {
+      hint: /^widen IPv6SubnetMin and IPv6SubnetMax or IPv6Network, raise IPv6SubnetLen,/,
     });
   });
 
@@ -304,6 +323,7 @@ describe('doesFit', () => {
   for (const [title, wanted, subnets, expected] of [
     ['IPv4 in range', network(), ['10.5.1.0/24'], true],
     ['the last subnet', network(), ['10.5.255.0/24'], true],
+    ['IPv4 in a network without', { ...dualNetwork, ipv4: undefined }, ['10.5.1.0/24'], false],
     ['below the first', network(), ['10.5.0.0/24'], false],
     ['of another length', network(), ['10.5.2.0/23'], false],
     ['dual-stack in an IPv4 network', network(), ['10.5.1.0/24', 'fd00:10:5:1::/64'], false],
