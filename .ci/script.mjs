@@ -110,6 +110,7 @@ const SCRIPTS = {
   },
   'test:fuzz': { setup: ['build'], run: [node('.ci/fuzz.mjs')] },
   'test:flood': { setup: ['base'], run: [node('.ci/flood.mjs')] },
+  'test:mutation': { setup: ['build'], run: [tsx('test/mutation/main.ts')] },
   'test:simulation': { setup: ['npm'], run: [tsx('test/simulation/main.ts')] },
   'test:host': {
     help: 'Runs the tests in network namespaces; needs root. Arguments go to mocha.',

@@ -1,0 +1,198 @@
+// Changes the program in one place at a time and says which changes no test notices.
+// What it is told on the command line: .ci/usage/test-mutation.txt.
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { onExit } from '../support/cleanup.js';
+import { type Explanation, findStale, isAbout, readExplanations } from './explanations.js';
+import { type Mutant, mutate } from './mutants.js';
+import { mutateNative } from './native-mutants.js';
+import { NativeSession } from './native-session.js';
+import { type Fate, Session } from './session.js';
+import { TARGETS, type Target } from './targets.js';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const DAY_MS = 86_400_000;
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '10' },
+    seed: { type: 'string', default: String(Math.floor(Date.now() / DAY_MS)) },
+    file: { type: 'string', default: '' },
+  },
+});
+
+/** One file that is mutated. */
+interface Subject {
+  readonly file: string;
+  readonly source: string;
+  readonly tests: readonly string[];
+  readonly isNative: boolean;
+}
+
+/** What came of the mutants of one file. */
+interface Result {
+  readonly file: string;
+  readonly mutants: number;
+  tried: number;
+  killed: number;
+  explained: number;
+  readonly survivors: { readonly mutant: Mutant; readonly fate: Fate }[];
+}
+
+const [minutes, seed] = [Number(values.minutes), Number(values.seed)];
+if (minutes > 0 && Number.isSafeInteger(seed) && seed >= 0) {
+  process.exitCode = await main(minutes, seed, values.file);
+} else {
+  process.stderr.write(readFileSync(path.join(ROOT, '.ci/usage/test-mutation.txt')));
+  process.exitCode = 2;
+}
+
+async function main(minutes: number, seed: number, wanted: string): Promise<number> {
+  const explanations = readExplanations();
+  const stale = findStale(explanations, mutantsOf);
+  for (const line of stale) process.stderr.write(`${line}\n`);
+  const subjects = TARGETS.flatMap(subjectsOf).filter(({ file }) => file.includes(wanted));
+  if (subjects.length === 0) throw new Error(`no file that is mutated has "${wanted}" in its name: see test/mutation`);
+
+  const scratch = mkdtempSync(path.join(tmpdir(), 'tsflannel-mutation-'));
+  const remove = (): void => {
+    rmSync(scratch, { recursive: true, force: true });
+  };
+  onExit(remove);
+  copyTree(
+    scratch,
+    subjects.some(({ isNative }) => isNative),
+  );
+
+  const endMs = performance.now() + minutes * 60_000;
+  const results: Result[] = [];
+  for (const [index, subject] of rotated(subjects, seed).entries()) {
+    // What one file leaves of its share is the others'.
+    const nowMs = performance.now();
+    const shareMs = Math.max(0, endMs - nowMs) / (subjects.length - index);
+    const result = await trySubject(scratch, subject, explanations, seed, nowMs + shareMs);
+    results.push(result);
+    process.stderr.write(`${result.file}: ${result.tried} of ${result.mutants} mutants tried\n`);
+  }
+  remove();
+  report(results, seed);
+  return stale.length === 0 && results.every(({ survivors }) => survivors.length === 0) ? 0 : 1;
+}
+
+async function trySubject(
+  scratch: string,
+  subject: Subject,
+  explanations: readonly Explanation[],
+  seed: number,
+  untilMs: number,
+): Promise<Result> {
+  const { file, source } = subject;
+  const result: Result = { file, mutants: 0, tried: 0, killed: 0, explained: 0, survivors: [] };
+  const about = explanations.filter((explanation) => explanation.file === file);
+  const note = (mutant: Mutant, fate: Fate): void => {
+    result.tried++;
+    if (fate === 'killed') result.killed++;
+    else if (about.some((explanation) => isAbout(explanation, mutant))) result.explained++;
+    else result.survivors.push({ mutant, fate });
+  };
+  if (subject.isNative) {
+    const mutants = mutateNative(source);
+    const session = new NativeSession(scratch, file, source, subject.tests);
+    let invalid = 0;
+    for (const mutant of shuffled(mutants, seed)) {
+      if (performance.now() >= untilMs) break;
+      const fate = session.try(mutant);
+      if (fate === undefined) invalid++;
+      else note(mutant, fate);
+    }
+    return { ...result, mutants: mutants.length - invalid };
+  }
+  const { mutants, instrumented } = mutate(file, source);
+  writeFileSync(path.join(scratch, file), instrumented);
+  const session = new Session(scratch, subject.tests);
+  try {
+    for (const mutant of shuffled(mutants, seed)) {
+      if (performance.now() >= untilMs) break;
+      note(mutant, await session.try(mutant.id));
+    }
+  } finally {
+    session.close();
+    writeFileSync(path.join(scratch, file), source);
+  }
+  return { ...result, mutants: mutants.length };
+}
+
+function copyTree(scratch: string, withNative: boolean): void {
+  const isBuilt = (file: string): boolean => path.basename(file) === 'build';
+  for (const name of ['package.json', 'tsconfig.json', 'src', 'test', ...(withNative ? ['native'] : [])]) {
+    cpSync(path.join(ROOT, name), path.join(scratch, name), { recursive: true, filter: (file) => !isBuilt(file) });
+  }
+  symlinkSync(path.join(ROOT, 'node_modules'), path.join(scratch, 'node_modules'));
+}
+
+function subjectsOf({ files, tests }: Target): readonly Subject[] {
+  const isNative = files.endsWith('.cc');
+  return filesLike(files).map((file) => ({
+    file,
+    source: readFileSync(path.join(ROOT, file), 'utf8'),
+    tests: isNative ? tests : tests.flatMap(filesLike),
+    isNative,
+  }));
+}
+
+/** Files that a pattern names; none where the directory does not exist. */
+function filesLike(pattern: string): readonly string[] {
+  const directory = path.dirname(pattern);
+  const parts = path.basename(pattern).split('*');
+  const name = new RegExp(`^${parts.map((part) => part.replaceAll('.', '\\.')).join('[^/]*')}$`);
+  try {
+    return readdirSync(path.join(ROOT, directory))
+      .filter((each) => name.test(each))
+      .map((each) => path.join(directory, each));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+function mutantsOf(file: string): readonly Mutant[] {
+  const source = readFileSync(path.join(ROOT, file), 'utf8');
+  return file.endsWith('.cc') ? mutateNative(source) : mutate(file, source).mutants;
+}
+
+function rotated<T>(list: readonly T[], by: number): readonly T[] {
+  const start = by % list.length;
+  return [...list.slice(start), ...list.slice(0, start)];
+}
+
+/** In an order that depends on the seed alone, so that another box of time covers others. */
+function shuffled<T>(list: readonly T[], seed: number): readonly T[] {
+  // Fibonacci hashing of the index: even over the list for every seed, and the same on every machine.
+  const rank = (index: number): number => Math.imul(index + 1 + seed * 7919, 0x9e3779b1) >>> 0;
+  return list
+    .map((item, index) => ({ item, rank: rank(index) }))
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ item }) => item);
+}
+
+function report(results: readonly Result[], seed: number): void {
+  const write = (line: string): void => void process.stdout.write(`${line}\n`);
+  write('| file | mutants | tried | killed | explained | survived |');
+  write('| --- | ---: | ---: | ---: | ---: | ---: |');
+  for (const { file, mutants, tried, killed, explained, survivors } of results) {
+    write(`| ${file} | ${mutants} | ${tried} | ${killed} | ${explained} | ${survivors.length} |`);
+  }
+  for (const { file, survivors } of results) {
+    for (const { mutant, fate } of [...survivors].sort((a, b) => a.mutant.line - b.mutant.line)) {
+      const how = fate === 'unreached' ? ' (no test comes by)' : '';
+      write(`${file}:${mutant.line}: ${mutant.change}${how}\n    ${mutant.code}`);
+    }
+  }
+  const sum = (count: (result: Result) => number): number => results.reduce((total, each) => total + count(each), 0);
+  write(
+    `seed ${seed}: ${sum(({ killed }) => killed)} killed, ${sum(({ explained }) => explained)} explained, ` +
+      `${sum(({ survivors }) => survivors.length)} survived`,
+  );
+}
