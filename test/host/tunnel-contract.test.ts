@@ -378,7 +378,7 @@ for (const kind of TUNNEL_KINDS) {
         for (let i = 0; i < COUNT; i++) tap.send(outbound({ destination: UNLEASED }));
         await flushOut();
         const { counters } = await tunnel.state();
-        const sent = counters.icmpSent['unreachable-net'] ?? 0;
+        const sent = counters.icmpSent['unreachable-net'];
         assert.equal(counters.drops['no-route'], COUNT);
         assert.equal(sent + counters.icmpLimited, COUNT);
         assert.ok(sent >= 10 && sent < COUNT / 2, `${sent} answers`);
@@ -725,7 +725,7 @@ for (const kind of TUNNEL_KINDS) {
         const { counters } = await tunnel.state();
         assert.ok(counters.icmpLimited > 0);
         assert.equal(counters.icmpSent['frag-needed'], 1);
-        const answered = (counters.icmpSent['unreachable-net'] ?? 0) + 1;
+        const answered = counters.icmpSent['unreachable-net'] + 1;
         const kinds: number[] = [];
         for (let i = 0; i < answered; i++) kinds.push((await nextAnswer()).readUInt16BE(20));
         assert.equal(kinds.filter((kind) => kind === 0x0304).length, 1);
