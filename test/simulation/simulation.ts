@@ -463,7 +463,7 @@ export class Simulation {
 
   /** The value under the key of the subnet that a host works with. */
   private leaseTextOf(host: SimHost): string | undefined {
-    const name = host.daemon.subnet?.replace('/', '-');
+    const name = host.generation === 0 ? undefined : host.daemon.subnet?.replace('/', '-');
     return name === undefined ? undefined : this.cluster.lease(name)?.value.toString();
   }
 
