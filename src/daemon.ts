@@ -51,6 +51,10 @@ import { UnderlayWatcher } from './underlay/watcher.js';
  */
 const STORE_GRACE_MS = 500;
 
+/** How long the end of the start waits, at most, for the world of a store that has answered, and how often it looks. */
+const FIRST_WORLD_MS = 5000;
+const FIRST_WORLD_STEP_MS = 5;
+
 /** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
 const CONVERGE_TIMEOUT_MS = 5000;
 
@@ -118,7 +122,8 @@ export class Daemon implements StatusSource {
   private isStopping = false;
   private hasToldReady = false;
   private hasToldService = false;
-  private failStart: (error: unknown) => void = () => {};
+  /** Ends {@link start} with an error, as long as it has not ended. */
+  private failStart: ((error: unknown) => void) | undefined;
 
   /** @param parts - the daemon's from now on: {@link stop} closes them. */
   constructor(
@@ -183,7 +188,8 @@ export class Daemon implements StatusSource {
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
     learn(); // not waited for: without a name server, looking for a name takes longer than carrying packets may wait
-    if (!(await this.hasStoreAnswered()) && this.canGoOnWithoutStore()) this.takeConfig(this.footing.config);
+    const hasAnswered = await this.hasStoreAnswered();
+    if (!hasAnswered && this.canGoOnWithoutStore()) this.takeConfig(this.footing.config);
     const failed = new Promise<never>((_resolve, reject) => {
       this.failStart = reject;
     });
@@ -195,8 +201,9 @@ export class Daemon implements StatusSource {
     });
     this.passes.start();
     service.startWatchdog(() => !this.isStopping);
+    if (hasAnswered) await Promise.race([failed, this.firstWorld()]);
     await Promise.race([failed, this.passes.settled()]);
-    this.failStart = () => {};
+    this.failStart = undefined;
   }
 
   /**
@@ -323,6 +330,14 @@ export class Daemon implements StatusSource {
     }
   }
 
+  /** Resolves with the first world, or when a store that has just answered no longer does. */
+  private async firstWorld(): Promise<void> {
+    const untilMs = this.clock.monotonicMs() + FIRST_WORLD_MS;
+    while (this.world === undefined && !this.isStopping && this.clock.monotonicMs() < untilMs) {
+      await this.clock.sleep(FIRST_WORLD_STEP_MS);
+    }
+  }
+
   private canGoOnWithoutStore(): boolean {
     const canGoOn = this.footing.useInstead();
     if (!canGoOn) this.parts.service.status('waiting for etcd, without a saved state to go on with');
@@ -369,7 +384,7 @@ export class Daemon implements StatusSource {
     } catch (error) {
       // After a reboot, and before etcd was heard of, the network may not be up yet.
       const isFinal = this.underlay === undefined && this.world !== undefined;
-      if (isOverlayError(error, 'ERR_UNDERLAY') && isFinal) {
+      if (isOverlayError(error, 'ERR_UNDERLAY') && isFinal && this.failStart !== undefined) {
         this.failStart(error);
         return 'done';
       }

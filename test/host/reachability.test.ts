@@ -60,7 +60,7 @@ const CUTS: readonly Cut[] = [
     heal: ({ netns }) => netns.run(['iptables', '-D', 'INPUT', '-p', 'udp', '--dport', '8472', '-j', 'DROP']),
     isForAll: true,
     layer: 'overlay',
-    look: /look at +UDP to Backend\.Port \(8472 by default\) must pass/,
+    look: /look at +UDP port 8472, or the one that Backend names, must pass/,
   },
   {
     backend: 'udp',

@@ -118,6 +118,20 @@ describe('a daemon after a reboot', function () {
     assert.equal(subnetOf(a), subnet);
   });
 
+  it('says once that it has no network when etcd answers late, and begins when it has one', async () => {
+    const a = host(1);
+    cluster.setDown(true);
+    a.host.forgetRoutes(net('0.0.0.0/0'));
+    await start(a);
+    cluster.setDown(false);
+    await clock.advance(20_000);
+    assert.equal(a.log.find(/cannot carry the overlay as configured/, 'error').length, 1);
+    assert.equal(subnetOf(a), undefined);
+    a.host.renumber(a.host.address);
+    await clock.advance(5000);
+    assert.notEqual(subnetOf(a), undefined);
+  });
+
   it('keeps its subnet while etcd is there', async () => {
     const a = host(1);
     await settled(a);
