@@ -158,10 +158,10 @@ function addUp(job, output, code, isQuiet) {
   sum.skipped += totals.skipped.length - unnamed;
 }
 
-/** For how long something has waited for a processor since the machine started: "some" of Linux's PSI. */
+/** For how long something has waited for a processor since the machine started: "some" of Linux's PSI; NaN without it. */
 function cpuWaitUs() {
-  if (!existsSync('/proc/pressure/cpu')) return 0;
-  return Number(/^some .* total=(\d+)$/m.exec(readFileSync('/proc/pressure/cpu', 'utf8'))?.[1] ?? 0);
+  if (!existsSync('/proc/pressure/cpu')) return Number.NaN;
+  return Number(/^some .* total=(\d+)$/m.exec(readFileSync('/proc/pressure/cpu', 'utf8'))?.[1]);
 }
 
 /** Runs a program and keeps its output, which is shown as it comes if wanted. */
