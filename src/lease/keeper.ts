@@ -4,6 +4,7 @@ import { isOverlayError } from '../errors.js';
 import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { LogFields, Logger } from '../log.js';
+import { RateLimitedLog } from '../rate-limited-log.js';
 import { contradicts } from './contradiction.js';
 import {
   type Command,
@@ -64,8 +65,6 @@ export interface LeaseKeeperOptions {
 /** flannel's TTL: one day. */
 export const LEASE_TTL_SECONDS = 86_400;
 
-const COMPLAIN_EVERY_MS = 60_000;
-
 /** Before the next step after one that threw what nothing expected. */
 const DEFECT_PAUSE_MS = 1000;
 
@@ -103,12 +102,13 @@ export class LeaseKeeper {
   #isAwake = false;
   #wake: () => void = () => {};
   #overwrittenAtMs: number | undefined;
-  #complainedAtMs = Number.NEGATIVE_INFINITY;
+  readonly #complaints: RateLimitedLog;
   /** Keys that name addresses of the own lease, by its subnets: a single host may write thousands. */
   readonly #rivals: Gatherer<string, Some<string>>;
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
+    this.#complaints = new RateLimitedLog(options.clock);
     const { network, attributes, former, previousSubnets = {}, renewMarginMinutes = 60, clock } = options;
     const ttlSeconds = options.ttlSeconds ?? LEASE_TTL_SECONDS;
     this.#own = {
@@ -462,10 +462,9 @@ export class LeaseKeeper {
   /** The first time at once, then once a minute. A store that is away has said so itself. */
   #complain(message: string, error: unknown): void {
     if (isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) return;
-    const now = this.#options.clock.monotonicMs();
-    if (now - this.#complainedAtMs < COMPLAIN_EVERY_MS) return;
-    this.#complainedAtMs = now;
-    this.#options.log.error(message, { error });
+    this.#complaints.tell(() => {
+      this.#options.log.error(message, { error });
+    });
   }
 }
 

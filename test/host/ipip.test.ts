@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import type { Netns } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
-import { ping } from '../support/traffic.js';
-import { waitFor } from '../support/wait.js';
+import { assertTalking } from '../support/traffic.js';
 
 describe('ipip', () => {
   let rig: Rig;
@@ -22,16 +21,7 @@ describe('ipip', () => {
     if (!isInKernel) skipBecause(this, 'this kernel has no ipip devices');
     const near = await rig.host(1).addContainer();
     const far = await rig.host(2).addContainer();
-    // Each host learns the other's lease at its own time.
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      await waitFor(async () => (await ping(from.netns, to.address, { count: 1, waitSeconds: 1 })).received === 1, {
-        what: `a first answer of ${to.address}`,
-      });
-    }
-    assert.equal((await ping(near.netns, far.address, { count: 3 })).received, 3);
+    await assertTalking(near, far);
   });
 
   it('says how to get the device where the kernel lacks it', async function () {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { type Container, type Host, Rig } from '../support/rig.js';
-import { ping } from '../support/traffic.js';
+import { type Host, Rig } from '../support/rig.js';
+import { assertTalking } from '../support/traffic.js';
 import { waitFor } from '../support/wait.js';
 
 const NETWORK = '10.5.0.0/16';
@@ -16,18 +16,6 @@ describe('hosts with a strict reverse path filter', () => {
 
   const filterOf = async (host: Host, device: string): Promise<string> =>
     (await host.netns.run(['sysctl', '-n', `net/ipv4/conf/${device}/rp_filter`])).stdout.trim();
-
-  async function assertTalking(near: Container, far: Container): Promise<void> {
-    for (const [from, to] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      await waitFor(async () => (await ping(from.netns, to.address, { count: 1, waitSeconds: 1 })).received === 1, {
-        what: `a first answer of ${to.address}`,
-      });
-    }
-    assert.equal((await ping(near.netns, far.address, { count: 3 })).received, 3);
-  }
 
   for (const [type, device] of [
     ['vxlan', 'flannel.1'],

@@ -1,6 +1,9 @@
+import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import type { Netns } from './netns.js';
 import type { Program } from './program.js';
+import type { Container } from './rig.js';
+import { waitFor } from './wait.js';
 
 const endpoint = (...args: readonly (string | number)[]): string[] => [
   process.execPath,
@@ -40,6 +43,19 @@ export interface PingOptions {
 export async function ping(from: Netns, address: string, options: PingOptions = {}): Promise<PingResult> {
   const { output } = await runPing(from, address, options).finished;
   return parsePing(output);
+}
+
+/** Checks that two containers reach each other, as soon as each host has learned the other's lease at its own time. */
+export async function assertTalking(near: Container, far: Container): Promise<void> {
+  for (const [from, to] of [
+    [near, far],
+    [far, near],
+  ] as const) {
+    await waitFor(async () => (await ping(from.netns, to.address, { count: 1, waitSeconds: 1 })).received === 1, {
+      what: `a first answer of ${to.address}`,
+    });
+  }
+  assert.equal((await ping(near.netns, far.address, { count: 3 })).received, 3);
 }
 
 /**

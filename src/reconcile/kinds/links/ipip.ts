@@ -1,18 +1,12 @@
-import { isSame } from '../../../ip/same.js';
-import { isIdentical } from '../../equality.js';
+import { localAttribute, mtuAttribute } from './attributes.js';
 import type { LinkKind } from './link-kind.js';
 
 /** IPIP devices as flannel makes them: no fixed remote, no queue of their own, no path MTU discovery. */
 export const ipipKind: LinkKind<'ipip'> = {
   isFlannels: true,
   fields: {
-    mtu: {
-      isSame: isIdentical,
-      isOn: (mtu, device) => device.mtu === mtu,
-      make: (mtu) => ({ mtu }),
-      change: (mtu) => ({ mtu }),
-    },
-    local: { isSame, isOn: (local, { details }) => isSame(details.local, local), make: (local) => ({ local }) },
+    mtu: mtuAttribute,
+    local: localAttribute,
   },
   others: {
     remote: (remote) => remote === undefined,

@@ -1,17 +1,12 @@
-import { isSame } from '../../../ip/same.js';
 import { isIdentical } from '../../equality.js';
+import { localAttribute, mtuAttribute } from './attributes.js';
 import type { LinkKind } from './link-kind.js';
 
 /** VXLAN devices as flannel makes them: unicast only, no queue of their own. */
 export const vxlanKind: LinkKind<'vxlan'> = {
   isFlannels: true,
   fields: {
-    mtu: {
-      isSame: isIdentical,
-      isOn: (mtu, device) => device.mtu === mtu,
-      make: (mtu) => ({ mtu }),
-      change: (mtu) => ({ mtu }),
-    },
+    mtu: mtuAttribute,
     mac: {
       isSame: isIdentical,
       isOn: (mac, device) => device.mac === mac,
@@ -25,7 +20,7 @@ export const vxlanKind: LinkKind<'vxlan'> = {
       isOn: (underlayIndex, { details }) => details.underlayIndex === underlayIndex,
       make: (underlayIndex) => ({ underlayIndex }),
     },
-    local: { isSame, isOn: (local, { details }) => isSame(details.local, local), make: (local) => ({ local }) },
+    local: localAttribute,
     port: {
       isSame: isIdentical,
       isOn: (port, { details }, { defaultVxlanPort }) => details.port === (port === 0 ? defaultVxlanPort : port),

@@ -1,0 +1,19 @@
+import type { IpAddress } from '../../../ip/address.js';
+import { isSame } from '../../../ip/same.js';
+import { isIdentical } from '../../equality.js';
+
+/** The MTU, as an attribute of devices of whatever kind. */
+export const mtuAttribute = {
+  isSame: isIdentical,
+  isOn: (mtu: number, device: { readonly mtu: number }) => device.mtu === mtu,
+  make: (mtu: number) => ({ mtu }),
+  change: (mtu: number) => ({ mtu }),
+};
+
+/** The outer source address, as an attribute of devices that encapsulate. */
+export const localAttribute = {
+  isSame: isSame<IpAddress>,
+  isOn: (local: IpAddress, { details }: { readonly details: { readonly local: IpAddress | undefined } }) =>
+    isSame(details.local, local),
+  make: (local: IpAddress) => ({ local }),
+};
