@@ -1,4 +1,4 @@
-// Checks the layout of the C++ sources, or mends it.
+// Checks the layout of the C++ sources, or corrects it.
 //
 //   node .ci/clang-format.mjs [--write]
 import { spawnSync } from 'node:child_process';

@@ -39,8 +39,5 @@ export function measureOf(name: MeasureName): Measure {
   return MEASURES[name];
 }
 
-/** Names in the order of the report. */
-export const MEASURE_NAMES = Object.keys(MEASURES) as readonly MeasureName[];
-
 /** Values one probe gave at once. */
 export type Readings = Readonly<Partial<Record<MeasureName, number>>>;

@@ -305,7 +305,7 @@ export class Daemon implements StatusSource {
 
   // Inputs
 
-  /** @throws {@link OverlayError} `ERR_ETCD_AUTH`: no retry can mend wrong credentials. */
+  /** @throws {@link OverlayError} `ERR_ETCD_AUTH`: no retry can fix wrong credentials. */
   private async hasStoreAnswered(): Promise<boolean> {
     const deadline = new AbortController();
     const answer = this.parts.store.readConfig(deadline.signal).then(
@@ -422,7 +422,7 @@ export class Daemon implements StatusSource {
       this.tellReady();
       return;
     }
-    if (this.isLeaseHeld && this.keeper?.lease !== undefined) this.footing.settle(this.keeper.lease);
+    if (this.isLeaseHeld && this.keeper?.lease !== undefined) this.footing.confirm(this.keeper.lease);
     if (this.footing.useNow === 'subnet') this.desireNothing(network);
     else await this.desire(network, facts, own, this.peers?.peers ?? peers);
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
@@ -566,7 +566,7 @@ export class Daemon implements StatusSource {
     this.prober?.follow({ network, host, own, peers, skipped: result.skipped });
     const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
-    // Routes via peers bear no name: those of the network that this host belonged to before are found by its addresses.
+    // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
     const scope = [...networks, ...this.subnetFile.previousNetworks];
     this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
   }
@@ -580,7 +580,7 @@ export class Daemon implements StatusSource {
     this.passes.trigger();
   }
 
-  /** Takes the overlay off this host, so that nothing bears addresses that are another host's. */
+  /** Takes the overlay off this host, so that nothing has addresses that are another host's. */
   private desireNothing({ ipv4, ipv6 }: NetworkConfig): void {
     this.result = undefined;
     const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);

@@ -167,7 +167,7 @@ function entriesFor(
     const vtep = vteps[side.family];
     const { device } = vtep;
     const claim = claimOf(mac, device);
-    // A VTEP drops what bears its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
+    // A VTEP drops what has its own MAC as source (vxlan_set_mac() in drivers/net/vxlan/vxlan_core.c).
     if (mac === vtep.mac) {
       const { what, cause, hint } = claim;
       const skipped = { lease, cause, reason: `its ${what} is also that of this host`, hint };

@@ -293,7 +293,7 @@ function problem(reason: string, hint: string, cause?: unknown): OverlayError {
   });
 }
 
-/** Names what stands there, in as many words as an error message can bear. */
+/** Names what stands there, in as many words as fit into an error message. */
 function describe(node: JsonNode): string {
   switch (node.kind) {
     case 'null':

@@ -109,7 +109,7 @@ export const cleanup = defineCommand({
     if (errors.length > 0) {
       throw new OverlayError('ERR_CLEANUP', `cannot clean up this host: ${errors.map(describeError).join('; ')}`, {
         cause: errors[0],
-        hint: 'mend that and run this again',
+        hint: 'fix that and run this again',
       });
     }
     return EXIT.ok;
@@ -167,7 +167,7 @@ async function removeObjects(
   }
 }
 
-/** What bears a mark of a daemon of this kind and was not removed. */
+/** What carries the mark of such a daemon and was not removed. */
 async function leftovers(
   kernel: Kernel,
 ): Promise<{ readonly objects: readonly string[]; readonly hasOtherDaemon: boolean }> {

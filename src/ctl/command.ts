@@ -175,7 +175,7 @@ export async function withStore<T>(
   }
 }
 
-/** Errors that other settings may mend. */
+/** Errors that other settings may fix. */
 const BY_SETTINGS: ReadonlySet<ErrorCode> = new Set([
   'ERR_ETCD_UNAVAILABLE',
   'ERR_ETCD_AUTH',

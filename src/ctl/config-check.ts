@@ -22,7 +22,7 @@ export const configCheck = defineCommand({
     } else {
       context.out.block(describeNetwork(network, ordinaryMtu(checked)));
       for (const key of unknownKeys)
-        context.out.line(`unknown key ${key}: nobody reads it; remove it, or mend its spelling`);
+        context.out.line(`unknown key ${key}: nobody reads it; remove it, or fix its spelling`);
     }
     return unknownKeys.length === 0 ? EXIT.ok : EXIT.differences;
   },

@@ -73,7 +73,7 @@ function showPlan(
   },
 ): void {
   for (const key of plan.unknownKeys)
-    context.err.line(`unknown key ${key}: nobody reads it; remove it, or mend its spelling`);
+    context.err.line(`unknown key ${key}: nobody reads it; remove it, or fix its spelling`);
   if (plan.isSame) context.out.line('the configuration is the same, nothing to write');
   else if (plan.isNew) context.out.line('there is no configuration yet');
   else if (plan.wasBroken) context.out.line('the present configuration cannot be used by any daemon');

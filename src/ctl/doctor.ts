@@ -9,7 +9,7 @@ import { requireRoot } from './rights.js';
 /** `doctor` */
 export const doctor = defineCommand({
   name: 'doctor',
-  summary: 'Look for what is wrong on this host and on the way to its peers, with the command that mends it',
+  summary: 'Look for what is wrong on this host and on the way to its peers, with the command that fixes it',
   description:
     'Nothing is changed. Peers are probed with echoes on the underlay and through the overlay, and with one TCP and one UDP packet to a port that nobody serves.',
   operands: [],
@@ -56,7 +56,7 @@ function formatFinding(finding: Finding): readonly string[] {
   return [
     `${severity} (${check}): ${message}`,
     `  seen: ${evidence}`,
-    `  mend: ${command}`,
+    `  fix:  ${command}`,
     ...consequences.map((each) => `  therefore (${each.check}): ${each.message}`),
     '',
   ];

@@ -2,7 +2,7 @@ import { OverlayError } from '../errors.js';
 import { HOST_STATUS_PATH, type HostStatus, decodeHostStatus } from '../lease/host-status.js';
 import type { JsonValue } from '../json.js';
 import { type LeaseSubnets, backendOf } from '../lease/lease.js';
-import type { LeaseRecord, TtlId } from '../lease/record.js';
+import type { LeaseRecord, EtcdLeaseId } from '../lease/record.js';
 import type { LeaseSnapshot, OperatorStore } from '../lease/store.js';
 import { parseSubnetKey } from '../lease/subnet-key.js';
 
@@ -75,7 +75,7 @@ export async function readLeaseRows(
       backendData: backendData ?? null,
       backendV6Data: backendV6Data ?? null,
       isReservation: lease.isReservation,
-      expiresInSeconds: lease.ttlId === undefined ? null : (remaining.get(lease.ttlId) ?? 0),
+      expiresInSeconds: lease.etcdLeaseId === undefined ? null : (remaining.get(lease.etcdLeaseId) ?? 0),
       hostName: host?.hostName ?? null,
       ageSeconds: Number.isNaN(sinceMs) ? null : Math.max(0, Math.round((wallMs - sinceMs) / 1000)),
       revision: lease.revision,
@@ -88,12 +88,12 @@ async function remainingTimes(
   store: OperatorStore,
   leases: readonly LeaseRecord[],
   signal: AbortSignal,
-): Promise<ReadonlyMap<TtlId, number | undefined>> {
-  const waiting = [...new Set(leases.flatMap(({ ttlId }) => ttlId ?? []))];
-  const times = new Map<TtlId, number | undefined>();
+): Promise<ReadonlyMap<EtcdLeaseId, number | undefined>> {
+  const waiting = [...new Set(leases.flatMap(({ etcdLeaseId }) => etcdLeaseId ?? []))];
+  const times = new Map<EtcdLeaseId, number | undefined>();
   const worker = async (): Promise<void> => {
-    for (let ttlId = waiting.pop(); ttlId !== undefined; ttlId = waiting.pop()) {
-      times.set(ttlId, await store.remainingTtl(ttlId, signal));
+    for (let etcdLeaseId = waiting.pop(); etcdLeaseId !== undefined; etcdLeaseId = waiting.pop()) {
+      times.set(etcdLeaseId, await store.remainingTtl(etcdLeaseId, signal));
     }
   };
   await Promise.all(Array.from({ length: PARALLEL_QUESTIONS }, worker));

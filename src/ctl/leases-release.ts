@@ -55,7 +55,8 @@ async function releaseUnreadable(
     context.err.line(`the key ${key} stays; say yes, or give --yes`);
     return EXIT.refused;
   }
-  if ((await store.deleteLease({ key, revision, ttlId: undefined }, context.signal)) === 'changed') throw changed(key);
+  if ((await store.deleteLease({ key, revision, etcdLeaseId: undefined }, context.signal)) === 'changed')
+    throw changed(key);
   if (options.json) printJson(context, { key, publicIp: null });
   else context.out.line(`deleted ${key}, which was no lease`);
   return EXIT.ok;

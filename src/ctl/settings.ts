@@ -129,7 +129,7 @@ function unusable(path: string, cause: unknown): OverlayError {
   }
   return new OverlayError('ERR_FILE', `cannot use the daemon's settings in ${path}: ${describeError(cause)}`, {
     cause,
-    hint: 'mend that file, as the daemon does not start with it, or give --etcd-endpoints',
+    hint: 'fix that file, as the daemon does not start with it, or give --etcd-endpoints',
   });
 }
 

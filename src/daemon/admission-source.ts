@@ -70,7 +70,7 @@ export class AdmissionSource {
 
   /** What decides which leases are believed. */
   context({ network, networks, underlay, publicIp, own }: AdmissionInput): AdmissionContext {
-    // A bridge may still bear an address of a subnet that is another host's by now: inside the overlay, leases decide.
+    // A bridge may still have an address of a subnet that is another host's by now: inside the overlay, leases decide.
     const announced = [underlay.address, underlay.addressV6, underlay.publicIp, underlay.publicIpv6];
     const isOverlay = (address: IpAddress): boolean =>
       !announced.some((each) => each?.equals(address)) && networks.some((each) => each.contains(address));

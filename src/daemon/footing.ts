@@ -14,12 +14,12 @@ import type { SavedState } from './saved-state.js';
  *
  * ```
  *  load ─▶ nothing (none, or of another machine or network)
- *     └──▶ known ── store silent ─▶ in use ── store answers ─▶ settled: confirmed, or another subnet
- *             └──────── store answers ───────────────────────▶ settled
+ *     └──▶ known ── store silent ─▶ in use ── store answers ─▶ confirmed, or another subnet
+ *             └──────── store answers ───────────────────────▶ confirmed
  * ```
  *
  * API: {@link take} once; {@link useInstead} when the store is silent; {@link standIn} gives the lease meanwhile, and
- * {@link settle} ends it with the lease that the store has granted.
+ * {@link confirm} ends it with the lease that the store has granted.
  */
 export class Footing {
   private state: SavedState | undefined;
@@ -149,7 +149,7 @@ export class Footing {
   }
 
   /** Takes the lease that the store has granted; from now on nothing of the saved state counts. */
-  settle(lease: Lease): void {
+  confirm(lease: Lease): void {
     if (this.isSettled) return;
     this.isSettled = true;
     if (!this.hasStoodIn || this.state === undefined) return;

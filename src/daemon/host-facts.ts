@@ -81,7 +81,7 @@ export class HostFactsSource {
 
   /**
    * Devices that a flanneld left behind for these networks, whatever backend it had: nobody else will remove them.
-   * Those that bear the mark of a daemon of this kind are that daemon's business.
+   * Those that carry the mark of a daemon of this kind are that daemon's business.
    */
   async flannelDevices(networks: readonly Prefix[]): Promise<string[]> {
     const candidates = (await this.netlink.links.list()).filter(

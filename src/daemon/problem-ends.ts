@@ -39,8 +39,8 @@ export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
   'status server listens': ['status server cannot listen, trying again'],
 };
 
-/** Warnings about what was mended before they were written. */
-export const MENDED: readonly string[] = [
+/** Warnings about what was repaired before they were written. */
+export const REPAIRED: readonly string[] = [
   'reverted a change made by somebody else',
   'repaired firewall rules that somebody else changed',
   'etcd was restored or wiped, or is another one: everything is read and the own lease asserted again',

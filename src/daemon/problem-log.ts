@@ -1,7 +1,7 @@
 import { OverlayError, describeError } from '../errors.js';
 import type { LogFields, Logger } from '../log.js';
 import { cut } from '../printable.js';
-import { ENDED_BY, MENDED, TOLD_APART_BY } from './problem-ends.js';
+import { ENDED_BY, REPAIRED, TOLD_APART_BY } from './problem-ends.js';
 
 /** A line of the log that asks for attention. */
 export interface LoggedProblem {
@@ -69,7 +69,7 @@ export class ProblemLog implements Logger {
       message,
       detail: cut(texts.join(' ')),
       hint: hint ?? (error instanceof OverlayError ? error.hint : undefined) ?? null,
-      resolvedAt: MENDED.includes(message) ? at : null,
+      resolvedAt: REPAIRED.includes(message) ? at : null,
     };
     this.kept = [...this.kept, { problem, fields: rest }].slice(-KEPT);
   }

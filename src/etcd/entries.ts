@@ -2,7 +2,7 @@ import type { IKeyValue } from 'etcd3/lib/rpc.js';
 import { OverlayError, describeError } from '../errors.js';
 import { decodeAttributes } from '../lease/attributes.js';
 import type { LeaseSubnets } from '../lease/lease.js';
-import type { BadEntry, LeaseRecord, TextEntry, TtlId } from '../lease/record.js';
+import type { BadEntry, LeaseRecord, TextEntry, EtcdLeaseId } from '../lease/record.js';
 import { parseSubnetKey } from '../lease/subnet-key.js';
 
 /** A lease key with its value is some 200 bytes; what is far larger is not read at all. */
@@ -36,7 +36,7 @@ export function decodeEntry(name: string, entry: IKeyValue): DecodedEntry {
       attributes: decodeAttributes(entry.value.toString()),
       revision,
       createdAt,
-      ttlId: toTtlId(entry.lease),
+      etcdLeaseId: toEtcdLeaseId(entry.lease),
       isReservation: entry.lease === '0',
     };
     return { lease, bad: undefined };
@@ -61,11 +61,11 @@ export function toText(entry: IKeyValue): TextEntry {
 }
 
 /** etcd's id of an etcd lease, decimal and `0` for none, as the hexadecimal that etcdctl shows. */
-export function toTtlId(etcdId: string): TtlId | undefined {
-  return etcdId === '0' ? undefined : (BigInt(etcdId).toString(16) as TtlId);
+export function toEtcdLeaseId(etcdId: string): EtcdLeaseId | undefined {
+  return etcdId === '0' ? undefined : (BigInt(etcdId).toString(16) as EtcdLeaseId);
 }
 
-/** The reverse of {@link toTtlId}. */
-export function toEtcdId(ttlId: TtlId | undefined): string {
-  return ttlId === undefined ? '0' : BigInt(`0x${ttlId}`).toString();
+/** The reverse of {@link toEtcdLeaseId}. */
+export function toEtcdId(etcdLeaseId: EtcdLeaseId | undefined): string {
+  return etcdLeaseId === undefined ? '0' : BigInt(`0x${etcdLeaseId}`).toString();
 }

@@ -74,7 +74,7 @@ export interface Following extends Subscription {
  *
  * *History.* After a wipe or a restore etcd counts from a lower revision, and new writes soon reach the old number. So
  * before the events of a watch are believed, witnesses are looked up at the revisions that wrote them: the newest known
- * key that hangs on an etcd lease, the configuration, and what this host wrote last; then the newest change that was
+ * key attached to an etcd lease, the configuration, and what this host wrote last; then the newest change that was
  * heard of, whatever it was. It is done after the watch was opened: that stream would not survive a later restore. A
  * watch resumes at the first witness, not at the last event: what came after it may be of a history that is gone, and
  * hearing it twice does no harm.
@@ -416,7 +416,7 @@ function isWitnessed(entry: IKeyValue | undefined, mark: HistoryMark): boolean {
   return (
     entry?.mod_revision === mark.revision &&
     entry.create_revision === mark.createdAt &&
-    entry.lease === toEtcdId(mark.ttlId)
+    entry.lease === toEtcdId(mark.etcdLeaseId)
   );
 }
 

@@ -15,7 +15,7 @@ import { type Clock, systemClock } from '../clock.js';
 import type { IpAddress } from '../ip/address.js';
 import { encodeAttributes } from '../lease/attributes.js';
 import type { LeaseAttributes, LeaseSubnets } from '../lease/lease.js';
-import type { LeaseRecord, TextEntry, TtlId } from '../lease/record.js';
+import type { LeaseRecord, TextEntry, EtcdLeaseId } from '../lease/record.js';
 import type {
   CreateResult,
   Expected,
@@ -46,7 +46,7 @@ import { decodeEntry, toEtcdId, toText } from './entries.js';
 import { type FollowContext, type Following, followWorld } from './follow.js';
 import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
-import { UnusedTtls } from './unused-ttls.js';
+import { UnusedEtcdLeases } from './unused-etcd-leases.js';
 
 /** How to reach etcd and where in it to look; the values of the `--etcd-…` flags. */
 export interface EtcdStoreOptions extends TlsFiles {
@@ -65,7 +65,7 @@ export interface EtcdStoreOptions extends TlsFiles {
   /** How members are reached. Default: over the network. */
   readonly dial?: EtcdDialer | undefined;
   /** Gives the 63 bits of a new etcd lease's id. Default: at random. */
-  readonly newTtlId?: (() => bigint) | undefined;
+  readonly newEtcdLeaseId?: (() => bigint) | undefined;
 }
 
 type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'>;
@@ -87,11 +87,11 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   readonly #client: EtcdClient;
   readonly #keys: KeyLayout;
   readonly #context: FollowContext;
-  readonly #unusedTtls: UnusedTtls;
+  readonly #unusedEtcdLeases: UnusedEtcdLeases;
   /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
   readonly #recovered = new Set<bigint>();
   readonly #following = new Set<Following>();
-  readonly #newTtlId: () => bigint;
+  readonly #newEtcdLeaseId: () => bigint;
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
   constructor(options: EtcdStoreOptions) {
@@ -109,10 +109,10 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     });
     const counters = { watchRestarts: 0, compactions: 0, epochs: 0 };
     this.#context = { client: this.#client, keys: this.#keys, clock, log, counters, written: undefined };
-    this.#newTtlId = options.newTtlId ?? randomTtlId;
-    this.#unusedTtls = new UnusedTtls((ttlId) => this.releaseTtl(ttlId), clock, log);
+    this.#newEtcdLeaseId = options.newEtcdLeaseId ?? randomEtcdLeaseId;
+    this.#unusedEtcdLeases = new UnusedEtcdLeases((etcdLeaseId) => this.revokeEtcdLease(etcdLeaseId), clock, log);
     this.#client.onHealth(({ isConnected }) => {
-      if (isConnected) void this.#unusedTtls.sweep();
+      if (isConnected) void this.#unusedEtcdLeases.sweep();
     });
   }
 
@@ -173,28 +173,28 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
       replacing === undefined || replacedKey === undefined
         ? [isAbsent(this.#guardOf(subnets))]
         : [isAt(replacedKey, replacing.revision), ...(replacedKey === key ? [] : [isAbsent(singleKey(key))])];
-    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, async (ttlId) => {
+    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, async (etcdLeaseId) => {
       const success = [
         ...(replacedKey === undefined || replacedKey === key ? [] : [deleteOp(replacedKey)]),
-        putOp(key, { value, lease: toEtcdId(ttlId) }),
+        putOp(key, { value, lease: toEtcdId(etcdLeaseId) }),
         { request_range: { key: everything.key, range_end: everything.rangeEnd } },
       ];
-      const response = await this.#freeing(replacing?.ttlId, () => this.#transact(compare, success, key, signal));
+      const response = await this.#freeing(replacing?.etcdLeaseId, () => this.#transact(compare, success, key, signal));
       if (response.succeeded) {
-        await this.#release(replacing?.ttlId, signal);
+        await this.#release(replacing?.etcdLeaseId, signal);
         const listing = response.responses.at(-1)?.response_range.kvs ?? [];
         return this.#created(key, this.#toSnapshot(listing, response.header.revision), response);
       }
       const current = currentOf(response);
-      if (current !== undefined && isOurs(current, ttlId, value)) {
+      if (current !== undefined && isOurs(current, etcdLeaseId, value)) {
         return this.#created(key, await this.listLeases(signal), response);
       }
-      await this.#release(ttlId, signal);
+      await this.#release(etcdLeaseId, signal);
       return { outcome: 'taken', revision: current?.mod_revision };
     });
   }
 
-  async adoptLease(
+  async reuseLease(
     lease: LeaseRecord,
     attributes: LeaseAttributes,
     ttlSeconds: number,
@@ -202,8 +202,8 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   ): Promise<UpdateResult> {
     if (lease.isReservation) return this.publishLease(lease, attributes, signal);
     const value = Buffer.from(encodeAttributes(attributes));
-    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, (ttlId) =>
-      this.#rewrite(lease, value, ttlId, signal),
+    return this.#withNewTtl(ttlSeconds, attributes.publicIp, signal, (etcdLeaseId) =>
+      this.#rewrite(lease, value, etcdLeaseId, signal),
     );
   }
 
@@ -216,16 +216,16 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
       key,
       signal,
     );
-    return this.#updated(response, lease.ttlId, value);
+    return this.#updated(response, lease.etcdLeaseId, value);
   }
 
   async deleteLease(lease: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'> {
     const key = this.#keys.subnets + lease.key;
-    const response = await this.#freeing(lease.ttlId, () =>
+    const response = await this.#freeing(lease.etcdLeaseId, () =>
       this.#transact([isAt(key, lease.revision)], [deleteOp(key)], key, signal),
     );
     if (!response.succeeded && currentOf(response) !== undefined) return 'changed';
-    await this.#release(lease.ttlId, signal);
+    await this.#release(lease.etcdLeaseId, signal);
     return 'deleted';
   }
 
@@ -250,47 +250,47 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   async unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'> {
     if (how === 'delete') return (await this.deleteLease(lease, signal)) === 'deleted' ? 'done' : 'changed';
     const value = Buffer.from(encodeAttributes(lease.attributes));
-    return this.#withNewTtl(how.ttlSeconds, lease.attributes.publicIp, signal, async (ttlId) =>
-      (await this.#rewrite(lease, value, ttlId, signal)).outcome === 'updated' ? 'done' : 'changed',
+    return this.#withNewTtl(how.ttlSeconds, lease.attributes.publicIp, signal, async (etcdLeaseId) =>
+      (await this.#rewrite(lease, value, etcdLeaseId, signal)).outcome === 'updated' ? 'done' : 'changed',
     );
   }
 
-  async grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<TtlId> {
-    return this.#grant(this.#newTtlId(), ttlSeconds, signal);
+  async grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<EtcdLeaseId> {
+    return this.#grant(this.#newEtcdLeaseId(), ttlSeconds, signal);
   }
 
-  async #grant(id: bigint, ttlSeconds: number, signal: AbortSignal | undefined): Promise<TtlId> {
-    await this.#unusedTtls.sweep();
-    const ttlId = id.toString(16) as TtlId;
+  async #grant(id: bigint, ttlSeconds: number, signal: AbortSignal | undefined): Promise<EtcdLeaseId> {
+    await this.#unusedEtcdLeases.sweep();
+    const etcdLeaseId = id.toString(16) as EtcdLeaseId;
     try {
       await this.#client.callUnless('exists', 'Lease', 'leaseGrant', { ID: id.toString(), TTL: ttlSeconds }, signal);
     } catch (error) {
-      this.#unusedTtls.add(ttlId); // it may have been granted all the same
+      this.#unusedEtcdLeases.add(etcdLeaseId); // it may have been granted all the same
       throw error;
     }
-    return ttlId;
+    return etcdLeaseId;
   }
 
-  async keepAlive(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined> {
-    const seconds = await this.#client.keepAlive(toEtcdId(ttlId), signal);
-    void this.#unusedTtls.sweep();
+  async keepAlive(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined> {
+    const seconds = await this.#client.keepAlive(toEtcdId(etcdLeaseId), signal);
+    void this.#unusedEtcdLeases.sweep();
     return seconds > 0 ? seconds : undefined;
   }
 
-  async remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined> {
-    const { TTL } = await this.#timeToLive(ttlId, false, signal);
+  async remainingTtl(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined> {
+    const { TTL } = await this.#timeToLive(etcdLeaseId, false, signal);
     return Number(TTL) < 0 ? undefined : Number(TTL);
   }
 
-  async releaseTtl(ttlId: TtlId, signal?: AbortSignal): Promise<'released' | 'in-use'> {
-    const { keys } = await this.#timeToLive(ttlId, true, signal);
+  async revokeEtcdLease(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<'released' | 'in-use'> {
+    const { keys } = await this.#timeToLive(etcdLeaseId, true, signal);
     if (keys.length > 0) return 'in-use';
-    await this.#client.callUnless('gone', 'Lease', 'leaseRevoke', { ID: toEtcdId(ttlId) }, signal);
+    await this.#client.callUnless('gone', 'Lease', 'leaseRevoke', { ID: toEtcdId(etcdLeaseId) }, signal);
     return 'released';
   }
 
-  discardTtl(ttlId: TtlId): void {
-    this.#unusedTtls.add(ttlId);
+  discardEtcdLease(etcdLeaseId: EtcdLeaseId): void {
+    this.#unusedEtcdLeases.add(etcdLeaseId);
   }
 
   async listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]> {
@@ -303,13 +303,13 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     text: string,
     options: {
       readonly expected?: Expected;
-      readonly ttlId?: TtlId | undefined;
+      readonly etcdLeaseId?: EtcdLeaseId | undefined;
       readonly signal?: AbortSignal;
     } = {},
   ): Promise<WriteResult> {
-    const { expected = 'any', ttlId, signal } = options;
-    const result = await this.#write(this.#valueKey(path), text, expected, ttlId, signal);
-    void this.#unusedTtls.sweep(); // the value may have been the last one on a handle that is given up
+    const { expected = 'any', etcdLeaseId, signal } = options;
+    const result = await this.#write(this.#valueKey(path), text, expected, etcdLeaseId, signal);
+    void this.#unusedEtcdLeases.sweep(); // the value may have been the last one attached to an etcd lease that is no longer needed
     return result;
   }
 
@@ -340,7 +340,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   }
 
   close(): Promise<void> {
-    this.#unusedTtls.close();
+    this.#unusedEtcdLeases.close();
     for (const following of this.#following) following.close();
     this.#client.close();
     return Promise.resolve();
@@ -350,34 +350,34 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   async #rewrite(
     lease: LeaseRecord,
     value: Buffer,
-    ttlId: TtlId | undefined,
+    etcdLeaseId: EtcdLeaseId | undefined,
     signal: AbortSignal | undefined,
   ): Promise<UpdateResult> {
     const key = this.#keys.subnets + lease.key;
-    const put = { value, lease: toEtcdId(ttlId) };
-    const response = await this.#freeing(lease.ttlId, () =>
+    const put = { value, lease: toEtcdId(etcdLeaseId) };
+    const response = await this.#freeing(lease.etcdLeaseId, () =>
       this.#transact([isAt(key, lease.revision)], [putOp(key, put), readOp(key)], key, signal),
     );
-    const result = this.#updated(response, ttlId, value);
-    await this.#release(result.outcome === 'updated' ? lease.ttlId : ttlId, signal);
+    const result = this.#updated(response, etcdLeaseId, value);
+    await this.#release(result.outcome === 'updated' ? lease.etcdLeaseId : etcdLeaseId, signal);
     return result;
   }
 
-  /** A handle that bears the mark of the host with that address, so that what a crash leaves behind is known again. */
-  async #grantFor(publicIp: IpAddress, ttlSeconds: number, signal: AbortSignal | undefined): Promise<TtlId> {
+  /** An etcd lease whose id carries the mark of the host with that address, so that what a crash leaves behind is recognised. */
+  async #grantFor(publicIp: IpAddress, ttlSeconds: number, signal: AbortSignal | undefined): Promise<EtcdLeaseId> {
     if (publicIp.isUnspecified) return this.grantTtl(ttlSeconds, signal);
     const mark = markOf(`${this.#keys.subnets} ${publicIp.toString()}`);
     await this.#releaseFormer(mark, signal);
-    return this.#grant((mark << 32n) | (this.#newTtlId() & 0xffff_ffffn), ttlSeconds, signal);
+    return this.#grant((mark << 32n) | (this.#newEtcdLeaseId() & 0xffff_ffffn), ttlSeconds, signal);
   }
 
-  /** Has the etcd leases of an earlier process of the host given up once no key hangs on them; looks for them once. */
+  /** Has the etcd leases of an earlier process of the host revoked once no key is attached to them; looks for them once. */
   async #releaseFormer(mark: bigint, signal: AbortSignal | undefined): Promise<void> {
     if (this.#recovered.has(mark)) return;
     try {
       const { leases } = await this.#client.call<ILeaseLeasesResponse>('Lease', 'leaseLeases', {}, signal);
       const former = leases.filter(({ ID }) => BigInt(ID) >> 32n === mark);
-      for (const { ID } of former) this.#unusedTtls.add(BigInt(ID).toString(16) as TtlId);
+      for (const { ID } of former) this.#unusedEtcdLeases.add(BigInt(ID).toString(16) as EtcdLeaseId);
       this.#recovered.add(mark);
     } catch (error) {
       signal?.throwIfAborted();
@@ -385,40 +385,40 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     }
   }
 
-  /** Runs a write with a new TTL handle; one that may have come to nothing is given up later. */
+  /** Runs a write with a new etcd lease; one that may have come to nothing is revoked later. */
   async #withNewTtl<T>(
     ttlSeconds: number | undefined,
     owner: IpAddress,
     signal: AbortSignal | undefined,
-    write: (ttlId: TtlId | undefined) => Promise<T>,
+    write: (etcdLeaseId: EtcdLeaseId | undefined) => Promise<T>,
   ): Promise<T> {
     if (ttlSeconds === undefined) return write(undefined);
-    const ttlId = await this.#grantFor(owner, ttlSeconds, signal);
+    const etcdLeaseId = await this.#grantFor(owner, ttlSeconds, signal);
     try {
-      return await write(ttlId);
+      return await write(etcdLeaseId);
     } catch (error) {
-      this.#unusedTtls.add(ttlId);
+      this.#unusedEtcdLeases.add(etcdLeaseId);
       throw error;
     }
   }
 
-  /** Runs a write that leaves nothing on a handle, which it may have done although its answer is lost. */
-  async #freeing<T>(ttlId: TtlId | undefined, write: () => Promise<T>): Promise<T> {
+  /** Runs a write that leaves nothing attached to an etcd lease, which it may have done although its answer is lost. */
+  async #freeing<T>(etcdLeaseId: EtcdLeaseId | undefined, write: () => Promise<T>): Promise<T> {
     try {
       return await write();
     } catch (error) {
-      if (ttlId !== undefined) this.#unusedTtls.add(ttlId);
+      if (etcdLeaseId !== undefined) this.#unusedEtcdLeases.add(etcdLeaseId);
       throw error;
     }
   }
 
-  /** Gives a handle up, later if it cannot be done now. */
-  async #release(ttlId: TtlId | undefined, signal: AbortSignal | undefined): Promise<void> {
-    if (ttlId === undefined) return;
+  /** Revokes an etcd lease, later if it cannot be done now. */
+  async #release(etcdLeaseId: EtcdLeaseId | undefined, signal: AbortSignal | undefined): Promise<void> {
+    if (etcdLeaseId === undefined) return;
     try {
-      if ((await this.releaseTtl(ttlId, signal)) === 'released') return;
+      if ((await this.revokeEtcdLease(etcdLeaseId, signal)) === 'released') return;
     } catch {} // it is tried again
-    this.#unusedTtls.add(ttlId);
+    this.#unusedEtcdLeases.add(etcdLeaseId);
     signal?.throwIfAborted();
   }
 
@@ -429,17 +429,17 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     return lease === undefined ? { outcome: 'taken', revision: undefined } : { outcome: 'created', lease, snapshot };
   }
 
-  #updated(response: ITxnResponse, ttlId: TtlId | undefined, value: Buffer): UpdateResult {
+  #updated(response: ITxnResponse, etcdLeaseId: EtcdLeaseId | undefined, value: Buffer): UpdateResult {
     const current = currentOf(response);
     const now = this.#observe(current, response.header.revision);
-    const isDone = response.succeeded || (current !== undefined && isOurs(current, ttlId, value));
+    const isDone = response.succeeded || (current !== undefined && isOurs(current, etcdLeaseId, value));
     if (!isDone || now.lease === undefined) return { outcome: 'changed', now };
     this.#noteWritten(now.lease, response);
     return { outcome: 'updated', lease: now.lease };
   }
 
-  #noteWritten({ key, revision, createdAt, ttlId }: LeaseRecord, { header }: ITxnResponse): void {
-    this.#context.written = { clusterId: header.cluster_id, leaseKey: key, revision, createdAt, ttlId };
+  #noteWritten({ key, revision, createdAt, etcdLeaseId }: LeaseRecord, { header }: ITxnResponse): void {
+    this.#context.written = { clusterId: header.cluster_id, leaseKey: key, revision, createdAt, etcdLeaseId };
   }
 
   /** Every key that names this IPv4 subnet: alone, or followed by `&` and any IPv6 subnet. */
@@ -452,16 +452,16 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     key: string,
     text: string,
     expected: Expected,
-    ttlId: TtlId | undefined,
+    etcdLeaseId: EtcdLeaseId | undefined,
     signal: AbortSignal | undefined,
   ): Promise<WriteResult> {
     const value = Buffer.from(text);
-    const put = putOp(key, { value, lease: toEtcdId(ttlId) });
+    const put = putOp(key, { value, lease: toEtcdId(etcdLeaseId) });
     const response = await this.#transact(toCompare(key, expected), [put, readOp(key)], key, signal);
     const current = currentOf(response);
     // Without an etcd lease, nothing tells our first try from another host that created the same text.
-    const canTell = expected !== 'absent' || ttlId !== undefined;
-    if (response.succeeded || (canTell && current !== undefined && isOurs(current, ttlId, value))) {
+    const canTell = expected !== 'absent' || etcdLeaseId !== undefined;
+    if (response.succeeded || (canTell && current !== undefined && isOurs(current, etcdLeaseId, value))) {
       return { outcome: 'written', revision: current?.mod_revision ?? response.header.revision };
     }
     return { outcome: 'conflict', current: current && toText(current) };
@@ -482,11 +482,11 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   }
 
   async #timeToLive(
-    ttlId: TtlId,
+    etcdLeaseId: EtcdLeaseId,
     withKeys: boolean,
     signal: AbortSignal | undefined,
   ): Promise<Pick<ILeaseTimeToLiveResponse, 'TTL' | 'keys'>> {
-    const request = { ID: toEtcdId(ttlId), keys: withKeys };
+    const request = { ID: toEtcdId(etcdLeaseId), keys: withKeys };
     const answer = await this.#client.callUnless<ILeaseTimeToLiveResponse>(
       'gone',
       'Lease',
@@ -530,13 +530,13 @@ function markOf(owner: string): bigint {
 }
 
 /** Positive 63 bits, as etcd wants them; chosen here so that a repeated grant does not leave a second lease behind. */
-function randomTtlId(): bigint {
+function randomEtcdLeaseId(): bigint {
   return (randomBytes(8).readBigUInt64BE() & 0x7fff_ffff_ffff_ffffn) | 1n;
 }
 
 /** Whether what lies under a key is what an earlier, unanswered try of the same request would have left there. */
-function isOurs(current: IKeyValue, ttlId: TtlId | undefined, value: Buffer): boolean {
-  return current.lease === toEtcdId(ttlId) && current.value.equals(value);
+function isOurs(current: IKeyValue, etcdLeaseId: EtcdLeaseId | undefined, value: Buffer): boolean {
+  return current.lease === toEtcdId(etcdLeaseId) && current.value.equals(value);
 }
 
 /** The key's entry after a transaction: read last in either branch. */

@@ -7,7 +7,7 @@ import { MASQUERADE_CHAIN, type SavedTables, formatWords, parseRule } from './ip
 /** Something outside our rules that works against them. */
 export interface FirewallFinding {
   readonly message: string;
-  /** What mends it, as an imperative sentence without a full stop. */
+  /** What fixes it, as an imperative sentence without a full stop. */
   readonly hint: string;
 }
 

@@ -42,7 +42,7 @@ export const STORE_OWNER = 'etcd';
 
 /** The lease that the host holds. */
 export interface OwnClaim extends LeaseSubnets {
-  /** When it was written last; its key bears a former address for a moment after that of the host has changed. */
+  /** When it was written last; its key has a former address for a moment after that of the host has changed. */
   readonly revision?: Revision | undefined;
 }
 

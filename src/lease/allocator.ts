@@ -40,7 +40,7 @@ export type SubnetSource = 'public-ip' | 'previous' | 'free';
 /** What to ask of the store next. */
 export type LeasePlan =
   /** Take over the host's own key as it is. */
-  | { readonly kind: 'adopt'; readonly lease: LeaseRecord }
+  | { readonly kind: 'reuse'; readonly lease: LeaseRecord }
   /** Create a key, in the same step deleting one of the host's own that the configuration has left behind. */
   | {
       readonly kind: 'create';
@@ -80,7 +80,7 @@ export function planLease(input: PlanInput): LeasePlan {
     .filter((lease) => doesFit(network, lease))
     .map((lease) => ({ lease, rival: findOlderRival(lease, known)?.key }));
   const sound = fitting.find(({ rival }) => rival === undefined);
-  if (sound !== undefined) return { kind: 'adopt', lease: sound.lease };
+  if (sound !== undefined) return { kind: 'reuse', lease: sound.lease };
   const yielding = fitting.flatMap(({ lease, rival }) => (rival === undefined ? [] : [{ lease, rival }]))[0];
 
   const isInNetwork = (lease: LeaseRecord): boolean => ipv4.network.overlaps(lease.subnet);

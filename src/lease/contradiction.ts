@@ -35,7 +35,7 @@ function findObstacle(
       ? 'unknown'
       : { key: formatSubnetKey(command.subnets), revision: result.revision };
   }
-  if (outcome.kind !== 'adopt' && outcome.kind !== 'publish') return undefined;
+  if (outcome.kind !== 'reuse' && outcome.kind !== 'publish') return undefined;
   const { result } = outcome;
   return result.outcome === 'updated' ? undefined : (result.now.lease ?? result.now.bad ?? 'unknown');
 }

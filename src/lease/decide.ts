@@ -12,7 +12,7 @@ import {
 } from './allocator.js';
 import { areAttributesEqual } from './attributes.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
-import { type LeaseRecord, type Revision, type TtlId, isAfter } from './record.js';
+import { type LeaseRecord, type Revision, type EtcdLeaseId, isAfter } from './record.js';
 import type { CreateResult, UpdateResult } from './store.js';
 import type { World } from './world.js';
 
@@ -89,7 +89,7 @@ export type Command =
   | { readonly kind: 'wait'; readonly untilMs: number }
   | { readonly kind: 'delete'; readonly lease: LeaseRecord }
   | { readonly kind: 'publish'; readonly lease: LeaseRecord }
-  | { readonly kind: 'keep-alive'; readonly ttlId: TtlId };
+  | { readonly kind: 'keep-alive'; readonly etcdLeaseId: EtcdLeaseId };
 
 /** Something to tell, count or pass on. */
 export type Note =
@@ -106,10 +106,10 @@ export type Note =
     }
   | { readonly kind: 'rival' | 'yielded'; readonly lease: LeaseRecord; readonly key: string }
   | { readonly kind: 'lost-race' | 'failed-renewal' | 'renewal' }
-  | { readonly kind: 'unused-ttl'; readonly ttlId: TtlId }
+  | { readonly kind: 'unused-ttl'; readonly etcdLeaseId: EtcdLeaseId }
   | { readonly kind: 'failed'; readonly what: 'acquire' | 'publish' | 'renew' | 'tidy'; readonly error: unknown };
 
-/** Result of {@link decide} and {@link settle}. */
+/** Result of {@link decide} and {@link applyOutcome}. */
 export interface Decision {
   readonly own: OwnState;
   readonly notes: readonly Note[];
@@ -117,14 +117,14 @@ export interface Decision {
 
 /** How a command ended. */
 export type Outcome =
-  | { readonly kind: 'adopt' | 'publish'; readonly result: UpdateResult }
+  | { readonly kind: 'reuse' | 'publish'; readonly result: UpdateResult }
   | { readonly kind: 'create'; readonly result: CreateResult }
   | { readonly kind: 'delete'; readonly result: 'deleted' | 'changed' }
   /** Seconds that the etcd lease has now, undefined if it is gone. */
   | { readonly kind: 'keep-alive'; readonly result: number | undefined }
   | { readonly kind: 'failed'; readonly error: unknown };
 
-/** How long a subnet is kept after the configuration left it: a typing mistake is noticed and mended in that time. */
+/** How long a subnet is kept after the configuration left it: a typing mistake is noticed and fixed in that time. */
 export const ASIDE_MS = 600_000;
 
 /** Subnets that are remembered. */
@@ -244,13 +244,13 @@ function considerWorld(world: World, own: OwnState, now: Circumstances): OwnStat
   let held: Holding = { ...holding, lease: seen, epoch: world.epoch, isUnreadable: false, rivals: keys };
   for (const key of held.rivals) if (!holding.rivals.includes(key)) notes.push({ kind: 'rival', lease: seen, key });
   if (seen.revision === known.revision && !isNewEpoch) return { ...next, holding: held };
-  // Another history: what hangs on the etcd lease, and whether it is there, has to be asked anew.
+  // Another history: what is attached to the etcd lease, and whether it is there, has to be asked anew.
   if (isNewEpoch) held = { ...held, keepAliveAtMs: nowMs, rewriteAtMs: nowMs };
-  if (seen.ttlId !== known.ttlId) held = withOtherTtl(held, known, own.ttlSeconds, now);
+  if (seen.etcdLeaseId !== known.etcdLeaseId) held = withOtherTtl(held, known, own.ttlSeconds, now);
   const expected = [own.attributes, ...holding.unanswered];
   const isExpected = expected.some((each) => areAttributesEqual(each, seen.attributes));
   if (!isExpected && !isNewEpoch) held = overwritten(held, { nowMs, random, notes });
-  else if (!isNewEpoch && seen.ttlId !== known.ttlId && !seen.isReservation && !known.isReservation) {
+  else if (!isNewEpoch && seen.etcdLeaseId !== known.etcdLeaseId && !seen.isReservation && !known.isReservation) {
     notes.push({ kind: 'renewed-by-other', lease: seen });
   }
   notes.push({ kind: 'changed', lease: seen });
@@ -277,7 +277,7 @@ function withOtherTtl(held: Holding, known: LeaseRecord, ttlSeconds: number, { n
   const { lease } = held;
   if (lease.isReservation) notes.push({ kind: 'reserved', lease });
   else if (known.isReservation) notes.push({ kind: 'unreserved', lease });
-  if (known.ttlId !== undefined) notes.push({ kind: 'unused-ttl', ttlId: known.ttlId });
+  if (known.etcdLeaseId !== undefined) notes.push({ kind: 'unused-ttl', etcdLeaseId: known.etcdLeaseId });
   const deadlineMs = leaseDeadlineMs(ttlSeconds, nowMs);
   return { ...held, keepAliveAtMs: nowMs, deadlineMs, failedKeepAlives: 0, isEnding: false };
 }
@@ -302,7 +302,7 @@ function lose(
 ): OwnState {
   notes.push({ kind: 'lost', lease, reason, ...(rival === undefined ? {} : { rival }) });
   const isKept = reason === 'network-changed' && own.network.ipv4?.network.overlaps(lease.subnet) === false;
-  if (!isKept && lease.ttlId !== undefined) notes.push({ kind: 'unused-ttl', ttlId: lease.ttlId });
+  if (!isKept && lease.etcdLeaseId !== undefined) notes.push({ kind: 'unused-ttl', etcdLeaseId: lease.etcdLeaseId });
   const losses = nowMs - sinceMs >= STABLE_MS ? 0 : own.losses + 1;
   return {
     ...own,
@@ -352,7 +352,7 @@ function seek(
 /** The next step of a host with a lease. */
 function keep(holding: Holding, own: OwnState, nowMs: number): Command {
   const { lease, keepAliveAtMs, rewriteAtMs, failedKeepAlives, deadlineMs } = holding;
-  const { ttlId } = lease;
+  const { etcdLeaseId } = lease;
   const times: number[] = own.aside.map(({ untilMs }) => untilMs);
   const due = own.aside.find(({ untilMs }) => untilMs <= nowMs);
   if (due !== undefined) return { kind: 'delete', lease: due.lease };
@@ -360,8 +360,8 @@ function keep(holding: Holding, own: OwnState, nowMs: number): Command {
     if (rewriteAtMs <= nowMs) return { kind: 'publish', lease };
     times.push(rewriteAtMs);
   }
-  if (ttlId !== undefined) {
-    if (keepAliveAtMs <= nowMs) return { kind: 'keep-alive', ttlId };
+  if (etcdLeaseId !== undefined) {
+    if (keepAliveAtMs <= nowMs) return { kind: 'keep-alive', etcdLeaseId };
     times.push(keepAliveAtMs);
     if (failedKeepAlives > 0) times.push(holding.isEnding ? deadlineMs : deadlineMs - own.warningMs);
   }
@@ -386,7 +386,7 @@ export interface Occasion {
 }
 
 /** Takes in how a command ended. Pure, like {@link decide}. */
-export function settle(own: OwnState, command: Command, outcome: Outcome, occasion: Occasion): Decision {
+export function applyOutcome(own: OwnState, command: Command, outcome: Outcome, occasion: Occasion): Decision {
   const notes: Note[] = [];
   return { own: takeIn(own, command, outcome, occasion, notes), notes };
 }
@@ -395,8 +395,8 @@ function takeIn(own: OwnState, command: Command, outcome: Outcome, now: Occasion
   switch (outcome.kind) {
     case 'create':
       return created(own, command, outcome.result, now, notes);
-    case 'adopt':
-      return adopted(own, outcome.result, now, notes);
+    case 'reuse':
+      return reused(own, outcome.result, now, notes);
     case 'publish':
       return published(own, outcome.result, now, notes);
     case 'keep-alive':
@@ -480,7 +480,7 @@ function isAside(own: OwnState, key: string): boolean {
   return own.aside.some(({ lease }) => lease.key === key);
 }
 
-function adopted(own: OwnState, result: UpdateResult, now: Occasion, notes: Note[]): OwnState {
+function reused(own: OwnState, result: UpdateResult, now: Occasion, notes: Note[]): OwnState {
   if (result.outcome === 'changed') {
     notes.push({ kind: 'lost-race' });
     const { lease, bad } = result.now;
@@ -527,7 +527,7 @@ function published(own: OwnState, result: UpdateResult, now: Occasion, notes: No
   }
   const { lease } = result;
   const next = { ...holding, lease, unanswered: [], isUnreadable: false, failedRewrites: 0 };
-  const isOtherTtl = lease.ttlId !== holding.lease.ttlId;
+  const isOtherTtl = lease.etcdLeaseId !== holding.lease.etcdLeaseId;
   const held = isOtherTtl ? withOtherTtl(next, holding.lease, own.ttlSeconds, { nowMs, random, notes }) : next;
   notes.push({ kind: 'published', lease });
   return { ...own, answered: { epoch, revision: lease.revision }, holding: held };

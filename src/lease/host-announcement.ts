@@ -40,7 +40,7 @@ export class HostAnnouncement {
   private async update(): Promise<void> {
     const { lease } = this;
     if (lease === undefined) return;
-    const identity = `${lease.key} ${lease.attributes.publicIp.toString()} ${lease.ttlId ?? 'reservation'}`;
+    const identity = `${lease.key} ${lease.attributes.publicIp.toString()} ${lease.etcdLeaseId ?? 'reservation'}`;
     if (identity === this.announced) return;
     try {
       await this.write(lease);
@@ -59,6 +59,6 @@ export class HostAnnouncement {
     const isSame = before?.hostName === hostName && before.leaseKey === lease.key;
     const leaseSince = isSame ? before.leaseSince : new Date(clock.wallMs()).toISOString();
     const text = encodeHostStatus({ hostName, version, leaseKey: lease.key, leaseSince });
-    await store.putValue(path, text, { ttlId: lease.ttlId });
+    await store.putValue(path, text, { etcdLeaseId: lease.etcdLeaseId });
   }
 }

@@ -15,7 +15,7 @@ import {
   decide,
   isPublished,
   retryNow,
-  settle,
+  applyOutcome,
 } from './decide.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
 import type { LeaseRecord } from './record.js';
@@ -259,9 +259,9 @@ export class LeaseKeeper {
     if (world !== undefined && contradicts(world, command, outcome, this.#own.races)) store.distrust(world);
     const occasion = { epoch: world?.epoch ?? 0, sentAtMs, nowMs: clock.monotonicMs(), random, attributes };
     // What the host wants may have changed meanwhile: the outcome is taken in by the state as it is now.
-    const settled = settle(this.#own, command, outcome, occasion);
-    this.#own = settled.own;
-    this.#tell(settled.notes);
+    const next = applyOutcome(this.#own, command, outcome, occasion);
+    this.#own = next.own;
+    this.#tell(next.notes);
   }
 
   #isClosing(): boolean {
@@ -275,8 +275,8 @@ export class LeaseKeeper {
     const { kind } = command;
     try {
       switch (kind) {
-        case 'adopt':
-          return { kind, result: await store.adoptLease(command.lease, attributes, ttlSeconds, signal) };
+        case 'reuse':
+          return { kind, result: await store.reuseLease(command.lease, attributes, ttlSeconds, signal) };
         case 'create': {
           const { subnets, replacing } = command;
           const ttl = replacing?.isReservation === true ? undefined : ttlSeconds;
@@ -287,7 +287,7 @@ export class LeaseKeeper {
         case 'publish':
           return { kind, result: await store.publishLease(command.lease, attributes, signal) };
         case 'keep-alive':
-          return { kind, result: await store.keepAlive(command.ttlId, signal) };
+          return { kind, result: await store.keepAlive(command.etcdLeaseId, signal) };
       }
     } catch (error) {
       return { kind: 'failed', error };
@@ -399,7 +399,7 @@ export class LeaseKeeper {
         this.#counters.failedRenewals++;
         return;
       case 'unused-ttl':
-        store.discardTtl(note.ttlId);
+        store.discardEtcdLease(note.etcdLeaseId);
         return;
       case 'failed':
         this.#complain(FAILURE_MESSAGES[note.what], note.error);
@@ -512,7 +512,7 @@ function fieldsOf(lease: LeaseRecord): LogFields {
     subnet: lease.subnet.toString(),
     publicIp: lease.attributes.publicIp.toString(),
     revision: lease.revision,
-    etcdLeaseId: lease.ttlId,
+    etcdLeaseId: lease.etcdLeaseId,
   };
 }
 

@@ -140,7 +140,7 @@ export class PeerSet {
     if (this.#world !== undefined) return;
     for (const lease of leases) {
       const key = formatSubnetKey(lease);
-      const record: LeaseRecord = { ...lease, key, ttlId: undefined };
+      const record: LeaseRecord = { ...lease, key, etcdLeaseId: undefined };
       this.#missing.set(key, { lease: record, untilMs: Number.POSITIVE_INFINITY });
     }
     this.#refresh();

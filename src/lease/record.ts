@@ -1,9 +1,9 @@
 import type { Lease, LeaseSubnets } from './lease.js';
 
-declare const ttlIdBrand: unique symbol;
+declare const etcdLeaseIdBrand: unique symbol;
 
 /** The store's handle on the time that keys have left; keys that share one expire together (an etcd lease). */
-export type TtlId = string & { readonly [ttlIdBrand]: true };
+export type EtcdLeaseId = string & { readonly [etcdLeaseIdBrand]: true };
 
 /** Place in the store's history, as decimal text; later is larger. */
 export type Revision = string;
@@ -13,7 +13,7 @@ export interface LeaseRecord extends Lease {
   /** The key below `<prefix>/subnets/`; differs from the canonical form if another program wrote it so. */
   readonly key: string;
   /** What keeps the key from expiring; undefined for a reservation. */
-  readonly ttlId: TtlId | undefined;
+  readonly etcdLeaseId: EtcdLeaseId | undefined;
 }
 
 /** A key or value under `<prefix>/subnets/` that is not a lease. Never a reason to forget a peer. */

@@ -1,6 +1,6 @@
 import type { OverlayError } from '../errors.js';
 import type { LeaseAttributes, LeaseSubnets } from './lease.js';
-import type { BadEntry, LeaseRecord, Revision, TextEntry, TtlId } from './record.js';
+import type { BadEntry, LeaseRecord, Revision, TextEntry, EtcdLeaseId } from './record.js';
 import type { RoundTripTimes } from './round-trips.js';
 import type { HistoryMark, World } from './world.js';
 
@@ -32,7 +32,7 @@ export interface Subscription {
 }
 
 /** A key below `<prefix>/subnets/` as it was seen. */
-export type LeaseKey = Pick<LeaseRecord, 'key' | 'revision' | 'ttlId'>;
+export type LeaseKey = Pick<LeaseRecord, 'key' | 'revision' | 'etcdLeaseId'>;
 
 /** What {@link OwnLeaseStore.createLease} needs to know. */
 export interface NewLease {
@@ -163,9 +163,9 @@ export interface OwnLeaseStore {
   createLease(lease: NewLease, signal?: AbortSignal): Promise<CreateResult>;
   /**
    * Takes over a key of one's own for another full TTL, with these attributes. A reservation stays without TTL. The
-   * former TTL handle is given up if it holds nothing else.
+   * former etcd lease is revoked if nothing else is attached to it.
    */
-  adoptLease(
+  reuseLease(
     lease: LeaseRecord,
     attributes: LeaseAttributes,
     ttlSeconds: number,
@@ -175,10 +175,10 @@ export interface OwnLeaseStore {
   publishLease(lease: LeaseRecord, attributes: LeaseAttributes, signal?: AbortSignal): Promise<UpdateResult>;
   /** Deletes a key as it was last seen; also one that is no lease. */
   deleteLease(entry: LeaseKey, signal?: AbortSignal): Promise<'deleted' | 'changed'>;
-  /** Starts the time of a handle anew; undefined if there is no such handle any more, and so no key that had it. */
-  keepAlive(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
-  /** Has a handle given up as soon as nothing hangs on it and the store answers; returns at once. */
-  discardTtl(ttlId: TtlId): void;
+  /** Renews an etcd lease; undefined if it is gone, and with it every key that was attached to it. */
+  keepAlive(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined>;
+  /** Has an etcd lease revoked as soon as nothing is attached to it and the store answers; returns at once. */
+  discardEtcdLease(etcdLeaseId: EtcdLeaseId): void;
   /**
    * Says that an answer cannot be if that world, one that was told, is true: everything is read anew, as another
    * history. Heeded in growing intervals, since that is costly with many leases.
@@ -190,11 +190,15 @@ export interface OwnLeaseStore {
 export interface ValueStore {
   /** Everything below a path of `<prefix>-ts/`, in byte order. */
   listValues(pathPrefix: string, signal?: AbortSignal): Promise<readonly ValueEntry[]>;
-  /** Writes a text below `<prefix>-ts/`, for ever or as long as a handle lives. */
+  /** Writes a text below `<prefix>-ts/`, for ever or as long as an etcd lease lives. */
   putValue(
     path: string,
     text: string,
-    options?: { readonly expected?: Expected; readonly ttlId?: TtlId | undefined; readonly signal?: AbortSignal },
+    options?: {
+      readonly expected?: Expected;
+      readonly etcdLeaseId?: EtcdLeaseId | undefined;
+      readonly signal?: AbortSignal;
+    },
   ): Promise<WriteResult>;
   /** Deletes a text below `<prefix>-ts/`; false if it was not there or not the expected one. */
   deleteValue(
@@ -220,6 +224,6 @@ export interface OperatorStore extends Store, Pick<ValueStore, 'listValues'>, Pi
   ): Promise<UpdateResult>;
   /** Ends a reservation: the key goes at once, or expires unless its host renews it. */
   unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'>;
-  /** Seconds that a handle has left; undefined if it is gone. */
-  remainingTtl(ttlId: TtlId, signal?: AbortSignal): Promise<number | undefined>;
+  /** Seconds that an etcd lease has left; undefined if it is gone. */
+  remainingTtl(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined>;
 }

@@ -1,4 +1,4 @@
-import { type BadEntry, type LeaseRecord, type Revision, type TextEntry, type TtlId, isAfter } from './record.js';
+import { type BadEntry, type LeaseRecord, type Revision, type TextEntry, type EtcdLeaseId, isAfter } from './record.js';
 
 /**
  * What the store says, all of it at one revision: the one input that configuration, own lease and peers are decided on.
@@ -26,7 +26,7 @@ export interface World {
  * A point in the store's history by which it is recognised: who wrote what there, when.
  *
  * @remarks Revisions alone tell nothing after a restore: new writes soon reach the old number. The id of an etcd lease
- * has at least 31 random bits, so a key that hangs on the same one at the same revision is a witness of the same history.
+ * has at least 31 random bits, so a key attached to the same one at the same revision is a witness of the same history.
  */
 export interface HistoryMark {
   readonly clusterId: string;
@@ -34,7 +34,7 @@ export interface HistoryMark {
   readonly leaseKey: string | undefined;
   readonly revision: Revision;
   readonly createdAt: Revision;
-  readonly ttlId: TtlId | undefined;
+  readonly etcdLeaseId: EtcdLeaseId | undefined;
 }
 
 /** The newest witness of a world's history: of the leases that expire if there are any, else of whatever there is. */
@@ -56,19 +56,19 @@ export function marksOf(world: World): readonly HistoryMark[] {
     if (isBetterWitness || (isEqualWitness && isAfter(lease.revision, newest?.revision ?? '0'))) newest = lease;
   }
   if (newest !== undefined) {
-    const { key, revision, createdAt, ttlId } = newest;
-    marks.push({ clusterId, leaseKey: key, revision, createdAt, ttlId });
+    const { key, revision, createdAt, etcdLeaseId } = newest;
+    marks.push({ clusterId, leaseKey: key, revision, createdAt, etcdLeaseId });
   }
   if (config !== undefined) {
     const { revision, createdAt } = config;
-    marks.push({ clusterId, leaseKey: undefined, revision, createdAt, ttlId: undefined });
+    marks.push({ clusterId, leaseKey: undefined, revision, createdAt, etcdLeaseId: undefined });
   }
   return marks;
 }
 
 /** A mark as text for a file. */
-export function encodeMark(mark: HistoryMark): string {
-  return `${JSON.stringify(mark)}\n`;
+export function encodeMark({ etcdLeaseId: ttlId, ...mark }: HistoryMark): string {
+  return `${JSON.stringify({ ...mark, ttlId })}\n`;
 }
 
 /** Reads what {@link encodeMark} wrote; undefined if it is anything else. */
@@ -88,6 +88,6 @@ export function decodeMark(text: string): HistoryMark | undefined {
     leaseKey: typeof leaseKey === 'string' ? leaseKey : undefined,
     revision,
     createdAt,
-    ttlId: typeof ttlId === 'string' && /^[0-9a-f]{1,16}$/.test(ttlId) ? (ttlId as TtlId) : undefined,
+    etcdLeaseId: typeof ttlId === 'string' && /^[0-9a-f]{1,16}$/.test(ttlId) ? (ttlId as EtcdLeaseId) : undefined,
   };
 }

@@ -126,7 +126,7 @@ export interface PeerStatus {
   readonly isReservation: boolean;
   /** Packets and bytes to and from it; null where the kernel carries them and does not count by peer. */
   readonly traffic: TrafficStatus | null;
-  /** Why it is not reached, and what mends it. */
+  /** Why it is not reached, and what fixes it. */
   readonly skipped: { readonly cause: SkipCause; readonly reason: string; readonly hint: string } | null;
   /** Whether it answers, one entry for each address family; none for a peer that is not probed. */
   readonly reachability: readonly PathStatus[];

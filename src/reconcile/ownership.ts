@@ -28,10 +28,10 @@ export function instanceOf(etcdPrefix: string): string {
  * Decides what is ours.
  *
  * @remarks The mark is the device's alias (`IFLA_IFALIAS`): the kernel keeps it as long as the device, `ip link` shows
- * it, and nothing else depends on it. A device is ours if it bears our mark, or if we desire a device of that name and
- * kind and it bears no other daemon's mark (so that flannel's are taken over, and marked then), or if it is listed as
+ * it, and nothing else depends on it. A device is ours if it carries our mark, or if we desire a device of that name and
+ * kind and it carries no other daemon's mark (so that flannel's are taken over, and marked then), or if it is listed as
  * stale. What lies on a device of ours is ours. Routes have no room for a name: on devices of others, and without any,
- * they are ours if they bear our protocol number and lead into our networks.
+ * they are ours if they have our protocol number and lead into our networks.
  */
 export class Ownership {
   /** Alias of our devices. */

@@ -8,7 +8,7 @@ import { type ObjectKey, kindOf, nameOf } from './object-key.js';
 import type { OperationReason, OperationVerb } from './operation.js';
 
 /** Something done to an object, as far as it is told. */
-export interface Deed {
+export interface AppliedChange {
   readonly key: ObjectKey;
   readonly verb: OperationVerb;
   readonly reason: OperationReason;
@@ -42,12 +42,12 @@ interface Recovery {
 
 /** What a run did, for {@link ReconcileLog}. */
 export class RunReport {
-  readonly deeds: Deed[] = [];
+  readonly changes: AppliedChange[] = [];
   readonly failed: Failure[] = [];
   readonly recovered: Recovery[] = [];
 
-  add(deed: Deed): void {
-    this.deeds.push(deed);
+  add(change: AppliedChange): void {
+    this.changes.push(change);
   }
 
   /** @param error - another than the last one of that object. */
@@ -122,10 +122,10 @@ export class ReconcileLog {
     });
   }
 
-  tellRun({ deeds, failed, recovered }: RunReport): void {
-    const wanted = deeds.filter((deed) => !deed.isDrift);
+  tellRun({ changes, failed, recovered }: RunReport): void {
+    const wanted = changes.filter((change) => !change.isDrift);
     if (wanted.length > 0) this.wanted.add('wanted', counted(wanted));
-    const drift = deeds.filter((deed) => deed.isDrift);
+    const drift = changes.filter((change) => change.isDrift);
     for (const [kind, group] of groupBy(drift, ({ key }) => kindOf(key))) {
       this.drift.add(kind, some(group.map(({ key, reason }) => `${nameOf(key)} was ${reason}`)));
     }
@@ -156,8 +156,8 @@ export class ReconcileLog {
 type Counts = ReadonlyMap<string, number>;
 
 /** How many of each kind and verb. */
-function counted(deeds: readonly Deed[]): Counts {
-  const groups = groupBy(deeds, ({ key, verb }) => `${kindOf(key)} ${verb}`);
+function counted(changes: readonly AppliedChange[]): Counts {
+  const groups = groupBy(changes, ({ key, verb }) => `${kindOf(key)} ${verb}`);
   return new Map(Array.from(groups, ([name, group]) => [name, group.length]));
 }
 

@@ -12,8 +12,6 @@ export interface Readiness {
 export interface FdPoller {
   /** Changes what is waited for; nothing at all pauses the callbacks. */
   setInterest(interest: { readonly readable: boolean; readonly writable: boolean }): void;
-  /** Whether it keeps the process alive. Default true. */
-  setKeepsAlive(keepsAlive: boolean): void;
   /** Stops the callbacks, at once and for good. Idempotent; the descriptor stays open and belongs to the caller. */
   close(): void;
 }
@@ -25,8 +23,6 @@ interface PollHandle {
   start(options: { readable: boolean; writable: boolean }, callback: PollCallback): void;
   stop(): void;
   close(): void;
-  ref(): void;
-  unref(): void;
 }
 
 const startPolling = koffi.node.poll as unknown as (
@@ -72,11 +68,6 @@ export function pollFd(
       if (isClosed) return;
       if (readable || writable) handle.start({ readable, writable }, callback);
       else handle.stop();
-    },
-    setKeepsAlive(keepsAlive) {
-      if (isClosed) return;
-      if (keepsAlive) handle.ref();
-      else handle.unref();
     },
     close() {
       if (isClosed) return;

@@ -33,7 +33,6 @@ const native = {
   ) => number,
   ifNameToIndex: lib.func('uint32_t if_nametoindex(const char *name)') as (...a: unknown[]) => number,
   ioctl: lib.func('int ioctl(int fd, ulong request, void *argument)') as (...a: unknown[]) => number,
-  ioctlInt: lib.func('int ioctl(int fd, ulong request, long argument)') as (...a: unknown[]) => number,
   open: lib.func('int open(const char *path, int flags, uint32_t mode)') as (...a: unknown[]) => number,
   prctl: lib.func('int prctl(int option, ulong a, ulong b, ulong c, ulong d)') as (...a: unknown[]) => number,
   read: lib.func('long read(int fd, void *buffer, size_t length)') as (...a: unknown[]) => number,
@@ -266,11 +265,6 @@ export function write(fd: number, data: Uint8Array): number {
 /** Device control with a structure, which the kernel reads, fills or both. */
 export function ioctl(fd: number, request: number, argument: Uint8Array): number {
   return orErrno(native.ioctl(fd, request, argument));
-}
-
-/** Device control with a number in place of a structure. */
-export function ioctlInt(fd: number, request: number, argument: number): number {
-  return orErrno(native.ioctlInt(fd, request, argument));
 }
 
 /** `fcntl` with an integer argument. */

@@ -184,13 +184,13 @@ export class FaultBed {
     return this.rig.host(number).netns.run([process.execPath, ctlFile(), ...args], { ...options, env });
   }
 
-  /** Breaks the connection of a host to etcd until {@link mend}. */
+  /** Breaks the connection of a host to etcd until {@link heal}. */
   async cut(number: number): Promise<void> {
     await this.#relayed.cut(FIRST_RELAY_PORT + number);
   }
 
-  async mend(number: number): Promise<void> {
-    await this.#relayed.mend(FIRST_RELAY_PORT + number);
+  async heal(number: number): Promise<void> {
+    await this.#relayed.heal(FIRST_RELAY_PORT + number);
   }
 
   /** gRPC messages that a host has sent to etcd so far. */
@@ -199,7 +199,7 @@ export class FaultBed {
   }
 
   /** Damages the network of one member of a cluster. */
-  memberRelay(index: number): { delay(ms: number): Promise<void>; mend(): Promise<void> } {
+  memberRelay(index: number): { delay(ms: number): Promise<void>; heal(): Promise<void> } {
     const relay = this.rig.memberRelays[index];
     if (relay === undefined) throw new RangeError(`no relay ${index}`);
     const ports = Object.values(MEMBER_PORTS);
@@ -208,7 +208,7 @@ export class FaultBed {
     };
     return {
       delay: (ms) => all(async (port) => relay.delay(port, ms)),
-      mend: () => all(async (port) => relay.mend(port)),
+      heal: () => all(async (port) => relay.heal(port)),
     };
   }
 

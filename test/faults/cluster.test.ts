@@ -49,7 +49,7 @@ async function survive(
   bed: FaultBed,
   recovered: Scenario['recovered'],
   harm: () => Promise<EtcdServer>,
-  mend: () => Promise<void> = () => Promise.resolve(),
+  heal: () => Promise<void> = () => Promise.resolve(),
 ): Promise<void> {
   const subnets = bed.started.map((number) => bed.subnetOf(number));
   const traffic = await bed.traffic(async () => {
@@ -57,7 +57,7 @@ async function survive(
     const sinceMs = performance.now();
     await waitUntilAllFollow(bed, writer);
     recovered(sinceMs, 40_000);
-    await mend();
+    await heal();
     await bed.waitUntilReady();
     for (const number of bed.started) {
       const { lease } = await bed.daemon(number).status();
@@ -134,7 +134,7 @@ scenario('member-slow', { backends: ['vxlan'] }, async ({ bed: make, recovered }
       await slow.delay(300);
       return other(bed, member);
     },
-    () => slow.mend(),
+    () => slow.heal(),
   );
 });
 

@@ -92,7 +92,7 @@ scenario('few-descriptors', { backends: ['udp'] }, async ({ bed: make, recovered
     await limit(10);
     await bed.cut(1);
     await bed.daemon(1).waitForLog(/etcd lost/, 40_000, mark);
-    await bed.mend(1);
+    await bed.heal(1);
     await bed.observe(3000);
     assert.ok(bed.daemon(1).program.isRunning, bed.daemon(1).log);
     const complaints = countLines(bed.daemon(1).log.slice(mark), / (warn |error) /);

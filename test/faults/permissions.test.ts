@@ -60,7 +60,7 @@ scenario('rights-revoked', { backends: ['vxlan'] }, async ({ bed: make, recovere
         for (const number of bed.started) {
           // A watch that is open goes on without rights; one that is opened anew is refused.
           await bed.cut(number);
-          await bed.mend(number);
+          await bed.heal(number);
           await bed.daemon(number).waitForLog(/ERR_ETCD_AUTH.*hint=/, 30_000, marks.get(number));
         }
         await bed.observe(WINDOW_MS);

@@ -76,7 +76,7 @@ scenario('restored-subnet-taken', { short: 'vxlan' }, async ({ bed: make, recove
       assert.equal(bed.subnetOf(4), subnet, 'the only one that the restored store has free');
       daemons.push(bed.daemon(4));
       const mark = bed.marks([1]);
-      await bed.mend(1);
+      await bed.heal(1);
       const sinceMs = await bed.reconnected(mark);
       await eventually('one host that claims the subnet', async () => {
         const claimants = await Promise.all(daemons.map(async (daemon) => claims(await daemon.status(), subnet)));

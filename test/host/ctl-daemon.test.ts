@@ -159,7 +159,7 @@ for (const backend of ['vxlan', 'udp'] as const) {
       } finally {
         await host(1).netns.ip(['addr del 10.5.250.1/24 dev docker0']);
       }
-      assert.deepEqual(await faults(host(1)), [], 'the commands mend it');
+      assert.deepEqual(await faults(host(1)), [], 'the commands fix it');
     });
 
     it('refuses to clean up under the daemon, and afterwards leaves nothing of it', async () => {

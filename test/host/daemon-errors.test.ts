@@ -29,7 +29,7 @@ interface Mistake {
   /** The one line about it: code, cause and remedy. */
   readonly says: readonly RegExp[];
   /** Makes it right; then the daemon goes on by itself. `never` where only other flags would; without it, it ends with 1. */
-  readonly mend?: 'never' | ((host: Host, daemon: Program) => Promise<unknown>);
+  readonly fix?: 'never' | ((host: Host, daemon: Program) => Promise<unknown>);
 }
 
 let occupant: Program | undefined;
@@ -57,27 +57,27 @@ const MISTAKES: readonly Mistake[] = [
     title: 'a host without /dev/net/tun',
     prefix: ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /dev/net && exec "$@"', 'sh'],
     says: [/code=ERR_NO_TUN_DEVICE/, /\/dev\/net\/tun: ENOENT/, /hint=.*modprobe tun/],
-    mend: (_host, { pid }) => run(['nsenter', `--target=${pid}`, '--mount', 'umount', '/dev/net']),
+    fix: (_host, { pid }) => run(['nsenter', `--target=${pid}`, '--mount', 'umount', '/dev/net']),
   },
   {
     title: 'a UDP port that another program has',
     arrange: occupyPort,
     says: [/code=ERR_PORT_IN_USE/, /8285.*EADDRINUSE/, /hint=.*Backend\.Port/],
-    mend: () => occupant?.kill() ?? Promise.resolve(),
+    fix: () => occupant?.kill() ?? Promise.resolve(),
   },
   {
     title: 'a device of another kind with the name of ours',
     config: { ...NETWORK, Backend: { Type: 'vxlan' } },
     arrange: (host) => host.netns.ip(['link add flannel.1 type bridge']),
     says: [/code=ERR_DEVICE_TAKEN/, /flannel\.1: a device of kind bridge/, /hint=.*ip link del flannel\.1/],
-    mend: (host) => host.netns.ip(['link del flannel.1']),
+    fix: (host) => host.netns.ip(['link del flannel.1']),
   },
   {
     title: 'a route of somebody else to the network',
     arrange: (host) =>
       host.netns.ip(['link add other type bridge', 'link set other up', 'route add 10.5.0.0/16 dev other']),
     says: [/code=ERR_ROUTE_CONFLICT/, /10\.5\.0\.0\/16.*dev other/, /hint=.*ip route del/],
-    mend: (host) => host.netns.ip(['route del 10.5.0.0/16 dev other']),
+    fix: (host) => host.netns.ip(['route del 10.5.0.0/16 dev other']),
   },
   {
     title: 'a host without a default route',
@@ -93,7 +93,7 @@ const MISTAKES: readonly Mistake[] = [
     title: 'an etcd that cannot be reached',
     args: ['--etcd-endpoints=http://192.0.2.2:4001'],
     says: [/code=ERR_ETCD_UNAVAILABLE/, /192\.0\.2\.2:4001.*ECONNREFUSED/, /hint=.*--etcd-endpoints/],
-    mend: 'never',
+    fix: 'never',
   },
   {
     title: 'a certificate file that cannot be read',
@@ -121,7 +121,7 @@ const MISTAKES: readonly Mistake[] = [
     prefix: ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs -o ro none /mnt && exec "$@"', 'sh'],
     args: ['--subnet-file=/mnt/subnet.env'],
     says: [/code=ERR_SUBNET_FILE/, /\/mnt.*EROFS/, /hint=.*--subnet-file/],
-    mend: (_host, { pid }) => run(['nsenter', `--target=${pid}`, '--mount', 'mount', '-o', 'remount,rw', '/mnt']),
+    fix: (_host, { pid }) => run(['nsenter', `--target=${pid}`, '--mount', 'mount', '-o', 'remount,rw', '/mnt']),
   },
 ];
 
@@ -139,7 +139,7 @@ describe('what the daemon says about', () => {
     await rig.close();
   });
 
-  for (const { title, config, args, prefix = [], arrange, says, mend } of MISTAKES) {
+  for (const { title, config, args, prefix = [], arrange, says, fix } of MISTAKES) {
     it(title, async () => {
       await rig.putConfig(config ?? NETWORK);
       await arrange?.(host);
@@ -148,7 +148,7 @@ describe('what the daemon says about', () => {
         const [first, ...rest] = says;
         const [line] = await program.waitForLine(new RegExp(`.* (error|warn ) .*${first?.source ?? ''}.*`));
         for (const pattern of rest) assert.match(line, pattern);
-        if (mend === undefined) {
+        if (fix === undefined) {
           assert.deepEqual(await program.exited, { code: 1, signal: null });
         } else {
           // Long enough for a second attempt, which must not be told again.
@@ -156,9 +156,9 @@ describe('what the daemon says about', () => {
           assert.ok(program.isRunning, program.output);
         }
         assert.equal(countLines(program.output, first ?? /never/), 1, program.output);
-        if (mend === undefined) return;
-        if (mend !== 'never') {
-          await mend(host, program);
+        if (fix === undefined) return;
+        if (fix !== 'never') {
+          await fix(host, program);
           await program.waitForLine(/ ready /, 40_000);
         }
         assert.deepEqual(await program.stop(), { code: 0, signal: null });

@@ -20,7 +20,7 @@ interface Fault {
   readonly make: { readonly nft: string } | { readonly shell: string };
   /** What the remedy has to name. */
   readonly command: RegExp;
-  /** Whether containers are cut off until it is mended. Default true. */
+  /** Whether containers are cut off until it is fixed. Default true. */
   readonly cutsContainers?: boolean;
   /** Undoes what the remedy leaves, which is an exception besides the fault. */
   readonly clear: string;
@@ -156,7 +156,7 @@ describe('tsflannelctl doctor, its findings and their remedies', function () {
   }
 
   for (const fault of FAULTS) {
-    it(`names ${fault.name}, and its remedy mends it`, async () => {
+    it(`names ${fault.name}, and its remedy fixes it`, async () => {
       const on = host(fault.on);
       if ('nft' in fault.make) await on.netns.run(['nft', '-f', '-'], { input: `${fault.make.nft}\n` });
       else await on.netns.run(['sh', '-ec', fault.make.shell]);

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { EtcdStore, type EtcdStoreOptions } from '../../src/etcd/store.js';
 import { PeerSet } from '../../src/lease/peers.js';
-import type { TtlId } from '../../src/lease/record.js';
+import type { EtcdLeaseId } from '../../src/lease/record.js';
 import { systemClock } from '../../src/clock.js';
 import { admissionContext, follow as followWith } from '../support/lease-world.js';
 import { ip } from '../support/builders.js';
@@ -110,7 +110,7 @@ describe('EtcdStore in trouble', () => {
       proxy.cut();
       await raw.put(key(3), value(3));
       await raw.delete(key(2));
-      proxy.mend();
+      proxy.heal();
       await has(peers, 3);
       assert.equal(store.counters().compactions, 0);
     });
@@ -128,7 +128,7 @@ describe('EtcdStore in trouble', () => {
       await raw.delete(key(2));
       await raw.put(`${PREFIX}/elsewhere`, 'x');
       await raw.compact();
-      proxy.mend();
+      proxy.heal();
       await has(peers, 3, 4, 9);
       assert.equal(peers.peers[1]?.attributes.publicIp.toString(), '192.0.2.44');
       assert.equal(store.counters().compactions, 1);
@@ -163,7 +163,7 @@ describe('EtcdStore in trouble', () => {
       isLate.catch(() => undefined);
       const refusal = { code: 'ERR_ETCD_UNAVAILABLE', message: /did not answer in 300 ms/ };
       await assert.rejects(Promise.race([store.listLeases(), isLate]), refusal);
-      await assert.rejects(store.keepAlive('1234' as TtlId), { code: 'ERR_ETCD_UNAVAILABLE' });
+      await assert.rejects(store.keepAlive('1234' as EtcdLeaseId), { code: 'ERR_ETCD_UNAVAILABLE' });
       server.resume();
       await waitFor(() => store.health.isConnected, { what: 'etcd to be back' });
       await raw.put(key(3), value(3));
@@ -187,10 +187,10 @@ describe('EtcdStore in trouble', () => {
         const names = Array.from({ length: 100 }, (_, i) => `10.${100 + ((from + i) >> 8)}.${(from + i) & 255}.0-24`);
         await Promise.all(names.map((name) => raw.put(`${PREFIX}/subnets/${name}`, data)));
       }
-      proxy.mend();
+      proxy.heal();
       await waitFor(() => count > 300, { what: 'the first events' });
       proxy.cut();
-      proxy.mend();
+      proxy.heal();
       await waitFor(() => count === added + 2, { what: 'all events' });
       assert.equal(store.counters().compactions, 0);
     });
@@ -233,8 +233,8 @@ describe('EtcdStore in trouble', () => {
         const victim = inUse(store);
         await harm(victim);
         await store.publishLease(lease, lease.attributes);
-        assert.ok(lease.ttlId !== undefined);
-        assert.equal(await store.keepAlive(lease.ttlId), 600);
+        assert.ok(lease.etcdLeaseId !== undefined);
+        assert.equal(await store.keepAlive(lease.etcdLeaseId), 600);
         assert.notEqual(inUse(store), victim);
         await mustCreate(store, 2);
         await has(peers, 1, 2);
@@ -334,14 +334,14 @@ describe('EtcdStore in trouble', () => {
       await new Promise((resolve) => setTimeout(resolve, 2500));
       // With the token gone, the watch has to be opened anew; nothing but the watch asks for a new one.
       proxy.cut();
-      proxy.mend();
+      proxy.heal();
       await waitFor(() => store.counters().watchRestarts > 0, { what: 'the watch to break' });
       await waitFor(() => store.health.isConnected, { what: 'the store to be back' });
       await mustCreate(store, 2);
       await has(peers, 1, 2);
       await new Promise((resolve) => setTimeout(resolve, 2500));
-      assert.ok(lease.ttlId !== undefined);
-      assert.equal(await store.keepAlive(lease.ttlId), 600);
+      assert.ok(lease.etcdLeaseId !== undefined);
+      assert.equal(await store.keepAlive(lease.etcdLeaseId), 600);
       assert.equal((await store.listLeases()).leases.length, 2);
     });
 

@@ -276,7 +276,7 @@ describe('Firewall on a host', function () {
     });
   }
 
-  it('lists through nft exactly the tables of flannel with the fourth rule mended', async () => {
+  it('lists through nft exactly the tables of flannel with the fourth rule fixed', async () => {
     await firewall().apply({ ...SPEC, mode: 'nftables' });
     const { stdout } = await run(['nft', 'list', 'table', 'ip', 'flannel-ipv4']);
     assert.equal(

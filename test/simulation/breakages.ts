@@ -118,8 +118,8 @@ const BREAKAGES: readonly Breakage[] = [
   },
   {
     what: 'unused etcd leases are not given up',
-    file: 'src/etcd/unused-ttls.ts',
-    from: 'this.#waiting.add(ttlId);',
+    file: 'src/etcd/unused-etcd-leases.ts',
+    from: 'this.#waiting.add(etcdLeaseId);',
     to: '',
   },
   {

@@ -29,7 +29,7 @@ export const JUNK = [
 export const BAD_CONFIGS = ['no-json', 'no-network', 'unknown-backend', 'multicast', 'loopback', 'underlay'] as const;
 
 /** Something that happens to etcd, the way to it, a host, or the data. `host` is an index, `ms` how long it lasts. */
-export type Deed =
+export type FaultAction =
   // etcd
   | { readonly kind: 'outage'; readonly ms: number }
   | { readonly kind: 'leaderless'; readonly ms: number; readonly isKnown: boolean }
@@ -71,8 +71,8 @@ export type Deed =
   | { readonly kind: 'reserve' | 'unreserve'; readonly host: number }
   | { readonly kind: 'stock-renew'; readonly host: number };
 
-/** A {@link Deed} and when it is done. */
-export type Fault = Deed & { readonly atMs: number };
+/** A {@link FaultAction} and when it is done. */
+export type Fault = FaultAction & { readonly atMs: number };
 
 /** Everything about one run that its seed decides. */
 export interface History {
@@ -97,7 +97,7 @@ const LONG_TAIL_MS = 420_000;
 const LONG_TAIL_SHARE = 0.04;
 
 /** Etcd's own disasters, which each other and the hosts' make worse, are drawn most often. */
-const WEIGHTS: Readonly<Record<Deed['kind'], number>> = {
+const WEIGHTS: Readonly<Record<FaultAction['kind'], number>> = {
   outage: 5,
   leaderless: 3,
   member: 3,
@@ -132,7 +132,7 @@ const WEIGHTS: Readonly<Record<Deed['kind'], number>> = {
   'stock-renew': 2,
 };
 
-const KINDS = Object.keys(WEIGHTS) as readonly Deed['kind'][];
+const KINDS = Object.keys(WEIGHTS) as readonly FaultAction['kind'][];
 const TOTAL_WEIGHT = Object.values(WEIGHTS).reduce((sum, weight) => sum + weight, 0);
 
 /** @param hosts - how many, if the seed shall not say. */
@@ -150,13 +150,13 @@ export function makeHistory(seed: number, hosts?: number): History {
   for (let left = 1 + random.below(8); left > 0; left--) {
     // Close together, so that one meets the consequences of another; sometimes after everything has settled.
     atMs += Math.round(random.chance(0.25) ? random.between(5000, 20_000) : random.between(0, 4000));
-    faults.push({ atMs, ...makeDeed(random, count, members) });
+    faults.push({ atMs, ...makeFaultAction(random, count, members) });
   }
   const tailMs = random.chance(LONG_TAIL_SHARE) ? LONG_TAIL_MS : SHORT_TAIL_MS;
   return { seed, startsMs, stockStartsMs, members, backend, faults, tailMs };
 }
 
-function makeDeed(random: SimRandom, hosts: number, members: number): Deed {
+function makeFaultAction(random: SimRandom, hosts: number, members: number): FaultAction {
   const kind = drawKind(random);
   const host = random.below(hosts);
   const other = (host + 1 + random.below(Math.max(1, hosts - 1))) % hosts;
@@ -226,7 +226,7 @@ function makeDeed(random: SimRandom, hosts: number, members: number): Deed {
   }
 }
 
-function drawKind(random: SimRandom): Deed['kind'] {
+function drawKind(random: SimRandom): FaultAction['kind'] {
   let ticket = random.between(0, TOTAL_WEIGHT);
   for (const kind of KINDS) {
     ticket -= WEIGHTS[kind];

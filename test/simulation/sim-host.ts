@@ -11,7 +11,7 @@ export interface SimHostOptions {
   readonly clock: SimClock;
   readonly cluster: SimFlannel;
   readonly number: number;
-  readonly newTtlId: () => bigint;
+  readonly newEtcdLeaseId: () => bigint;
   /** Told of what goes wrong where nobody waits for it. */
   readonly onError: (what: string, error: unknown) => void;
 }

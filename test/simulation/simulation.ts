@@ -200,7 +200,7 @@ export class Simulation {
       clock: this.clock,
       cluster: this.cluster,
       number,
-      newTtlId: () => {
+      newEtcdLeaseId: () => {
         const id = BigInt(this.random.id()) & 0x7fff_ffff_ffff_ffffn;
         this.leaseOwners.set(id.toString(), { host, generation: host.generation });
         return id;
@@ -293,23 +293,23 @@ export class Simulation {
     for (const host of this.hosts) host.touch();
   }
 
-  /** A fault goes on for that time; then it is mended. */
-  private lasting(ms: number, mend: () => void): void {
+  /** A fault goes on for that time; then it is healed. */
+  private lasting(ms: number, heal: () => void): void {
     this.openFaults++;
     this.at(this.nowMs + ms, () => {
-      this.tell('mended');
+      this.tell('healed');
       this.openFaults--;
       this.lastFaultMs = this.nowMs;
-      mend();
+      heal();
     });
   }
 
-  private etcdFault(ms: number, mend: () => void, aftermathMs = 0): void {
+  private etcdFault(ms: number, heal: () => void, aftermathMs = 0): void {
     this.etcdFaults++;
     this.lasting(ms, () => {
       this.etcdFaults--;
       this.etcdTroubledUntilMs = Math.max(this.etcdTroubledUntilMs, this.nowMs + aftermathMs);
-      mend();
+      heal();
     });
   }
 
@@ -317,7 +317,7 @@ export class Simulation {
     host: SimHost,
     kind: 'partition' | 'chance' | 'freeze',
     ms: number,
-    mend: () => void,
+    heal: () => void,
     aftermathMs = 0,
   ): void {
     const going = this.links.get(host);
@@ -327,7 +327,7 @@ export class Simulation {
     this.lasting(ms, () => {
       host.cuts--;
       host.troubledUntilMs = Math.max(host.troubledUntilMs, this.nowMs + aftermathMs);
-      if (--going[kind] === 0) mend();
+      if (--going[kind] === 0) heal();
     });
   }
 
@@ -388,8 +388,8 @@ export class Simulation {
         const host = this.hostOf(fault);
         if (fault.kind === 'slow') host.link.setFaults('both', { latencyMs: [0, fault.latencyMs] });
         else host.link.setFaults('both', { loss: fault.share });
-        const mend = (): void => host.link.setFaults('both', { latencyMs: [0, 0], loss: 0 });
-        this.linkFault(host, 'chance', fault.ms, mend, CALL_TIMEOUT_MS);
+        const heal = (): void => host.link.setFaults('both', { latencyMs: [0, 0], loss: 0 });
+        this.linkFault(host, 'chance', fault.ms, heal, CALL_TIMEOUT_MS);
         return;
       }
       case 'reset': {

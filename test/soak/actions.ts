@@ -129,7 +129,7 @@ export const ACTIONS: readonly Action[] = [
       await bed.cut(victim);
       for (let n = 0; n < 5; n++) await bed.etcd.put('/elsewhere', String(n));
       await bed.etcd.compact();
-      await bed.mend(victim);
+      await bed.heal(victim);
       await bed.waitUntilFollowing(victim, PATIENCE.timeoutMs);
     },
   },

@@ -1,6 +1,6 @@
 import type { AdmissionContext } from '../../src/lease/admission.js';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
-import type { BadEntry, LeaseRecord, TtlId } from '../../src/lease/record.js';
+import type { BadEntry, LeaseRecord, EtcdLeaseId } from '../../src/lease/record.js';
 import type { WorldStore, Subscription } from '../../src/lease/store.js';
 import { formatSubnetKey, parseSubnetKey } from '../../src/lease/subnet-key.js';
 import type { World } from '../../src/lease/world.js';
@@ -20,7 +20,7 @@ export interface RecordChanges {
   /** Default `revision`. */
   readonly createdAt?: number;
   /** Hexadecimal. Default `n`, and none for a reservation. */
-  readonly ttlId?: string;
+  readonly etcdLeaseId?: string;
   readonly isReservation?: boolean;
   readonly isDualStack?: boolean;
 }
@@ -39,7 +39,7 @@ export function leaseRecord(n: number, changes: RecordChanges = {}): LeaseRecord
     attributes: { ...base.attributes, publicIp, ...changes.attributes },
     revision: String(revision),
     createdAt: String(createdAt),
-    ttlId: isReservation ? undefined : ((changes.ttlId ?? n.toString(16)) as TtlId),
+    etcdLeaseId: isReservation ? undefined : ((changes.etcdLeaseId ?? n.toString(16)) as EtcdLeaseId),
     isReservation,
   };
 }

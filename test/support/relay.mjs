@@ -6,7 +6,7 @@
 //
 //   {"id","port","do":"cut"}           resets every connection and every new one
 //   {"id","port","do":"hang"}          accepts connections and swallows what comes, as a firewall that drops does
-//   {"id","port","do":"mend"}          works again; what was swallowed arrives late
+//   {"id","port","do":"heal"}          works again; what was swallowed arrives late
 //   {"id","port","do":"delay","ms"}    every byte arrives that much later, in both directions
 //   {"id","port","do":"count"}         answers with "messages": gRPC messages that clients have sent
 import { once } from 'node:events';
@@ -38,7 +38,7 @@ class Relay {
     for (const pair of this.#pairs) for (const socket of pair) socket.pause();
   }
 
-  mend() {
+  heal() {
     this.#isCut = false;
     this.#isHanging = false;
     this.#delayMs = 0;

@@ -31,8 +31,8 @@ export class Relay {
   }
 
   /** Ends {@link cut}, {@link hang} and {@link delay}; what was swallowed by a hanging connection arrives late. */
-  async mend(port: number): Promise<void> {
-    await this.#ask(port, 'mend');
+  async heal(port: number): Promise<void> {
+    await this.#ask(port, 'heal');
   }
 
   /** Has every byte arrive that much later, in both directions. */

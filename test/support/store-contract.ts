@@ -12,7 +12,7 @@ export type WholeStore = WorldStore &
   OwnLeaseStore &
   ValueStore &
   OperatorStore &
-  Pick<EtcdStore, 'grantTtl' | 'releaseTtl'>;
+  Pick<EtcdStore, 'grantTtl' | 'revokeEtcdLease'>;
 
 /** A store to test, and a way around it. */
 export interface StoreFixture {
@@ -114,8 +114,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       const lease = await mustCreate(store, 7);
       assert.equal(lease.key, '10.5.7.0-24');
       assert.equal(lease.isReservation, false);
-      assert.ok(lease.ttlId !== undefined);
-      const left = await store.remainingTtl(lease.ttlId);
+      assert.ok(lease.etcdLeaseId !== undefined);
+      const left = await store.remainingTtl(lease.etcdLeaseId);
       assert.ok(left !== undefined && left > 590 && left <= 600, `${left} s left`);
       const { leases, revision } = await other.listLeases();
       assert.deepEqual(leases, [lease]);
@@ -166,8 +166,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
         (await store.listLeases()).leases.map(({ key }) => key),
         ['10.5.7.0-24&fd00:10:5:1::-64'],
       );
-      assert.ok(old.ttlId !== undefined);
-      assert.equal(await store.remainingTtl(old.ttlId), undefined);
+      assert.ok(old.etcdLeaseId !== undefined);
+      assert.equal(await store.remainingTtl(old.etcdLeaseId), undefined);
     });
 
     it('does not replace a lease that has changed meanwhile', async () => {
@@ -182,30 +182,32 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       );
     });
 
-    it('adopts a lease with a fresh TTL and gives the old one up', async () => {
+    it('reuses a lease with a fresh TTL and gives the old one up', async () => {
       const lease = await mustCreate(store, 7);
-      const result = await store.adoptLease(lease, attributesOf(7, { backendType: 'host-gw' }), 900);
-      assert.ok(result.outcome === 'updated' && result.lease.ttlId !== undefined && lease.ttlId !== undefined);
-      assert.notEqual(result.lease.ttlId, lease.ttlId);
+      const result = await store.reuseLease(lease, attributesOf(7, { backendType: 'host-gw' }), 900);
+      assert.ok(
+        result.outcome === 'updated' && result.lease.etcdLeaseId !== undefined && lease.etcdLeaseId !== undefined,
+      );
+      assert.notEqual(result.lease.etcdLeaseId, lease.etcdLeaseId);
       assert.equal(result.lease.attributes.backendType, 'host-gw');
-      assert.equal(await store.remainingTtl(lease.ttlId), undefined);
-      const left = await store.remainingTtl(result.lease.ttlId);
+      assert.equal(await store.remainingTtl(lease.etcdLeaseId), undefined);
+      const left = await store.remainingTtl(result.lease.etcdLeaseId);
       assert.ok(left !== undefined && left > 600);
       assert.deepEqual((await store.listLeases()).leases, [result.lease]);
     });
 
-    it('keeps a TTL that another key still hangs on when a lease is adopted', async () => {
+    it('keeps a TTL that another key is still attached to when a lease is reused', async () => {
       const lease = await mustCreate(store, 7);
-      await store.putValue('hosts/7', 'up', { ttlId: lease.ttlId });
-      await store.adoptLease(lease, attributesOf(7), 600);
-      assert.ok(lease.ttlId !== undefined);
-      assert.notEqual(await store.remainingTtl(lease.ttlId), undefined);
+      await store.putValue('hosts/7', 'up', { etcdLeaseId: lease.etcdLeaseId });
+      await store.reuseLease(lease, attributesOf(7), 600);
+      assert.ok(lease.etcdLeaseId !== undefined);
+      assert.notEqual(await store.remainingTtl(lease.etcdLeaseId), undefined);
       assert.equal((await store.listValues('hosts/')).length, 1);
-      assert.equal(await store.releaseTtl(lease.ttlId), 'in-use');
+      assert.equal(await store.revokeEtcdLease(lease.etcdLeaseId), 'in-use');
     });
 
     for (const [title, write] of [
-      ['adopt', (lease: LeaseRecord) => store.adoptLease(lease, attributesOf(7), 600)],
+      ['reuse', (lease: LeaseRecord) => store.reuseLease(lease, attributesOf(7), 600)],
       ['publish', (lease: LeaseRecord) => store.publishLease(lease, attributesOf(7))],
       ['reserve', (lease: LeaseRecord) => store.reserve(lease, attributesOf(7), lease)],
     ] as const) {
@@ -233,7 +235,7 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       const data = { VNI: 1, VtepMAC: '02:42:ac:11:00:09' };
       const result = await store.publishLease(lease, attributesOf(7, { backendType: 'vxlan', backendData: data }));
       assert.ok(result.outcome === 'updated');
-      assert.equal(result.lease.ttlId, lease.ttlId);
+      assert.equal(result.lease.etcdLeaseId, lease.etcdLeaseId);
       assert.deepEqual(result.lease.attributes.backendData, data);
       assert.notEqual(result.lease.revision, lease.revision);
     });
@@ -252,12 +254,12 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       const made = await store.reserve(subnetsOf(7), attributesOf(7), undefined);
       assert.ok(made.outcome === 'updated');
       assert.equal(made.lease.isReservation, true);
-      const adopted = await other.adoptLease(made.lease, attributesOf(7, { backendType: 'host-gw' }), 600);
-      assert.ok(adopted.outcome === 'updated');
-      const published = await other.publishLease(adopted.lease, attributesOf(7));
+      const reused = await other.reuseLease(made.lease, attributesOf(7, { backendType: 'host-gw' }), 600);
+      assert.ok(reused.outcome === 'updated');
+      const published = await other.publishLease(reused.lease, attributesOf(7));
       assert.ok(published.outcome === 'updated');
       assert.equal(published.lease.isReservation, true);
-      assert.equal(published.lease.ttlId, undefined);
+      assert.equal(published.lease.etcdLeaseId, undefined);
     });
 
     it('refuses a reservation of a subnet that another host has', async () => {
@@ -271,8 +273,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       const lease = await mustCreate(store, 7);
       const reserved = await other.reserve(lease, lease.attributes, lease);
       assert.ok(reserved.outcome === 'updated' && reserved.lease.isReservation);
-      assert.ok(lease.ttlId !== undefined);
-      assert.equal(await store.remainingTtl(lease.ttlId), undefined);
+      assert.ok(lease.etcdLeaseId !== undefined);
+      assert.equal(await store.remainingTtl(lease.etcdLeaseId), undefined);
       assert.equal(await other.unreserve(reserved.lease, { ttlSeconds: 300 }), 'done');
       const [again] = (await store.listLeases()).leases;
       assert.equal(again?.isReservation, false);
@@ -287,12 +289,12 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
     });
 
     it('keeps a TTL alive as long as it exists', async () => {
-      const ttlId = await store.grantTtl(60);
-      assert.equal(await other.keepAlive(ttlId), 60);
-      assert.equal(await store.releaseTtl(ttlId), 'released');
-      assert.equal(await other.keepAlive(ttlId), undefined);
-      assert.equal(await other.remainingTtl(ttlId), undefined);
-      assert.equal(await store.releaseTtl(ttlId), 'released', 'repeating it is safe');
+      const etcdLeaseId = await store.grantTtl(60);
+      assert.equal(await other.keepAlive(etcdLeaseId), 60);
+      assert.equal(await store.revokeEtcdLease(etcdLeaseId), 'released');
+      assert.equal(await other.keepAlive(etcdLeaseId), undefined);
+      assert.equal(await other.remainingTtl(etcdLeaseId), undefined);
+      assert.equal(await store.revokeEtcdLease(etcdLeaseId), 'released', 'repeating it is safe');
     });
 
     it('lists entries that are no leases apart from the leases', async () => {
@@ -390,8 +392,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
     });
 
     it('keeps values apart from leases, with conditions and TTL', async () => {
-      const ttlId = await store.grantTtl(60);
-      const first = await store.putValue('hosts/a', 'one', { expected: 'absent', ttlId });
+      const etcdLeaseId = await store.grantTtl(60);
+      const first = await store.putValue('hosts/a', 'one', { expected: 'absent', etcdLeaseId });
       assert.ok(first.outcome === 'written');
       assert.equal((await other.putValue('hosts/a', 'two', { expected: 'absent' })).outcome, 'conflict');
       assert.equal((await other.putValue('hosts/b', 'three')).outcome, 'written');

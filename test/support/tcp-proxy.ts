@@ -38,7 +38,7 @@ export class TcpProxy {
   }
 
   /** Works again; what was swallowed by a hanging connection arrives late. */
-  mend(): void {
+  heal(): void {
     this.#isCut = false;
     this.#isHanging = false;
     for (const pair of this.#pairs) for (const socket of pair) socket.resume();

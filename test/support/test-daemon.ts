@@ -24,7 +24,7 @@ export interface TestDaemonOptions {
   /** Command line, defaults for the rest. */
   readonly flags?: readonly string[];
   /** Gives the ids of etcd leases. Default: at random. */
-  readonly newTtlId?: (() => bigint) | undefined;
+  readonly newEtcdLeaseId?: (() => bigint) | undefined;
   /** Answers questions about the daemon. Default nobody does. */
   readonly observe?: DaemonParts['observe'];
 }
@@ -125,7 +125,12 @@ export class TestDaemon {
       hostName: host.name,
       hostIdentity: host.name,
       machine: host.machine,
-      store: simStore(clock, { cluster: options.cluster.etcd, host: host.name, log, newTtlId: options.newTtlId }).store,
+      store: simStore(clock, {
+        cluster: options.cluster.etcd,
+        host: host.name,
+        log,
+        newEtcdLeaseId: options.newEtcdLeaseId,
+      }).store,
       storeAddresses: () => Promise.resolve([ip('192.0.2.250')]),
       netlink: host,
       kernel: host.kernel,

@@ -131,14 +131,14 @@ export interface DoctorFacts {
 /** How bad a finding is: `error` something does not work, `warning` it will not for long or not for all, `note` good to know. */
 export type Severity = 'error' | 'warning' | 'note';
 
-/** Something wrong on this host, with what shows it and what mends it. */
+/** Something wrong on this host, with what shows it and what fixes it. */
 export interface Finding {
   readonly check: string;
   readonly severity: Severity;
   readonly message: string;
   /** What was seen. */
   readonly evidence: string;
-  /** The command that mends it. */
+  /** The command that fixes it. */
   readonly command: string;
   /** Subnets of the peers concerned; undefined if it is about this host, or all of them. */
   readonly subnets?: readonly string[];

@@ -14,7 +14,7 @@ export interface PingPeer {
   readonly publicIpv6: IpAddress | undefined;
   readonly backend: string;
   readonly hostName: string | undefined;
-  /** Why the daemon sends nothing to it, and what mends that. */
+  /** Why the daemon sends nothing to it, and what fixes that. */
   readonly skipped: { readonly reason: string; readonly hint: string } | undefined;
 }
 
@@ -98,7 +98,7 @@ export function judge(peer: PingPeer, results: readonly LayerResult[]): Verdict 
     return {
       stopsAt: 'bridge',
       message: `the host answers through the overlay, but has no bridge at ${text('bridge')}`,
-      hint: 'on that host: systemctl status docker, ip -br address show docker0, and cat /run/flannel/subnet.env; without containers there is nothing to mend',
+      hint: 'on that host: systemctl status docker, ip -br address show docker0, and cat /run/flannel/subnet.env; without containers there is nothing to fix',
     };
   }
   if (at('overlay') === undefined && answers('underlay')) {

@@ -178,7 +178,7 @@ export class SimEtcdCluster {
     return this.#state.lessor.leases;
   }
 
-  /** Leases that no key hangs on. */
+  /** Leases that no key is attached to. */
   orphanLeases(): readonly SimLease[] {
     return this.leases.filter(({ id }) => this.#state.keysOf(id).length === 0);
   }

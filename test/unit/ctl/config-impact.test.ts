@@ -11,7 +11,7 @@ const config = (value: object): CheckedConfig => checkConfig(JSON.stringify(valu
 
 function record(n: number, changes: Parameters<typeof lease>[1] & { isReservation?: boolean } = {}): LeaseRecord {
   const { isReservation = false, ...options } = changes;
-  return { ...lease(n, options), key: `10.5.${n}.0-24`, ttlId: undefined, createdAt: '1', isReservation };
+  return { ...lease(n, options), key: `10.5.${n}.0-24`, etcdLeaseId: undefined, createdAt: '1', isReservation };
 }
 
 function impacts(before: object, after: object, leases: readonly LeaseRecord[] = []): string[] {

@@ -595,7 +595,7 @@ describe('diagnose', () => {
   });
 
   for (const { when, facts: changes, check, severity = 'error', command, evidence } of CASES) {
-    it(`names the mending command when ${when}`, () => {
+    it(`names the repairing command when ${when}`, () => {
       const findings = diagnose(facts(changes)).filter((finding) => finding.check === check);
       assert.equal(findings.length, 1, JSON.stringify(diagnose(facts(changes))));
       const [finding] = findings;

@@ -159,7 +159,7 @@ describe('findSettings', () => {
     const { storeProblem } = await find();
     assert.match(
       describeError(storeProblem),
-      /^cannot use the daemon's settings in .*: cannot use the value "many" for FLANNELD_UDP_WORKERS: .*; mend that file/,
+      /^cannot use the daemon's settings in .*: cannot use the value "many" for FLANNELD_UDP_WORKERS: .*; fix that file/,
     );
     assert.equal((await find({ 'etcd-endpoints': ['http://c'] })).storeProblem, undefined);
     fileSays('TSFLANNELD_OPTS=--help\n');

@@ -6,7 +6,7 @@ import type { SavedOrigin } from '../../../src/daemon/saved-origin.js';
 import { StateDirectory, type StateToSave } from '../../../src/daemon/saved-state.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { encodePeerCache } from '../../../src/lease/peer-cache.js';
-import type { TtlId } from '../../../src/lease/record.js';
+import type { EtcdLeaseId } from '../../../src/lease/record.js';
 import type { HistoryMark } from '../../../src/lease/world.js';
 import { systemFiles } from '../../../src/sys/text-files.js';
 import { lease, net } from '../../support/builders.js';
@@ -20,7 +20,7 @@ const MARK: HistoryMark = {
   leaseKey: '10.5.1.0-24',
   revision: '42',
   createdAt: '40',
-  ttlId: '694d8dce65c2a10a' as TtlId,
+  etcdLeaseId: '694d8dce65c2a10a' as EtcdLeaseId,
 };
 const ORIGIN: SavedOrigin = {
   machine: 'm1',

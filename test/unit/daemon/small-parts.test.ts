@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { BACKEND_LINGER_MS, Lingering } from '../../../src/daemon/lingering.js';
-import { ENDED_BY, MENDED } from '../../../src/daemon/problem-ends.js';
+import { ENDED_BY, REPAIRED } from '../../../src/daemon/problem-ends.js';
 import { ProblemLog } from '../../../src/daemon/problem-log.js';
 import type { SkippedPeer } from '../../../src/backend/backend.js';
 import { SkippedPeers } from '../../../src/daemon/skipped-peers.js';
@@ -137,7 +137,7 @@ describe('the end of a problem', () => {
     assert.deepEqual(open(), []);
   });
 
-  it('is at once where the daemon has mended what it tells of', () => {
+  it('is at once where the daemon has repaired what it tells of', () => {
     problems.warn('reverted a change made by somebody else', { kind: 'route' });
     assert.deepEqual(open(), []);
   });
@@ -148,7 +148,7 @@ describe('the end of a problem', () => {
       .map((file) => readFileSync(`src/${file}`, 'utf8'))
       .join('\n');
     const literals = new Set([...source.matchAll(/'([^'\n]+)'/g)].map(([, text]) => text));
-    for (const message of [...Object.entries(ENDED_BY).flat(2), ...MENDED]) {
+    for (const message of [...Object.entries(ENDED_BY).flat(2), ...REPAIRED]) {
       assert.ok(literals.has(message), `nothing writes "${message}"`);
     }
   });
@@ -178,15 +178,15 @@ describe('skipped peers', () => {
     const skipped = new SkippedPeers(log, new FakeClock());
     const many = Array.from({ length: 100 }, (_, n): SkippedPeer => {
       const cause = n < 60 ? 'off-link' : 'data';
-      return { lease: lease(n), cause, reason: `no way ${n}`, hint: `mend ${cause}` };
+      return { lease: lease(n), cause, reason: `no way ${n}`, hint: `fix ${cause}` };
     });
     skipped.tell(many);
     skipped.tell([]);
     assert.deepEqual(
       log.lines.map(({ level, message, fields }) => [level, message, fields.kind, fields.count, fields.hint]),
       [
-        ['warn', 'peers cannot be reached', 'off-link', 60, 'mend off-link'],
-        ['warn', 'peers cannot be reached', 'data', 40, 'mend data'],
+        ['warn', 'peers cannot be reached', 'off-link', 60, 'fix off-link'],
+        ['warn', 'peers cannot be reached', 'data', 40, 'fix data'],
         ['info', 'peers can be reached again, or are gone', undefined, 100, undefined],
       ],
     );

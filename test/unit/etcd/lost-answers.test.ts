@@ -56,9 +56,9 @@ describe('EtcdStore after a lost answer', () => {
   it('holds what it created, and lists everything', async () => {
     const other = await done(mustCreate(store, 8));
     const result = await losing(() => create(600));
-    assert.ok(result.outcome === 'created' && result.lease.ttlId !== undefined);
+    assert.ok(result.outcome === 'created' && result.lease.etcdLeaseId !== undefined);
     assert.deepEqual(result.snapshot.leases, [result.lease, other]);
-    assert.equal(await done(store.remainingTtl(result.lease.ttlId)), 599);
+    assert.equal(await done(store.remainingTtl(result.lease.etcdLeaseId)), 599);
   });
 
   it('does not hold what another host of the same address has created since', async () => {
@@ -70,7 +70,7 @@ describe('EtcdStore after a lost answer', () => {
   });
 
   for (const [title, write, isReservation] of [
-    ['adopted', (lease) => store.adoptLease(lease, VXLAN, 900), false],
+    ['reused', (lease) => store.reuseLease(lease, VXLAN, 900), false],
     ['published', (lease) => store.publishLease(lease, VXLAN), false],
     ['reserved', (lease) => store.reserve(lease, VXLAN, lease), true],
   ] as readonly [string, (lease: LeaseRecord) => Promise<UpdateResult>, boolean][]) {
@@ -119,8 +119,8 @@ describe('EtcdStore after a lost answer', () => {
   });
 
   it('knows a value that hangs on its own etcd lease', async () => {
-    const ttlId = await done(store.grantTtl(60));
-    const result = await losing(() => store.putValue('hosts/a', 'one', { expected: 'absent', ttlId }));
+    const etcdLeaseId = await done(store.grantTtl(60));
+    const result = await losing(() => store.putValue('hosts/a', 'one', { expected: 'absent', etcdLeaseId }));
     assert.equal(result.outcome, 'written');
   });
 });

@@ -40,7 +40,7 @@ describe('a world from a listing', () => {
     assert.deepEqual(world.config, { text: '{}', revision: '3', createdAt: '5' });
     assert.deepEqual([...world.leases.keys()], ['10.5.2.0-24']);
     const lease = world.leases.get('10.5.2.0-24');
-    assert.deepEqual([lease?.revision, lease?.createdAt, lease?.ttlId], ['10', '5', 'ff']);
+    assert.deepEqual([lease?.revision, lease?.createdAt, lease?.etcdLeaseId], ['10', '5', 'ff']);
     assert.deepEqual([...world.bad.keys()], ['10.5.3.0-24']);
     assert.deepEqual([world.epoch, world.revision, world.clusterId], [1, '100', '7']);
   });

@@ -34,7 +34,7 @@ function plan(leases: readonly LeaseRecord[], changes: Partial<PlanInput> = {}):
 describe('planLease', () => {
   it('takes over the lease with the own public address', () => {
     const own = leaseRecord(7, { host: 100 });
-    assert.deepEqual(plan([leaseRecord(1), own, leaseRecord(8)]), { kind: 'adopt', lease: own });
+    assert.deepEqual(plan([leaseRecord(1), own, leaseRecord(8)]), { kind: 'reuse', lease: own });
   });
 
   it('prefers a reservation, then the previous subnet, then the first key', () => {
@@ -43,9 +43,9 @@ describe('planLease', () => {
       leaseRecord(4, { host: 100 }),
       leaseRecord(5, { host: 100, isReservation: true }),
     ];
-    assert.deepEqual(plan([a, b, c]), { kind: 'adopt', lease: c });
-    assert.deepEqual(plan([a, b], { wishes: [{ subnet: b.subnet }] }), { kind: 'adopt', lease: b });
-    assert.deepEqual(plan([a, b]), { kind: 'adopt', lease: a });
+    assert.deepEqual(plan([a, b, c]), { kind: 'reuse', lease: c });
+    assert.deepEqual(plan([a, b], { wishes: [{ subnet: b.subnet }] }), { kind: 'reuse', lease: b });
+    assert.deepEqual(plan([a, b]), { kind: 'reuse', lease: a });
   });
 
   it('takes the previous subnet if it is free and fits', () => {
@@ -159,12 +159,12 @@ describe('planLease', () => {
     assert.equal(result.replacing, own);
     assert.deepEqual(result.yielding, { lease: own, rival: older.key });
     assert.ok(!older.subnet.overlaps(result.subnets.subnet));
-    assert.equal(plan([own, leaseRecord(8, { subnets: '10.5.6.0-23', revision: 21 })]).kind, 'adopt');
+    assert.equal(plan([own, leaseRecord(8, { subnets: '10.5.6.0-23', revision: 21 })]).kind, 'reuse');
   });
 
   it('takes over what it held under another address, unless somebody has written it since', () => {
     const held = leaseRecord(7, { revision: 20 });
-    assert.deepEqual(plan([held], { former: [held] }), { kind: 'adopt', lease: held });
+    assert.deepEqual(plan([held], { former: [held] }), { kind: 'reuse', lease: held });
     for (const other of [
       { ...held, revision: '21' },
       { ...held, subnet: net('10.5.8.0/24') },
@@ -241,7 +241,7 @@ describe('planLease', () => {
           assert.ok(doesFit(wanted, first.subnets));
           assert.deepEqual(findOverlapping(first.subnets, leases), []);
           const own = leaseRecord(1, { host: 100, subnets: formatSubnetKey(first.subnets) });
-          assert.deepEqual(plan([...leases, own], { network: wanted }), { kind: 'adopt', lease: own });
+          assert.deepEqual(plan([...leases, own], { network: wanted }), { kind: 'reuse', lease: own });
         },
       ),
     );

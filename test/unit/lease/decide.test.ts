@@ -11,10 +11,10 @@ import {
   type OwnState,
   decide,
   isPublished,
-  settle,
+  applyOutcome,
 } from '../../../src/lease/decide.js';
 import type { LeaseAttributes } from '../../../src/lease/lease.js';
-import type { LeaseRecord, TtlId } from '../../../src/lease/record.js';
+import type { LeaseRecord, EtcdLeaseId } from '../../../src/lease/record.js';
 import type { World } from '../../../src/lease/world.js';
 import { ip, net, network } from '../../support/builders.js';
 import { badEntry, leaseRecord, worldOf } from '../../support/lease-world.js';
@@ -105,7 +105,7 @@ describe('decide', () => {
 
     it('takes over its own key, whatever else there is', () => {
       const { command } = answer(worldOf([leaseRecord(2), OWN]), seeking());
-      assert.deepEqual(command, { kind: 'adopt', lease: OWN });
+      assert.deepEqual(command, { kind: 'reuse', lease: OWN });
     });
 
     it('creates one where it has none', () => {
@@ -158,8 +158,8 @@ describe('decide', () => {
     it('does not plan on a world that lacks what an answer told', () => {
       const state = seeking({ answered: { epoch: 1, revision: '30' } });
       assert.equal(answer(worldOf([OWN], { revision: 29 }), state).command.kind, 'wait');
-      assert.equal(answer(worldOf([OWN], { revision: 30 }), state).command.kind, 'adopt');
-      assert.equal(answer(worldOf([OWN], { revision: 7, epoch: 2 }), state).command.kind, 'adopt', 'another history');
+      assert.equal(answer(worldOf([OWN], { revision: 30 }), state).command.kind, 'reuse');
+      assert.equal(answer(worldOf([OWN], { revision: 7, epoch: 2 }), state).command.kind, 'reuse', 'another history');
     });
   });
 
@@ -172,7 +172,7 @@ describe('decide', () => {
 
     it('keeps it alive when it is time', () => {
       const { command } = answer(worldOf([OWN]), held({}, { keepAliveAtMs: NOW }));
-      assert.deepEqual(command, { kind: 'keep-alive', ttlId: OWN.ttlId });
+      assert.deepEqual(command, { kind: 'keep-alive', etcdLeaseId: OWN.etcdLeaseId });
     });
 
     it('has nothing at all to do with a reservation', () => {
@@ -226,7 +226,7 @@ describe('decide', () => {
         assert.equal(lossOf(result), reason);
         assert.equal(result.own.holding, undefined);
         assert.deepEqual(result.own.wishes[0], { subnet: OWN.subnet }, 'it asks for the same one again');
-        assert.ok(result.notes.some((note) => note.kind === 'unused-ttl' && note.ttlId === OWN.ttlId));
+        assert.ok(result.notes.some((note) => note.kind === 'unused-ttl' && note.etcdLeaseId === OWN.etcdLeaseId));
         assert.equal(result.own.notBeforeMs, NOW, 'at once');
       });
     }
@@ -259,7 +259,7 @@ describe('decide', () => {
 
     it('asks about its etcd lease at once in another history, even if nothing differs', () => {
       const { own, command } = answer(worldOf([OWN], { epoch: 2 }), held());
-      assert.deepEqual(command, { kind: 'keep-alive', ttlId: OWN.ttlId });
+      assert.deepEqual(command, { kind: 'keep-alive', etcdLeaseId: OWN.etcdLeaseId });
       assert.equal(own.holding?.epoch, 2);
     });
 
@@ -300,19 +300,22 @@ describe('decide', () => {
     });
 
     it('follows its key when it is made a reservation, and back', () => {
-      const reserved: LeaseRecord = { ...OWN, revision: '21', ttlId: undefined, isReservation: true };
+      const reserved: LeaseRecord = { ...OWN, revision: '21', etcdLeaseId: undefined, isReservation: true };
       const first = answer(worldOf([reserved]), held());
       assert.deepEqual(kinds(first.notes), ['reserved', 'unused-ttl', 'changed']);
       assert.equal(first.command.kind, 'wait');
-      const back = answer(worldOf([{ ...OWN, revision: '22', ttlId: '99' as TtlId }]), first.own);
+      const back = answer(worldOf([{ ...OWN, revision: '22', etcdLeaseId: '99' as EtcdLeaseId }]), first.own);
       assert.deepEqual(kinds(back.notes), ['unreserved', 'changed']);
-      assert.deepEqual(back.command, { kind: 'keep-alive', ttlId: '99' });
+      assert.deepEqual(back.command, { kind: 'keep-alive', etcdLeaseId: '99' });
     });
 
     it('follows the etcd lease that another program gave its key, and warns', () => {
-      const { own, notes, command } = answer(worldOf([{ ...OWN, revision: '21', ttlId: '99' as TtlId }]), held());
+      const { own, notes, command } = answer(
+        worldOf([{ ...OWN, revision: '21', etcdLeaseId: '99' as EtcdLeaseId }]),
+        held(),
+      );
       assert.deepEqual(kinds(notes), ['unused-ttl', 'renewed-by-other', 'changed']);
-      assert.deepEqual(command, { kind: 'keep-alive', ttlId: '99' });
+      assert.deepEqual(command, { kind: 'keep-alive', etcdLeaseId: '99' });
       assert.equal(own.holding?.deadlineMs, NOW + (DAY - 1) * 1000);
     });
 
@@ -374,9 +377,9 @@ describe('decide', () => {
     it('takes the former key back when the network is, and does not delete it then', () => {
       const { own } = answer(world, held({ network: MOVED }));
       const { command } = answer(world, { ...own, network: network() });
-      assert.deepEqual(command, { kind: 'adopt', lease: OWN });
+      assert.deepEqual(command, { kind: 'reuse', lease: OWN });
       const result = { outcome: 'updated', lease: { ...OWN, revision: '30' } } as const;
-      const settled = settle({ ...own, network: network() }, command, { kind: 'adopt', result }, occasion());
+      const settled = applyOutcome({ ...own, network: network() }, command, { kind: 'reuse', result }, occasion());
       assert.deepEqual(settled.own.aside, []);
     });
 
@@ -389,7 +392,7 @@ describe('decide', () => {
       assert.deepEqual(before.command, { kind: 'wait', untilMs: NOW + 10 });
       const { command, own } = answer(now, before.own, NOW + 10);
       assert.deepEqual(command, { kind: 'delete', lease: touched });
-      assert.deepEqual(settle(own, command, { kind: 'delete', result: 'deleted' }, occasion()).own.aside, []);
+      assert.deepEqual(applyOutcome(own, command, { kind: 'delete', result: 'deleted' }, occasion()).own.aside, []);
     });
 
     it('forgets a key that was set aside when it is gone or another host’s', () => {
@@ -404,7 +407,7 @@ describe('decide', () => {
       const lease = leaseRecord(7, { subnets: '10.9.7.0-24', host: 1 });
       const state = held({ network: MOVED, aside: [{ lease: OWN, untilMs: NOW }] }, { lease });
       const { command, own } = answer(worldOf([lease, OWN]), state);
-      const { own: after, notes } = settle(own, command, { kind: 'failed', error: new Error('x') }, occasion());
+      const { own: after, notes } = applyOutcome(own, command, { kind: 'failed', error: new Error('x') }, occasion());
       assert.deepEqual(kinds(notes), ['failed']);
       assert.equal(after.aside[0]?.untilMs, NOW + 30_000);
     });
@@ -421,7 +424,7 @@ describe('decide', () => {
   });
 });
 
-describe('settle', () => {
+describe('applyOutcome', () => {
   const create: Command = {
     kind: 'create',
     subnets: OWN,
@@ -436,7 +439,12 @@ describe('settle', () => {
   });
 
   it('holds what was created, sets aside what lay elsewhere, and waits for a world that knows of it', () => {
-    const { own, notes } = settle(seeking({ races: 3, failures: 2 }), create, created(), occasion({ nowMs: NOW + 40 }));
+    const { own, notes } = applyOutcome(
+      seeking({ races: 3, failures: 2 }),
+      create,
+      created(),
+      occasion({ nowMs: NOW + 40 }),
+    );
     assert.deepEqual(notes, [{ kind: 'acquired', lease: OWN, source: 'free' }]);
     assert.equal(own.holding?.lease, OWN);
     assert.equal(own.holding.deadlineMs, NOW + (DAY - 1) * 1000, 'counted from the request');
@@ -447,11 +455,11 @@ describe('settle', () => {
 
   it('undoes what was created over an older lease that another key holds', () => {
     const older = leaseRecord(2, { subnets: '10.5.0.0-20', revision: 3 });
-    const { own, notes } = settle(seeking(), create, created([older]), occasion());
+    const { own, notes } = applyOutcome(seeking(), create, created([older]), occasion());
     assert.deepEqual(kinds(notes), ['lost-race', 'rival']);
     assert.equal(own.holding, undefined);
     assert.equal(own.mistake, OWN);
-    const { own: after } = settle(
+    const { own: after } = applyOutcome(
       own,
       { kind: 'delete', lease: OWN },
       { kind: 'delete', result: 'deleted' },
@@ -462,7 +470,7 @@ describe('settle', () => {
 
   it('holds what was created before another key that overlaps it', () => {
     const younger = leaseRecord(2, { subnets: '10.5.0.0-20', revision: 30 });
-    assert.equal(settle(seeking(), create, created([younger]), occasion()).own.holding?.lease, OWN);
+    assert.equal(applyOutcome(seeking(), create, created([younger]), occasion()).own.holding?.lease, OWN);
   });
 
   const changed = {
@@ -473,14 +481,14 @@ describe('settle', () => {
 
   for (const [title, command, outcome] of [
     ['a create that came too late', create, { kind: 'create', result: { outcome: 'taken', revision: '31' } }],
-    ['an adoption of what has changed', { kind: 'adopt', lease: OWN }, { kind: 'adopt', result: changed }],
-    ['an adoption of what is gone', { kind: 'adopt', lease: OWN }, { kind: 'adopt', result: gone }],
+    ['a reuse of what has changed', { kind: 'reuse', lease: OWN }, { kind: 'reuse', result: changed }],
+    ['a reuse of what is gone', { kind: 'reuse', lease: OWN }, { kind: 'reuse', result: gone }],
   ] as const) {
     it(`backs off after ${title}, ever longer`, () => {
       let own = seeking();
       const delays: number[] = [];
       for (let turn = 0; turn < 9; turn++) {
-        const result = settle(own, command, outcome, occasion());
+        const result = applyOutcome(own, command, outcome, occasion());
         assert.deepEqual(kinds(result.notes), ['lost-race']);
         own = result.own;
         delays.push(own.notBeforeMs - NOW);
@@ -499,7 +507,7 @@ describe('settle', () => {
       let own = held();
       const delays: number[] = [];
       for (let turn = 0; turn < 7; turn++) {
-        own = settle(own, { kind: 'publish', lease: OWN }, { kind: 'publish', result }, occasion()).own;
+        own = applyOutcome(own, { kind: 'publish', lease: OWN }, { kind: 'publish', result }, occasion()).own;
         delays.push((own.holding?.rewriteAtMs ?? 0) - NOW);
       }
       assert.deepEqual(delays, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
@@ -512,33 +520,38 @@ describe('settle', () => {
     for (let turn = 0; turn < 20; turn++) {
       const attributes = attributesOf(1, { backendType: `t${turn}` });
       const failed: Outcome = { kind: 'failed', error: new Error('x') };
-      own = settle(own, { kind: 'publish', lease: OWN }, failed, occasion({ attributes })).own;
+      own = applyOutcome(own, { kind: 'publish', lease: OWN }, failed, occasion({ attributes })).own;
     }
     assert.equal(own.holding?.unanswered.length, 8);
     assert.equal(own.holding.unanswered[0]?.backendType, 't19');
     const result = { outcome: 'updated', lease: { ...OWN, revision: '44' } } as const;
-    const published = settle(own, { kind: 'publish', lease: OWN }, { kind: 'publish', result }, occasion());
+    const published = applyOutcome(own, { kind: 'publish', lease: OWN }, { kind: 'publish', result }, occasion());
     assert.deepEqual(kinds(published.notes), ['published']);
     assert.deepEqual(published.own.holding?.unanswered, []);
     assert.equal(published.own.answered.revision, '44');
   });
 
   it('follows the etcd lease that the key got meanwhile', () => {
-    const result = { outcome: 'updated', lease: { ...OWN, revision: '44', ttlId: '99' as TtlId } } as const;
-    const { own, notes } = settle(held(), { kind: 'publish', lease: OWN }, { kind: 'publish', result }, occasion());
+    const result = { outcome: 'updated', lease: { ...OWN, revision: '44', etcdLeaseId: '99' as EtcdLeaseId } } as const;
+    const { own, notes } = applyOutcome(
+      held(),
+      { kind: 'publish', lease: OWN },
+      { kind: 'publish', result },
+      occasion(),
+    );
     assert.deepEqual(kinds(notes), ['unused-ttl', 'published']);
     assert.equal(own.holding?.keepAliveAtMs, NOW);
   });
 
   it('counts the time of a kept lease from the request, and says that it is renewed again', () => {
-    const keepAlive: Command = { kind: 'keep-alive', ttlId: '1' as TtlId };
+    const keepAlive: Command = { kind: 'keep-alive', etcdLeaseId: '1' as EtcdLeaseId };
     const state = held({}, { failedKeepAlives: 2, isEnding: true });
     const now = occasion({ nowMs: NOW + 4000 });
-    const { own, notes } = settle(state, keepAlive, { kind: 'keep-alive', result: 60 }, now);
+    const { own, notes } = applyOutcome(state, keepAlive, { kind: 'keep-alive', result: 60 }, now);
     assert.deepEqual(kinds(notes), ['renewal', 'renewed-again']);
     assert.equal(own.holding?.deadlineMs, NOW + 59_000);
     assert.deepEqual([own.holding.failedKeepAlives, own.holding.isEnding], [0, false]);
-    const lost = settle(state, keepAlive, { kind: 'keep-alive', result: undefined }, now);
+    const lost = applyOutcome(state, keepAlive, { kind: 'keep-alive', result: undefined }, now);
     assert.equal(lossOf(lost), 'expired');
   });
 
@@ -546,8 +559,8 @@ describe('settle', () => {
     let own = held();
     const delays: number[] = [];
     for (let turn = 0; turn < 7; turn++) {
-      const command: Command = { kind: 'keep-alive', ttlId: '1' as TtlId };
-      const result = settle(own, command, { kind: 'failed', error: new Error('x') }, occasion());
+      const command: Command = { kind: 'keep-alive', etcdLeaseId: '1' as EtcdLeaseId };
+      const result = applyOutcome(own, command, { kind: 'failed', error: new Error('x') }, occasion());
       assert.deepEqual(kinds(result.notes), ['failed-renewal', 'failed']);
       own = result.own;
       delays.push((own.holding?.keepAliveAtMs ?? 0) - NOW);
@@ -556,7 +569,7 @@ describe('settle', () => {
   });
 });
 
-describe('decide and settle together', () => {
+describe('decide and applyOutcome together', () => {
   type Step =
     | { readonly kind: 'world'; readonly world: number }
     | { readonly kind: 'time'; readonly ms: number }
@@ -565,8 +578,8 @@ describe('decide and settle together', () => {
   const leases = [
     OWN,
     { ...OWN, revision: '21', attributes: attributesOf(9) },
-    { ...OWN, revision: '22', ttlId: '99' as TtlId },
-    { ...OWN, revision: '23', ttlId: undefined, isReservation: true },
+    { ...OWN, revision: '22', etcdLeaseId: '99' as EtcdLeaseId },
+    { ...OWN, revision: '23', etcdLeaseId: undefined, isReservation: true },
     leaseRecord(2, { subnets: '10.5.0.0-20', revision: 3 }),
     leaseRecord(2, { subnets: '10.5.0.0-20', revision: 50 }),
     leaseRecord(7, { subnets: '10.9.7.0-24', host: 1, revision: 24 }),
@@ -589,7 +602,7 @@ describe('decide and settle together', () => {
         return { kind: 'keep-alive', result: isGood ? DAY : undefined };
       case 'delete':
         return { kind: 'delete', result: isGood ? 'deleted' : 'changed' };
-      case 'adopt':
+      case 'reuse':
       case 'publish': {
         const { kind, lease } = command;
         if (isGood) return { kind, result: { outcome: 'updated', lease: { ...lease, attributes, revision: '46' } } };
@@ -654,7 +667,7 @@ describe('decide and settle together', () => {
                 break;
               }
               const outcome = outcomeOf(command, results[asked++ % results.length] ?? 'good', own.attributes);
-              own = settle(
+              own = applyOutcome(
                 own,
                 command,
                 outcome,

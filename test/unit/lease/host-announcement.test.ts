@@ -42,7 +42,7 @@ describe('HostAnnouncement', () => {
     leaseRecord(3, {
       key,
       isReservation: ttlSeconds === undefined,
-      ...(ttlSeconds === undefined ? {} : { ttlId: BigInt(cluster.grantLease(ttlSeconds)).toString(16) }),
+      ...(ttlSeconds === undefined ? {} : { etcdLeaseId: BigInt(cluster.grantLease(ttlSeconds)).toString(16) }),
     });
 
   async function told(): Promise<HostStatus | undefined> {

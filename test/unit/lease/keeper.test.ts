@@ -10,7 +10,7 @@ import {
   type LeaseKeeperOptions,
 } from '../../../src/lease/keeper.js';
 import type { LeaseAttributes } from '../../../src/lease/lease.js';
-import type { TtlId } from '../../../src/lease/record.js';
+import type { EtcdLeaseId } from '../../../src/lease/record.js';
 import { ip, net, network } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { follow } from '../../support/lease-world.js';
@@ -96,7 +96,7 @@ describe('LeaseKeeper', () => {
 
   const keyOf = (keeper: LeaseKeeper): string => keeper.lease?.key ?? '';
   const valueOf = (key: string): string | undefined => cluster.lease(key)?.value;
-  const etcdIdOf = (ttlId: TtlId | undefined): string => BigInt(`0x${ttlId ?? '0'}`).toString();
+  const etcdIdOf = (etcdLeaseId: EtcdLeaseId | undefined): string => BigInt(`0x${etcdLeaseId ?? '0'}`).toString();
 
   /** Collects what is wrong with the owners in any world from now on. */
   function watchOwners(): { readonly faults: string[] } {
@@ -118,8 +118,8 @@ describe('LeaseKeeper', () => {
         ['acquiring', 'held'],
       );
       assert.equal(changes[1]?.lease, lease);
-      assert.ok(lease?.ttlId !== undefined);
-      assert.equal(await other.remainingTtl(lease.ttlId), LEASE_TTL_SECONDS - 1, 'a millisecond ago');
+      assert.ok(lease?.etcdLeaseId !== undefined);
+      assert.equal(await other.remainingTtl(lease.etcdLeaseId), LEASE_TTL_SECONDS - 1, 'a millisecond ago');
       assert.equal(valueOf(lease.key), encodeAttributes(attributesOf(1)));
       assert.equal(log.find(/lease acquired/, 'info').length, 1);
     });
@@ -155,7 +155,7 @@ describe('LeaseKeeper', () => {
       await clock.advance(15_000);
       assert.equal(keeper.state, 'held');
       assert.equal(keyOf(keeper), key);
-      assert.equal(cluster.lease(key)?.leaseId, etcdIdOf(keeper.lease?.ttlId));
+      assert.equal(cluster.lease(key)?.leaseId, etcdIdOf(keeper.lease?.etcdLeaseId));
     });
 
     it('asks for the previous subnet', async () => {
@@ -214,7 +214,7 @@ describe('LeaseKeeper', () => {
       assert.equal(cluster.leases.length, 2);
     });
 
-    it('waits for a store that is away, and adopts what a lost answer left behind', async () => {
+    it('waits for a store that is away, and reuses what a lost answer left behind', async () => {
       setCutOff(true);
       const keeper = makeKeeper();
       keeper.start();
@@ -326,7 +326,7 @@ describe('LeaseKeeper', () => {
       const keeper = await startKeeper();
       const before = keeper.lease;
       link.freezeStreams();
-      cluster.etcd.revokeLease(etcdIdOf(before?.ttlId));
+      cluster.etcd.revokeLease(etcdIdOf(before?.etcdLeaseId));
       await clock.advance(10 * MINUTE);
       assert.equal(keeper.counters.losses, 1);
       await clock.advance(25 * MINUTE);
@@ -467,7 +467,7 @@ describe('LeaseKeeper', () => {
       keeper.publish(vxlan('02:00:00:00:00:01'));
       await clock.advance(MINUTE);
       assert.equal(keeper.lease?.key, lease?.key);
-      assert.equal(keeper.lease?.ttlId, lease?.ttlId);
+      assert.equal(keeper.lease?.etcdLeaseId, lease?.etcdLeaseId);
       assert.equal(valueOf(keyOf(keeper)), encodeAttributes(vxlan('02:00:00:00:00:01')));
       assert.equal(keeper.counters.overwrites, 0);
     });

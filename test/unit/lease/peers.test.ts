@@ -376,7 +376,7 @@ describe('PeerSet', () => {
   it('ends up with what the store holds after any history', async () => {
     const step = fc.record({
       n: fc.integer({ min: 2, max: 6 }),
-      what: fc.constantFrom('put', 'drop', 'garbage', 'cut', 'compact', 'mend', 'wait'),
+      what: fc.constantFrom('put', 'drop', 'garbage', 'cut', 'compact', 'fix', 'wait'),
       host: fc.integer({ min: 2, max: 250 }),
     });
     await fc.assert(

@@ -9,7 +9,7 @@ const CLOCK_TOLERANCE_SECONDS = 30;
 export const HOST_CHECKS: readonly Check[] = [
   { id: 'ip-forward', title: 'the kernel forwards packets', run: forwarding },
   { id: 'clock', title: "this host's clock agrees with etcd's", run: clockTrouble },
-  { id: 'rp-filter', title: 'the reverse path filter bears mixed backends', run: reversePath },
+  { id: 'rp-filter', title: 'the reverse path filter allows mixed backends', run: reversePath },
   {
     id: 'bridge-netfilter',
     title: 'packets on a bridge pass iptables',

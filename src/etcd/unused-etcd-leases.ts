@@ -1,11 +1,11 @@
 import { type Clock, backoffMs } from '../clock.js';
-import type { TtlId } from '../lease/record.js';
+import type { EtcdLeaseId } from '../lease/record.js';
 import type { Logger } from '../log.js';
 
 /** Far more than ever wait at a time; beyond it the oldest are left to end by themselves. */
 const MAX_WAITING = 256;
 
-/** Another key that hangs on one is moved within seconds; one that stays is looked at as often as leases are renewed. */
+/** Another key attached to one is moved within seconds; one that stays is looked at as often as leases are renewed. */
 const RETRY_BASE_MS = 1000;
 const RETRY_CAP_MS = 300_000;
 
@@ -13,25 +13,25 @@ const RETRY_CAP_MS = 300_000;
  * etcd leases that nothing needs any more: those whose key was written by another way, deleted, or never came about.
  *
  * @remarks An etcd lease without keys lives for its whole TTL, a day; a host that may not write, or whose key somebody
- * deletes again and again, would leave thousands. Each is given up as soon as etcd answers and no key hangs on it.
+ * deletes again and again, would leave thousands. Each is revoked as soon as etcd answers and no key is attached to it.
  */
-export class UnusedTtls {
-  readonly #waiting = new Set<TtlId>();
+export class UnusedEtcdLeases {
+  readonly #waiting = new Set<EtcdLeaseId>();
   #running: Promise<void> | undefined;
   #cancelRetry: (() => void) | undefined;
   #attempt = 0;
   #isClosed = false;
 
-  /** @param release - gives one up unless keys hang on it; may reject. */
+  /** @param release - revokes one unless keys are attached to it; may reject. */
   constructor(
-    private readonly release: (ttlId: TtlId) => Promise<'released' | 'in-use'>,
+    private readonly release: (etcdLeaseId: EtcdLeaseId) => Promise<'released' | 'in-use'>,
     private readonly clock: Clock,
     private readonly log: Logger,
   ) {}
 
   /** Has it given up, at once if possible. */
-  add(ttlId: TtlId): void {
-    this.#waiting.add(ttlId);
+  add(etcdLeaseId: EtcdLeaseId): void {
+    this.#waiting.add(etcdLeaseId);
     const [oldest] = this.#waiting;
     if (this.#waiting.size > MAX_WAITING && oldest !== undefined) this.#waiting.delete(oldest);
     this.#attempt = 0;
@@ -55,11 +55,11 @@ export class UnusedTtls {
   }
 
   async #releaseAll(): Promise<void> {
-    for (const ttlId of [...this.#waiting]) {
+    for (const etcdLeaseId of [...this.#waiting]) {
       try {
-        if ((await this.release(ttlId)) === 'released') this.#waiting.delete(ttlId);
+        if ((await this.release(etcdLeaseId)) === 'released') this.#waiting.delete(etcdLeaseId);
       } catch (error) {
-        this.log.debug('an unused etcd lease stays for now', { etcdLeaseId: ttlId, error });
+        this.log.debug('an unused etcd lease stays for now', { etcdLeaseId: etcdLeaseId, error });
         return; // the others would fail in the same way
       }
     }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import type { EtcdStore } from '../../../src/etcd/store.js';
-import { UnusedTtls } from '../../../src/etcd/unused-ttls.js';
+import { UnusedEtcdLeases } from '../../../src/etcd/unused-etcd-leases.js';
 import { LeaseKeeper } from '../../../src/lease/keeper.js';
 import { PeerSet } from '../../../src/lease/peers.js';
-import type { TtlId } from '../../../src/lease/record.js';
+import type { EtcdLeaseId } from '../../../src/lease/record.js';
 import { silentLogger } from '../../../src/log.js';
 import { network } from '../../support/builders.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
@@ -16,16 +16,16 @@ import { attributesOf, mustCreate, subnetsOf } from '../../support/store-contrac
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 
-const id = (n: number): TtlId => n.toString(16) as TtlId;
+const id = (n: number): EtcdLeaseId => n.toString(16) as EtcdLeaseId;
 
-describe('UnusedTtls', () => {
+describe('UnusedEtcdLeases', () => {
   it('gives each up once, and those in use when they no longer are', async () => {
     const asked: string[] = [];
     const inUse = new Set([id(2)]);
-    const unused = new UnusedTtls(
-      (ttlId) => {
-        asked.push(ttlId);
-        return Promise.resolve(inUse.has(ttlId) ? 'in-use' : 'released');
+    const unused = new UnusedEtcdLeases(
+      (etcdLeaseId) => {
+        asked.push(etcdLeaseId);
+        return Promise.resolve(inUse.has(etcdLeaseId) ? 'in-use' : 'released');
       },
       new FakeClock(),
       silentLogger,
@@ -48,7 +48,7 @@ describe('UnusedTtls', () => {
   it('stops at the first failure and begins again at the next sweep', async () => {
     let asked = 0;
     let isAway = true;
-    const unused = new UnusedTtls(
+    const unused = new UnusedEtcdLeases(
       () => {
         asked++;
         return isAway ? Promise.reject(new Error('away')) : Promise.resolve('released');
@@ -73,7 +73,7 @@ describe('UnusedTtls', () => {
       askedAtMs.push(clock.monotonicMs());
       return Promise.resolve('in-use');
     };
-    const unused = new UnusedTtls(release, clock, silentLogger);
+    const unused = new UnusedEtcdLeases(release, clock, silentLogger);
     unused.add(id(1));
     await clock.advance(HOUR);
     const pauses = askedAtMs.slice(1).map((atMs, index) => atMs - (askedAtMs[index] ?? 0));
@@ -89,10 +89,10 @@ describe('UnusedTtls', () => {
   it('has a bound: the oldest are left to end by themselves', async () => {
     const released: string[] = [];
     let isAway = true;
-    const unused = new UnusedTtls(
-      (ttlId) => {
+    const unused = new UnusedEtcdLeases(
+      (etcdLeaseId) => {
         if (isAway) return Promise.reject(new Error('away'));
-        released.push(ttlId);
+        released.push(etcdLeaseId);
         return Promise.resolve('released');
       },
       new FakeClock(),
@@ -212,13 +212,13 @@ describe('etcd leases without a key', () => {
     }
   }
 
-  it('are not left by a create that comes too late, nor by an adoption of what has changed', async () => {
+  it('are not left by a create that comes too late, nor by a reuse of what has changed', async () => {
     const other = openStore({ host: 'host-2' });
     const lease = await mustCreate(other, 7);
     const taken = await store.createLease({ subnets: subnetsOf(7), attributes: attributesOf(1), ttlSeconds: 600 });
     assert.equal(taken.outcome, 'taken');
     await other.publishLease(lease, attributesOf(7, { backendType: 'x' }));
-    assert.equal((await store.adoptLease(lease, attributesOf(1), 600)).outcome, 'changed');
+    assert.equal((await store.reuseLease(lease, attributesOf(1), 600)).outcome, 'changed');
     assert.deepEqual(cluster.etcd.orphanLeases(), []);
     await other.close();
   });
