@@ -1,49 +1,32 @@
-import { OverlayState, type OverlayResult, onLinkQuestions } from './backend/overlay-state.js';
-import type { ConfiguredBackend, ContestedDevice, HostFacts } from './backend/backend.js';
 import type { Clock } from './clock.js';
 import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
-import type { NetworkConfig } from './config/network-config.js';
-import { versionText } from './config/version.js';
 import { Footing } from './daemon/footing.js';
 import { HostFactsSource } from './daemon/host-facts.js';
+import { Membership } from './daemon/membership.js';
 import { NetworkSource } from './daemon/network-source.js';
+import { Pass } from './daemon/pass.js';
 import { PassLoop } from './daemon/pass-loop.js';
 import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
-import { SkippedPeers } from './daemon/skipped-peers.js';
 import { SubnetFile } from './daemon/subnet-file.js';
 import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
-import { BACKEND_LINGER_MS, Lingering } from './daemon/lingering.js';
 import type { Here } from './daemon/saved-origin.js';
-import { StateDirectory, type StateToSave } from './daemon/saved-state.js';
+import { StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
-import type { FirewallSpec } from './firewall/firewall.js';
+import { layoutKeys } from './etcd/endpoints.js';
 import { guarded } from './guard.js';
-import { type Family, IpAddress } from './ip/address.js';
-import { Prefix } from './ip/prefix.js';
-import { type AdmissionContext, networksOf } from './lease/admission.js';
-import { doesFit } from './lease/allocator.js';
-import { ASIDE_MS } from './lease/decide.js';
-import { HostAnnouncement } from './lease/host-announcement.js';
 import { HostNames } from './lease/host-names.js';
-import { LeaseKeeper } from './lease/keeper.js';
-import type { Lease, LeaseAttributes } from './lease/lease.js';
-import { PeerSet } from './lease/peers.js';
 import type { Subscription } from './lease/store.js';
-import { type World, newestMark } from './lease/world.js';
+import type { World } from './lease/world.js';
 import { PeerProber } from './reach/peer-prober.js';
-import { type DesiredState, EMPTY_STATE, type RouteSpec } from './reconcile/desired.js';
 import { instanceOf } from './reconcile/ownership.js';
 import { Reconciler } from './reconcile/reconciler.js';
 import { History, type HistorySource } from './observe/history.js';
 import { noRefusals } from './observe/refusals.js';
 import type { DaemonStatus, HistoryEntry, StatusSource } from './observe/status.js';
-import { netlinkHostNetwork } from './underlay/host-network.js';
-import type { Underlay } from './underlay/underlay.js';
-import { UnderlayWatcher } from './underlay/watcher.js';
 
 /**
  * How long the store may take to answer at start before the saved state is used instead: subnet.env is to be there
@@ -55,27 +38,9 @@ const STORE_GRACE_MS = 500;
 const FIRST_WORLD_MS = 5000;
 const FIRST_WORLD_STEP_MS = 5;
 
-/** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
-const CONVERGE_TIMEOUT_MS = 5000;
-
 /**
- * Leaves the blackhole behind the connected route of the containers' bridge, which has the same destination: with equal
- * metrics one of the two could not be made, or the blackhole would swallow every packet. It is the metric that the
- * kernel recommends for such routes (Documentation/networking/vrf.rst): routing daemons read it as distance 255.
- */
-const BLACKHOLE_METRIC = 0xff002000;
-
-const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
-
-/**
- * The daemon: everything it is made of, and the one pass that makes all of it agree.
- *
- * ```
- *  config ──┐                                  ┌─▶ reconciler ─▶ kernel, tunnel
- *  underlay ┼─▶ pass: what should be now? ─────┼─▶ firewall
- *  lease ───┤   (one at a time, level-         ├─▶ keeper.publish
- *  peers ───┘    triggered)                    └─▶ subnet.env, saved state, readiness
- * ```
+ * The daemon: what it is made of, in which order that starts and stops, and what it tells. What it does all the time is
+ * the {@link Pass}.
  *
  * API: {@link start}, {@link stop}. Losing etcd, a device or the lease is a state and never ends the process.
  * Errors: {@link start} throws what an operator has to change first: privileges, files, credentials, the interface.
@@ -86,37 +51,22 @@ export class Daemon implements StatusSource {
   private readonly startedAtMs: number;
   private readonly reconciler: Reconciler;
   private readonly stateDirectory: StateDirectory;
-  private readonly overlay = new OverlayState();
-  private readonly lingering: Lingering;
-  /** Networks that peers and containers may still use after the configuration was changed. */
-  private readonly formerNetworks: Lingering;
   private readonly admission: AdmissionSource;
   private readonly config: NetworkSource;
   private readonly subnetFile: SubnetFile;
   private readonly dockerWatch: DockerWatch;
-  private readonly skippedPeers: SkippedPeers;
   private readonly passes: PassLoop;
-  private readonly announcement: HostAnnouncement;
   private readonly prober: PeerProber | undefined;
   private facts: HostFactsSource | undefined;
-  private underlay: UnderlayWatcher | undefined;
-  private underlayFamilies = '';
-  private keeper: LeaseKeeper | undefined;
-  private peers: PeerSet | undefined;
+  private readonly membership: Membership;
+  private pass: Pass | undefined;
   private following: Subscription | undefined;
   private storeHealth: Subscription | undefined;
-  private world: World | undefined;
   private server: Observer | undefined;
   private traffic: History | undefined;
   private readonly hostNames: HostNames;
 
   private readonly footing: Footing;
-  private staleDevices: readonly string[] = [];
-  private result: OverlayResult | undefined;
-  private publishedBackend: string | undefined;
-  /** Epoch and revision of the lease that was saved last. */
-  private savedLease: string | undefined;
-  private lastFirewall = '';
   private problem: string | undefined;
 
   private isStopping = false;
@@ -148,20 +98,24 @@ export class Daemon implements StatusSource {
     const { stateDir: directory } = options;
     this.stateDirectory = new StateDirectory({ directory, former: formerStateDirectory(directory), log, clock, files });
     this.footing = new Footing(log);
-    this.config = new NetworkSource(`${options.etcdPrefix}/config`, log);
+    this.membership = new Membership({
+      store,
+      clock,
+      log,
+      footing: this.footing,
+      renewMarginMinutes: options.subnetLeaseRenewMargin,
+      onChange: () => this.passes.trigger(),
+    });
+    this.config = new NetworkSource(layoutKeys(options.etcdPrefix).config, log);
     this.subnetFile = new SubnetFile(options.subnetFile, clock, log, files);
     this.dockerWatch = new DockerWatch(this.subnetFile, clock, parts.netlink);
-    this.skippedPeers = new SkippedPeers(log, clock);
     this.passes = new PassLoop(clock, () => this.passAndReport());
-    this.announcement = new HostAnnouncement({ store, clock, log, hostName: parts.hostName, version: versionText() });
     const { peerProbeInterval } = options;
     if (peerProbeInterval > 0) {
       const { openEchoPort: openPort } = parts;
       this.prober = new PeerProber({ clock, log, openPort, intervalMs: peerProbeInterval * 1000 });
     }
     this.hostNames = new HostNames(store, clock, log);
-    this.lingering = new Lingering(clock, BACKEND_LINGER_MS, () => this.passes.trigger());
-    this.formerNetworks = new Lingering(clock, ASIDE_MS, () => this.passes.trigger());
     this.admission = new AdmissionSource(parts.netlink);
   }
 
@@ -184,6 +138,22 @@ export class Daemon implements StatusSource {
       published: claim?.attributes,
       onRoutesChanged: () => this.passes.trigger(),
     });
+    this.pass = new Pass({
+      options: this.options,
+      parts: this.parts,
+      facts: this.facts,
+      config: this.config,
+      admission: this.admission,
+      footing: this.footing,
+      membership: this.membership,
+      reconciler: this.reconciler,
+      prober: this.prober,
+      subnetFile: this.subnetFile,
+      dockerWatch: this.dockerWatch,
+      stateDirectory: this.stateDirectory,
+      here: () => this.here(),
+      trigger: () => this.passes.trigger(),
+    });
     service.status('waiting for etcd');
     const { clock, log: logger } = this;
     const learn = guarded({ clock, logger, what: 'the addresses of etcd' }, () => this.learnStoreAddresses());
@@ -197,7 +167,7 @@ export class Daemon implements StatusSource {
     this.storeHealth = store.onHealth(({ isConnected }) => {
       if (!isConnected) return;
       learn();
-      this.keeper?.retryNow();
+      this.membership.keeper?.retryNow();
     });
     this.passes.start();
     service.startWatchdog(() => !this.isStopping);
@@ -216,17 +186,14 @@ export class Daemon implements StatusSource {
     const { firewall, kernel, netlink, service, store } = this.parts;
     service.stopping();
     this.dockerWatch.close();
-    this.lingering.close();
-    this.formerNetworks.close();
+    this.pass?.close();
     this.following?.close();
     this.storeHealth?.close();
-    this.underlay?.close();
     this.facts?.close();
     await this.passes.close();
     this.prober?.close();
-    this.peers?.close();
-    this.skippedPeers.close();
-    await this.keeper?.close();
+    this.pass?.flush();
+    await this.membership.close();
     await this.stateDirectory.close();
     await firewall.close();
     await this.reconciler.close();
@@ -249,12 +216,12 @@ export class Daemon implements StatusSource {
       notReadyBecause: this.reasonsNotReady(),
       network: this.config.network,
       rejectedConfig: this.config.rejected,
-      keeper: this.keeper,
-      underlay: this.underlay?.state.underlay,
+      keeper: this.membership.keeper,
+      underlay: this.pass?.underlay,
       mtu: this.subnetFile.mtu,
-      overlay: this.result,
-      peers: this.peers?.peers ?? [],
-      peerSet: this.peers,
+      overlay: this.pass?.result,
+      peers: this.membership.peerSet?.peers ?? [],
+      peerSet: this.membership.peerSet,
       prober: this.prober,
       netlink,
       deviceCounters,
@@ -278,13 +245,14 @@ export class Daemon implements StatusSource {
 
   /** Has the names of the other hosts read, for the next look. */
   noteLook(): void {
-    const peers = this.peers?.peers ?? [];
+    const peers = this.membership.peerSet?.peers ?? [];
     void this.hostNames.refresh(new Set(peers.map(({ attributes }) => attributes.publicIp.toString())));
   }
 
   private currentTraffic(): HistorySource {
     const { deviceCounters, netlink, store } = this.parts;
-    const { reconciler, result: overlay } = this;
+    const { reconciler } = this;
+    const overlay = this.pass?.result;
     const { disableOffloads: disabledOffloads } = this.options;
     return describeTraffic({ overlay, netlink, deviceCounters, reconciler, disabledOffloads, store });
   }
@@ -293,12 +261,12 @@ export class Daemon implements StatusSource {
     return reasonsNotReady({
       hasNetwork: this.config.network !== undefined,
       problem: this.problem,
-      isLeaseHeld: this.isLeaseHeld,
+      isLeaseHeld: this.membership.isLeaseHeld,
       savedUse: this.footing.useNow,
-      isLeasePublished: this.keeper?.isPublished ?? false,
+      isLeasePublished: this.membership.keeper?.isPublished ?? false,
       isSubnetFileWritten: this.subnetFile.mtu !== undefined,
       kernel: this.reconciler.status,
-      lingeringDevices: this.result?.lingeringDevices ?? [],
+      lingeringDevices: this.pass?.result?.lingeringDevices ?? [],
       wasReady: this.hasToldService,
     });
   }
@@ -333,7 +301,7 @@ export class Daemon implements StatusSource {
   /** Resolves with the first world, or when a store that has just answered no longer does. */
   private async firstWorld(): Promise<void> {
     const untilMs = this.clock.monotonicMs() + FIRST_WORLD_MS;
-    while (this.world === undefined && !this.isStopping && this.clock.monotonicMs() < untilMs) {
+    while (this.membership.world === undefined && !this.isStopping && this.clock.monotonicMs() < untilMs) {
       await this.clock.sleep(FIRST_WORLD_STEP_MS);
     }
   }
@@ -345,24 +313,15 @@ export class Daemon implements StatusSource {
   }
 
   private takeWorld(world: World): void {
-    this.world = world;
     this.takeConfig(world.config?.text);
-    this.peers?.observe(world);
-    this.tellKeeper();
+    this.membership.observe(world);
   }
 
   private takeConfig(text: string | undefined): void {
     const isNew = this.config.take(text, (network) => {
-      this.admission.assertSafe(network, this.underlay?.state.underlay);
+      this.admission.assertSafe(network, this.pass?.underlay);
     });
     if (isNew) this.passes.trigger();
-  }
-
-  /** The keeper learns of the peers that may come back for their subnets before it may choose one. */
-  private tellKeeper(): void {
-    if (this.keeper === undefined || this.peers === undefined || this.world === undefined) return;
-    this.keeper.setAvoid(this.peers.kept.map(({ subnet }) => subnet));
-    this.keeper.observe(this.world);
   }
 
   /** Where etcd is may change with names and with the way to it. */
@@ -371,19 +330,18 @@ export class Daemon implements StatusSource {
     this.passes.trigger();
   }
 
-  // The pass
+  // Passes
 
   private async passAndReport(): Promise<'done' | 'retry'> {
     try {
-      await this.pass();
-      if (this.problem === undefined) return 'done';
+      if ((await this.pass?.run()) !== true) return 'done';
+      if (this.problem !== undefined) this.log.info('works again after an earlier problem');
       this.problem = undefined;
-      this.log.info('works again after an earlier problem');
       this.tellReady();
       return 'done';
     } catch (error) {
       // After a reboot, and before etcd was heard of, the network may not be up yet.
-      const isFinal = this.underlay === undefined && this.world !== undefined;
+      const isFinal = this.pass?.underlay === undefined && this.membership.world !== undefined;
       if (isOverlayError(error, 'ERR_UNDERLAY') && isFinal && this.failStart !== undefined) {
         this.failStart(error);
         return 'done';
@@ -395,241 +353,16 @@ export class Daemon implements StatusSource {
     }
   }
 
-  private async pass(): Promise<void> {
-    const {
-      facts: source,
-      config: { carried },
-    } = this;
-    if (carried === undefined || source === undefined) return;
-    const { network, backend } = carried;
-    const { underlay } = (await this.followUnderlay(network)).state;
-    this.admission.assertSafe(network, underlay);
-    backend.check(network, underlay);
-    await this.admission.refresh(underlay);
-    const peers = this.peers?.peers ?? this.footing.peers;
-    const facts = await source.refresh({
-      underlay,
-      onLinkAddresses: onLinkQuestions(peers, (type) => this.config.backendFor(type)),
-    });
-    const attributes = attributesFor(backend, network, facts);
-    this.keepLease(network, attributes, this.admissionContext(network, underlay, attributes));
-    const own = this.ownLease(network, attributes);
-    if (own === undefined) {
-      // A lease that is still sought has to name the host as it is now: by its address the keeper knows its own.
-      this.keeper?.publish(attributes);
-      const isTaken = this.world !== undefined && this.footing.isTaken(this.world, attributes.publicIp);
-      if (isTaken) this.desireNothing(network);
-      this.tellReady();
-      return;
-    }
-    if (this.isLeaseHeld && this.keeper?.lease !== undefined) this.footing.confirm(this.keeper.lease);
-    if (this.footing.useNow === 'subnet') this.desireNothing(network);
-    else await this.desire(network, facts, own, this.peers?.peers ?? peers);
-    if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
-      // Peers send the new way as soon as they see the lease: receive that way first.
-      await this.waitForKernel(network);
-    }
-    this.publishedBackend = network.backendType;
-    this.keeper?.publish(attributes);
-    await this.applyFirewall(network, own);
-    const mtu = backend.mtu(network, underlay);
-    await this.subnetFile.update({ network, lease: own, mtu, isMasquerading: this.options.ipMasq });
-    this.dockerWatch.start();
-    const held = this.keeper?.lease;
-    if (this.isLeaseHeld && held !== undefined) {
-      void this.announcement.announce(held);
-      this.stateDirectory.save(() => this.stateToSave());
-      // The successor of a process that is killed must know its lease, else it takes it for a stranger's at another
-      // address; and the history, else it keeps peers that were given up in this one.
-      const written = `${this.world?.epoch ?? 0} ${own.revision}`;
-      if (written !== this.savedLease) void this.stateDirectory.flush();
-      this.savedLease = written;
-    }
-    this.tellReady();
-  }
-
-  private async followUnderlay(network: NetworkConfig): Promise<UnderlayWatcher> {
-    const families: Family[] = [];
-    if (network.ipv4 !== undefined) families.push(4);
-    if (network.ipv6 !== undefined) families.push(6);
-    if (this.underlay !== undefined && this.underlayFamilies === families.join()) return this.underlay;
-    const { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6 } = this.options;
-    const watcher = await UnderlayWatcher.start({
-      source: netlinkHostNetwork(this.parts.netlink),
-      request: { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6, families },
-      clock: this.clock,
-      logger: this.log,
-      onChange: (state) => {
-        if (state.isUsable) this.parts.store.networkChanged();
-        this.passes.trigger();
-      },
-    });
-    this.underlay?.close();
-    this.underlay = watcher;
-    this.underlayFamilies = families.join();
-    return watcher;
-  }
-
-  private admissionContext(
-    network: NetworkConfig,
-    underlay: Underlay,
-    { publicIp }: LeaseAttributes,
-  ): AdmissionContext {
-    this.formerNetworks.use(networksOf(network).map((prefix) => prefix.toString()));
-    const networks = this.formerNetworks.names.map((text) => Prefix.parse(text));
-    return this.admission.context({
-      network,
-      networks,
-      underlay,
-      publicIp,
-      own: this.keeper?.lease ?? this.footing.claim,
-    });
-  }
-
-  private keepLease(network: NetworkConfig, attributes: LeaseAttributes, context: AdmissionContext): void {
-    if (this.keeper !== undefined) {
-      this.keeper.setNetwork(network);
-      this.peers?.setContext(context);
-      return;
-    }
-    const {
-      clock,
-      log,
-      parts: { store },
-    } = this;
-    this.keeper = new LeaseKeeper({
-      store,
-      clock,
-      log,
-      network,
-      attributes,
-      previousSubnets: { ...this.footing.subnets, ...this.subnetFile.previousSubnets },
-      former: this.footing.former,
-      renewMarginMinutes: this.options.subnetLeaseRenewMargin,
-    });
-    this.keeper.onChange(() => this.passes.trigger());
-    this.peers = new PeerSet({ clock, log, context });
-    this.peers.seed(this.footing.peers);
-    this.peers.onChange(() => this.passes.trigger());
-    if (this.world !== undefined) this.peers.observe(this.world);
-    this.tellKeeper();
-    this.keeper.start();
-  }
-
-  private get isLeaseHeld(): boolean {
-    return this.keeper?.state === 'held' || this.keeper?.state === 'renewing';
-  }
-
-  /**
-   * The lease that the host works with: the one it has (or, while another is sought, had) in the store; before the
-   * store has answered, the saved one of the same host.
-   */
-  private ownLease(network: NetworkConfig, attributes: LeaseAttributes): Lease | undefined {
-    const lease = this.keeper?.lease;
-    if (lease !== undefined) return doesFit(network, lease) ? lease : undefined;
-    return this.peers?.isSynced === true ? undefined : this.footing.standIn(network, attributes.publicIp);
-  }
-
   private here(): Here {
     return { ...this.parts.machine, etcdPrefix: `/${instanceOf(this.options.etcdPrefix)}`, nowMs: this.clock.wallMs() };
-  }
-
-  /** What a start without the store would go on with; undefined while no lease is held. */
-  private stateToSave(): StateToSave | undefined {
-    const { clock, keeper, peers, world } = this;
-    const own = keeper?.lease;
-    if (keeper?.heldSinceMs === undefined || own === undefined || peers === undefined) return undefined;
-    const { expiresAtMs: endMs } = keeper;
-    const { nowMs: savedAtMs, ...where } = this.here();
-    const expiresAtMs = endMs === undefined ? undefined : Math.round(savedAtMs + endMs - clock.monotonicMs());
-    const origin = { ...where, savedAtMs, expiresAtMs };
-    return { config: this.config.text, own, origin, peers: peers.peers, mark: world && newestMark(world) };
-  }
-
-  // Outputs
-
-  private async desire(network: NetworkConfig, host: HostFacts, own: Lease, peers: readonly Lease[]): Promise<void> {
-    const networks = [network.ipv4?.network, network.ipv6?.network].filter((prefix) => prefix !== undefined);
-    if (this.result === undefined) this.staleDevices = (await this.facts?.flannelDevices(networks)) ?? [];
-    const result = this.overlay.compute({
-      network,
-      host,
-      own,
-      peers,
-      backendFor: (type) => this.config.backendFor(type),
-      lingering: this.lingering.names,
-    });
-    this.result = result;
-    this.lingering.use(result.backends);
-    this.skippedPeers.tell(result.skipped);
-    for (const each of result.contested) this.giveUpMac(each);
-    this.prober?.follow({ network, host, own, peers, skipped: result.skipped });
-    const blackholes = this.options.ipBlackholeRoute ? blackholeRoutes(own) : [];
-    const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
-    // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
-    const scope = [...networks, ...this.subnetFile.previousNetworks];
-    this.reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
-  }
-
-  private giveUpMac({ device, replacement }: ContestedDevice): void {
-    this.facts?.giveUp(device);
-    this.log.warn('another host had the MAC address of this device first, taking another one', {
-      dev: device,
-      vtepMac: replacement,
-    });
-    this.passes.trigger();
-  }
-
-  /** Takes the overlay off this host, so that nothing has addresses that are another host's. */
-  private desireNothing({ ipv4, ipv6 }: NetworkConfig): void {
-    this.result = undefined;
-    const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
-    this.reconciler.setDesired(EMPTY_STATE, { scope });
-  }
-
-  private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {
-    const pairs: readonly (readonly [Prefix | undefined, Prefix | undefined])[] = [
-      [network.ipv4?.network, own.subnet],
-      [network.ipv6?.network, own.ipv6Subnet],
-    ];
-    const spec: FirewallSpec = {
-      mode: network.useNftables ? 'nftables' : 'iptables',
-      networks: pairs.flatMap(([overlay, subnet]) =>
-        overlay === undefined || subnet === undefined ? [] : [{ network: overlay, subnet }],
-      ),
-      previousNetworks: this.subnetFile.previousNetworks,
-      ipMasq: this.options.ipMasq,
-      forwardRules: this.options.iptablesForwardRules,
-      isFullyRandom: !this.options.ipMasqFullyRandomDisable,
-    };
-    const text = JSON.stringify(spec);
-    if (text === this.lastFirewall) return;
-    this.lastFirewall = text;
-    await this.parts.firewall.apply(spec).catch((error: unknown) => {
-      // It looks again by itself; packets go on without the rules meanwhile.
-      this.log.error('traffic rules not in place, trying again', { error });
-    });
-  }
-
-  /** The clock holds on to the deadline: a timer that only a signal refers to may be collected before it fires. */
-  private async waitForKernel({ backendType }: NetworkConfig): Promise<void> {
-    const deadline = new AbortController();
-    const cancel = this.clock.after(CONVERGE_TIMEOUT_MS, () => deadline.abort());
-    try {
-      await this.reconciler.whenConverged(deadline.signal);
-    } catch {
-      this.log.warn('kernel state not complete, publishing the lease all the same', { backend: backendType });
-    } finally {
-      cancel();
-    }
   }
 
   private tellReady(): void {
     const { service } = this.parts;
     const reasons = this.reasonsNotReady();
-    const lease = this.keeper?.lease;
+    const lease = this.membership.keeper?.lease;
     const status =
-      reasons.join('; ') || `lease ${lease?.subnet.toString() ?? ''}, ${this.peers?.peers.length ?? 0} peers`;
+      reasons.join('; ') || `lease ${lease?.subnet.toString() ?? ''}, ${this.membership.peers.length} peers`;
     if (this.hasToldService || !isReadyForOthers(reasons)) {
       service.status(status);
     } else {
@@ -641,27 +374,4 @@ export class Daemon implements StatusSource {
     this.noteLook(); // so that the first look has the names already
     this.log.info('ready', { subnet: lease?.subnet.toString(), backend: this.config.network?.backendType });
   }
-}
-
-function attributesFor(backend: ConfiguredBackend, network: NetworkConfig, facts: HostFacts): LeaseAttributes {
-  const { publicIp, publicIpv6 }: Underlay = facts.underlay;
-  return {
-    publicIp: publicIp ?? UNSPECIFIED_V4,
-    publicIpv6: network.ipv6 === undefined ? undefined : publicIpv6,
-    backendType: backend.publishedType,
-    ...backend.leaseData(network, facts),
-  };
-}
-
-function blackholeRoutes({ subnet, ipv6Subnet }: Lease): RouteSpec[] {
-  return [subnet, ipv6Subnet]
-    .filter((destination) => destination !== undefined)
-    .map((destination) => ({
-      destination,
-      type: 'blackhole',
-      device: undefined,
-      gateway: undefined,
-      isOnlink: false,
-      metric: BLACKHOLE_METRIC,
-    }));
 }

@@ -21,6 +21,7 @@ import {
   textFlag,
 } from './flag-values.js';
 import { parseGoBool, scanArguments, shownWord } from './go-flags.js';
+import { DEFAULT_PATHS } from './paths.js';
 import { compileRe2 } from './re2.js';
 import { mostSimilar } from './similar.js';
 
@@ -48,19 +49,13 @@ export const MAX_UDP_WORKERS = 64;
 /** Seconds in a day; a longer pause between two checks is no check. */
 const MAX_RESYNC_SECONDS = 86_400;
 
-/** On a disk, so that a reboot finds the state. */
-const STATE_DIRECTORY = '/var/lib/tsflannel';
-
-/** Where version 0.1 kept the state by default. */
-const FORMER_STATE_DIRECTORY = '/run/flannel/tsflanneld';
-
 /**
  * Where an earlier version kept what belongs to a state directory.
  *
  * @returns undefined for a directory that an operator has named: that one was used before, too.
  */
 export function formerStateDirectory(stateDir: string): string | undefined {
-  return stateDir === STATE_DIRECTORY ? FORMER_STATE_DIRECTORY : undefined;
+  return stateDir === DEFAULT_PATHS.stateDirectory ? DEFAULT_PATHS.formerStateDirectory : undefined;
 }
 
 /** Every flag of the daemon. The options that come out have these names in camel case. */
@@ -133,17 +128,17 @@ export const FLAGS = {
     help: 'IPv6 address that other hosts send to, if it is not the one on the interface.',
   }),
 
-  'subnet-file': textFlag('/run/flannel/subnet.env', {
+  'subnet-file': textFlag(DEFAULT_PATHS.subnetFile, {
     group: 'files',
     placeholder: 'FILE',
     help: 'Where subnet, MTU and masquerading are written for Docker and CNI.',
   }),
-  'state-dir': textFlag(STATE_DIRECTORY, {
+  'state-dir': textFlag(DEFAULT_PATHS.stateDirectory, {
     group: 'files',
     placeholder: 'DIRECTORY',
     help: 'Where the last known lease, configuration and peers are kept, for a start without etcd. One per daemon.',
   }),
-  'status-socket': textFlag('/run/flannel/tsflanneld.sock', {
+  'status-socket': textFlag(DEFAULT_PATHS.statusSocket, {
     group: 'files',
     placeholder: 'FILE',
     help: 'Unix socket that tsflannelctl asks. One per daemon.',

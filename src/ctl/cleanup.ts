@@ -3,6 +3,7 @@ import path from 'node:path';
 import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js';
 import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
+import { STATE_FILES } from '../config/paths.js';
 import { Deadline } from '../deadline.js';
 import { DockerService } from '../docker/docker-service.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
@@ -202,7 +203,9 @@ async function knownNetworks(
   const env = await readSubnetEnv(options.subnetFile);
   found.push(env?.network, env?.ipv6Network);
   // The daemon's copy of the configuration; see its state directory.
-  found.push(...networksOf(await readFile(path.join(options.stateDir, 'config.json'), 'utf8').catch(() => undefined)));
+  found.push(
+    ...networksOf(await readFile(path.join(options.stateDir, STATE_FILES.config), 'utf8').catch(() => undefined)),
+  );
   const deadline = new Deadline(context.clock, STORE_PATIENCE_MS, context.signal);
   try {
     found.push(...networksOf((await withStore(context, options, (store) => store.readConfig(deadline.signal)))?.text));

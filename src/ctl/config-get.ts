@@ -1,3 +1,4 @@
+import { layoutKeys } from '../etcd/endpoints.js';
 import { OverlayError } from '../errors.js';
 import { defineCommand, EXIT, printJson, STORE_FLAGS, withStore } from './command.js';
 
@@ -20,7 +21,11 @@ export const configGet = defineCommand({
 
 /** The error for a prefix under which nobody has written a configuration. */
 export function noConfig(prefix: string): OverlayError {
-  return new OverlayError('ERR_NETWORK_CONFIG', `cannot find the network configuration: ${prefix}/config is empty`, {
-    hint: 'write one with tsflannelctl config set FILE, or give the right --etcd-prefix',
-  });
+  return new OverlayError(
+    'ERR_NETWORK_CONFIG',
+    `cannot find the network configuration: ${layoutKeys(prefix).config} is empty`,
+    {
+      hint: 'write one with tsflannelctl config set FILE, or give the right --etcd-prefix',
+    },
+  );
 }

@@ -1,6 +1,6 @@
 import { choiceFlag, switchFlag } from '../config/flag-values.js';
 import { DockerService, type DockerChange } from '../docker/docker-service.js';
-import { DROP_IN_FORMS } from '../docker/drop-in.js';
+import { DROP_IN_FORMS, VALUES_FILE } from '../docker/drop-in.js';
 import { systemctl } from '../systemd/systemctl.js';
 import { type CtlContext, defineCommand, EXIT, printJson } from './command.js';
 
@@ -14,7 +14,7 @@ export const dockerEnable = defineCommand({
   flags: {
     form: choiceFlag(DROP_IN_FORMS, 'subnet-env', {
       group: 'files',
-      help: 'Take subnet and MTU from /run/flannel/subnet.env, or all options from /run/docker_opts.env, which also says whether Docker masquerades.',
+      help: `Take subnet and MTU from ${VALUES_FILE['subnet-env']}, or all options from ${VALUES_FILE['docker-opts']}, which also says whether Docker masquerades.`,
     }),
     follow: switchFlag(false, {
       group: 'files',

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import type { Clock } from '../clock.js';
+import { STATE_FILES } from '../config/paths.js';
 import { CoalescingTask } from '../coalescing-task.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { describeError } from '../errors.js';
@@ -27,11 +28,6 @@ export interface SavedState {
 
 /** A {@link SavedState} that is to be saved. */
 export type StateToSave = SavedState & { readonly origin: SavedOrigin };
-
-const FILES = { config: 'config.json', own: 'own-lease.json', peers: 'peers.json' } as const;
-
-/** Missing where an earlier version wrote the state: then nothing is known of the history. */
-const MARK_FILE = 'history.json';
 
 const MODES = { file: 0o600, directory: 0o700 } as const;
 
@@ -105,11 +101,13 @@ export class StateDirectory {
 
   private async loadFrom(directory: string): Promise<SavedState> {
     const [config = '', own = '', peers = ''] = await Promise.all(
-      Object.values(FILES).map((name) => this.options.files.read(path.join(directory, name))),
+      [STATE_FILES.config, STATE_FILES.own, STATE_FILES.peers].map((name) =>
+        this.options.files.read(path.join(directory, name)),
+      ),
     );
     parseNetworkConfig(config);
     const [lease] = decodePeerCache(own);
-    if (lease === undefined) throw new TypeError(`${FILES.own} has no lease`);
+    if (lease === undefined) throw new TypeError(`${STATE_FILES.own} has no lease`);
     const { origin } = JSON.parse(own) as { readonly origin?: unknown };
     const mark = await this.loadMark(directory);
     return { config, own: lease, origin: decodeOrigin(origin), peers: decodePeerCache(peers), mark };
@@ -118,9 +116,9 @@ export class StateDirectory {
   private async loadMark(directory: string): Promise<HistoryMark | undefined> {
     const { files, log } = this.options;
     try {
-      return decodeMark(await files.read(path.join(directory, MARK_FILE)));
+      return decodeMark(await files.read(path.join(directory, STATE_FILES.mark)));
     } catch (error) {
-      log.debug('the history of the store is not known', { file: MARK_FILE, error });
+      log.debug('the history of the store is not known', { file: STATE_FILES.mark, error });
       return undefined;
     }
   }
@@ -174,12 +172,12 @@ export class StateDirectory {
     const { written } = this;
     let hasWritten = isLast;
     if (config !== written.config) {
-      await this.put(FILES.config, config);
+      await this.put(STATE_FILES.config, config);
       this.written = { ...this.written, config };
       hasWritten = true;
     }
     if (isLast || hasOtherOwn(written, state)) {
-      await this.put(FILES.own, encodePeerCache([own], encodeOrigin(origin)));
+      await this.put(STATE_FILES.own, encodePeerCache([own], encodeOrigin(origin)));
       this.written = { ...this.written, own, origin };
       hasWritten = true;
     }
@@ -188,13 +186,13 @@ export class StateDirectory {
       if (waitMs > 0 && !isLast) this.writes.schedule(waitMs);
       else {
         const text = encodePeerCache(peers);
-        await this.put(FILES.peers, text);
+        await this.put(STATE_FILES.peers, text);
         this.peersNotBeforeMs = this.options.clock.monotonicMs() + text.length / PEER_BYTES_PER_MS;
         this.written = { ...this.written, peers };
         hasWritten = true;
       }
     }
-    if (hasWritten) await this.put(MARK_FILE, mark === undefined ? '' : encodeMark(mark));
+    if (hasWritten) await this.put(STATE_FILES.mark, mark === undefined ? '' : encodeMark(mark));
   }
 
   private put(name: string, text: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { DEFAULT_PATHS } from '../config/paths.js';
 import { Prefix } from '../ip/prefix.js';
 import { OverlayError } from '../errors.js';
 import { cut } from '../printable.js';
@@ -32,8 +33,8 @@ export function dockerOptsUsage(program: string): string {
   return `${program} [-f FLANNEL-ENV-FILE] [-d DOCKER-ENV-FILE] [-i] [-c] [-m] [-k COMBINED-KEY]
 
 Turns what flannel found out into options for the Docker daemon.
-  -f  file that flannel wrote, which must be there if it is named [/run/flannel/subnet.env]
-  -d  file to write for Docker [/run/docker_opts.env]
+  -f  file that flannel wrote, which must be there if it is named [${DEFAULT_PATHS.subnetFile}]
+  -d  file to write for Docker [${DEFAULT_PATHS.dockerOptions}]
   -i  one variable per option, such as DOCKER_OPT_MTU
   -c  one variable with all options; neither -i nor -c means both
   -k  name of that variable [DOCKER_OPTS]
@@ -71,9 +72,9 @@ export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsReq
   if (!VARIABLE_NAME.test(combinedKey)) return undefined;
   const isBoth = !switches.has('i') && !switches.has('c');
   return {
-    flannelEnvFile: texts.get('f') ?? '/run/flannel/subnet.env',
+    flannelEnvFile: texts.get('f') ?? DEFAULT_PATHS.subnetFile,
     isFileNamed: texts.has('f'),
-    dockerEnvFile: texts.get('d') ?? '/run/docker_opts.env',
+    dockerEnvFile: texts.get('d') ?? DEFAULT_PATHS.dockerOptions,
     isIndividual: isBoth || switches.has('i'),
     isCombined: isBoth || switches.has('c'),
     hasMasquerade: !switches.has('m'),

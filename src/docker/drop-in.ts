@@ -1,3 +1,4 @@
+import { DEFAULT_PATHS } from '../config/paths.js';
 import { parseEnvFile } from './env-file.js';
 import { type UnitSetting, inForce } from './unit-file.js';
 
@@ -12,8 +13,8 @@ export type DropInForm = (typeof DROP_IN_FORMS)[number];
 
 /** The file that each form hands to Docker's unit, as tsflanneld.service has them written. */
 export const VALUES_FILE: Readonly<Record<DropInForm, string>> = {
-  'subnet-env': '/run/flannel/subnet.env',
-  'docker-opts': '/run/docker_opts.env',
+  'subnet-env': DEFAULT_PATHS.subnetFile,
+  'docker-opts': DEFAULT_PATHS.dockerOptions,
 };
 
 /** What each form puts behind Docker's own command. */

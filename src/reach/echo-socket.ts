@@ -71,7 +71,7 @@ export class EchoSocket implements EchoPort {
     private readonly identifier: number,
     private readonly onReply: (reply: EchoReply) => void,
   ) {
-    this.sender = sockaddr(IpAddress.fromValue(family, 0n));
+    this.sender = libc.sockaddrIn(IpAddress.fromValue(family, 0n).toBytes(), 0);
   }
 
   /** See {@link OpenEchoPort}. */
@@ -98,7 +98,7 @@ export class EchoSocket implements EchoPort {
 
   send(address: IpAddress, sequence: number): number {
     const request = encodeEchoRequest(this.family, this.identifier, sequence, this.payload);
-    return Math.min(0, libc.sendTo(this.fd, request, SYS.MSG_DONTWAIT, sockaddr(address)));
+    return Math.min(0, libc.sendTo(this.fd, request, SYS.MSG_DONTWAIT, libc.sockaddrIn(address.toBytes(), 0)));
   }
 
   receive(): void {
@@ -125,10 +125,6 @@ export class EchoSocket implements EchoPort {
   private senderAddress(): IpAddress {
     return IpAddress.fromBytes(this.family === 4 ? this.sender.slice(4, 8) : this.sender.slice(8, 24));
   }
-}
-
-function sockaddr(address: IpAddress): Uint8Array {
-  return address.family === 4 ? libc.sockaddrIn(address.toBytes(), 0) : libc.sockaddrIn6(address.toBytes(), 0);
 }
 
 function refused(family: Family, errno: string): OverlayError {

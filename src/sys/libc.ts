@@ -399,23 +399,18 @@ export function sendDescriptors(
   return orErrno(native.sendmsg(fd, message, SYS.MSG_NOSIGNAL));
 }
 
-/** `struct sockaddr_in`. */
-export function sockaddrIn(ipv4: Uint8Array, port: number): Uint8Array {
-  const bytes = new Uint8Array(16);
-  new Uint16Array(bytes.buffer, 0, 1)[0] = SYS.AF_INET;
+/**
+ * `struct sockaddr_in` or `struct sockaddr_in6`, the latter without flow label and scope.
+ *
+ * @param address - 4 or 16 bytes, which choose the family.
+ */
+export function sockaddrIn(address: Uint8Array, port: number): Uint8Array {
+  const isV4 = address.length === 4;
+  const bytes = new Uint8Array(isV4 ? 16 : 28);
+  new Uint16Array(bytes.buffer, 0, 1)[0] = isV4 ? SYS.AF_INET : SYS.AF_INET6;
   bytes[2] = port >> 8;
   bytes[3] = port;
-  bytes.set(ipv4, 4);
-  return bytes;
-}
-
-/** `struct sockaddr_in6` without flow label and scope. */
-export function sockaddrIn6(ipv6: Uint8Array, port: number): Uint8Array {
-  const bytes = new Uint8Array(28);
-  new Uint16Array(bytes.buffer, 0, 1)[0] = SYS.AF_INET6;
-  bytes[2] = port >> 8;
-  bytes[3] = port;
-  bytes.set(ipv6, 8);
+  bytes.set(address, isV4 ? 4 : 8);
   return bytes;
 }
 

@@ -83,7 +83,7 @@ const BREAKAGES: readonly Breakage[] = [
   {
     what: 'what failed is not tried again when etcd is back',
     file: 'src/daemon.ts',
-    from: 'this.keeper?.retryNow();',
+    from: 'this.membership.keeper?.retryNow();',
     to: '',
   },
   {
@@ -130,8 +130,8 @@ const BREAKAGES: readonly Breakage[] = [
   },
   {
     what: 'a change of the own address is not published',
-    file: 'src/daemon.ts',
-    from: 'this.keeper?.publish(attributes);',
+    file: 'src/daemon/pass.ts',
+    from: 'this.publishedBackend = network.backendType;\n    keeper?.publish(attributes);',
     to: '',
   },
   {
@@ -148,7 +148,7 @@ const BREAKAGES: readonly Breakage[] = [
   },
   {
     what: 'a timer is left behind',
-    file: 'src/daemon.ts',
+    file: 'src/daemon/pass.ts',
     from: 'this.formerNetworks.close();',
     to: '',
   },

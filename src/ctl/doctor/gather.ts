@@ -5,6 +5,7 @@ import { Deadline } from '../../deadline.js';
 import { findRunningDocker } from '../../docker/running-docker.js';
 import { readSubnetEnv } from '../../docker/subnet-env.js';
 import { describeError } from '../../errors.js';
+import { layoutKeys } from '../../etcd/endpoints.js';
 import { bridgeNetfilterFinding } from '../../firewall/findings.js';
 import { IpAddress } from '../../ip/address.js';
 import type { ConfigVersion, OperatorStore } from '../../lease/store.js';
@@ -117,7 +118,7 @@ async function readStore(context: CtlContext, options: GatherOptions): Promise<S
       const { rows } = await readLeaseRows(store, { wallMs: context.clock.wallMs(), signal: context.signal });
       const common = { storeError: undefined, leases: rows };
       try {
-        if (entry === undefined) throw new Error(`${options.etcdPrefix}/config is empty`);
+        if (entry === undefined) throw new Error(`${layoutKeys(options.etcdPrefix).config} is empty`);
         const { network } = checkConfig(entry.text);
         return { ...common, network, configError: undefined, lastValidConfig: undefined };
       } catch (error) {

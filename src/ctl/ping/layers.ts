@@ -1,4 +1,5 @@
 import { findBackend } from '../../backend/registry.js';
+import { DEFAULT_PATHS } from '../../config/paths.js';
 import { describeCarrier } from '../../firewall/carrier.js';
 import type { Family, IpAddress } from '../../ip/address.js';
 import type { Prefix } from '../../ip/prefix.js';
@@ -98,7 +99,7 @@ export function judge(peer: PingPeer, results: readonly LayerResult[]): Verdict 
     return {
       stopsAt: 'bridge',
       message: `the host answers through the overlay, but has no bridge at ${text('bridge')}`,
-      hint: 'on that host: systemctl status docker, ip -br address show docker0, and cat /run/flannel/subnet.env; without containers there is nothing to fix',
+      hint: `on that host: systemctl status docker, ip -br address show docker0, and cat ${DEFAULT_PATHS.subnetFile}; without containers there is nothing to fix`,
     };
   }
   if (at('overlay') === undefined && answers('underlay')) {

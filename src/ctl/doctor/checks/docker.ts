@@ -1,3 +1,4 @@
+import { VALUES_FILE } from '../../../docker/drop-in.js';
 import type { RunningDocker } from '../../../docker/running-docker.js';
 import { Prefix } from '../../../ip/prefix.js';
 import { type Check, type DoctorFacts, type Found, bridgeOf, overlayNetwork, ownSubnet } from '../facts.js';
@@ -28,7 +29,7 @@ export function dockerRestart({ docker }: Pick<DoctorFacts, 'docker'>): string {
     case 'subnet-env':
       return RESTART;
     case 'docker-opts':
-      return `tsflannelctl docker-opts -d /run/docker_opts.env && ${RESTART}`;
+      return `tsflannelctl docker-opts -d ${VALUES_FILE['docker-opts']} && ${RESTART}`;
     case 'none':
     case undefined:
       return `tsflannelctl docker enable && ${RESTART}`;

@@ -1,0 +1,346 @@
+import { OverlayState, type OverlayResult, onLinkQuestions } from '../backend/overlay-state.js';
+import type { ConfiguredBackend, ContestedDevice, HostFacts } from '../backend/backend.js';
+import type { Clock } from '../clock.js';
+import type { DaemonOptions } from '../config/flags.js';
+import type { NetworkConfig } from '../config/network-config.js';
+import { versionText } from '../config/version.js';
+import type { FirewallSpec } from '../firewall/firewall.js';
+import { type Family, IpAddress } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
+import { type AdmissionContext, networksOf } from '../lease/admission.js';
+import { ASIDE_MS } from '../lease/decide.js';
+import { HostAnnouncement } from '../lease/host-announcement.js';
+import type { Lease, LeaseAttributes } from '../lease/lease.js';
+import { newestMark } from '../lease/world.js';
+import type { PeerProber } from '../reach/peer-prober.js';
+import { type DesiredState, EMPTY_STATE, type RouteSpec } from '../reconcile/desired.js';
+import type { Reconciler } from '../reconcile/reconciler.js';
+import { netlinkHostNetwork } from '../underlay/host-network.js';
+import type { Underlay } from '../underlay/underlay.js';
+import { UnderlayWatcher } from '../underlay/watcher.js';
+import type { AdmissionSource } from './admission-source.js';
+import type { DockerWatch } from './docker-watch.js';
+import type { Footing } from './footing.js';
+import type { HostFactsSource } from './host-facts.js';
+import { BACKEND_LINGER_MS, Lingering } from './lingering.js';
+import type { Membership } from './membership.js';
+import type { NetworkSource } from './network-source.js';
+import type { DaemonParts } from './parts.js';
+import type { Here } from './saved-origin.js';
+import type { StateDirectory, StateToSave } from './saved-state.js';
+import { SkippedPeers } from './skipped-peers.js';
+import type { SubnetFile } from './subnet-file.js';
+
+/** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
+const CONVERGE_TIMEOUT_MS = 5000;
+
+/**
+ * Leaves the blackhole behind the connected route of the containers' bridge, which has the same destination: with equal
+ * metrics one of the two could not be made, or the blackhole would swallow every packet. It is the metric that the
+ * kernel recommends for such routes (Documentation/networking/vrf.rst): routing daemons read it as distance 255.
+ */
+const BLACKHOLE_METRIC = 0xff002000;
+
+const UNSPECIFIED_V4 = IpAddress.parse('0.0.0.0');
+
+/** What a {@link Pass} reads and has changed; whoever made them closes them. */
+export interface PassContext {
+  readonly options: DaemonOptions;
+  readonly parts: DaemonParts;
+  readonly facts: HostFactsSource;
+  readonly config: NetworkSource;
+  readonly admission: AdmissionSource;
+  readonly footing: Footing;
+  readonly membership: Membership;
+  readonly reconciler: Reconciler;
+  readonly prober: PeerProber | undefined;
+  readonly subnetFile: SubnetFile;
+  readonly dockerWatch: DockerWatch;
+  readonly stateDirectory: StateDirectory;
+  /** Where the host and its etcd are, and when. */
+  readonly here: () => Here;
+  /** Asks for another pass. */
+  readonly trigger: () => void;
+}
+
+/**
+ * What one reconciliation does: it reads what should be now, and has everything agree with it.
+ *
+ * ```
+ *  config ──┐                                  ┌─▶ reconciler ─▶ kernel, tunnel
+ *  underlay ┼─▶ pass: what should be now? ─────┼─▶ firewall
+ *  lease ───┤   (one at a time, level-         ├─▶ keeper.publish
+ *  peers ───┘    triggered)                    └─▶ subnet.env, saved state
+ * ```
+ *
+ * API: {@link run}, never twice at a time; what it remembers from one run to the next is what the next must know of it.
+ */
+export class Pass {
+  private readonly clock: Clock;
+  private readonly log: DaemonParts['log'];
+  private readonly overlay = new OverlayState();
+  private readonly lingering: Lingering;
+  /** Networks that peers and containers may still use after the configuration was changed. */
+  private readonly formerNetworks: Lingering;
+  private readonly skippedPeers: SkippedPeers;
+  private readonly announcement: HostAnnouncement;
+  private underlayWatcher: UnderlayWatcher | undefined;
+  private underlayFamilies = '';
+  private staleDevices: readonly string[] = [];
+  private current: OverlayResult | undefined;
+  private publishedBackend: string | undefined;
+  /** Epoch and revision of the lease that was saved last. */
+  private savedLease: string | undefined;
+  private lastFirewall = '';
+
+  constructor(private readonly context: PassContext) {
+    const { parts, trigger } = context;
+    const { clock, hostName, log, store } = parts;
+    this.clock = clock;
+    this.log = log;
+    this.lingering = new Lingering(clock, BACKEND_LINGER_MS, trigger);
+    this.formerNetworks = new Lingering(clock, ASIDE_MS, trigger);
+    this.skippedPeers = new SkippedPeers(log, clock);
+    this.announcement = new HostAnnouncement({ store, clock, log, hostName, version: versionText() });
+  }
+
+  /** The real network under the overlay; undefined as long as none was found. */
+  get underlay(): Underlay | undefined {
+    return this.underlayWatcher?.state.underlay;
+  }
+
+  /** The overlay as the kernel is to have it; undefined while the host is to have none. */
+  get result(): OverlayResult | undefined {
+    return this.current;
+  }
+
+  /**
+   * @returns false if there is no network to carry yet.
+   * @throws {@link OverlayError} what keeps the overlay from being carried as configured.
+   */
+  async run(): Promise<boolean> {
+    const { admission, config, dockerWatch, facts: source, footing, membership, options, subnetFile } = this.context;
+    if (config.carried === undefined) return false;
+    const { network, backend } = config.carried;
+    const { underlay } = (await this.followUnderlay(network)).state;
+    admission.assertSafe(network, underlay);
+    backend.check(network, underlay);
+    await admission.refresh(underlay);
+    const facts = await source.refresh({
+      underlay,
+      onLinkAddresses: onLinkQuestions(membership.peers, (type) => config.backendFor(type)),
+    });
+    const attributes = attributesFor(backend, network, facts);
+    const context = this.admissionContext(network, underlay, attributes);
+    membership.keep(network, attributes, context, subnetFile.previousSubnets);
+    const own = membership.ownLease(network, attributes);
+    const { keeper, world } = membership;
+    if (own === undefined) {
+      // A lease that is still sought has to name the host as it is now: by its address the keeper knows its own.
+      keeper?.publish(attributes);
+      if (world !== undefined && footing.isTaken(world, attributes.publicIp)) this.desireNothing(network);
+      return true;
+    }
+    if (membership.isLeaseHeld && keeper?.lease !== undefined) footing.confirm(keeper.lease);
+    if (footing.useNow === 'subnet') this.desireNothing(network);
+    else await this.desire(network, facts, own, membership.peers);
+    if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
+      // Peers send the new way as soon as they see the lease: receive that way first.
+      await this.waitForKernel(network);
+    }
+    this.publishedBackend = network.backendType;
+    keeper?.publish(attributes);
+    await this.applyFirewall(network, own);
+    const mtu = backend.mtu(network, underlay);
+    await subnetFile.update({ network, lease: own, mtu, isMasquerading: options.ipMasq });
+    dockerWatch.start();
+    this.save(own);
+    return true;
+  }
+
+  /** Nothing asks for another pass from now on; one that is under way goes on. */
+  close(): void {
+    this.lingering.close();
+    this.formerNetworks.close();
+    this.underlayWatcher?.close();
+  }
+
+  /** Tells what is still to be told; after the last pass. */
+  flush(): void {
+    this.skippedPeers.close();
+  }
+
+  // Inputs
+
+  private async followUnderlay(network: NetworkConfig): Promise<UnderlayWatcher> {
+    const families: Family[] = [];
+    if (network.ipv4 !== undefined) families.push(4);
+    if (network.ipv6 !== undefined) families.push(6);
+    if (this.underlayWatcher !== undefined && this.underlayFamilies === families.join()) {
+      return this.underlayWatcher;
+    }
+    const { parts, trigger } = this.context;
+    const { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6 } = this.context.options;
+    const watcher = await UnderlayWatcher.start({
+      source: netlinkHostNetwork(parts.netlink),
+      request: { iface, ifaceRegex, ifaceCanReach, publicIp, publicIpv6, families },
+      clock: this.clock,
+      logger: this.log,
+      onChange: (state) => {
+        if (state.isUsable) parts.store.networkChanged();
+        trigger();
+      },
+    });
+    this.underlayWatcher?.close();
+    this.underlayWatcher = watcher;
+    this.underlayFamilies = families.join();
+    return watcher;
+  }
+
+  private admissionContext(
+    network: NetworkConfig,
+    underlay: Underlay,
+    { publicIp }: LeaseAttributes,
+  ): AdmissionContext {
+    this.formerNetworks.use(networksOf(network).map((prefix) => prefix.toString()));
+    const networks = this.formerNetworks.names.map((text) => Prefix.parse(text));
+    const { admission, footing, membership } = this.context;
+    return admission.context({
+      network,
+      networks,
+      underlay,
+      publicIp,
+      own: membership.keeper?.lease ?? footing.claim,
+    });
+  }
+
+  // Outputs
+
+  private async desire(network: NetworkConfig, host: HostFacts, own: Lease, peers: readonly Lease[]): Promise<void> {
+    const { config, facts, options, prober, reconciler, subnetFile } = this.context;
+    const networks = [network.ipv4?.network, network.ipv6?.network].filter((prefix) => prefix !== undefined);
+    if (this.current === undefined) this.staleDevices = await facts.flannelDevices(networks);
+    const result = this.overlay.compute({
+      network,
+      host,
+      own,
+      peers,
+      backendFor: (type) => config.backendFor(type),
+      lingering: this.lingering.names,
+    });
+    this.current = result;
+    this.lingering.use(result.backends);
+    this.skippedPeers.tell(result.skipped);
+    for (const each of result.contested) this.giveUpMac(each);
+    prober?.follow({ network, host, own, peers, skipped: result.skipped });
+    const blackholes = options.ipBlackholeRoute ? blackholeRoutes(own) : [];
+    const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
+    // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
+    const scope = [...networks, ...subnetFile.previousNetworks];
+    reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
+  }
+
+  private giveUpMac({ device, replacement }: ContestedDevice): void {
+    this.context.facts.giveUp(device);
+    this.log.warn('another host had the MAC address of this device first, taking another one', {
+      dev: device,
+      vtepMac: replacement,
+    });
+    this.context.trigger();
+  }
+
+  /** Takes the overlay off this host, so that nothing has addresses that are another host's. */
+  private desireNothing({ ipv4, ipv6 }: NetworkConfig): void {
+    this.current = undefined;
+    const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
+    this.context.reconciler.setDesired(EMPTY_STATE, { scope });
+  }
+
+  private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {
+    const { options, parts, subnetFile } = this.context;
+    const pairs: readonly (readonly [Prefix | undefined, Prefix | undefined])[] = [
+      [network.ipv4?.network, own.subnet],
+      [network.ipv6?.network, own.ipv6Subnet],
+    ];
+    const spec: FirewallSpec = {
+      mode: network.useNftables ? 'nftables' : 'iptables',
+      networks: pairs.flatMap(([overlay, subnet]) =>
+        overlay === undefined || subnet === undefined ? [] : [{ network: overlay, subnet }],
+      ),
+      previousNetworks: subnetFile.previousNetworks,
+      ipMasq: options.ipMasq,
+      forwardRules: options.iptablesForwardRules,
+      isFullyRandom: !options.ipMasqFullyRandomDisable,
+    };
+    const text = JSON.stringify(spec);
+    if (text === this.lastFirewall) return;
+    this.lastFirewall = text;
+    await parts.firewall.apply(spec).catch((error: unknown) => {
+      // It looks again by itself; packets go on without the rules meanwhile.
+      this.log.error('traffic rules not in place, trying again', { error });
+    });
+  }
+
+  /** The clock holds on to the deadline: a timer that only a signal refers to may be collected before it fires. */
+  private async waitForKernel({ backendType }: NetworkConfig): Promise<void> {
+    const deadline = new AbortController();
+    const cancel = this.clock.after(CONVERGE_TIMEOUT_MS, () => deadline.abort());
+    try {
+      await this.context.reconciler.whenConverged(deadline.signal);
+    } catch {
+      this.log.warn('kernel state not complete, publishing the lease all the same', { backend: backendType });
+    } finally {
+      cancel();
+    }
+  }
+
+  /** Saves what a start without the store would go on with, and tells the operator whose lease it is. */
+  private save(own: Lease): void {
+    const { membership, stateDirectory } = this.context;
+    const held = membership.keeper?.lease;
+    if (!membership.isLeaseHeld || held === undefined) return;
+    void this.announcement.announce(held);
+    stateDirectory.save(() => this.stateToSave());
+    // The successor of a process that is killed must know its lease, else it takes it for a stranger's at another
+    // address; and the history, else it keeps peers that were given up in this one.
+    const written = `${membership.world?.epoch ?? 0} ${own.revision}`;
+    if (written !== this.savedLease) void stateDirectory.flush();
+    this.savedLease = written;
+  }
+
+  /** Undefined while no lease is held. */
+  private stateToSave(): StateToSave | undefined {
+    const { config, here, membership } = this.context;
+    const { keeper, peerSet, world } = membership;
+    const own = keeper?.lease;
+    if (keeper?.heldSinceMs === undefined || own === undefined || peerSet === undefined) return undefined;
+    const { expiresAtMs: endMs } = keeper;
+    const { nowMs: savedAtMs, ...where } = here();
+    const expiresAtMs = endMs === undefined ? undefined : Math.round(savedAtMs + endMs - this.clock.monotonicMs());
+    const origin = { ...where, savedAtMs, expiresAtMs };
+    return { config: config.text, own, origin, peers: peerSet.peers, mark: world && newestMark(world) };
+  }
+}
+
+function attributesFor(backend: ConfiguredBackend, network: NetworkConfig, facts: HostFacts): LeaseAttributes {
+  const { publicIp, publicIpv6 }: Underlay = facts.underlay;
+  return {
+    publicIp: publicIp ?? UNSPECIFIED_V4,
+    publicIpv6: network.ipv6 === undefined ? undefined : publicIpv6,
+    backendType: backend.publishedType,
+    ...backend.leaseData(network, facts),
+  };
+}
+
+function blackholeRoutes({ subnet, ipv6Subnet }: Lease): RouteSpec[] {
+  return [subnet, ipv6Subnet]
+    .filter((destination) => destination !== undefined)
+    .map((destination) => ({
+      destination,
+      type: 'blackhole',
+      device: undefined,
+      gateway: undefined,
+      isOnlink: false,
+      metric: BLACKHOLE_METRIC,
+    }));
+}
