@@ -1,5 +1,5 @@
 /** Exit code for a defect of the program itself (EX_SOFTWARE of sysexits.h). */
-export const DEFECT_EXIT_CODE = 70;
+const DEFECT_EXIT_CODE = 70;
 
 /** What to do about a defect. */
 export const DEFECT_HINT = 'this is a defect of tsflannel: report it with this line and the version';

@@ -1,7 +1,7 @@
 import { COMMON_FLAGS, type Command, type FlagTable, defineCommand, EXIT, printJson } from './command.js';
 
 /** Shells that completion can be made for. */
-export const SHELLS = ['bash', 'zsh', 'fish'] as const;
+const SHELLS = ['bash', 'zsh', 'fish'] as const;
 
 /** `completion bash|zsh|fish`; takes the table that it is itself part of. */
 export function completionCommand(commands: () => readonly Command[]): Command {

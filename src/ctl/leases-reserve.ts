@@ -76,7 +76,7 @@ export const leasesReserve = defineCommand({
  * @throws {@link OverlayError} `ERR_CONFLICT` if the subnet belongs to another host, `ERR_NOT_FOUND` if no host is given
  * and none holds it, `ERR_NETWORK_CONFIG` if no host could use it.
  */
-export function planReservation(input: {
+function planReservation(input: {
   readonly network: NetworkConfig;
   readonly snapshot: LeaseSnapshot;
   readonly subnet: Prefix;

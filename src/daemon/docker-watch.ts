@@ -57,7 +57,7 @@ export class DockerWatch {
  *
  * @internal Exported for tests.
  */
-export function hasFollowed(
+function hasFollowed(
   links: readonly LinkInfo[],
   addresses: readonly AddressInfo[],
   { subnet, mtu, isMtuNew }: PendingRestart,

@@ -1,22 +1,17 @@
 import { OverlayError } from '../errors.js';
 import { isDenied } from '../sys/errno.js';
 
-/**
- * The steps of opening a tunnel whose failures mean something of their own; any other step is named by its system call.
- *
- * - `open-tun`: opening `/dev/net/tun`
- * - `create-device`: `TUNSETIFF`
- * - `bind-socket`: binding the UDP socket
- * - `open-icmp`: opening the raw socket that ICMP errors leave through
- */
-export const TUNNEL_STEPS = ['open-tun', 'create-device', 'bind-socket', 'open-icmp'] as const;
-
-/** One of {@link TUNNEL_STEPS}. */
-export type TunnelStep = (typeof TUNNEL_STEPS)[number];
-
 /** What the kernel said while a tunnel was opened. */
 export interface TunnelFailure {
-  /** A {@link TunnelStep}, or the name of a system call or request such as `TUNSETOFFLOAD`. */
+  /**
+   * The step that failed. These mean something of their own; any other is the name of a system call or request, such as
+   * `TUNSETOFFLOAD`.
+   *
+   * - `open-tun`: opening `/dev/net/tun`
+   * - `create-device`: `TUNSETIFF`
+   * - `bind-socket`: binding the UDP socket
+   * - `open-icmp`: opening the raw socket that ICMP errors leave through
+   */
   readonly operation: string;
   /** Name of the error, such as `EADDRINUSE`. */
   readonly errno: string;

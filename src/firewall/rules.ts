@@ -51,7 +51,7 @@ export interface FamilyRules {
 }
 
 /** Set by kube-proxy on packets that it masquerades itself (`--iptables-masquerade-bit` 14). */
-export const KUBE_PROXY_MARK = 0x4000;
+const KUBE_PROXY_MARK = 0x4000;
 
 /** All multicast addresses: RFC 5771 and RFC 4291 2.7. */
 const MULTICAST: Readonly<Record<Family, Prefix>> = { 4: Prefix.parse('224.0.0.0/4'), 6: Prefix.parse('ff00::/8') };

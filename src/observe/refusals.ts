@@ -2,7 +2,7 @@
  * Why a request was not answered: addressed to a foreign name, another method than GET and HEAD, no HTTP or too long
  * headers, too slow, or its connection was ended since there were too many.
  */
-export const REFUSAL_REASONS = ['host', 'method', 'malformed', 'timeout', 'connections'] as const;
+const REFUSAL_REASONS = ['host', 'method', 'malformed', 'timeout', 'connections'] as const;
 
 /** One of {@link REFUSAL_REASONS}; the `reason` label of the metric. */
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];

@@ -1,14 +1,11 @@
 /** Whether a peer answers through the overlay. `unknown`: too few probes so far. */
-export const REACH_STATES = ['reachable', 'unreachable', 'unknown'] as const;
-
-/** One of {@link REACH_STATES}. */
-export type ReachState = (typeof REACH_STATES)[number];
+export type ReachState = 'reachable' | 'unreachable' | 'unknown';
 
 /** Lost probes in a row after which a peer counts as unreachable: a single one is lost by a busy link or a full queue. */
-export const LOST_IN_A_ROW = 3;
+const LOST_IN_A_ROW = 3;
 
 /** Answers in a row after which an unreachable peer is reachable again, so that one lucky packet ends no outage. */
-export const ANSWERED_IN_A_ROW = 2;
+const ANSWERED_IN_A_ROW = 2;
 
 /** Probes that the loss is counted over: eight minutes at one every 30 s. */
 export const LOSS_WINDOW = 16;

@@ -193,7 +193,7 @@ export class UnderlayWatcher {
 }
 
 /** Whether nothing that the overlay depends on differs. */
-export function isSameUnderlay(left: Underlay, right: Underlay): boolean {
+function isSameUnderlay(left: Underlay, right: Underlay): boolean {
   return (
     left.device === right.device &&
     left.ifindex === right.ifindex &&

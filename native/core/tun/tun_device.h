@@ -32,7 +32,7 @@ struct TunDevice {
   OffloadSet offloads;
 };
 
-// Operations in the errors of this file that TUNNEL_STEPS in src/dataplane/tunnel-errors.ts knows.
+// Operations in the errors of this file that tunnelError() in src/dataplane/tunnel-errors.ts knows.
 inline constexpr const char* kOpenTunStep = "open-tun";
 inline constexpr const char* kCreateDeviceStep = "create-device";
 

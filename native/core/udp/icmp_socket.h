@@ -7,7 +7,7 @@
 
 namespace tsflannel {
 
-/// Operation in the errors of open_icmp_socket() that TUNNEL_STEPS in src/dataplane/tunnel-errors.ts knows.
+/// Operation in the errors of open_icmp_socket() that tunnelError() in src/dataplane/tunnel-errors.ts knows.
 inline constexpr const char* kOpenIcmpStep = "open-icmp";
 
 /// Opens a socket for whole IPv4 packets (raw(7), IP_HDRINCL), which needs CAP_NET_RAW.

@@ -37,7 +37,7 @@ struct UdpSockets {
   OffloadSet offloads;
 };
 
-/// Operation in the errors of this file that TUNNEL_STEPS in src/dataplane/tunnel-errors.ts knows.
+/// Operation in the errors of this file that tunnelError() in src/dataplane/tunnel-errors.ts knows.
 inline constexpr const char* kBindStep = "bind-socket";
 
 /// Opens sockets that send with DF and receive in bulk.
