@@ -1,11 +1,9 @@
 /**
  * Why a request was not answered: addressed to a foreign name, another method than GET and HEAD, no HTTP or too long
  * headers, too slow, or its connection was ended since there were too many.
+ * The `reason` label of the metric.
  */
-const REFUSAL_REASONS = ['host', 'method', 'malformed', 'timeout', 'connections'] as const;
-
-/** One of {@link REFUSAL_REASONS}; the `reason` label of the metric. */
-export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+export type RefusalReason = 'host' | 'method' | 'malformed' | 'timeout' | 'connections';
 
 /** How many requests were refused, by reason. */
 export type Refusals = Readonly<Record<RefusalReason, number>>;
