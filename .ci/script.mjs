@@ -13,7 +13,7 @@ const node = (...words) => [process.execPath, ...words];
 const tsx = (file) => node('--import', 'tsx', file);
 const mocha = (...words) => ['mocha', ...words];
 const HOST_TESTS = ['--config', '.ci/mocharc.host.json'];
-const COMPILE = [['tsc', '-p', 'tsconfig.json'], node('.ci/page.mjs')];
+const COMPILE = [['tsc', '-p', 'tsconfig.json'], node('.ci/page.mjs'), node('.ci/bundle.mjs')];
 
 /**
  * By name in package.json: what it does (`help`, unless a file in .ci/usage says more), the groups of .ci/setup.mjs that

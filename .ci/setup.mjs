@@ -149,6 +149,7 @@ function buildTypeScript() {
   if (sources.every(isFresh)) return;
   step('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
   step('compiling the status page', process.execPath, ['.ci/page.mjs']);
+  step('bundling the programs', process.execPath, ['.ci/bundle.mjs']);
 }
 
 /** Paths of all files below a folder, relative to the root of the clone. */

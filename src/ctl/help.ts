@@ -60,7 +60,7 @@ export function explain(command: Command): string {
 }
 
 /** A flag's sentence with its default and its variable. */
-function describeFlag(name: string, flag: Flag<FlagValue>): string {
+export function describeFlag(name: string, flag: Flag<FlagValue>): string {
   const initial = textOf(flag.initial);
   const hasDefault = initial !== '' && flag.placeholder !== undefined;
   const variable = Object.hasOwn(FLAGS, name) ? ` (${environmentName(name)})` : '';

@@ -29,7 +29,7 @@ export function statusPage(script: string): Page {
 
 /** The script of the page, which the build compiles into the folder beside this file; a source tree has none. */
 export function readPageScript(): string {
-  return readFileSync(new URL('page/script.js', import.meta.url), 'utf8');
+  return readFileSync(new URL('../observe/page/script.js', import.meta.url), 'utf8');
 }
 
 const HEAD = `<!DOCTYPE html>
