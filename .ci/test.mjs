@@ -19,8 +19,8 @@ process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 const QUIET_PRESSURE = 0.2;
 /** Longer than any file takes on a busy machine: one that hangs costs this much and not the whole run. */
 const FILE_LIMIT_MS = 12 * 60_000;
-/** Host tests mostly wait, so that one more than there are processors keeps these busy. */
-const LANES = os.availableParallelism() + 1;
+/** Host tests wait for three quarters of their time, so that two for each processor, and one, keep these busy. */
+const LANES = 2 * os.availableParallelism() + 1;
 /** Files that measure how long something takes, or a ratio of two ways. They run when nothing else does. */
 const ALONE = ['down-time', 'systemd', 'reboot'].map((name) => `test/host/${name}.test.ts`);
 
@@ -70,7 +70,11 @@ const PARTS = {
   native: () => [
     counting(
       'native',
-      ['make', '-s', `-j${os.availableParallelism()}`, '--no-print-directory', '-C', 'test/native', 'check'],
+      // It compiles while host tests wait, and must not keep them from going on.
+      [
+        ...['nice', '-n', '10', 'make', '-s', `-j${os.availableParallelism()}`],
+        ...['--no-print-directory', '-C', 'test/native', 'check'],
+      ],
       // Each test program ends so.
       /^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm,
     ),
@@ -88,6 +92,12 @@ const PARTS = {
   faults: () => files('test/faults', '.ci/mocharc.faults.json'),
 };
 
+/** What runs side by side: what computes all the time, then what mostly waits and what can be done meanwhile. */
+const STAGES = [
+  ['unit', 'simulation'],
+  ['native', 'faults', 'host'],
+];
+
 /** What several files of a part would otherwise make at the same time, in the same place. */
 const PREPARATIONS = { host: [process.execPath, '.ci/prebuild.mjs'] };
 
@@ -102,23 +112,35 @@ if (unknown !== undefined) {
 const sum = { passed: 0, failed: 0, skipped: 0 };
 /** What is said again at the end, where it is seen. */
 const remarks = [];
-const times = [];
+/** By part: when its first job began and its last one ended. */
+const spans = new Map();
+const startedAt = Date.now();
 
-for (const name of chosen) {
-  process.stdout.write(`\n== ${name} ==\n`);
-  const before = Date.now();
-  const jobs = PARTS[name]();
-  // If it fails, so do the tests that need it.
-  if (PREPARATIONS[name] !== undefined) await run(PREPARATIONS[name], true);
-  await inLanes(jobs.filter((job) => !job.isAlone));
-  for (const job of jobs.filter((each) => each.isAlone)) await inLanes([job]);
-  times.push(`${name} ${Math.round((Date.now() - before) / 1000)} s`);
+const jobs = chosen.flatMap((part) => PARTS[part]().map((job) => ({ ...job, part })));
+for (const parts of STAGES) {
+  const going = parts.filter((part) => chosen.includes(part));
+  if (going.length === 0) continue;
+  process.stdout.write(`\n== ${going.join(', ')} ==\n`);
+  // If one fails, so do the tests that need it.
+  for (const part of going) if (PREPARATIONS[part] !== undefined) await run(PREPARATIONS[part], true);
+  const ofStage = going.flatMap((part) => jobs.filter((job) => job.part === part));
+  await inLanes(ofStage.filter((job) => !job.isAlone));
+  for (const job of ofStage.filter((each) => each.isAlone)) await inLanes([job]);
 }
 
 for (const remark of remarks) process.stdout.write(`${remark}\n`);
-process.stdout.write(`\ntime: ${times.join(', ')}\n`);
+process.stdout.write(`\ntime: ${chosen.map(timeOf).join(', ')}; ${secondsSince(startedAt)} s in all\n`);
 process.stdout.write(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped\n`);
 process.exitCode = sum.failed === 0 && sum.passed > 0 ? 0 : 1;
+
+function secondsSince(at, now = Date.now()) {
+  return Math.round((now - at) / 1000);
+}
+
+function timeOf(part) {
+  const { start, end } = spans.get(part);
+  return `${part} ${secondsSince(start, end)} s`;
+}
 
 /** Runs jobs side by side. A single one is shown as it goes, of several each when it has ended. */
 async function inLanes(jobs) {
@@ -127,8 +149,10 @@ async function inLanes(jobs) {
   const lane = async () => {
     for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
       const before = { at: Date.now(), waitedUs: cpuWaitUs() };
+      spans.set(job.part, { start: before.at, ...spans.get(job.part) });
       const { output, code } = await run(job.command, isSingle);
       const seconds = (Date.now() - before.at) / 1000;
+      spans.set(job.part, { ...spans.get(job.part), end: Date.now() });
       if (!isSingle) process.stdout.write(output);
       if (jobs.length > 1 || job.isAlone) process.stdout.write(`${job.title}: ${seconds.toFixed(1)} s\n`);
       addUp(job, output, code, (cpuWaitUs() - before.waitedUs) / (seconds * 1e6) < QUIET_PRESSURE);
