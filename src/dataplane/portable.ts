@@ -75,16 +75,18 @@ const MAX_QUEUED_SENDS = 256;
 /** 4 MiB of socket buffer hold about 20 ms of what one event loop forwards; the force variant ignores `rmem_max`. */
 const SOCKET_BUFFER_BYTES = 4 << 20;
 
-/** ICMP errors per second and at once. The kernel's own limit is 1000 with bursts of 50 (`icmp_msgs_per_sec`, ip-sysctl). */
-const ICMP_PER_SECOND = 1000;
-const ICMP_BURST = 50;
-
-/**
- * The same for "fragmentation needed", which Linux does not limit at all: a flood of other errors must not make a path
- * MTU black hole. One is enough for a sender to stop.
- */
-const FRAG_NEEDED_PER_SECOND = 10_000;
-const FRAG_NEEDED_BURST = 500;
+/** ICMP errors per second and at once, the same as of the native tunnel; a test compares them. */
+export const ICMP_LIMITS = {
+  /** The kernel's own limit is 1000 with bursts of 50 (`icmp_msgs_per_sec`, ip-sysctl). */
+  perSecond: 1000,
+  burst: 50,
+  /**
+   * For "fragmentation needed", which Linux does not limit at all: a flood of other errors must not make a path MTU black
+   * hole. One is enough for a sender to stop.
+   */
+  fragmentationNeededPerSecond: 10_000,
+  fragmentationNeededBurst: 500,
+} as const;
 
 /** `SO_MEMINFO` and the place of `SK_MEMINFO_DROPS` among its numbers (uapi sock_diag.h, Linux 4.12). */
 const SO_MEMINFO = 55;
@@ -160,9 +162,11 @@ class PortableTunnel implements Tunnel {
   private icmpSource: number;
   private readonly poller: FdPoller;
   private readonly scratch = Buffer.alloc(MAX_PACKET);
-  private readonly icmpLimit = new TokenBucket(ICMP_PER_SECOND, ICMP_BURST, () => performance.now());
-  private readonly fragNeededLimit = new TokenBucket(FRAG_NEEDED_PER_SECOND, FRAG_NEEDED_BURST, () =>
-    performance.now(),
+  private readonly icmpLimit = new TokenBucket(ICMP_LIMITS.perSecond, ICMP_LIMITS.burst, () => performance.now());
+  private readonly fragNeededLimit = new TokenBucket(
+    ICMP_LIMITS.fragmentationNeededPerSecond,
+    ICMP_LIMITS.fragmentationNeededBurst,
+    () => performance.now(),
   );
   private readonly peers = new Map<string, PeerTotals>();
   private readonly onEvent: (event: TunnelEvent) => void;

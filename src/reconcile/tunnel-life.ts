@@ -2,6 +2,7 @@ import type { Clock } from '../clock.js';
 import type { Tunnel, TunnelEvent } from '../dataplane/tunnel.js';
 import type { TunnelSpec } from '../dataplane/tunnel-spec.js';
 import { OverlayError } from '../errors.js';
+import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { Kernel } from './kernel.js';
@@ -37,14 +38,11 @@ export class TunnelLife {
 
   constructor(private readonly options: TunnelLifeOptions) {
     const { settings, clock, logger } = options;
-    this.set = new TunnelSet(settings, clock, (device, event) => {
-      // Called by the addon, to which an exception must not go back: the process would not survive it.
-      try {
-        this.takeEvent(device, event);
-      } catch (error) {
-        logger.error('event of the tunnel not handled', { dev: device, error });
-      }
+    // Called by the addon, to which an exception must not go back: the process would not survive it.
+    const takeEvent = guarded({ clock, logger, what: 'events of tunnels' }, (device: string, event: TunnelEvent) => {
+      this.takeEvent(device, event);
     });
+    this.set = new TunnelSet(settings, clock, takeEvent);
   }
 
   get tunnels(): readonly Tunnel[] {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { MAX_UDP_WORKERS } from '../../../src/config/flags.js';
 import { INTERFACE_VERSION, PEER_COUNTERS, VERIFY_SOURCE } from '../../../src/dataplane/native.js';
+import { ICMP_LIMITS } from '../../../src/dataplane/portable.js';
 import { BATCH_BUCKETS, DROP_REASONS, ICMP_ERRORS, OFFLOADS, type TunnelEvent } from '../../../src/dataplane/tunnel.js';
 import { sampleTunnelCounters } from '../../support/sample-status.js';
 
@@ -50,6 +51,19 @@ describe('names and numbers shared with the addon', () => {
     const file = 'core/packet/drop_reason.h';
     assert.deepEqual(texts(file, 'kDropReasonNames = {'), DROP_REASONS);
     assert.deepEqual(enumerators(file, 'enum class DropReason : uint8_t {').map(kebab), DROP_REASONS);
+  });
+
+  it('are the same for the limits of ICMP errors', () => {
+    const limit = (name: string): number => {
+      const text = between('core/worker/icmp_sender.h', `static constexpr uint32_t k${name} =`, ';');
+      return Number(text.replaceAll("'", ''));
+    };
+    assert.deepEqual(ICMP_LIMITS, {
+      perSecond: limit('PerSecond'),
+      burst: limit('Burst'),
+      fragmentationNeededPerSecond: limit('FragmentationNeededPerSecond'),
+      fragmentationNeededBurst: limit('FragmentationNeededBurst'),
+    });
   });
 
   it('are the same for offloads', () => {
