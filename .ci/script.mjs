@@ -48,9 +48,9 @@ const SCRIPTS = {
     ],
   },
   check: {
-    help: 'Checks format, lint, types, links and comments, one after the other.',
+    help: 'Checks format, lint of TypeScript and C++, types, links and comments, one after the other.',
     setup: ['npm', 'check'],
-    run: () => ['format:check', 'lint', 'types', 'docs'].flatMap((name) => SCRIPTS[name].run),
+    run: () => ['format:check', 'lint', 'lint:native', 'types', 'docs'].flatMap((name) => SCRIPTS[name].run),
   },
   format: {
     help: 'Rewrites all files in the format of the project.',
@@ -68,7 +68,7 @@ const SCRIPTS = {
     run: [['eslint', '-c', '.ci/eslint.config.mjs', '--max-warnings', '0', '.']],
   },
   'lint:native': {
-    help: 'Runs clang-tidy over the packet core and the addon.',
+    help: 'Runs clang-tidy over what has changed of the packet core and the addon since it last passed.',
     setup: ['npm', 'check'],
     run: [node('.ci/clang-tidy.mjs')],
   },

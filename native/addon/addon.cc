@@ -30,8 +30,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 }  // namespace
 }  // namespace tsflannel
 
-static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
   return tsflannel::init(env, exports);
 }
 
-NODE_API_MODULE(tsflannel, Init)
+NODE_API_MODULE(tsflannel, init)

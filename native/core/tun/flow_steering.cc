@@ -43,14 +43,10 @@ constexpr bpf_insn combine(int operation, uint8_t to, uint8_t from) {
   return instruction(BPF_ALU | operation | BPF_X, to, from, 0);
 }
 
-/// Four bytes of the packet; where there are none, the program ends with 0, the first queue.
-constexpr bpf_insn load_word(int32_t offset) {
-  return instruction(BPF_LD | BPF_ABS | BPF_W, 0, 0, offset);
-}
-
-/// The byte at `offset`.
-constexpr bpf_insn load_byte(int32_t offset) {
-  return instruction(BPF_LD | BPF_ABS | BPF_B, 0, 0, offset);
+/// BPF_W: four bytes of the packet at `offset`, BPF_B: one; where there are none, the program ends with 0, the first
+/// queue.
+constexpr bpf_insn load(int size, int32_t offset) {
+  return instruction(BPF_LD | BPF_ABS | size, 0, 0, offset);
 }
 
 /// Leaves out the next `count` instructions unless `value` was loaded.
@@ -67,16 +63,16 @@ constexpr bpf_insn skip_unless(int32_t value, int16_t count) {
 std::array<bpf_insn, 20> program_for(unsigned workers) {
   return {{
       copy(BPF_REG_6, BPF_REG_1),  // BPF_ABS reads from the packet that register 6 points to
-      load_word(12),               // source
+      load(BPF_W, 12),             // source
       copy(kHash, kLoaded),
       compute(BPF_MUL, kHash, kMultiplier),
-      load_word(16),  // destination
+      load(BPF_W, 16),  // destination
       combine(BPF_ADD, kHash, kLoaded),
       compute(BPF_MUL, kHash, kMultiplier),
       compute(BPF_MOV, kLane, 0),
-      load_byte(9),  // protocol
+      load(BPF_B, 9),  // protocol
       skip_unless(kProtocolTcp, 4),
-      load_word(20),  // ports
+      load(BPF_W, 20),  // ports
       combine(BPF_ADD, kHash, kLoaded),
       compute(BPF_MUL, kHash, kMultiplier),
       compute(BPF_MOV, kLane, 1),

@@ -33,8 +33,8 @@ ifreq request_for(const std::string& name, unsigned flags) {
   return request;
 }
 
-/// TUNSETOFFLOAD takes its argument by value.
 int set_offload(Kernel& kernel, int fd, unsigned flags) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): TUNSETOFFLOAD takes its argument by value.
   return kernel.ioctl(fd, TUNSETOFFLOAD, reinterpret_cast<void*>(uintptr_t{flags}));
 }
 
