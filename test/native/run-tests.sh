@@ -12,9 +12,9 @@ failed=0
 log=$(mktemp) || exit 1
 trap 'rm -f "$log"' EXIT
 for program in $programs; do
-  echo "== $program"
   ${RUNNER:-} "./$program" "$@" >"$log" 2>&1
   status=$?
+  echo "== $program"
   grep -v '^[0-9]* passed, [0-9]* failed$' "$log"
   totals=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
   if [ -z "$totals" ]; then

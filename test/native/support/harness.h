@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <iostream>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -45,18 +43,25 @@ class Random {
   uint64_t state_;
 };
 
+/// A value as a message shows it.
+std::string show(long long value);
+std::string show(unsigned long long value);
+std::string show(std::string_view value);
+
 template <typename T>
 std::string show(const T& value) {
-  std::ostringstream text;
-  if constexpr (std::is_enum_v<T>) {
-    text << static_cast<long long>(value);
-  } else if constexpr (sizeof(T) == 1 && std::is_integral_v<T>) {
-    text << +value;
+  if constexpr (std::is_convertible_v<T, std::string_view>) {
+    return show(std::string_view(value));
+  } else if constexpr (std::is_integral_v<T> && std::is_unsigned_v<T>) {
+    return show(static_cast<unsigned long long>(value));
   } else {
-    text << value;
+    return show(static_cast<long long>(value));
   }
-  return text.str();
 }
+
+/// Reports that two values differ. Apart from check_equal(), of which there is one for each pair of types.
+void report_difference(const char* file, int line, const char* text, const std::string& actual,
+                       const std::string& expected, std::string_view note);
 
 template <typename A, typename B>
 void check_equal(const char* file, int line, const char* text, const A& actual, const B& expected,
@@ -66,9 +71,7 @@ void check_equal(const char* file, int line, const char* text, const A& actual, 
   } else {
     if (actual == expected) return;
   }
-  std::string what = std::string(text) + ": got " + show(actual) + ", expected " + show(expected);
-  if (!note.empty()) what += " (" + std::string(note) + ")";
-  report_failure(file, line, what);
+  report_difference(file, line, text, show(actual), show(expected), note);
 }
 
 }  // namespace tsflannel::testing

@@ -6,6 +6,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <cstring>
+
 #include "../../../native/core/tun/flow_steering.h"
 #include "../worker/fake_kernel.h"
 

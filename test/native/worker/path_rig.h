@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "../../../native/core/worker/icmp_sender.h"
@@ -37,73 +36,25 @@ class RecordingSink final : public EventSink {
 };
 
 /// The packet one hop further.
-inline Bytes hop(Bytes packet) {
-  packet[8]--;
-  fill_ip_checksum(packet);
-  return packet;
-}
+Bytes hop(Bytes packet);
 
-inline Bytes with_vnet(const VnetHeader& vnet, const Bytes& packet) {
-  Bytes frame(sizeof vnet);
-  std::memcpy(frame.data(), &vnet, sizeof vnet);
-  frame.insert(frame.end(), packet.begin(), packet.end());
-  return frame;
-}
-
-inline VnetHeader vnet_of(const Bytes& frame) {
-  VnetHeader vnet;
-  std::memcpy(&vnet, frame.data(), sizeof vnet);
-  return vnet;
-}
-
-inline Bytes packet_of(const Bytes& frame) {
-  return {frame.begin() + kVnetHeaderSize, frame.end()};
-}
+Bytes with_vnet(const VnetHeader& vnet, const Bytes& packet);
+VnetHeader vnet_of(const Bytes& frame);
+Bytes packet_of(const Bytes& frame);
 
 struct PathRig {
   static constexpr unsigned kPeers = 4;
 
   explicit PathRig(VerifySource verify = VerifySource::kOuter, OffloadSet offloads = OffloadSet::all(),
-                   std::vector<int> lane_fds = {kTunFd})
-      : lanes(std::move(lane_fds)),
-        health(offloads, sink),
-        context{kernel, health, *counters, *peers, lanes, kSocketFd, kIcmpFd, offloads.has(Offload::kVnetHdr)},
-        path_mtu(PathMtuProbe::open(kernel_with_socket(), 0).value()),
-        tun_writer(context),
-        icmp_sender(context),
-        sender(context, icmp_sender, path_mtu, kPort),
-        transmit(context, icmp_sender, sender),
-        receive(context, tun_writer) {
-    std::vector<Peer> all;
-    std::vector<PeerEntry> entries;
-    for (unsigned n = 0; n < kPeers; n++) {
-      all.push_back({outer_of(n)});
-      entries.push_back({inner_of(n) & 0xffffff00, 24, n});
-      state.counter_slots.push_back(n);
-      peers->ensure(n);
-    }
-    state.table = std::move(PeerTable::build(entries, all, 1)).value();
-    state.icmp_source = kOwnTun;
-    state.mtu = kMtu;
-    state.verify_source = verify;
-    state.own = {{kOwnTun, 0xffffff00}, {kOwnUnderlay, 0xffffffff}};
-    context.state = &state;
-  }
+                   std::vector<int> lane_fds = {kTunFd});
+  ~PathRig();
 
   uint64_t drops(DropReason reason) const { return counters->drops[static_cast<size_t>(reason)].get(); }
-  uint64_t all_drops() const {
-    uint64_t total = 0;
-    for (const Counter& each : counters->drops) total += each.get();
-    return total;
-  }
+  uint64_t all_drops() const;
   uint64_t icmp(IcmpError error) const { return counters->icmp_sent[static_cast<size_t>(error)].get(); }
 
   /// Runs transmit turns until there is nothing left to read and to send.
-  void drain_tun() {
-    while (transmit.run() || !kernel.tun_frames.empty() || !kernel.tcp_lane_frames.empty() ||
-           sender.batch().size() > 0) {
-    }
-  }
+  void drain_tun();
 
   const std::vector<int> lanes;
   FakeKernel kernel;
@@ -121,11 +72,7 @@ struct PathRig {
   ReceivePath receive;
 
  private:
-  FakeKernel& kernel_with_socket() {
-    // A descriptor that is open nowhere: closing it does no harm.
-    kernel.next_fd = 1 << 20;
-    return kernel;
-  }
+  FakeKernel& kernel_with_socket();
 };
 
 }  // namespace tsflannel::testing
