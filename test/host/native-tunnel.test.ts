@@ -139,11 +139,12 @@ describe('native tunnel with real traffic', () => {
         const before = (await tunnels[0]!.state()).counters.workerCpuSeconds;
         const listener = rig.far.netns.start(['iperf3', '-s', '-1', '-B', FAR, '--forceflush']);
         await listener.waitForLine(/Server listening/);
-        await rig.near.netns.run(['iperf3', '-c', FAR, '-P', '8', '-b', '20M', '-t', '1', '-l', '500']);
+        // Answers arrive at one worker whatever happens. That 32 connections miss one of three: twice in a million runs.
+        await rig.near.netns.run(['iperf3', '-c', FAR, '-P', '32', '-b', '5M', '-t', '1', '-l', '500']);
         await listener.kill();
         const { counters } = await tunnels[0]!.state();
-        const busy = counters.workerCpuSeconds.filter((seconds, worker) => seconds - (before[worker] ?? 0) > 0.002);
-        assert.ok(busy.length >= 2, counters.workerCpuSeconds.join(' '));
+        const spent = counters.workerCpuSeconds.map((seconds, worker) => seconds - (before[worker] ?? 0));
+        assert.ok(Math.min(...spent) > 0.002, spent.join(' '));
       });
     });
   }

@@ -74,6 +74,7 @@ class FakeKernel final : public Kernel {
   std::deque<int> read_errors;  ///< before the frames
   int path_mtu = 1500;
   std::function<int(unsigned long request, void* argument)> on_ioctl;
+  std::function<void(const void* attributes)> on_bpf;
   std::map<std::string, int> failing;  ///< set-up calls by name, such as "bind" or "SO_REUSEPORT"
   int next_fd = -1;                    ///< given by open() and socket(); negative: none, so that nothing is closed
 
@@ -92,7 +93,10 @@ class FakeKernel final : public Kernel {
   int bind(int, const sockaddr*, socklen_t) override { return result_of("bind", 0); }
   int connect(int, const sockaddr*, socklen_t) override { return result_of("connect", 0); }
   int getsockname(int, sockaddr*, socklen_t*) override { return result_of("getsockname", 0); }
-  int bpf(int, void*, unsigned) override { return result_of("bpf", next_fd); }
+  int bpf(int, void* attributes, unsigned) override {
+    if (on_bpf) on_bpf(attributes);
+    return result_of("bpf", next_fd);
+  }
 
   int64_t socket_drops(int) override { return 0; }
   int set_scheduler(int, int) override { return -EPERM; }
