@@ -15,14 +15,15 @@ namespace tsflannel {
 ///
 /// What the kernel may refuse, and the answer (an entry is sent, dropped with a reason, or kept; never two of these):
 ///
-///   EAGAIN, ENOBUFS          socket full: the rest is kept for the next flush(); dropped when kBlockedLimit has passed
-///   several packets, with    packet by packet. EMSGSIZE: the path MTU fell below our MTU (EINVAL before 6.14). EIO:
-///   the EIO, EINVAL, EMSGSIZE,   egress device cannot checksum (before 6.2 or so). EINVAL: a blackhole route, too.
-///   Only if EOPNOTSUPP               all of them pass was it UDP_SEGMENT itself, which then rests (see TunnelHealth)
-///   EMSGSIZE, one packet     with inner DF: fragmentation needed goes to its source, and the packet is dropped;
-///   without:
-///                            it is sent so that the kernel fragments the outer packet
-///   anything else            dropped as send-error; a dead socket ends the tunnel
+///   EAGAIN, ENOBUFS             socket full: the rest is kept for the next flush(); dropped when kBlockedLimit has
+///                               passed
+///   EIO, EINVAL, EMSGSIZE or    packet by packet. EMSGSIZE: the path MTU fell below our MTU (EINVAL before 6.14).
+///   EOPNOTSUPP, several         EIO: the egress device cannot checksum (before 6.2 or so). EINVAL: a blackhole route,
+///   packets                     too. Only if all of them pass was it UDP_SEGMENT itself, which then rests (see
+///                               TunnelHealth)
+///   EMSGSIZE, one packet        with inner DF: fragmentation needed goes to its source, and the packet is dropped;
+///                               without: it is sent so that the kernel fragments the outer packet
+///   anything else               dropped as send-error; a dead socket ends the tunnel
 class Sender {
  public:
   Sender(WorkerContext& context, IcmpSender& icmp, const PathMtuProbe& path_mtu, uint16_t port)

@@ -7,7 +7,8 @@
 //   PACKETS      how many to hand over; a super-packet counts as one
 //   MTU          of the device
 //   DESTINATION  inner destination of most, inside SUBNET, a /24 that PEER holds; the others go where nobody has a
-//   lease SOURCE       inner source
+//                lease
+//   SOURCE       inner source
 //
 // Prints one line of JSON: {"sent":N,"forwarded":N,"drops":{REASON:N,…}}, where `forwarded` counts what super-packets
 // are cut into. The packets depend on TSFLANNEL_SEED alone.
