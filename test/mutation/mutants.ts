@@ -25,6 +25,8 @@ export interface Mutation {
   readonly mutants: readonly Mutant[];
   /** Behaves like the source unless `globalThis.isMutant(id)` says that a mutant is the active one. */
   readonly instrumented: string;
+  /** The source with that one change. */
+  readonly sourceOf: (mutant: Mutant) => string;
 }
 
 const MAX_TEXT = 80;
@@ -155,7 +157,14 @@ export function mutate(fileName: string, source: string): Mutation {
 
   visit(file);
   const sorted = [...places.values()].sort((a, b) => a.start - b.start || b.end - a.end);
-  return { mutants, instrumented: instrument(source, sorted) };
+  const sourceOf = ({ id }: Mutant): string => {
+    for (const { start, end, variants } of sorted) {
+      const variant = variants.find((each) => each.id === id);
+      if (variant !== undefined) return source.slice(0, start) + variant.text + source.slice(end);
+    }
+    throw new RangeError(`${fileName} has no mutant ${id}`);
+  };
+  return { mutants, instrumented: instrument(source, sorted), sourceOf };
 }
 
 /** Writes the variants into the source; outer places come before those inside them. */

@@ -2,56 +2,93 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 
-/** To a worker: try that mutant. */
-export interface Request {
-  readonly id: number;
+/** To a worker. */
+export type Request =
+  | { readonly kind: 'explore' }
+  /** Run the tests at those places of the list of all, and hold a mutant that comes by more places for one that runs for ever. */
+  | { readonly kind: 'try'; readonly id: number; readonly tests: readonly number[]; readonly maxCalls: number };
+
+/** What the tests do while no mutant is active. */
+export interface Exploration {
+  /** They fail although nothing is wrong. */
+  readonly failure: string | undefined;
+  /** How often each of them comes by a place that is mutated. */
+  readonly calls: readonly number[];
+  /** Mutants with the tests that reach them. */
+  readonly reach: readonly (readonly [id: number, tests: readonly number[]])[];
+  /** Mutants that count when the module is loaded, which happens once in a process. */
+  readonly whileLoading: readonly number[];
 }
 
-/** From a worker. */
+/** From a worker; `isSpoilt`: what is still under way may disturb the next one. */
 export type Reply =
-  | {
-      readonly kind: 'ready';
-      /** The tests fail although nothing is wrong. */
-      readonly failure: string | undefined;
-      /** Mutants that some test reaches. */
-      readonly reached: readonly number[];
-      /** Mutants that count when the module is loaded, which happens once in a process. */
-      readonly whileLoading: readonly number[];
-    }
-  /** `isSpoilt`: what was under way may disturb the next one. */
-  | { readonly kind: 'done'; readonly id: number; readonly isKilled: boolean; readonly isSpoilt: boolean };
+  | ({ readonly kind: 'explored' } & Exploration)
+  | { readonly kind: 'tried'; readonly failure: string | undefined; readonly isSpoilt: boolean };
 
-type Ready = Extract<Reply, { kind: 'ready' }>;
+interface Known {
+  readonly exploration: Exploration;
+  readonly testsOf: ReadonlyMap<number, readonly number[]>;
+  readonly allTests: readonly number[];
+}
 
 /** What became of a mutant; `unreached`: no test comes by. */
 export type Fate = 'killed' | 'survived' | 'unreached';
 
-/** Processor time that a mutant may take before it is held to run for ever; real time says nothing on a busy machine. */
+/** Instead of a mutant. */
+const NONE = -1;
+
+/** Mutants lead tests to more places than there are without; what loops for ever goes far beyond this. */
+const MORE_CALLS = 100_000;
+const MORE_CALLS_FACTOR = 20;
+
+/** A mutant that takes so much processor time is held to run for ever; time says little on a busy machine. */
 const HUNG_AFTER_CPU_SECONDS = 10;
-const LOOK_EVERY_MS = 1000;
+/** One that takes none either, but does not end. */
+const HUNG_AFTER_MS = 120_000;
+const LOOK_EVERY_MS = 250;
 /** `USER_HZ` of every Linux that Node runs on. */
 const TICKS_PER_SECOND = 100;
 
 /** Tries mutants of one file in worker processes that begin in a copy of the tree with the instrumented file. */
 export class Session {
   #worker: ChildProcess | undefined;
-  #ready: Ready | undefined;
+  #known: Known | undefined;
 
+  /** @param endMs - when the time is over, by `performance.now()`. */
   constructor(
     private readonly root: string,
     private readonly tests: readonly string[],
+    private readonly endMs: number,
   ) {}
 
-  /** @throws Error if the tests fail without a mutant. */
-  async try(id: number): Promise<Fate> {
-    this.#ready ??= await this.#start();
-    const { reached, whileLoading } = this.#ready;
-    if (whileLoading.includes(id)) return this.#tryFromTheStart(id);
-    if (!reached.includes(id)) return 'unreached';
-    if (this.#worker === undefined) await this.#start();
-    const reply = await this.#exchange({ id });
-    if (reply?.kind !== 'done' || reply.isSpoilt) this.close();
-    return reply?.kind === 'done' && !reply.isKilled ? 'survived' : 'killed';
+  /**
+   * @returns undefined if the time was over first.
+   * @throws Error if the tests fail without a mutant.
+   */
+  async try(id: number): Promise<Fate | undefined> {
+    if (this.#isOver()) return undefined;
+    this.#known ??= await this.#explore();
+    if (this.#known === undefined) return undefined;
+    const { exploration, testsOf, allTests } = this.#known;
+    const isWhileLoading = exploration.whileLoading.includes(id);
+    const tests = isWhileLoading ? allTests : testsOf.get(id);
+    if (tests === undefined) return 'unreached';
+    const reply = await this.#run(id, tests, isWhileLoading ? id : NONE);
+    if (reply === undefined && this.#isOver()) return undefined;
+    return reply?.kind === 'tried' && reply.failure === undefined ? 'survived' : 'killed';
+  }
+
+  /**
+   * Runs the tests once more without a mutant.
+   *
+   * @throws Error if they fail now: then what an earlier mutant left behind may have killed those after it.
+   */
+  async check(): Promise<void> {
+    if (this.#worker === undefined || this.#known === undefined) return;
+    const reply = await this.#run(NONE, this.#known.allTests, NONE);
+    if (reply?.kind === 'tried' && reply.failure !== undefined) {
+      throw new Error(`${this.tests.join(' ')} fail after the mutants, without any of them: ${reply.failure}`);
+    }
   }
 
   close(): void {
@@ -59,23 +96,25 @@ export class Session {
     this.#worker = undefined;
   }
 
-  async #start(): Promise<Ready> {
-    const worker = this.#fork(-1);
-    this.#worker = worker;
-    const reply = await replyOf(worker);
-    if (reply?.kind !== 'ready') throw new Error(`${this.tests.join(' ')}: the tests cannot be run`);
+  async #explore(): Promise<Known | undefined> {
+    this.#worker = this.#fork(NONE);
+    const reply = await this.#exchange(this.#worker, { kind: 'explore' });
+    if (reply === undefined && this.#isOver()) return undefined;
+    if (reply?.kind !== 'explored') throw new Error(`${this.tests.join(' ')}: the tests cannot be run`);
     if (reply.failure !== undefined) throw new Error(`${this.tests.join(' ')} fail without a mutant: ${reply.failure}`);
-    return reply;
+    return { exploration: reply, testsOf: new Map(reply.reach), allTests: [...reply.calls.keys()] };
   }
 
-  async #tryFromTheStart(id: number): Promise<Fate> {
-    const worker = this.#fork(id);
-    try {
-      const reply = await replyOf(worker);
-      return reply?.kind === 'ready' && reply.failure === undefined ? 'survived' : 'killed';
-    } finally {
-      worker.kill('SIGKILL');
-    }
+  /** @param whileLoading - what is active while the modules are loaded: a mutant has a process of its own then. */
+  async #run(id: number, tests: readonly number[], whileLoading: number): Promise<Reply | undefined> {
+    // What ended by itself after it had answered leaves the next mutant alone.
+    if (whileLoading !== NONE || this.#worker?.connected === false) this.close();
+    this.#worker ??= this.#fork(whileLoading);
+    const calls = tests.reduce((sum, test) => sum + (this.#known?.exploration.calls[test] ?? 0), 0);
+    const maxCalls = MORE_CALLS + MORE_CALLS_FACTOR * calls;
+    const reply = await this.#exchange(this.#worker, { kind: 'try', id, tests, maxCalls });
+    if (whileLoading !== NONE || reply?.kind !== 'tried' || reply.isSpoilt) this.close();
+    return reply;
   }
 
   #fork(active: number): ChildProcess {
@@ -86,33 +125,37 @@ export class Session {
     });
   }
 
-  #exchange(request: Request): Promise<Reply | undefined> {
-    const worker = this.#worker;
-    if (worker === undefined) return Promise.resolve(undefined);
-    worker.send(request);
-    return replyOf(worker);
+  #isOver(): boolean {
+    return performance.now() >= this.endMs;
   }
-}
 
-/** The next reply; undefined from a worker that ends or hangs, which is ended. */
-function replyOf(worker: ChildProcess): Promise<Reply | undefined> {
-  return new Promise((resolve) => {
-    const untilSeconds = cpuSecondsOf(worker) + HUNG_AFTER_CPU_SECONDS;
-    const watch = setInterval(() => {
-      if (cpuSecondsOf(worker) > untilSeconds) worker.kill('SIGKILL');
-    }, LOOK_EVERY_MS);
-    const done = (reply?: Reply): void => {
-      clearInterval(watch);
-      worker.removeAllListeners('message').removeAllListeners('exit');
-      resolve(reply);
-    };
-    worker.on('message', (message) => {
-      done(message as Reply);
+  /** @returns the reply; undefined from a worker that ends, or is ended because it hangs or the time is over. */
+  #exchange(worker: ChildProcess, request: Request): Promise<Reply | undefined> {
+    return new Promise((resolve) => {
+      // How long the tests take by themselves is not limited.
+      const maxCpuSeconds = request.kind === 'explore' ? Infinity : cpuSecondsOf(worker) + HUNG_AFTER_CPU_SECONDS;
+      const hungAtMs = request.kind === 'explore' ? Infinity : performance.now() + HUNG_AFTER_MS;
+      const untilMs = Math.min(hungAtMs, this.endMs);
+      const watch = setInterval(() => {
+        if (performance.now() >= untilMs || cpuSecondsOf(worker) > maxCpuSeconds) worker.kill('SIGKILL');
+      }, LOOK_EVERY_MS);
+      const done = (reply?: Reply): void => {
+        clearInterval(watch);
+        worker.removeAllListeners();
+        resolve(reply);
+      };
+      worker.on('message', (message) => {
+        done(message as Reply);
+      });
+      worker.on('error', () => {
+        done();
+      });
+      worker.on('exit', () => {
+        done();
+      });
+      worker.send(request);
     });
-    worker.on('exit', () => {
-      done();
-    });
-  });
+  }
 }
 
 function cpuSecondsOf({ pid }: ChildProcess): number {

@@ -2,7 +2,7 @@
 // and only the tests that reach it; see session.ts for the other side.
 import fc from 'fast-check';
 import Mocha from 'mocha';
-import type { Request, Reply } from './session.js';
+import type { Exploration, Reply, Request } from './session.js';
 
 declare global {
   /** Whether that mutant is active; called by the mutated file wherever there is one. */
@@ -10,16 +10,25 @@ declare global {
 }
 
 const [activeWhileLoading = '-1', ...files] = process.argv.slice(2);
-const { EVENT_TEST_BEGIN, EVENT_TEST_END, EVENT_TEST_FAIL } = Mocha.Runner.constants;
+const { EVENT_TEST_BEGIN, EVENT_TEST_FAIL } = Mocha.Runner.constants;
+
+/**
+ * A test that waits in vain is known by this: so many looks in a row show nothing that could end the wait, or so many
+ * went by in all. Looks are counted and not time, which says nothing while other programs have the processor.
+ */
+const LOOK_EVERY_MS = 20;
+const LOOKS_AT_NOTHING = 25;
+const LOOKS = 500;
 
 let active = Number(activeWhileLoading);
-const hits = new Set<number>();
+let calls = 0;
+let maxCalls = Infinity;
+let hits: Set<number> | undefined = new Set<number>();
 globalThis.isMutant = (id) => {
-  hits.add(id);
+  hits?.add(id);
+  if (++calls > maxCalls) throw new Error('this runs for ever');
   return id === active;
 };
-
-const send = (reply: Reply): void => void process.send?.(reply);
 
 // The same inputs each time, and no search for the smallest one that fails.
 fc.configureGlobal({ seed: 1, endOnFailure: true });
@@ -28,87 +37,123 @@ class Silent {
   // Mocha wants a reporter; this one reports nothing.
 }
 
-/** While nothing is wrong; a test that waits in vain is known by how long they take then. */
-const PATIENCE_MS = 120_000;
-const IN_VAIN_MS = 5000;
-const IN_VAIN_FACTOR = 20;
-
-const mocha = new Mocha({
-  reporter: Silent as unknown as Mocha.ReporterConstructor,
-  timeout: PATIENCE_MS,
-  bail: true,
-});
+const mocha = new Mocha({ reporter: Silent as unknown as Mocha.ReporterConstructor, timeout: 0, bail: true });
 mocha.cleanReferencesAfterRun(false);
 for (const file of files) mocha.addFile(file);
 await mocha.loadFilesAsync();
 
-const whileLoading = new Set(hits);
-const all = new Map<Mocha.Suite, readonly Mocha.Test[]>();
+const whileLoading = [...hits];
+const suites = new Map<Mocha.Suite, readonly Mocha.Test[]>();
 const collect = (suite: Mocha.Suite): void => {
-  all.set(suite, [...suite.tests]);
+  suites.set(suite, [...suite.tests]);
   suite.suites.forEach(collect);
 };
 collect(mocha.suite);
+const tests = [...suites.values()].flat();
+/** In milliseconds, without a mutant. */
+let durations: ReadonlyMap<Mocha.Test, number> = new Map();
 
-const select = (wanted: (test: Mocha.Test) => boolean): void => {
-  for (const [suite, tests] of all) suite.tests = tests.filter(wanted);
-};
+/** Timers, sockets and what else keeps this process alive; a finished request for a file stays in the list for a while. */
+const countActive = (): number => process.getActiveResourcesInfo().filter((kind) => kind !== 'FSReqPromise').length;
+process.channel?.ref();
+const countAtRest = countActive();
 
-/** @returns the error of the test that failed. */
-function run(observe: (runner: Mocha.Runner) => void = () => {}): Promise<unknown> {
-  return new Promise((resolve) => {
-    let failure: unknown;
+/** @returns the error of the first test or hook that failed. */
+async function run(wanted: ReadonlySet<Mocha.Test>, onBegin: (test: Mocha.Test) => void = () => {}): Promise<unknown> {
+  for (const [suite, of] of suites) {
+    // What notices a mutant in a moment spares those that take long.
+    suite.tests = of
+      .filter((test) => wanted.has(test))
+      .sort((a, b) => (durations.get(a) ?? 0) - (durations.get(b) ?? 0));
+  }
+  let failure: unknown;
+  let stopWatching = (): void => {};
+  await new Promise<void>((resolve) => {
     const runner = mocha.run(() => {
-      resolve(failure);
+      resolve();
     });
+    runner.on(EVENT_TEST_BEGIN, onBegin);
     runner.on(EVENT_TEST_FAIL, (_test, error: unknown) => (failure ??= error));
-    observe(runner);
+    stopWatching = endVainWaits(runner);
   });
+  stopWatching();
+  return failure;
+}
+
+/** Has whatever waits in vain, test or hook, fail. */
+function endVainWaits(runner: Mocha.Runner): () => void {
+  const ended: Mocha.Runnable[] = [];
+  let watched: Mocha.Runnable | undefined;
+  let looks = 0;
+  let looksAtNothing = 0;
+  const timer = setInterval(() => {
+    const { currentRunnable } = runner as { readonly currentRunnable?: Mocha.Runnable };
+    if (currentRunnable !== watched) looks = looksAtNothing = 0;
+    watched = currentRunnable;
+    looks++;
+    // Mocha has a timer of its own for what it runs.
+    looksAtNothing = countActive() <= countAtRest + 1 ? looksAtNothing + 1 : 0;
+    if (watched === undefined || (looks < LOOKS && looksAtNothing < LOOKS_AT_NOTHING)) return;
+    watched.timeout(1);
+    ended.push(watched);
+    looks = looksAtNothing = 0;
+  }, LOOK_EVERY_MS).unref();
+  return () => {
+    clearInterval(timer);
+    for (const runnable of ended) runnable.timeout(0);
+  };
 }
 
 /** Which tests reach which mutants; what runs between two tests counts for both. */
-async function explore(): Promise<{ readonly reached: Map<number, Set<Mocha.Test>>; readonly failure: unknown }> {
-  const reached = new Map<number, Set<Mocha.Test>>();
-  let latest: Mocha.Test | undefined;
-  const note = (test: Mocha.Test | undefined): void => {
-    if (test === undefined) return;
-    for (const id of hits) reached.set(id, (reached.get(id) ?? new Set()).add(test));
+async function explore(): Promise<Exploration> {
+  const reach = new Map<number, Set<number>>();
+  const callsOf = tests.map(() => 0);
+  let latest = -1;
+  const found = (hits = new Set<number>());
+  const note = (...by: readonly number[]): void => {
+    for (const test of by.filter((each) => each >= 0)) {
+      callsOf[test] = (callsOf[test] ?? 0) + calls;
+      for (const id of found) reach.set(id, (reach.get(id) ?? new Set()).add(test));
+    }
+    found.clear();
+    calls = 0;
   };
-  hits.clear();
-  const failure = await run((runner) => {
-    runner.on(EVENT_TEST_BEGIN, () => {
-      note(latest);
-    });
-    runner.on(EVENT_TEST_END, (test) => {
-      note(test);
-      hits.clear();
-      latest = test;
-    });
+  found.clear();
+  calls = 0;
+  const failure = await run(new Set(tests), (test) => {
+    const next = tests.indexOf(test);
+    note(latest, next);
+    latest = next;
   });
   note(latest);
-  return { reached, failure };
+  hits = undefined;
+  durations = new Map(tests.map((test) => [test, test.duration ?? 0]));
+  // Tests that only pass the first time in a process would seem to notice everything.
+  const failureAgain = failure ?? (await run(new Set(tests)));
+  return {
+    failure: failureAgain === undefined ? undefined : textOf(failureAgain),
+    calls: callsOf,
+    reach: [...reach].map(([id, by]) => [id, [...by]]),
+    whileLoading,
+  };
 }
 
-const { reached, failure } = await explore();
-const longestMs = Math.max(0, ...[...all.values()].flat().map(({ duration = 0 }) => duration));
-for (const test of [...all.values()].flat()) test.timeout(Math.max(IN_VAIN_MS, IN_VAIN_FACTOR * longestMs));
-// Tests that only pass the first time in a process would seem to notice everything.
-const failureAgain = failure ?? (await run());
-const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-send({
-  kind: 'ready',
-  failure: failureAgain === undefined ? undefined : textOf(failureAgain),
-  reached: [...reached.keys()],
-  whileLoading: [...whileLoading],
-});
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
 
-process.on('message', ({ id }: Request) => {
-  active = id;
-  const tests = reached.get(id) ?? new Set();
-  select((test) => tests.has(test));
-  void run().then((error) => {
-    active = -1;
-    const isSpoilt = error instanceof Error && 'code' in error && error.code === 'ERR_MOCHA_TIMEOUT';
-    send({ kind: 'done', id, isKilled: error !== undefined, isSpoilt });
-  });
+async function answer(request: Request): Promise<Reply> {
+  if (request.kind === 'explore') return { kind: 'explored', ...(await explore()) };
+  hits = undefined;
+  calls = 0;
+  ({ id: active, maxCalls } = request);
+  const error = await run(new Set(request.tests.flatMap((index) => tests[index] ?? [])));
+  active = -1;
+  maxCalls = Infinity;
+  const isSpoilt = countActive() > countAtRest;
+  return { kind: 'tried', failure: error === undefined ? undefined : textOf(error), isSpoilt };
+}
+
+process.on('message', (request: Request) => {
+  void answer(request).then((reply) => process.send?.(reply));
 });
