@@ -91,8 +91,7 @@ export function planLease(input: PlanInput): LeasePlan {
     const wanted = [replacing?.[family], ...wishes.map((wish) => wish[family])];
     try {
       return chooseFor(range, wanted, [...others, ...avoid], input.random);
-    } catch (error) {
-      if (avoid.length === 0) throw error;
+    } catch {
       return chooseFor(range, wanted, others, input.random);
     }
   };

@@ -274,6 +274,11 @@ describe('listFree', () => {
     );
   });
 
+  it('leaves a subnet out of which the first address alone is taken, or the last', () => {
+    const within = range('10.5.0.0/22', 24);
+    assert.deepEqual(listFree(within, [net('10.5.1.0/32'), net('10.5.3.255/32')]).map(String), ['10.5.2.0/24']);
+  });
+
   it('passes a wide taken range in one step', () => {
     const free = listFree(range('fd00::/16', 64), [net('fd00::/17')]);
     assert.equal(free.length, 100);
