@@ -262,6 +262,17 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.counters.losses, 0);
     });
 
+    it('warns as soon as less than the margin is left', async () => {
+      const keeper = await startKeeper({ ttlSeconds: 3600, renewMarginMinutes: 5 });
+      let leftMs: number | undefined;
+      keeper.onChange(({ state }) => {
+        if (state === 'renewing') leftMs = (keeper.expiresAtMs ?? 0) - clock.monotonicMs();
+      });
+      setCutOff(true);
+      await clock.advance(HOUR - 2 * MINUTE);
+      assert.equal(leftMs, 5 * MINUTE);
+    });
+
     it('warns once when less than the margin is left, and says when it is over', async () => {
       const keeper = await startKeeper({ ttlSeconds: 3600, renewMarginMinutes: 5 });
       setCutOff(true);
@@ -342,6 +353,7 @@ describe('LeaseKeeper', () => {
       await clock.advance(15 * MINUTE);
       const complaints = log.find(/cannot renew/, 'error').length;
       assert.ok(complaints >= 5 && complaints <= 15, String(complaints));
+      assert.ok(keeper.counters.failedRenewals >= complaints);
       store.keepAlive = keepAlive;
       await clock.advance(5 * MINUTE);
       assert.equal(keeper.state, 'held');
@@ -433,7 +445,13 @@ describe('LeaseKeeper', () => {
         assert.equal(valueOf(keyOf(keeper)), encodeAttributes(attributes));
       }
       assert.equal(keeper.counters.overwrites, fights);
-      const delays = log.find(/same public address/, 'warn').map(({ fields }) => fields.delayMs ?? 0);
+      const warnings = log.find(/same public address/, 'warn').map(({ fields }) => fields);
+      assert.deepEqual(
+        warnings.map(({ publicIp, count }) => [publicIp, count]),
+        warnings.map((_fields, index) => ['192.0.2.1', index + 1]),
+      );
+      assert.match(warnings[0]?.hint ?? '', /--public-ip/);
+      const delays = warnings.map(({ delayMs }) => delayMs ?? 0);
       assert.equal(delays.length, fights);
       assert.ok((delays.at(-1) ?? 0) > 60 * (delays[0] ?? 0), delays.join());
     });
@@ -444,17 +462,159 @@ describe('LeaseKeeper', () => {
       await clock.advance(MINUTE);
       assert.equal(valueOf(keyOf(keeper)), encodeAttributes(attributesOf(1)));
       assert.equal(keeper.state, 'held');
+      assert.equal(log.find(/overwritten with something unreadable/, 'warn').length, 1);
     });
 
     it('follows the TTL that another program gave the key', async () => {
       const keeper = await startKeeper();
       const text = encodeAttributes(attributesOf(1));
       cluster.putLease(keyOf(keeper), text, cluster.etcd.grantLease(600));
+      await clock.advance(MINUTE);
+      assert.equal(cluster.etcd.leases.length, 1, 'the former TTL was given up');
       await clock.advance(48 * HOUR);
       assert.equal(keeper.counters.losses, 0);
-      assert.equal(cluster.etcd.leases.length, 1, 'the former TTL was given up');
       assert.equal(log.find(/renewed by another program/, 'warn').length, 1);
     });
+  });
+
+  describe('what it tells', () => {
+    const linesOf = (message: RegExp): unknown[] => log.find(message).map(({ fields }) => fields);
+    const dual = network('udp', {}, true);
+    const previousSubnets = { subnet: net('10.5.1.0/24'), ipv6Subnet: net('fd00:10:5:1::/64') };
+
+    it('is which lease it has, and why that one', async () => {
+      const { lease } = await startKeeper({ network: dual, previousSubnets });
+      assert.ok(lease?.etcdLeaseId !== undefined);
+      assert.deepEqual(linesOf(/lease acquired/), [
+        {
+          subnet: '10.5.1.0/24',
+          ipv6Subnet: 'fd00:10:5:1::/64',
+          publicIp: '192.0.2.1',
+          revision: lease.revision,
+          etcdLeaseId: lease.etcdLeaseId,
+          kind: 'previous',
+        },
+      ]);
+    });
+
+    it('is that its lease is a reservation', async () => {
+      await other.reserve(subnetsOf(7), attributesOf(1), undefined);
+      await startKeeper();
+      assert.equal(log.find(/lease acquired/)[0]?.fields.kind, 'reservation');
+    });
+
+    it('is who has the older right to addresses that it gives up, whether it held them or only found its key', async () => {
+      cluster.putLease('10.5.6.0-23', encodeAttributes(attributesOf(2)));
+      await mustCreate(other, 7);
+      cluster.putLease('10.5.7.0-24', encodeAttributes(attributesOf(1)));
+      const keeper = await startKeeper();
+      store.followWorld((world) => {
+        const { lease } = keeper;
+        if (lease === undefined || keeper.counters.losses > 0) return;
+        const rival = { ...lease, key: '10.5.0.0-20', createdAt: '1', attributes: attributesOf(3) };
+        keeper.observe({ ...world, leases: new Map([...world.leases, [rival.key, rival]]) });
+      });
+      await clock.advance(1);
+      const lines = log.find(/overlaps an older lease of another host/, 'error').map(({ fields }) => fields);
+      assert.deepEqual(
+        lines.slice(0, 2).map(({ subnet, publicIp, kind, key }) => ({ subnet, publicIp, kind, key })),
+        [
+          { subnet: '10.5.7.0/24', publicIp: '192.0.2.1', kind: undefined, key: '10.5.6.0-23' },
+          { subnet: '10.5.1.0/24', publicIp: '192.0.2.1', kind: 'overlapped', key: '10.5.0.0-20' },
+        ],
+      );
+      for (const { hint } of lines) assert.match(hint ?? '', /containers of this host must be restarted/);
+    });
+
+    it('is every younger key that names its addresses, on a few lines however many there are', async () => {
+      const keeper = await startKeeper();
+      for (let n = 0; n < 200; n++) {
+        cluster.putLease(`10.5.1.${n}-32`, encodeAttributes(attributesOf(2)));
+        await clock.advance(1);
+      }
+      await keeper.close();
+      const lines = log.find(/another key names addresses/, 'warn').map(({ fields }) => fields);
+      assert.equal(
+        lines.reduce((sum, { count = 0 }) => sum + count, 0),
+        200,
+      );
+      assert.ok(lines.length < 20, String(lines.length));
+      const [first] = lines;
+      assert.deepEqual([first?.subnet, first?.key], ['10.5.1.0/24', '10.5.1.0-32']);
+      assert.match(first?.hint ?? '', /delete the other/);
+    });
+
+    it('is from where to where it moved, also if only IPv6 did', async () => {
+      const keeper = await startKeeper({ network: dual, previousSubnets });
+      const ipv6 = dual.ipv6 && {
+        network: net('fd00:10:6::/48'),
+        subnetLen: 64,
+        min: ip('fd00:10:6:1::'),
+        max: ip('fd00:10:6:1::'),
+      };
+      keeper.setNetwork({ ...dual, ipv6 });
+      await clock.advance(MINUTE);
+      assert.deepEqual(
+        log.find(/another one now/, 'error').map(({ fields: { from, to } }) => [from, to]),
+        [['10.5.1.0/24 fd00:10:5:1::/64', '10.5.1.0/24 fd00:10:6:1::/64']],
+      );
+    });
+
+    it('reaches every listener, and a defect in one is told', async () => {
+      const keeper = makeKeeper();
+      const defect = new Error('defect');
+      keeper.onChange(() => {
+        throw defect;
+      });
+      const states: string[] = [];
+      keeper.onChange(({ state }) => states.push(state));
+      keeper.start();
+      await clock.advance(1);
+      assert.deepEqual(states, ['acquiring', 'held']);
+      assert.deepEqual(linesOf(/was not processed/), [
+        { kind: 'acquiring', error: defect },
+        { kind: 'held', error: defect },
+      ]);
+    });
+
+    it('is nothing when the store is away, which says so itself', async () => {
+      const keeper = await startKeeper();
+      store.publishLease = () => Promise.reject(new OverlayError('ERR_ETCD_UNAVAILABLE', 'cannot reach etcd'));
+      keeper.publish(attributesOf(99));
+      await clock.advance(5 * MINUTE);
+      assert.deepEqual(linesOf(/cannot publish/), []);
+    });
+  });
+
+  it('takes in at once what a listener asks for', async () => {
+    const keeper = await startKeeper();
+    keeper.onChange(({ lease }) => {
+      if (lease?.attributes.backendType === 'ipip') keeper.publish(lease.attributes);
+    });
+    const { revision } = cluster.etcd;
+    cluster.putLease(keyOf(keeper), encodeAttributes(attributesOf(1, { backendType: 'ipip' })));
+    await clock.advance(10 * MINUTE);
+    assert.equal(BigInt(cluster.etcd.revision), BigInt(revision) + 1n, 'it wants what is there');
+  });
+
+  it('takes the subnet of a host that may come back only if there is no other', async () => {
+    const keeper = makeKeeper();
+    keeper.setAvoid([net('10.5.1.0/24')]);
+    keeper.start();
+    await clock.advance(1);
+    assert.equal(keyOf(keeper), '10.5.2.0-24');
+  });
+
+  it('tries at once what failed when it is told that the store answers again', async () => {
+    const keeper = await startKeeper();
+    const publishLease = store.publishLease.bind(store);
+    store.publishLease = () => Promise.reject(new OverlayError('ERR_ETCD_UNAVAILABLE', 'cannot reach etcd'));
+    keeper.publish(attributesOf(99));
+    await clock.advance(5 * MINUTE);
+    store.publishLease = publishLease;
+    keeper.retryNow();
+    await clock.advance(1);
+    assert.equal(keeper.lease?.attributes.publicIp.toString(), '192.0.2.99');
   });
 
   describe('publish', () => {
