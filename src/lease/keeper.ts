@@ -207,7 +207,6 @@ export class LeaseKeeper {
 
   /** Checks the own subnet against another configuration; one that no longer fits is exchanged. */
   setNetwork(network: NetworkConfig): void {
-    if (network === this.#own.network) return;
     this.#own = { ...this.#own, network };
     this.#alert();
   }

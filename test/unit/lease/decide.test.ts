@@ -12,6 +12,7 @@ import {
   decide,
   isPublished,
   applyOutcome,
+  retryNow,
 } from '../../../src/lease/decide.js';
 import type { LeaseAttributes } from '../../../src/lease/lease.js';
 import type { LeaseRecord, EtcdLeaseId } from '../../../src/lease/record.js';
@@ -205,6 +206,12 @@ describe('decide', () => {
       [
         'a younger key of another host in a store that was restored',
         worldOf([leaseRecord(1, { host: 9, revision: 19, createdAt: 18 })], { epoch: 2 }),
+        {},
+        'taken',
+      ],
+      [
+        'what another host made of it in a store that was restored',
+        worldOf([leaseRecord(1, { host: 9, revision: 21, createdAt: 15 })], { epoch: 2 }),
         {},
         'taken',
       ],
@@ -412,6 +419,12 @@ describe('decide', () => {
       assert.equal(after.aside[0]?.untilMs, NOW + 30_000);
     });
 
+    it('remembers both families of what it had', () => {
+      const lease = leaseRecord(1, { isDualStack: true });
+      const { own } = answer(worldOf([], { revision: 30 }), held({ network: network('udp', {}, true) }, { lease }));
+      assert.deepEqual(own.wishes, [{ subnet: lease.subnet, ipv6Subnet: lease.ipv6Subnet }]);
+    });
+
     it('remembers a few former subnets', () => {
       let own = held();
       for (let n = 1; n <= 20; n++) {
@@ -440,14 +453,15 @@ describe('applyOutcome', () => {
 
   it('holds what was created, sets aside what lay elsewhere, and waits for a world that knows of it', () => {
     const { own, notes } = applyOutcome(
-      seeking({ races: 3, failures: 2 }),
+      seeking({ races: 3, failures: 2, former: OWN }),
       create,
       created(),
       occasion({ nowMs: NOW + 40 }),
     );
     assert.deepEqual(notes, [{ kind: 'acquired', lease: OWN, source: 'free' }]);
-    assert.equal(own.holding?.lease, OWN);
-    assert.equal(own.holding.deadlineMs, NOW + (DAY - 1) * 1000, 'counted from the request');
+    const fresh = { rewriteAtMs: NOW, sinceMs: NOW, deadlineMs: NOW + (DAY - 1) * 1000, keepAliveAtMs: NOW + 300_000 };
+    assert.deepEqual(own.holding, holdingOf(fresh), 'counted from the request');
+    assert.equal(own.former, undefined);
     assert.deepEqual(own.answered, { epoch: 1, revision: '20' });
     assert.deepEqual([own.races, own.failures], [0, 0]);
     assert.equal(own.aside[0]?.untilMs, NOW + 40 + ASIDE_MS);
@@ -551,8 +565,34 @@ describe('applyOutcome', () => {
     assert.deepEqual(kinds(notes), ['renewal', 'renewed-again']);
     assert.equal(own.holding?.deadlineMs, NOW + 59_000);
     assert.deepEqual([own.holding.failedKeepAlives, own.holding.isEnding], [0, false]);
+    const usual = applyOutcome(held(), keepAlive, { kind: 'keep-alive', result: 60 }, now);
+    assert.deepEqual(kinds(usual.notes), ['renewal'], 'nothing was said of its end');
     const lost = applyOutcome(state, keepAlive, { kind: 'keep-alive', result: undefined }, now);
     assert.equal(lossOf(lost), 'expired');
+  });
+
+  it('seeks again soon after a failure, then more rarely, and soon again once it had a lease', () => {
+    const failed: Outcome = { kind: 'failed', error: new Error('x') };
+    let own = seeking();
+    const next = (): number => {
+      own = applyOutcome(own, create, failed, occasion()).own;
+      return own.notBeforeMs - NOW;
+    };
+    assert.deepEqual(Array.from({ length: 7 }, next), [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+    own = answer(worldOf([], { revision: 30 }), held({ failures: own.failures })).own;
+    assert.equal(own.holding, undefined);
+    assert.equal(next(), 1000);
+  });
+
+  it('does not wait for a world that it has seen when what it would publish is another version', () => {
+    const earlier = { ...changed, now: { ...changed.now, lease: { ...OWN, revision: '19' } } };
+    const { own } = applyOutcome(
+      held(),
+      { kind: 'publish', lease: OWN },
+      { kind: 'publish', result: earlier },
+      occasion(),
+    );
+    assert.deepEqual(own.answered, held().answered);
   });
 
   it('tries a keep-alive again soon, then more rarely', () => {
@@ -566,6 +606,25 @@ describe('applyOutcome', () => {
       delays.push((own.holding?.keepAliveAtMs ?? 0) - NOW);
     }
     assert.deepEqual(delays, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+  });
+});
+
+describe('retryNow', () => {
+  it('has a lease sought at once after failures, and keeps to a pause after a lost race', () => {
+    const own = retryNow(seeking({ failures: 3, notBeforeMs: NOW + 8000, wishes: [OWN] }), NOW);
+    assert.deepEqual(own, seeking({ notBeforeMs: NOW, wishes: [OWN] }));
+    const raced = seeking({ races: 2, notBeforeMs: NOW + 40 });
+    assert.equal(retryNow(raced, NOW), raced);
+  });
+
+  it('has what failed of a lease tried at once, and nothing else', () => {
+    const later = { keepAliveAtMs: NOW + 20_000, rewriteAtMs: NOW + 30_000 };
+    const after = (failed: Partial<Holding>): Holding | undefined =>
+      retryNow(held({ wishes: [OWN] }, { ...later, ...failed }), NOW).holding;
+    assert.deepEqual(after({}), holdingOf(later));
+    assert.deepEqual(after({ failedKeepAlives: 2 }), holdingOf({ ...later, failedKeepAlives: 2, keepAliveAtMs: NOW }));
+    assert.deepEqual(after({ failedRewrites: 2 }), holdingOf({ ...later, failedRewrites: 0, rewriteAtMs: NOW }));
+    assert.deepEqual(retryNow(held({ wishes: [OWN] }, { failedKeepAlives: 1 }), NOW).wishes, [OWN]);
   });
 });
 
