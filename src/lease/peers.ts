@@ -137,7 +137,7 @@ export class PeerSet {
 
   /** Takes leases of an earlier run as peers until the store says otherwise; without effect once it has. */
   seed(leases: readonly Lease[]): void {
-    if (this.#world !== undefined) return;
+    if (this.#isClosed || this.#world !== undefined) return;
     for (const lease of leases) {
       const key = formatSubnetKey(lease);
       const record: LeaseRecord = { ...lease, key, etcdLeaseId: undefined };
@@ -180,7 +180,7 @@ export class PeerSet {
 
   /** What decides from now on which leases are believed. */
   setContext(context: AdmissionContext): void {
-    if (context === this.#context) return;
+    if (this.#isClosed || context === this.#context) return;
     this.#context = context;
     this.#refresh();
     this.#schedule();
@@ -193,7 +193,6 @@ export class PeerSet {
     this.#cancelExpiry?.();
     this.#complaints.close();
     this.#peerLog.close();
-    this.#callbacks.clear();
   }
 
   #refresh(): void {
@@ -216,7 +215,6 @@ export class PeerSet {
   }
 
   #schedule(): void {
-    if (this.#isClosed) return;
     this.#report.set(this.#debounceMs);
   }
 

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import type { EtcdStore } from '../../../src/etcd/store.js';
 import { encodeAttributes } from '../../../src/lease/attributes.js';
 import type { Lease, LeaseAttributes } from '../../../src/lease/lease.js';
-import { PeerSet, type PeerSetOptions } from '../../../src/lease/peers.js';
+import { PeerSet, type PeerSetOptions, areSamePeers } from '../../../src/lease/peers.js';
 import { type HistoryMark, newestMark } from '../../../src/lease/world.js';
 import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -373,6 +373,59 @@ describe('PeerSet', () => {
     assert.equal(clock.pending, 0);
   });
 
+  it('takes nothing more once it is closed, and leaves no timer: neither of news nor of a peer that is kept', async () => {
+    const pending = clock.pending;
+    peers.observe(worldOf([leaseRecord(2), leaseRecord(3)]));
+    await clock.advance(1000);
+    calls.length = 0;
+    peers.observe(worldOf([leaseRecord(3), leaseRecord(4)], { epoch: 2 }));
+    assert.equal(clock.pending, pending + 2);
+    const { peers: list } = peers;
+    peers.close();
+    assert.equal(clock.pending, pending);
+    peers.observe(worldOf([], { epoch: 3 }));
+    peers.setContext(admissionContext({ own: subnetsOf(4) }));
+    assert.equal(clock.pending, pending);
+    await clock.advance(500_000);
+    assert.deepEqual(calls, []);
+    assert.equal(peers.peers, list);
+  });
+
+  it('takes no peers of an earlier run once it is closed', () => {
+    const { pending } = clock;
+    peers.close();
+    peers.seed([lease(2)]);
+    assert.deepEqual(peers.peers, []);
+    assert.equal(clock.pending, pending);
+  });
+
+  it('tells what comes within 50 ms together, and lets a peer go after two seconds', async () => {
+    peers = new PeerSet({ clock, log, context: admissionContext() });
+    assert.deepEqual(peers.badEntries, []);
+    peers.onChange((list) => calls.push(names(list)));
+    peers.observe(worldOf([leaseRecord(2)]));
+    await clock.advance(49);
+    peers.observe(worldOf([leaseRecord(2), leaseRecord(3)]));
+    assert.deepEqual(calls, []);
+    await clock.advance(1);
+    assert.deepEqual(calls, [['10.5.2.0/24', '10.5.3.0/24']]);
+    peers.observe(worldOf([leaseRecord(2)]));
+    await clock.advance(1999);
+    assert.equal(peers.peers.length, 2);
+    await clock.advance(1);
+    assert.equal(peers.peers.length, 1);
+  });
+
+  it('gives the same list until something changes', () => {
+    const [second, third] = [leaseRecord(2), leaseRecord(3)];
+    peers.observe(worldOf([second, third]));
+    const { peers: list } = peers;
+    peers.observe(worldOf([second, third], { revision: 50 }));
+    assert.equal(peers.peers, list);
+    peers.observe(worldOf([second, leaseRecord(4)], { revision: 51 }));
+    assert.notEqual(peers.peers, list);
+  });
+
   it('ends up with what the store holds after any history', async () => {
     const step = fc.record({
       n: fc.integer({ min: 2, max: 6 }),
@@ -409,4 +462,21 @@ describe('PeerSet', () => {
       { numRuns: 60 },
     );
   });
+});
+
+describe('areSamePeers', () => {
+  const [second, third] = [leaseRecord(2), leaseRecord(3)];
+
+  for (const [title, before, after, expected] of [
+    ['a renewal', [second], [leaseRecord(2, { revision: 99, etcdLeaseId: 'ff' })], true],
+    ['one more', [second], [second, third], false],
+    ['one less', [second, third], [second], false],
+    ['another subnet', [second], [{ ...second, subnet: third.subnet }], false],
+    ['another IPv6 subnet', [second], [leaseRecord(2, { isDualStack: true })], false],
+    ['another backend', [second], [leaseRecord(2, { attributes: { backendType: 'host-gw' } })], false],
+  ] as const) {
+    it(`${expected ? 'passes over' : 'sees'} ${title}`, () => {
+      assert.equal(areSamePeers(before, after), expected);
+    });
+  }
 });
