@@ -84,7 +84,7 @@ export class Session {
    * @throws Error if they fail now: then what an earlier mutant left behind may have killed those after it.
    */
   async check(): Promise<void> {
-    if (this.#worker === undefined || this.#known === undefined) return;
+    if (this.#worker === undefined || this.#known === undefined || this.#isOver()) return;
     const reply = await this.#run(NONE, this.#known.allTests, NONE);
     if (reply?.kind === 'tried' && reply.failure !== undefined) {
       throw new Error(`${this.tests.join(' ')} fail after the mutants, without any of them: ${reply.failure}`);

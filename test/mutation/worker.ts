@@ -154,6 +154,7 @@ async function answer(request: Request): Promise<Reply> {
   return { kind: 'tried', failure: error === undefined ? undefined : textOf(error), isSpoilt };
 }
 
+process.on('disconnect', () => process.exit());
 process.on('message', (request: Request) => {
   void answer(request).then((reply) => process.send?.(reply));
 });
