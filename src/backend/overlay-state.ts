@@ -171,8 +171,9 @@ class States {
   }
 }
 
-function devicesOf({ links = [], tunnels = [] }: Partial<DesiredState>): string[] {
-  return [...links.map(({ name }) => name), ...tunnels.map(({ device }) => device)];
+/** A tunnel has a link of the same name. */
+function devicesOf({ links = [] }: Partial<DesiredState>): string[] {
+  return links.map(({ name }) => name);
 }
 
 /** Public addresses that the backends of these peers will ask {@link HostFacts.isOnLink} about. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { type OverlayInput, OverlayState } from '../../../src/backend/overlay-state.js';
+import { type OverlayInput, OverlayState, onLinkQuestions } from '../../../src/backend/overlay-state.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
-import { defaultBackend, hostFacts, lease, net, network } from '../../support/builders.js';
+import { defaultBackend, hostFacts, ip, lease, net, network } from '../../support/builders.js';
 
 const vxlanPeer = (n: number): Lease =>
   lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: `02:00:00:00:00:${n.toString(16).padStart(2, '0')}` } });
@@ -73,6 +73,30 @@ describe('overlay state', () => {
       [1],
     );
     assert.ok(state.routes.every((route) => route.device !== 'flannel0'));
+  });
+
+  it('names the devices that only linger: links and tunnels, and none that a peer still asks for', () => {
+    const devices = (changes: Partial<OverlayInput>): readonly string[] =>
+      new OverlayState().compute(input(changes)).lingeringDevices;
+    assert.deepEqual(devices({ lingering: ['udp'] }), ['flannel0']);
+    assert.deepEqual(devices({ network: network('udp'), own: lease(1), lingering: ['vxlan'] }), ['flannel.1']);
+    assert.deepEqual(devices({ lingering: ['udp'], peers: [lease(2)] }), []);
+    assert.deepEqual(devices({ lingering: ['vxlan'] }), []);
+  });
+
+  it('names a device whose link address is taken once, however many peers have it, until none has', () => {
+    const overlay = new OverlayState();
+    const taken = { VNI: 1, VtepMAC: '02:00:00:00:00:09' }; // of hostFacts()
+    const twin = (n: number): Lease => lease(n, { type: 'vxlan', data: taken });
+    const fixed = input({ own: { ...vxlanPeer(1), createdAt: '1000' } });
+    const found = overlay.compute({ ...fixed, peers: [twin(2), twin(3)] });
+    assert.deepEqual(
+      found.contested.map(({ device }) => device),
+      ['flannel.1'],
+    );
+    assert.equal(found.skipped.length, 2);
+    const { contested, skipped } = overlay.compute({ ...fixed, peers: [vxlanPeer(2), vxlanPeer(3)] });
+    assert.deepEqual([contested, skipped], [[], []]);
   });
 
   it('keeps the identity of what did not change', () => {
@@ -217,6 +241,26 @@ describe('overlay state', () => {
     assert.throws(() => overlay.compute({ ...fixed, peers, backendFor }), /a defect/);
     assert.deepEqual(compute(overlay, { ...fixed, peers }), compute(new OverlayState(), { ...fixed, peers }));
     assert.deepEqual(compute(overlay, { ...fixed, peers: [] }).backends, ['vxlan']);
+  });
+});
+
+describe('onLinkQuestions', () => {
+  it('asks for both addresses of each peer whose backend depends on it', () => {
+    const dual = lease(4, { type: 'host-gw' });
+    const publicIpv6 = ip('2001:db8::4');
+    const peers = [
+      lease(2),
+      lease(3, { type: 'host-gw' }),
+      { ...dual, attributes: { ...dual.attributes, publicIpv6 } },
+      lease(5, { type: 'gre' }),
+      lease(6, { type: 'Host-GW' }),
+    ];
+    assert.deepEqual(onLinkQuestions(peers, defaultBackend).map(String), [
+      '192.0.2.3',
+      '192.0.2.4',
+      '2001:db8::4',
+      '192.0.2.6',
+    ]);
   });
 });
 

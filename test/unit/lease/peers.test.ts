@@ -377,6 +377,7 @@ describe('PeerSet', () => {
     const pending = clock.pending;
     peers.observe(worldOf([leaseRecord(2), leaseRecord(3)]));
     await clock.advance(1000);
+    assert.equal(clock.pending, pending);
     calls.length = 0;
     peers.observe(worldOf([leaseRecord(3), leaseRecord(4)], { epoch: 2 }));
     assert.equal(clock.pending, pending + 2);
@@ -473,6 +474,7 @@ describe('areSamePeers', () => {
     ['one less', [second, third], [second], false],
     ['another subnet', [second], [{ ...second, subnet: third.subnet }], false],
     ['another IPv6 subnet', [second], [leaseRecord(2, { isDualStack: true })], false],
+    ['one of two changed', [second, third], [second, leaseRecord(3, { host: 9 })], false],
     ['another backend', [second], [leaseRecord(2, { attributes: { backendType: 'host-gw' } })], false],
   ] as const) {
     it(`${expected ? 'passes over' : 'sees'} ${title}`, () => {
