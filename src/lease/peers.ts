@@ -230,14 +230,11 @@ export class PeerSet {
       else if (!isSamePeer(former, lease)) news.changed.push(lease);
     }
     for (const [subnet, lease] of before) if (!after.has(subnet)) news.left.push(lease);
-    let changes = 0;
     for (const change of ['joined', 'changed', 'left'] as const) {
       this.#counters[change] += news[change].length;
-      changes += news[change].length;
       this.#peerLog.tell(change, news[change]);
     }
-    // Somebody may have looked at the peers in between.
-    if (changes === 0 && !this.#isUntold && (this.#hasReported || !this.isSynced)) return;
+    if (!this.#isUntold && (this.#hasReported || !this.isSynced)) return;
     this.#hasReported = true;
     this.#isUntold = false;
     const { peers } = this;

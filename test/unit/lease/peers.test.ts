@@ -313,6 +313,10 @@ describe('PeerSet', () => {
       peers.observe(worldOf([], { epoch: 2 }));
       await clock.advance(60_000);
       peers.observe(worldOf([at(2, { revision: 50, attributes: { backendType: 'host-gw' } })], { epoch: 2 }));
+      assert.deepEqual(
+        peers.kept.map(({ subnet }) => subnet.toString()),
+        ['10.5.3.0/24', '10.5.4.0/24'],
+      );
       await clock.advance(400_000);
       assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
       assert.equal(peers.peers[0]?.attributes.backendType, 'host-gw');
@@ -381,6 +385,8 @@ describe('PeerSet', () => {
     calls.length = 0;
     peers.observe(worldOf([leaseRecord(3), leaseRecord(4)], { epoch: 2 }));
     assert.equal(clock.pending, pending + 2);
+    peers.observe(worldOf([leaseRecord(3), leaseRecord(5)], { epoch: 2 }));
+    assert.equal(clock.pending, pending + 2);
     const { peers: list } = peers;
     peers.close();
     assert.equal(clock.pending, pending);
@@ -415,6 +421,57 @@ describe('PeerSet', () => {
     assert.equal(peers.peers.length, 2);
     await clock.advance(1);
     assert.equal(peers.peers.length, 1);
+  });
+
+  it('lets go at once of what an earlier run knew and an unbroken history lacks', () => {
+    peers.seed([lease(2), lease(9)]);
+    peers.observe(worldOf([leaseRecord(2)], { epoch: 0 }));
+    assert.deepEqual(names(peers.peers), ['10.5.2.0/24']);
+  });
+
+  it('says nothing of no peers before the store has', async () => {
+    peers.seed([]);
+    await clock.advance(1000);
+    assert.deepEqual(calls, []);
+  });
+
+  it('waits for more changes for as long as it is told to, and says who came', async () => {
+    peers = make({ debounceMs: 500 });
+    peers.observe(worldOf([leaseRecord(2)]));
+    await clock.advance(499);
+    assert.deepEqual(calls, []);
+    await clock.advance(1);
+    assert.deepEqual(calls, [['10.5.2.0/24']]);
+    assert.deepEqual(
+      log.find(/peer joined/).map(({ fields }) => fields.subnet),
+      ['10.5.2.0/24'],
+    );
+  });
+
+  it('tells what it held back of bad keys when it is closed', async () => {
+    const { pending } = clock;
+    const junk = Array.from({ length: 100 }, (_, n) => badEntry(`junk-${n}`));
+    for (let n = 1; n <= junk.length; n++) peers.observe(worldOf([], { bad: junk.slice(0, n) }));
+    await clock.advance(1000);
+    assert.ok(clock.pending > pending, 'lines are held back');
+    peers.close();
+    assert.equal(clock.pending, pending);
+  });
+
+  it('tells what it held back of peers when it is closed', async () => {
+    const { pending } = clock;
+    for (let n = 2; n < 40; n++) {
+      peers.observe(worldOf(Array.from({ length: n - 1 }, (_, index) => leaseRecord(index + 2))));
+      await clock.advance(51);
+    }
+    assert.ok(clock.pending > pending, 'lines are held back');
+    peers.close();
+    assert.equal(clock.pending, pending);
+    const lines = log.find(/^peers? joined/).map(({ fields: { count = 1 } }) => count);
+    assert.equal(
+      lines.reduce((sum, count) => sum + count, 0),
+      38,
+    );
   });
 
   it('gives the same list until something changes', () => {
