@@ -2,6 +2,7 @@ import type { Clock } from '../clock.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import { isOverlayError } from '../errors.js';
 import { Gatherer, LINE_PACE, type Some, listed, mergeSome, some } from '../gatherer.js';
+import { guarded } from '../guard.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { LogFields, Logger } from '../log.js';
 import { RateLimitedLog } from '../rate-limited-log.js';
@@ -189,8 +190,10 @@ export class LeaseKeeper {
 
   /** Calls back on every change of state and of the lease. */
   onChange(callback: (change: KeeperChange) => void): Subscription {
-    this.#callbacks.add(callback);
-    return { close: () => this.#callbacks.delete(callback) };
+    const { clock, log: logger } = this.#options;
+    const safe = guarded({ clock, logger, what: 'changes of the own lease' }, callback);
+    this.#callbacks.add(safe);
+    return { close: () => this.#callbacks.delete(safe) };
   }
 
   /** Takes what the store says now. */
@@ -449,13 +452,7 @@ export class LeaseKeeper {
   #report(state: KeeperState, lease?: LeaseRecord, reason?: LossReason): void {
     if (lease !== undefined) this.#lease = lease;
     const change: KeeperChange = { state, lease: this.#lease, ...(reason === undefined ? {} : { reason }) };
-    for (const callback of [...this.#callbacks]) {
-      try {
-        callback(change);
-      } catch (error) {
-        this.#options.log.error('a change of the own lease was not processed', { kind: state, error });
-      }
-    }
+    for (const callback of [...this.#callbacks]) callback(change);
   }
 
   /** The first time at once, then once a minute. A store that is away has said so itself. */

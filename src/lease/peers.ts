@@ -1,7 +1,7 @@
 import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
-import { isSame } from '../ip/same.js';
 import { guarded } from '../guard.js';
+import { isSame } from '../ip/same.js';
 import type { Logger } from '../log.js';
 import { type AdmissionContext, type Quarantined, admit } from './admission.js';
 import { areAttributesEqual } from './attributes.js';
@@ -174,8 +174,10 @@ export class PeerSet {
 
   /** Told after the first world, even of no peers, and after each batch of changes. */
   onChange(callback: (peers: readonly Lease[]) => void): Subscription {
-    this.#callbacks.add(callback);
-    return { close: () => this.#callbacks.delete(callback) };
+    const { clock, log: logger } = this.#options;
+    const safe = guarded({ clock, logger, what: 'changes of peers' }, callback);
+    this.#callbacks.add(safe);
+    return { close: () => this.#callbacks.delete(safe) };
   }
 
   /** What decides from now on which leases are believed. */
@@ -238,13 +240,7 @@ export class PeerSet {
     this.#hasReported = true;
     this.#isUntold = false;
     const { peers } = this;
-    for (const callback of [...this.#callbacks]) {
-      try {
-        callback(peers);
-      } catch (error) {
-        this.#options.log.error('a change of peers was not processed', { count: peers.length, error });
-      }
-    }
+    for (const callback of [...this.#callbacks]) callback(peers);
   }
 }
 
