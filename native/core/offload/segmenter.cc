@@ -91,7 +91,6 @@ SegmentStatus Segmenter::begin_tcp(const VnetHeader& vnet, const Ipv4View& ip) {
   if (tcp_header_length < kTcpMinHeader || tcp_header_length > l4_length) return SegmentStatus::kBadL4Header;
 
   is_tcp_ = true;
-  has_checksum_ = true;
   sequence_ = load_be32(tcp + kTcpSequence);
   tcp_flags_ = load_be16(tcp + kTcpOffset);
   // Everything that all segments share: pseudo header but its length, ports, ack, window, urgent pointer, options.

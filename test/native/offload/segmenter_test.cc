@@ -33,6 +33,12 @@ std::vector<Bytes> segments_of(const Segmenter& segmenter) {
   return segments;
 }
 
+size_t count_of(const VnetHeader& vnet, const Bytes& packet) {
+  Ipv4View ip;
+  CHECK_EQ(parse_ipv4(packet, ip), DropReason::kNone);
+  return count_segments(vnet, packet, ip);
+}
+
 void check_against_reference(const VnetHeader& vnet, const Bytes& packet) {
   const auto expected = slow_segment(vnet, packet);
   CHECK(expected.has_value());
@@ -42,6 +48,7 @@ void check_against_reference(const VnetHeader& vnet, const Bytes& packet) {
   if (!expected || !passing()) return;
   const std::vector<Bytes> got = segments_of(segmenter);
   CHECK_EQ(got.size(), expected->size());
+  CHECK_EQ(count_of(vnet, packet), expected->size());
   for (size_t i = 0; i < std::min(got.size(), expected->size()); i++) {
     if (got[i] == (*expected)[i]) continue;
     CHECK_NOTE(false, "segment " + show(i) + " of " + show(packet.size()) + " bytes at " + show(vnet.gso_size) +
@@ -252,6 +259,22 @@ TEST("no super-packet: a UDP checksum that comes out as 0 is sent as 0xffff, a T
   CHECK(udp == expected);
 }
 
+TEST("no super-packet: 0xffff for 0 is UDP's alone, and its checksum field's") {
+  struct Case {
+    uint8_t protocol;
+    uint16_t offset;
+    uint16_t checksum;
+  };
+  constexpr uint8_t kDccp = 33;  // has its checksum where UDP has it (RFC 4340 section 5.1), and a 0 is a 0
+  for (const Case& c : {Case{kProtocolUdp, 6, 0xffff}, Case{kProtocolUdp, 8, 0}, Case{kDccp, 6, 0}}) {
+    Bytes packet = make_ip({}, c.protocol, Bytes(40, 0));
+    put16(packet, 20U + c.offset, 0xffff);
+    Segmenter segmenter;
+    CHECK_EQ(segmenter.begin({kVnetNeedsChecksum, kGsoNone, 0, 0, 20, c.offset}, packet), SegmentStatus::kOk);
+    CHECK_EQ_NOTE(get16(packet, 20U + c.offset), c.checksum, show(c.protocol) + " at " + show(c.offset));
+  }
+}
+
 TEST("no super-packet and no NEEDS_CSUM: not a byte is changed, and bytes behind the packet are left out") {
   Bytes packet = make_udp({}, {.checksum = false}, pattern(77));
   const Bytes before = packet;
@@ -272,6 +295,7 @@ TEST("a super-packet of one segment is completed in place and sent as it is") {
     Segmenter segmenter;
     CHECK_EQ(segmenter.begin(tcp_header(100), packet), SegmentStatus::kOk);
     CHECK_EQ(segmenter.count(), 1U);
+    CHECK_EQ(segmenter.header_length(), 0U);
     CHECK(segments_of(segmenter)[0] == tcp);
     const Bytes udp = make_udp({}, {}, pattern(length));
     packet = udp;
@@ -356,7 +380,21 @@ TEST("what cannot be cut is refused with its reason and left unchanged") {
     Segmenter segmenter;
     CHECK_EQ_NOTE(segmenter.begin(c.vnet, packet), c.status, c.what);
     if (c.status != SegmentStatus::kOk) CHECK_NOTE(packet == c.packet, c.what);
+    Ipv4View ip;
+    if (parse_ipv4(c.packet, ip) == DropReason::kNone) CHECK_EQ_NOTE(count_segments(c.vnet, c.packet, ip), 1, c.what);
   }
+}
+
+TEST("a packet after a super-packet goes as it is") {
+  Segmenter segmenter;
+  Bytes super = make_tcp({}, {}, pattern(300));
+  CHECK_EQ(segmenter.begin(tcp_header(100), super), SegmentStatus::kOk);
+  CHECK_EQ(segmenter.count(), 3U);
+  Bytes single = make_udp({}, {}, pattern(70));
+  CHECK_EQ(segmenter.begin({}, single), SegmentStatus::kOk);
+  CHECK_EQ(segmenter.count(), 1U);
+  CHECK_EQ(segmenter.header_length(), 0U);
+  CHECK(segments_of(segmenter) == std::vector<Bytes>{single});
 }
 
 TEST("a segmenter takes another packet after one it refused") {
