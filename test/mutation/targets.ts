@@ -1,7 +1,7 @@
 /** What is mutated, and against which suites. A pattern is a path below the root in which `*` stands for a part of a name. */
 export interface Target {
   readonly files: string;
-  /** Patterns of test files; for C++ the directories of `test/native`, as `DIRS` of its Makefile. */
+  /** Patterns of test files; for C++ suites below `test/native`. */
   readonly tests: readonly string[];
 }
 
@@ -27,7 +27,7 @@ export const TARGETS: readonly Target[] = [
   { files: 'src/underlay/select.ts', tests: ['test/unit/underlay/*.test.ts'] },
   { files: 'src/dataplane/forwarding-table.ts', tests: ['test/unit/dataplane/*.test.ts'] },
   { files: 'src/ctl/doctor/checks/*.ts', tests: ['test/unit/ctl/*.test.ts'] },
-  { files: 'native/core/offload/segmenter.cc', tests: ['base', 'offload', 'packet', 'peers'] },
-  { files: 'native/core/offload/coalescer.cc', tests: ['base', 'offload', 'packet', 'peers'] },
-  { files: 'native/core/peers/peer_table.cc', tests: ['base', 'offload', 'packet', 'peers'] },
+  { files: 'native/core/offload/segmenter.cc', tests: ['offload/segmenter_test.cc'] },
+  { files: 'native/core/offload/coalescer.cc', tests: ['offload/coalescer_test.cc'] },
+  { files: 'native/core/peers/peer_table.cc', tests: ['peers/peer_table_test.cc'] },
 ];

@@ -1,4 +1,6 @@
-// Runs the registered tests, or those whose name contains the first argument.
+// Runs the registered tests, or those whose name contains what is given:
+//
+//   PROGRAM [--bail] [PART]      --bail: ends with the first test that fails
 #include <cstring>
 #include <iostream>
 #include <vector>
@@ -46,10 +48,13 @@ extern "C" void __sanitizer_cov_trace_pc() {}
 
 int main(int argc, char** argv) {
   using namespace tsflannel::testing;
+  const bool bails = argc > 1 && std::strcmp(argv[1], "--bail") == 0;
+  const char* part = argc > (bails ? 2 : 1) ? argv[argc - 1] : "";
   int passed = 0;
   int failed = 0;
   for (const Test& test : tests()) {
-    if (argc > 1 && std::strstr(test.name, argv[1]) == nullptr) continue;
+    if (std::strstr(test.name, part) == nullptr) continue;
+    if (bails && failed > 0) break;
     failures = 0;
     test.body();
     if (failures == 0) {
