@@ -55,7 +55,7 @@ export class OverlayState {
   private readonly skipped = new Map<Lease, SkippedPeer>();
   private readonly contested = new Map<Lease, ContestedDevice>();
   private readonly claims = new Claims();
-  private readonly claimsOf = new Map<Lease, readonly Claim[]>();
+  private readonly claimsOf = new WeakMap<Lease, readonly Claim[]>();
   /** How many peers each backend reaches. */
   private readonly counts = new Map<string, number>();
 
@@ -94,7 +94,6 @@ export class OverlayState {
       this.skipped.clear();
       this.contested.clear();
       this.claims.clear();
-      this.claimsOf.clear();
       this.counts.clear();
     }
     const { start, previousEnd, nextEnd } = differingRange(this.leases, peers);
@@ -115,7 +114,7 @@ export class OverlayState {
   private join(lease: Lease, { skipped, contested, claims = [] }: PeerState, states: States): void {
     if (skipped !== undefined) this.skipped.set(lease, skipped);
     if (contested !== undefined) this.contested.set(lease, contested);
-    if (claims.length > 0) this.claimsOf.set(lease, claims);
+    this.claimsOf.set(lease, claims);
     this.claims.add(lease, claims);
     this.count(lease, 1, states);
   }
@@ -124,7 +123,6 @@ export class OverlayState {
     this.skipped.delete(lease);
     this.contested.delete(lease);
     this.claims.remove(lease, this.claimsOf.get(lease) ?? []);
-    this.claimsOf.delete(lease);
     this.count(lease, -1, states);
   }
 

@@ -52,7 +52,10 @@ describe('overlay state', () => {
     const paths = (peers: OverlayInput['peers']): string[] =>
       compute(new OverlayState(), input({ peers })).state.sysctls.map((sysctl) => sysctl.path);
     assert.deepEqual(paths([vxlanPeer(2)]), ['net/ipv6/conf/flannel.1/accept_ra']);
-    assert.ok(paths([lease(2)]).includes('net/ipv4/conf/flannel0/rp_filter'));
+    const mixed = paths([lease(2)]);
+    for (const path of ['net/ipv4/conf/flannel0/rp_filter', 'net/ipv6/conf/flannel.1/accept_ra']) {
+      assert.ok(mixed.includes(path), path);
+    }
   });
 
   it('keeps it loose while a backend lingers that no peer names any more', () => {
@@ -97,6 +100,27 @@ describe('overlay state', () => {
     assert.equal(found.skipped.length, 2);
     const { contested, skipped } = overlay.compute({ ...fixed, peers: [vxlanPeer(2), vxlanPeer(3)] });
     assert.deepEqual([contested, skipped], [[], []]);
+    overlay.compute({ ...fixed, peers: [twin(2)] });
+    const after = { ...fixed, host: hostFacts({ contested: new Set(['flannel.1']) }), peers: [twin(2)] };
+    assert.deepEqual(overlay.compute(after).contested, [], 'the device has another address by now');
+  });
+
+  it('asks each backend once, however many peers name it', () => {
+    let asked = 0;
+    const backendFor: OverlayInput['backendFor'] = (type) => {
+      const backend = defaultBackend(type);
+      return (
+        backend && {
+          ...backend,
+          desired: (context) => {
+            asked++;
+            return backend.desired(context);
+          },
+        }
+      );
+    };
+    new OverlayState().compute(input({ backendFor, peers: [vxlanPeer(2), vxlanPeer(3), lease(4)] }));
+    assert.equal(asked, 2);
   });
 
   it('keeps the identity of what did not change', () => {
@@ -209,6 +233,12 @@ describe('overlay state', () => {
       );
     });
 
+    it('reaches the other once the first is gone, though all else changed at the same time', () => {
+      const overlay = new OverlayState();
+      assert.deepEqual(routed([twin(2, '1'), twin(3, '2')], overlay), ['10.5.2.0/24']);
+      assert.deepEqual(routed([twin(3, '2')], overlay), ['10.5.3.0/24']);
+    });
+
     it('takes the lower subnet where both came in one transaction', () => {
       assert.deepEqual(routed([twin(3, '7'), twin(2, '7')]), ['10.5.2.0/24']);
     });
@@ -245,6 +275,16 @@ describe('overlay state', () => {
 });
 
 describe('onLinkQuestions', () => {
+  it('looks each backend up once, however many peers name it', () => {
+    let lookups = 0;
+    const peers = Array.from({ length: 100 }, (_, n) => lease(n, { type: 'host-gw' }));
+    const questions = onLinkQuestions(peers, (type) => {
+      lookups++;
+      return defaultBackend(type);
+    });
+    assert.deepEqual([questions.length, lookups], [100, 1]);
+  });
+
   it('asks for both addresses of each peer whose backend depends on it', () => {
     const dual = lease(4, { type: 'host-gw' });
     const publicIpv6 = ip('2001:db8::4');
