@@ -64,10 +64,7 @@ async function main(minutes: number, seed: number, wanted: string): Promise<numb
     rmSync(scratch, { recursive: true, force: true });
   };
   onExit(remove);
-  copyTree(
-    scratch,
-    subjects.some(({ isNative }) => isNative),
-  );
+  copyTree(scratch);
 
   const compiler = new Compiler(ROOT);
   const results: Result[] = [];
@@ -133,9 +130,10 @@ async function trySubject(
   return { ...result, mutants: mutants.length - invalid };
 }
 
-function copyTree(scratch: string, withNative: boolean): void {
+/** With the C++ sources, which some unit tests compare names with. */
+function copyTree(scratch: string): void {
   const isBuilt = (file: string): boolean => path.basename(file) === 'build';
-  for (const name of ['package.json', 'tsconfig.json', 'src', 'test', ...(withNative ? ['native'] : [])]) {
+  for (const name of ['package.json', 'tsconfig.json', 'src', 'test', 'native']) {
     cpSync(path.join(ROOT, name), path.join(scratch, name), { recursive: true, filter: (file) => !isBuilt(file) });
   }
   symlinkSync(path.join(ROOT, 'node_modules'), path.join(scratch, 'node_modules'));
