@@ -81,6 +81,8 @@ export interface OwnState {
   readonly failures: number;
   /** Leases lost in close succession. */
   readonly losses: number;
+  /** Key of the lease that was lost last if that was to an older one: it has been told whom it gives way to. */
+  readonly overlapped: string | undefined;
 }
 
 /** What to ask of the store next, or how long there is nothing to do. */
@@ -310,6 +312,7 @@ function lose(
     wishes: remember(lease, own.wishes),
     aside: isKept && !lease.isReservation ? [...own.aside, { lease, untilMs: nowMs + ASIDE_MS }] : own.aside,
     losses,
+    overlapped: reason === 'overlapped' ? lease.key : undefined,
     races: 0,
     failures: 0,
     notBeforeMs: losses < 2 ? nowMs : nowMs + backoffMs(losses - 1, 50, LOSS_CAP_MS, random),
@@ -466,7 +469,9 @@ function created(own: OwnState, command: Command, result: CreateResult, now: Occ
     return { ...lostRace(own, lease.revision, now), mistake: lease };
   }
   const { yielding } = command;
-  if (yielding !== undefined) notes.push({ kind: 'yielded', lease: yielding.lease, key: yielding.rival });
+  if (yielding !== undefined && yielding.lease.key !== own.overlapped) {
+    notes.push({ kind: 'yielded', lease: yielding.lease, key: yielding.rival });
+  }
   notes.push({ kind: 'acquired', lease, source: command.source });
   const aside = command.aside.map((each) => ({ lease: each, untilMs: now.nowMs + ASIDE_MS }));
   return hold(

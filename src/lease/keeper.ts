@@ -130,6 +130,7 @@ export class LeaseKeeper {
       races: 0,
       failures: 0,
       losses: 0,
+      overlapped: undefined,
     };
     const tell = (subnet: string, keys: Some<string>): void => this.#tellRivals(subnet, keys);
     this.#rivals = new Gatherer({ ...LINE_PACE, clock, merge: mergeSome, tell });

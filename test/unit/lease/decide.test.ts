@@ -52,6 +52,7 @@ function seeking(changes: Partial<OwnState> = {}): OwnState {
     races: 0,
     failures: 0,
     losses: 0,
+    overlapped: undefined,
     ...changes,
   };
 }
