@@ -73,8 +73,6 @@ export interface OwnState {
   readonly mistake: LeaseRecord | undefined;
   /** The state of the store that an answer told of; a world before that is out of date. */
   readonly answered: { readonly epoch: number; readonly revision: Revision };
-  /** The world whose news have been dealt with. */
-  readonly considered: World | undefined;
   /** While a lease is sought: no attempt before that. */
   readonly notBeforeMs: number;
   readonly races: number;
@@ -183,8 +181,7 @@ export function decide(
 ): Decision & { readonly command: Command } {
   const notes: Note[] = [];
   const fresh = world !== undefined && !isOutOfDate(world, own) ? world : undefined;
-  let next = own;
-  if (fresh !== undefined && fresh !== own.considered) next = considerWorld(fresh, next, { nowMs, random, notes });
+  let next = fresh === undefined ? own : considerWorld(fresh, own, { nowMs, random, notes });
   next = considerTime(next, { nowMs, random, notes });
   if (next.holding !== undefined && !doesFit(next.network, next.holding.lease)) {
     next = lose(next, next.holding, 'network-changed', { nowMs, random, notes });
@@ -213,14 +210,14 @@ export function retryNow(own: OwnState, nowMs: number): OwnState {
   return { ...own, holding: { ...holding, ...rewrite, ...keepAlive } };
 }
 
-/** Compares the own keys with what the store says of them now. */
+/** Compares the own keys with what the store says of them now; the same world again tells nothing new. */
 function considerWorld(world: World, own: OwnState, now: Circumstances): OwnState {
   const aside = own.aside.flatMap(({ lease, untilMs }) => {
     const current = world.leases.get(lease.key);
     const isOurs = current?.attributes.publicIp.equals(lease.attributes.publicIp) === true;
     return isOurs && current.key !== own.holding?.lease.key ? [{ lease: current, untilMs }] : [];
   });
-  const next: OwnState = { ...own, aside, considered: world };
+  const next: OwnState = { ...own, aside };
   const { holding } = next;
   if (holding === undefined) return next;
   const { nowMs, random, notes } = now;
@@ -240,7 +237,7 @@ function considerWorld(world: World, own: OwnState, now: Circumstances): OwnStat
   if (!isOwnKey(seen, own, holding, isNewEpoch)) return lose(next, holding, 'taken', now);
   const rivals = findRivals(seen, knownOf(world));
   const older = rivals.find(({ createdAt }) => isAfter(seen.createdAt, createdAt));
-  if (older !== undefined) return lose(next, { ...holding, lease: seen }, 'overlapped', now, older.key);
+  if (older !== undefined) return lose(next, holding, 'overlapped', now, older.key);
 
   const keys = rivals.map(({ key }) => key);
   let held: Holding = { ...holding, lease: seen, epoch: world.epoch, isUnreadable: false, rivals: keys };
@@ -313,8 +310,6 @@ function lose(
     aside: isKept && !lease.isReservation ? [...own.aside, { lease, untilMs: nowMs + ASIDE_MS }] : own.aside,
     losses,
     overlapped: reason === 'overlapped' ? lease.key : undefined,
-    races: 0,
-    failures: 0,
     notBeforeMs: losses < 2 ? nowMs : nowMs + backoffMs(losses - 1, 50, LOSS_CAP_MS, random),
   };
 }
@@ -553,16 +548,12 @@ function keptAlive(own: OwnState, seconds: number | undefined, now: Occasion, no
 function deleted(own: OwnState, command: Command): OwnState {
   if (command.kind !== 'delete') return own;
   const { key } = command.lease;
-  const mistake = own.mistake?.key === key ? undefined : own.mistake;
-  return { ...own, mistake, aside: own.aside.filter(({ lease }) => lease.key !== key) };
+  // One made by mistake is deleted before anything else is asked for.
+  return { ...own, mistake: undefined, aside: own.aside.filter(({ lease }) => lease.key !== key) };
 }
 
-function keepAliveDelayMs({ ttlSeconds, warningMs }: OwnState, random: () => number): number {
-  const usual = Math.min(
-    KEEP_ALIVE_EVERY_MS,
-    ttlSeconds * 1000 * KEEP_ALIVE_TTL_SHARE,
-    Math.max(1000, ttlSeconds * 1000 - warningMs),
-  );
+function keepAliveDelayMs({ ttlSeconds }: OwnState, random: () => number): number {
+  const usual = Math.min(KEEP_ALIVE_EVERY_MS, ttlSeconds * 1000 * KEEP_ALIVE_TTL_SHARE);
   return backoffMs(1, usual, usual, random);
 }
 

@@ -125,7 +125,6 @@ export class LeaseKeeper {
       aside: [],
       mistake: undefined,
       answered: { epoch: -1, revision: '0' },
-      considered: undefined,
       notBeforeMs: clock.monotonicMs(),
       races: 0,
       failures: 0,
@@ -317,7 +316,6 @@ export class LeaseKeeper {
         };
       });
     }
-    this.#wake = () => {};
     this.#isAwake = false;
   }
 
@@ -376,7 +374,6 @@ export class LeaseKeeper {
             : 'own lease was overwritten by another host with the same public address',
           {
             ...fieldsOf(lease),
-            publicIp: this.#own.attributes.publicIp.toString(),
             count,
             delayMs,
             hint: 'give each host its own --public-ip; while two share one, each undoes what the other wrote',

@@ -47,7 +47,6 @@ function seeking(changes: Partial<OwnState> = {}): OwnState {
     aside: [],
     mistake: undefined,
     answered: { epoch: -1, revision: '0' },
-    considered: undefined,
     notBeforeMs: 0,
     races: 0,
     failures: 0,
@@ -108,6 +107,12 @@ describe('decide', () => {
     it('takes over its own key, whatever else there is', () => {
       const { command } = answer(worldOf([leaseRecord(2), OWN]), seeking());
       assert.deepEqual(command, { kind: 'reuse', lease: OWN });
+    });
+
+    it('takes over the key of its last run under a former address, unless somebody has written it since', () => {
+      const state = seeking({ attributes: attributesOf(99), former: OWN });
+      assert.deepEqual(answer(worldOf([OWN]), state).command, { kind: 'reuse', lease: OWN });
+      assert.equal(answer(worldOf([{ ...OWN, revision: '21' }]), state).command.kind, 'create');
     });
 
     it('creates one where it has none', () => {
@@ -195,7 +200,7 @@ describe('decide', () => {
 
     for (const [title, world, holding, reason] of [
       ['deleted', worldOf([], { revision: 21 }), {}, 'deleted'],
-      ['expired', worldOf([], { revision: 21 }), { deadlineMs: NOW - 1 }, 'expired'],
+      ['expired', worldOf([], { revision: 21 }), { deadlineMs: NOW }, 'expired'],
       ['not in a store that was wiped or restored', worldOf([], { epoch: 2 }), {}, 'forgotten'],
       ['written by another host', worldOf([{ ...OWN, revision: '21', attributes: attributesOf(9) }]), {}, 'taken'],
       [
@@ -255,10 +260,17 @@ describe('decide', () => {
       assert.deepEqual(third.own.holding?.rivals, []);
     });
 
+    it('knows its key by the address that it had as well', () => {
+      const byOther = { ...OWN, revision: '21', etcdLeaseId: '99' as EtcdLeaseId };
+      const result = answer(worldOf([byOther]), held({ attributes: attributesOf(99) }));
+      assert.equal(lossOf(result), undefined);
+      assert.equal(result.own.holding?.lease, byOther);
+    });
+
     // Restored from a backup, the key told the address that the host had then, for ever.
     it('knows an older version of its key after a restore, whatever address that tells, and writes it again at once', () => {
       const then = { ...OWN, revision: '17', attributes: attributesOf(77) };
-      const { own, command, notes } = answer(worldOf([then], { epoch: 2 }), held());
+      const { own, command, notes } = answer(worldOf([then], { epoch: 2 }), held({}, { rewriteAtMs: NOW + HOUR_MS }));
       assert.deepEqual(kinds(notes), ['changed']);
       assert.equal(isPublished(own), false);
       assert.deepEqual(command, { kind: 'publish', lease: then });
@@ -269,6 +281,9 @@ describe('decide', () => {
       const { own, command } = answer(worldOf([OWN], { epoch: 2 }), held());
       assert.deepEqual(command, { kind: 'keep-alive', etcdLeaseId: OWN.etcdLeaseId });
       assert.equal(own.holding?.epoch, 2);
+      const other = { ...OWN, revision: '19', etcdLeaseId: '99' as EtcdLeaseId };
+      const { notes } = answer(worldOf([other], { epoch: 2 }), held());
+      assert.deepEqual(kinds(notes), ['unused-ttl', 'changed'], 'no other program has renewed it');
     });
 
     it('writes its value over another one of its own address, later and later', () => {
@@ -307,6 +322,19 @@ describe('decide', () => {
       assert.deepEqual(later.command.kind, 'publish');
     });
 
+    it('takes a value that is readable again for what it is', () => {
+      const unreadable = answer(worldOf([], { bad: [badEntry(OWN.key, 21)] }), held());
+      const { own, command } = answer(worldOf([{ ...OWN, revision: '22' }]), unreadable.own);
+      assert.equal(isPublished(own), true);
+      assert.equal(command.kind, 'wait');
+    });
+
+    it('writes its value over something unreadable in a restored store, where it may have the same revision', () => {
+      const { own, notes } = answer(worldOf([], { bad: [badEntry(OWN.key, 20)], epoch: 2 }), held());
+      assert.deepEqual(kinds(notes), ['overwritten']);
+      assert.equal(lossOf(answer(worldOf([], { epoch: 2, revision: 30 }), own)), 'deleted', 'it was there');
+    });
+
     it('follows its key when it is made a reservation, and back', () => {
       const reserved: LeaseRecord = { ...OWN, revision: '21', etcdLeaseId: undefined, isReservation: true };
       const first = answer(worldOf([reserved]), held());
@@ -320,9 +348,10 @@ describe('decide', () => {
     it('follows the etcd lease that another program gave its key, and warns', () => {
       const { own, notes, command } = answer(
         worldOf([{ ...OWN, revision: '21', etcdLeaseId: '99' as EtcdLeaseId }]),
-        held(),
+        held({}, { failedKeepAlives: 3, isEnding: true }),
       );
       assert.deepEqual(kinds(notes), ['unused-ttl', 'renewed-by-other', 'changed']);
+      assert.deepEqual([own.holding?.failedKeepAlives, own.holding?.isEnding], [0, false], 'whose end is far');
       assert.deepEqual(command, { kind: 'keep-alive', etcdLeaseId: '99' });
       assert.equal(own.holding?.deadlineMs, NOW + (DAY - 1) * 1000);
     });
@@ -337,13 +366,14 @@ describe('decide', () => {
     it('warns when its end is near and no keep-alive gets through, then gives it up', () => {
       const failing = held(
         {},
-        { failedKeepAlives: 3, keepAliveAtMs: NOW + 2 * HOUR_MS, deadlineMs: NOW + 2 * HOUR_MS },
+        { failedKeepAlives: 1, keepAliveAtMs: NOW + 2 * HOUR_MS, deadlineMs: NOW + 2 * HOUR_MS },
       );
       const waiting = answer(undefined, failing);
       assert.deepEqual(waiting.command, { kind: 'wait', untilMs: NOW + HOUR_MS }, 'until it is to be reported');
       const near = answer(undefined, failing, NOW + HOUR_MS);
       assert.deepEqual(kinds(near.notes), ['ending']);
       assert.deepEqual(answer(undefined, near.own, NOW + HOUR_MS + 1).notes, [], 'once');
+      assert.equal(lossOf(answer(undefined, near.own, NOW + 2 * HOUR_MS - 1)), undefined, 'not a moment too soon');
       assert.equal(lossOf(answer(undefined, near.own, NOW + 2 * HOUR_MS)), 'unconfirmed');
       const unharmed = held({}, { deadlineMs: NOW - 1 });
       assert.equal(lossOf(answer(undefined, unharmed)), undefined, 'a host that slept asks first');
@@ -360,6 +390,8 @@ describe('decide', () => {
       assert.deepEqual(delays, [0, 50, 100, 200, 400, 500, 500, 500, 500]);
       const stable = answer(worldOf([], { revision: 99 }), { ...state, holding: holdingOf({ sinceMs: NOW - 60_000 }) });
       assert.equal(stable.own.notBeforeMs, NOW);
+      const next = answer(worldOf([], { revision: 99 }), { ...stable.own, holding: holdingOf({ sinceMs: NOW }) });
+      assert.equal(next.own.notBeforeMs, NOW, 'the first one of another succession');
     });
   });
 
@@ -372,6 +404,19 @@ describe('decide', () => {
       assert.deepEqual(own.aside, [{ lease: OWN, untilMs: NOW + ASIDE_MS }]);
       assert.ok(command.kind === 'create' && command.replacing === undefined);
       assert.match(command.subnets.subnet.toString(), /^10\.9\./);
+    });
+
+    it('leaves a reservation of another network alone', () => {
+      const lease = leaseRecord(1, { isReservation: true });
+      const { own, notes } = answer(worldOf([lease]), held({ network: MOVED }, { lease }));
+      assert.deepEqual(kinds(notes), ['lost']);
+      assert.deepEqual(own.aside, []);
+    });
+
+    it('sets nothing aside that was lost at the same time', () => {
+      const { own, notes } = answer(worldOf([], { revision: 21 }), held({ network: MOVED }));
+      assert.deepEqual(kinds(notes), ['lost', 'unused-ttl']);
+      assert.deepEqual(own.aside, []);
     });
 
     it('exchanges one that lies in the network but no longer in its range', () => {
@@ -389,6 +434,18 @@ describe('decide', () => {
       const result = { outcome: 'updated', lease: { ...OWN, revision: '30' } } as const;
       const settled = applyOutcome({ ...own, network: network() }, command, { kind: 'reuse', result }, occasion());
       assert.deepEqual(settled.own.aside, []);
+    });
+
+    it('takes the former key back although the address of the host has changed meanwhile', () => {
+      const { own } = answer(world, held({ network: MOVED }));
+      const { command } = answer(world, { ...own, network: network(), attributes: attributesOf(99) });
+      assert.deepEqual(command, { kind: 'reuse', lease: OWN });
+    });
+
+    it('never deletes the key that it holds as one that was set aside', () => {
+      const { command, own } = answer(world, held({ aside: [{ lease: OWN, untilMs: NOW }] }));
+      assert.equal(command.kind, 'wait');
+      assert.deepEqual(own.aside, []);
     });
 
     it('deletes what was set aside when its time is over, as it is then', () => {
@@ -435,6 +492,20 @@ describe('decide', () => {
       assert.equal(own.wishes.length, 8);
       assert.equal(new Set(own.wishes.map(({ subnet }) => subnet?.toString())).size, 8);
     });
+
+    it('remembers each once, and each IPv6 subnet that an IPv4 one came with', () => {
+      const [first, second] = ['10.5.1.0-24&fd00:10:5:1::-64', '10.5.1.0-24&fd00:10:5:2::-64'].map((subnets) =>
+        leaseRecord(1, { subnets }),
+      );
+      const wishes = [first, second, OWN, first, second].reduce<OwnState['wishes']>((wishes, lease = OWN) => {
+        const state = held({ network: network('udp', {}, lease !== OWN), wishes }, { lease });
+        return answer(worldOf([], { revision: 30 }), state).own.wishes;
+      }, []);
+      assert.deepEqual(
+        wishes.map(({ ipv6Subnet }) => String(ipv6Subnet)),
+        ['fd00:10:5:2::/64', 'fd00:10:5:1::/64'],
+      );
+    });
   });
 });
 
@@ -466,6 +537,20 @@ describe('applyOutcome', () => {
     assert.deepEqual(own.answered, { epoch: 1, revision: '20' });
     assert.deepEqual([own.races, own.failures], [0, 0]);
     assert.equal(own.aside[0]?.untilMs, NOW + 40 + ASIDE_MS);
+  });
+
+  it('leaves what was set aside already its time', () => {
+    const aside = create.aside.map((lease) => ({ lease, untilMs: NOW + 5 }));
+    assert.deepEqual(applyOutcome(seeking({ aside }), create, created(), occasion()).own.aside, aside);
+    const result = { outcome: 'updated', lease: OWN } as const;
+    const reuse: Command = { kind: 'reuse', lease: OWN };
+    const reused = applyOutcome(seeking({ aside }), reuse, { kind: 'reuse', result }, occasion());
+    assert.deepEqual(reused.own.aside, aside);
+  });
+
+  it('asks to keep a lease of a minute alive every 20 seconds', () => {
+    const { own } = applyOutcome(seeking({ ttlSeconds: 60, warningMs: 30_000 }), create, created(), occasion());
+    assert.equal(own.holding?.keepAliveAtMs, NOW + 20_000);
   });
 
   it('undoes what was created over an older lease that another key holds', () => {
@@ -532,10 +617,12 @@ describe('applyOutcome', () => {
 
   it('remembers what it asked to write and got no answer to, a few of them', () => {
     let own = held();
+    const failed = { kind: 'failed', error: new Error('x') } as const;
     for (let turn = 0; turn < 20; turn++) {
       const attributes = attributesOf(1, { backendType: `t${turn}` });
-      const failed: Outcome = { kind: 'failed', error: new Error('x') };
-      own = applyOutcome(own, { kind: 'publish', lease: OWN }, failed, occasion({ attributes })).own;
+      const after = applyOutcome(own, { kind: 'publish', lease: OWN }, failed, occasion({ attributes }));
+      assert.deepEqual(after.notes, [{ kind: 'failed', what: 'publish', error: failed.error }]);
+      own = after.own;
     }
     assert.equal(own.holding?.unanswered.length, 8);
     assert.equal(own.holding.unanswered[0]?.backendType, 't19');
@@ -544,6 +631,8 @@ describe('applyOutcome', () => {
     assert.deepEqual(kinds(published.notes), ['published']);
     assert.deepEqual(published.own.holding?.unanswered, []);
     assert.equal(published.own.answered.revision, '44');
+    const later = applyOutcome(published.own, { kind: 'publish', lease: OWN }, failed, occasion()).own;
+    assert.equal(later.holding?.rewriteAtMs, NOW + 1000, 'soon again');
   });
 
   it('follows the etcd lease that the key got meanwhile', () => {
@@ -573,14 +662,17 @@ describe('applyOutcome', () => {
   });
 
   it('seeks again soon after a failure, then more rarely, and soon again once it had a lease', () => {
-    const failed: Outcome = { kind: 'failed', error: new Error('x') };
+    const failed = { kind: 'failed', error: new Error('x') } as const;
     let own = seeking();
     const next = (): number => {
-      own = applyOutcome(own, create, failed, occasion()).own;
+      const after = applyOutcome(own, create, failed, occasion());
+      assert.deepEqual(after.notes, [{ kind: 'failed', what: 'acquire', error: failed.error }]);
+      own = after.own;
       return own.notBeforeMs - NOW;
     };
     assert.deepEqual(Array.from({ length: 7 }, next), [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-    own = answer(worldOf([], { revision: 30 }), held({ failures: own.failures })).own;
+    own = applyOutcome(own, create, created(), occasion()).own;
+    own = answer(worldOf([], { revision: 30 }), own).own;
     assert.equal(own.holding, undefined);
     assert.equal(next(), 1000);
   });
