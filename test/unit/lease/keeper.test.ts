@@ -182,6 +182,31 @@ describe('LeaseKeeper', () => {
       assert.deepEqual(faults, []);
     });
 
+    it('tries again within a few hundredths of a second when it was beaten to a subnet', async () => {
+      link.intercept = ({ direction, method }) => {
+        if (direction !== 'request' || method !== 'KV.txn') return 'pass';
+        link.intercept = undefined;
+        cluster.putLease('10.5.77.0-24', encodeAttributes(attributesOf(200)));
+        return 'pass';
+      };
+      const keeper = makeKeeper({ previousSubnets: { subnet: net('10.5.77.0/24') } });
+      keeper.start();
+      await clock.advance(1);
+      assert.deepEqual([keeper.state, keeper.counters.lostRaces], ['acquiring', 1]);
+      await clock.advance(26);
+      assert.equal(keeper.state, 'held');
+    });
+
+    it('may be started twice', async () => {
+      const keeper = makeKeeper();
+      const states: string[] = [];
+      keeper.onChange(({ state }) => states.push(state));
+      keeper.start();
+      keeper.start();
+      await clock.advance(1);
+      assert.deepEqual(states, ['acquiring', 'held']);
+    });
+
     it('leaves exactly one owner of the only subnet that two hosts want', async () => {
       const single = network();
       const range = { ...single, ipv4: single.ipv4 && { ...single.ipv4, max: ip('10.5.1.0') } };
@@ -276,28 +301,39 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.counters.losses, 0);
     });
 
-    it('warns as soon as less than the margin is left', async () => {
-      const keeper = await startKeeper({ ttlSeconds: 3600, renewMarginMinutes: 5 });
-      let leftMs: number | undefined;
-      keeper.onChange(({ state }) => {
-        if (state === 'renewing') leftMs = (keeper.expiresAtMs ?? 0) - clock.monotonicMs();
+    for (const [title, options, expectedMs] of [
+      ['the margin', { ttlSeconds: 3600, renewMarginMinutes: 5 }, 5 * MINUTE],
+      ['an hour, where no margin is given,', { ttlSeconds: 3 * 3600 }, HOUR],
+      ['half of a short TTL', { ttlSeconds: 1800 }, 15 * MINUTE],
+    ] as const) {
+      it(`warns as soon as less than ${title} is left`, async () => {
+        const keeper = await startKeeper(options);
+        let leftMs: number | undefined;
+        keeper.onChange(({ state }) => {
+          if (state === 'renewing') leftMs = (keeper.expiresAtMs ?? 0) - clock.monotonicMs();
+        });
+        setCutOff(true);
+        while (leftMs === undefined && keeper.counters.losses === 0) await clock.advance(10 * MINUTE);
+        assert.equal(leftMs, expectedMs);
       });
-      setCutOff(true);
-      await clock.advance(HOUR - 2 * MINUTE);
-      assert.equal(leftMs, 5 * MINUTE);
-    });
+    }
 
     it('warns once when less than the margin is left, and says when it is over', async () => {
       const keeper = await startKeeper({ ttlSeconds: 3600, renewMarginMinutes: 5 });
+      const states: string[] = [];
+      keeper.onChange(({ state }) => states.push(state));
       setCutOff(true);
       await clock.advance(50 * MINUTE);
       assert.equal(keeper.state, 'held');
       await clock.advance(5 * MINUTE);
       assert.equal(keeper.state, 'renewing');
-      assert.equal(log.find(/ends soon/, 'warn').length, 1);
+      const [line, ...others] = log.find(/ends soon/, 'warn');
+      assert.deepEqual([line?.fields.subnet, others], ['10.5.1.0/24', []]);
+      assert.match(line?.fields.hint ?? '', /^bring etcd back/);
       setCutOff(false);
       await clock.advance(MINUTE);
       assert.equal(keeper.state, 'held');
+      assert.deepEqual(states, ['renewing', 'held']);
       assert.equal(log.find(/renewed again/, 'info').length, 1);
     });
 
@@ -423,6 +459,7 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.state, 'held');
       assert.equal(keeper.lease.key, '10.5.7.0-24');
       assert.equal(keeper.counters.losses, 0);
+      assert.equal(log.find(/own reservation was ended/, 'info').length, 1);
     });
 
     it('keeps a reservation one when it is replaced, as when the network becomes dual-stack', async () => {
@@ -459,6 +496,7 @@ describe('LeaseKeeper', () => {
         assert.equal(valueOf(keyOf(keeper)), encodeAttributes(attributes));
       }
       assert.equal(keeper.counters.overwrites, fights);
+      assert.equal(keeper.overwrittenAtMs, clock.wallMs() - 10 * MINUTE - 1);
       const warnings = log.find(/same public address/, 'warn').map(({ fields }) => fields);
       assert.deepEqual(
         warnings.map(({ publicIp, count }) => [publicIp, count]),
@@ -484,10 +522,13 @@ describe('LeaseKeeper', () => {
       const text = encodeAttributes(attributesOf(1));
       cluster.putLease(keyOf(keeper), text, cluster.etcd.grantLease(600));
       await clock.advance(MINUTE);
+      assert.equal(keeper.overwrittenAtMs, clock.wallMs() - MINUTE);
       assert.equal(cluster.etcd.leases.length, 1, 'the former TTL was given up');
       await clock.advance(48 * HOUR);
       assert.equal(keeper.counters.losses, 0);
-      assert.equal(log.find(/renewed by another program/, 'warn').length, 1);
+      const [line, ...others] = log.find(/renewed by another program/, 'warn');
+      assert.deepEqual([line?.fields.subnet, others], ['10.5.1.0/24', []]);
+      assert.match(line?.fields.hint ?? '', /no flanneld runs here/);
     });
   });
 
@@ -549,10 +590,12 @@ describe('LeaseKeeper', () => {
 
     it('is every younger key that names its addresses, on a few lines however many there are', async () => {
       const keeper = await startKeeper();
+      assert.deepEqual(keeper.rivals, []);
       for (let n = 0; n < 200; n++) {
         cluster.putLease(`10.5.1.${n}-32`, encodeAttributes(attributesOf(2)));
         await clock.advance(1);
       }
+      assert.equal(keeper.rivals.length, 200);
       await keeper.close();
       const lines = log.find(/another key names addresses/, 'warn').map(({ fields }) => fields);
       assert.equal(
@@ -579,6 +622,29 @@ describe('LeaseKeeper', () => {
         log.find(/another one now/, 'error').map(({ fields: { from, to } }) => [from, to]),
         [['10.5.1.0/24 fd00:10:5:1::/64', '10.5.1.0/24 fd00:10:6:1::/64']],
       );
+    });
+
+    it('is not that it moved when it has the subnets of both families again', async () => {
+      const keeper = await startKeeper({ network: dual, previousSubnets });
+      cluster.deleteLease(keyOf(keeper));
+      await clock.advance(MINUTE);
+      assert.deepEqual([keeper.state, keeper.counters.losses], ['held', 1]);
+      assert.deepEqual(linesOf(/another one now/), []);
+    });
+
+    it('is a defect of its own, after which it goes on a second later', async () => {
+      const keeper = await startKeeper();
+      const defect = new Error('defect');
+      store.discardEtcdLease = () => {
+        throw defect;
+      };
+      cluster.deleteLease(keyOf(keeper));
+      await clock.advance(990);
+      assert.equal(keeper.state, 'acquiring');
+      const [line, ...others] = log.find(/^defect while the own lease is kept/, 'error');
+      assert.deepEqual([line?.fields.error, others], [defect, []]);
+      await clock.advance(20);
+      assert.equal(keeper.state, 'held');
     });
 
     it('reaches every listener, and a defect in one is told', async () => {
@@ -648,6 +714,7 @@ describe('LeaseKeeper', () => {
       assert.equal(keeper.lease?.etcdLeaseId, lease?.etcdLeaseId);
       assert.equal(valueOf(keyOf(keeper)), encodeAttributes(vxlan('02:00:00:00:00:01')));
       assert.equal(keeper.counters.overwrites, 0);
+      assert.equal(log.find(/own lease was published/, 'info').length, 1);
     });
 
     it('writes nothing if nothing changed', async () => {
@@ -776,12 +843,32 @@ describe('LeaseKeeper', () => {
   describe('close', () => {
     it('leaves the key, ends every timer, and may be done twice', async () => {
       const keeper = await startKeeper();
+      const states: string[] = [];
+      keeper.onChange(({ state }) => states.push(state));
       const pending = clock.pending;
       await keeper.close();
       await keeper.close();
       assert.equal(keeper.state, 'closed');
+      assert.deepEqual(states, ['closed']);
       assert.equal(clock.pending, pending - 1);
       assert.ok(cluster.lease(keyOf(keeper)) !== undefined);
+    });
+
+    it('has no timer to end for a reservation', async () => {
+      await other.reserve(subnetsOf(7), attributesOf(1), undefined);
+      const keeper = await startKeeper();
+      const pending = clock.pending;
+      await keeper.close();
+      assert.equal(clock.pending, pending);
+    });
+
+    it('may be done by a listener', async () => {
+      const keeper = await startKeeper();
+      keeper.onChange(() => void keeper.close());
+      assert.ok(keeper.lease !== undefined);
+      await other.reserve(keeper.lease, keeper.lease.attributes, keeper.lease);
+      await clock.advance(1);
+      assert.equal(keeper.state, 'closed');
     });
 
     it('ends while acquiring', async () => {
@@ -804,6 +891,7 @@ describe('LeaseKeeper', () => {
       await clock.advance(1);
       await keeper.close();
       assert.equal(keeper.state, 'closed');
+      assert.deepEqual(log.find(/^cannot/), [], 'that it came to nothing is no news');
     });
   });
 });
