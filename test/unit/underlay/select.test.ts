@@ -123,9 +123,10 @@ describe('selectUnderlay', () => {
       assertNone(/eth0 has no MTU/, host([{ name: 'eth0', mtu: 0, addresses: ['192.0.2.1'] }], ['4 eth0']));
     });
 
-    it('does not list a hundred containers', () => {
+    it('lists a dozen interfaces, not a hundred containers', () => {
       const many = Array.from({ length: 100 }, (_, i) => ({ name: `veth${i}`, addresses: [`10.0.0.${i}` as const] }));
-      assertNone(/veth0 \(10\.0\.0\.0\),.*, …$/, host(many));
+      assertNone(/veth0 \(10\.0\.0\.0\),.*veth11 \(10\.0\.0\.11\), …$/, host(many));
+      assertNone(/veth11 \(10\.0\.0\.11\)$/, host(many.slice(0, 12)));
     });
   });
 
@@ -157,6 +158,11 @@ describe('selectUnderlay', () => {
       ]);
     });
 
+    it('gives the advice that one of them calls for, whatever follows it', () => {
+      const given = { iface: ['192.0.2.1', 'eth9'], families: [4, 6], publicIpv6: ip('2001:db8:1::1') } as const;
+      assertNone(/no such interface or address; give both addresses to one interface/, TWO, given);
+    });
+
     it('never falls back to the default route', () => {
       assertNone(/--iface eth9: there is no such interface or address, --iface-regex \^x: no interface matches/, TWO, {
         iface: ['eth9'],
@@ -167,7 +173,7 @@ describe('selectUnderlay', () => {
     it('wants --public-ipv6 on the same device, if it is on one at all', () => {
       const given = { iface: ['192.0.2.1'], families: [4, 6] } as const;
       const network = host([
-        { name: 'eth0', addresses: ['192.0.2.1', '2001:db8::1', '2001:db8::2'] },
+        { name: 'eth0', addresses: ['192.0.2.7', '192.0.2.1', '2001:db8::1', '2001:db8::2'] },
         { name: 'eth1', addresses: ['2001:db8::3'] },
       ]);
       assert.equal(choose(network, { ...given, publicIpv6: ip('2001:db8::2') }), 'eth0 192.0.2.1 2001:db8::2');
@@ -186,6 +192,16 @@ describe('selectUnderlay', () => {
       assert.equal(choose(network, { ifaceRegex: ['198'] }), 'eth1 198.51.100.1');
       assert.equal(choose(network, { ifaceRegex: ['100.2$'] }), 'eth1 198.51.100.2');
       assert.equal(choose(network, { ifaceRegex: ['^net'] }), 'net198 192.0.2.1');
+    });
+
+    it('takes the device with the lowest index when several match', () => {
+      const network = host([
+        { name: 'eth0', addresses: ['192.0.2.1'], index: 9 },
+        { name: 'eth1', addresses: ['192.0.2.2'], index: 3 },
+      ]);
+      for (const pattern of ['^192', '^eth']) {
+        assert.equal(choose(network, { ifaceRegex: [pattern] }), 'eth1 192.0.2.2', pattern);
+      }
     });
 
     it('comes after --iface, in order', () => {
@@ -263,6 +279,13 @@ describe('selectUnderlay', () => {
       const { underlay } = selectUnderlay(TWO, request({ iface: ['eth0'], publicIp: ip('203.0.113.7') }), noRoutes);
       assert.equal(String(underlay.address), '192.0.2.1');
       assert.equal(String(underlay.publicIp), '203.0.113.7');
+    });
+
+    it('is announced for IPv6 as well, where none is given the address of the device', () => {
+      const given = { iface: ['eth0'], families: [4, 6] } as const;
+      const announced = (publicIpv6?: IpAddress): string =>
+        String(selectUnderlay(TWO, request({ ...given, publicIpv6 }), noRoutes).underlay.publicIpv6);
+      assert.deepEqual([announced(), announced(ip('2001:db8::77'))], ['2001:db8::1', '2001:db8::77']);
     });
 
     it('needs --iface when it is translated on the way', () => {
