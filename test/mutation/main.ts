@@ -130,10 +130,10 @@ async function trySubject(
   return { ...result, mutants: mutants.length - invalid };
 }
 
-/** With the C++ sources, which some unit tests compare names with. */
+/** With the C++ sources and pages, which some unit tests compare names with. */
 function copyTree(scratch: string): void {
   const isBuilt = (file: string): boolean => path.basename(file) === 'build';
-  for (const name of ['package.json', 'tsconfig.json', 'src', 'test', 'native']) {
+  for (const name of ['package.json', 'tsconfig.json', 'src', 'test', 'native', 'docs']) {
     cpSync(path.join(ROOT, name), path.join(scratch, name), { recursive: true, filter: (file) => !isBuilt(file) });
   }
   symlinkSync(path.join(ROOT, 'node_modules'), path.join(scratch, 'node_modules'));

@@ -14,7 +14,7 @@ export const TARGETS: readonly Target[] = [
   { files: 'src/lease/allocator.ts', tests: [`${LEASE}/allocator.test.ts`] },
   {
     files: 'src/etcd/store.ts',
-    tests: ['store', 'lost-answers', 'unused-etcd-leases'].map((name) => `test/unit/etcd/${name}.test.ts`),
+    tests: ['store', 'follow', 'lost-answers', 'unused-etcd-leases'].map((name) => `test/unit/etcd/${name}.test.ts`),
   },
   { files: 'src/lease/peers.ts', tests: [`${LEASE}/peers.test.ts`] },
   { files: 'src/reconcile/diff.ts', tests: ['test/unit/reconcile/*.test.ts'] },
