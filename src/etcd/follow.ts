@@ -19,7 +19,7 @@ export interface FollowContext {
   readonly keys: KeyLayout;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly counters: { watchRestarts: number; compactions: number; epochs: number };
+  readonly counters: { watchRestarts: number; compactions: number };
   /** The latest lease that this host wrote: a history without it is another one, even if it was never heard of. */
   written: HistoryMark | undefined;
 }
@@ -370,8 +370,7 @@ class Follower {
   }
 
   #noteEpoch(continuity: Continuity | undefined, revision: string): void {
-    const { log, counters } = this.context;
-    counters.epochs++;
+    const { log } = this.context;
     if (continuity === 'other') {
       log.warn('etcd was restored or wiped, or is another one: everything is read and the own lease asserted again', {
         revision,

@@ -107,7 +107,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
       clock,
       log,
     });
-    const counters = { watchRestarts: 0, compactions: 0, epochs: 0 };
+    const counters = { watchRestarts: 0, compactions: 0 };
     this.#context = { client: this.#client, keys: this.#keys, clock, log, counters, written: undefined };
     this.#newEtcdLeaseId = options.newEtcdLeaseId ?? randomEtcdLeaseId;
     this.#unusedEtcdLeases = new UnusedEtcdLeases((etcdLeaseId) => this.revokeEtcdLease(etcdLeaseId), clock, log);
@@ -432,7 +432,8 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   #updated(response: ITxnResponse, etcdLeaseId: EtcdLeaseId | undefined, value: Buffer): UpdateResult {
     const current = currentOf(response);
     const now = this.#observe(current, response.header.revision);
-    const isDone = response.succeeded || (current !== undefined && isOurs(current, etcdLeaseId, value));
+    // By this request or by an earlier try of it whose answer was lost.
+    const isDone = current !== undefined && isOurs(current, etcdLeaseId, value);
     if (!isDone || now.lease === undefined) return { outcome: 'changed', now };
     this.#noteWritten(now.lease, response);
     return { outcome: 'updated', lease: now.lease };

@@ -170,6 +170,23 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.equal(await store.remainingTtl(old.etcdLeaseId), undefined);
     });
 
+    it('replaces an own lease by one under the same key', async () => {
+      const old = await mustCreate(store, 7);
+      const attributes = attributesOf(7, { backendType: 'host-gw' });
+      const result = await store.createLease({ subnets: subnetsOf(7), attributes, ttlSeconds: 600, replacing: old });
+      assert.ok(result.outcome === 'created');
+      assert.deepEqual((await other.listLeases()).leases, [result.lease]);
+      assert.deepEqual(result.lease.attributes, attributes);
+    });
+
+    it('does not replace an own lease by a key that another host has', async () => {
+      const old = await mustCreate(store, 7);
+      const theirs = await mustCreate(other, 8);
+      const replacing = { subnets: subnetsOf(8), attributes: attributesOf(7), ttlSeconds: 600, replacing: old };
+      assert.deepEqual(await store.createLease(replacing), { outcome: 'taken', revision: theirs.revision });
+      assert.deepEqual((await store.listLeases()).leases, [old, theirs]);
+    });
+
     it('does not replace a lease that has changed meanwhile', async () => {
       const old = await mustCreate(store, 7);
       await other.publishLease(old, attributesOf(9));
@@ -247,6 +264,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.ok(changed.outcome === 'updated');
       assert.equal(await store.deleteLease(changed.lease), 'deleted');
       assert.deepEqual((await store.listLeases()).leases, []);
+      assert.ok(lease.etcdLeaseId !== undefined);
+      assert.equal(await store.remainingTtl(lease.etcdLeaseId), undefined, 'nor does its TTL stay');
       assert.equal(await store.deleteLease(changed.lease), 'deleted', 'repeating it is safe');
     });
 
@@ -424,6 +443,8 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
     });
 
     it('counts round trips', async () => {
+      const { compactions, watchRestarts } = store.counters();
+      assert.deepEqual([compactions, watchRestarts], [0, 0]);
       const before = store.counters();
       await store.listLeases();
       const after = store.counters();

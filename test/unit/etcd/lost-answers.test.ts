@@ -108,8 +108,11 @@ describe('EtcdStore after a lost answer', () => {
   it('knows the configuration that it changed', async () => {
     const first = await done(store.writeConfig('one', 'absent'));
     assert.ok(first.outcome === 'written');
-    const second = await losing(() => store.writeConfig('two', { revision: first.revision }));
-    assert.deepEqual(second, { outcome: 'written', revision: String(cluster.revision) });
+    const second = await losing(
+      () => store.writeConfig('two', { revision: first.revision }),
+      () => cluster.put(KEY, 'of another host'),
+    );
+    assert.deepEqual(second, { outcome: 'written', revision: String(cluster.revision - 1) });
   });
 
   it('cannot tell the first configuration that it wrote from the same one of another host', async () => {

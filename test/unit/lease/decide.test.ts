@@ -122,6 +122,12 @@ describe('decide', () => {
       assert.equal(command.source, 'previous');
     });
 
+    it('leaves a subnet that a key names whose value nobody can read', () => {
+      const world = worldOf([], { bad: [badEntry('10.5.9.0-24')] });
+      const { command } = answer(world, seeking({ wishes: [{ subnet: net('10.5.9.0/24') }] }));
+      assert.ok(command.kind === 'create' && command.source === 'free');
+    });
+
     it('leaves the subnets of hosts that may come back', () => {
       const narrow = {
         ...network(),
@@ -537,6 +543,16 @@ describe('applyOutcome', () => {
     assert.deepEqual(own.answered, { epoch: 1, revision: '20' });
     assert.deepEqual([own.races, own.failures], [0, 0]);
     assert.equal(own.aside[0]?.untilMs, NOW + 40 + ASIDE_MS);
+  });
+
+  it('tells whom it gives way to, unless that was told when the lease was lost', () => {
+    const yielding = { ...create, yielding: { lease: OWN, rival: '10.5.0.0-20' } };
+    const notesAfter = (lost: Decision): string[] =>
+      kinds(applyOutcome(lost.own, yielding, created(), occasion()).notes);
+    const older = leaseRecord(2, { subnets: '10.5.0.0-20', revision: 3 });
+    assert.deepEqual(notesAfter(answer(worldOf([OWN, older]), held())), ['acquired']);
+    const unconfirmed = answer(undefined, held({}, { failedKeepAlives: 1, deadlineMs: NOW }));
+    assert.deepEqual(notesAfter(unconfirmed), ['yielded', 'acquired']);
   });
 
   it('leaves what was set aside already its time', () => {
