@@ -123,7 +123,6 @@ export class Reconciler {
 
   /** Says how the kernel should look from now on. A run follows at once; several calls before it count as one. */
   setDesired(state: DesiredState, options: DesiredOptions = {}): void {
-    if (this.schedule.isClosed) return;
     this.next = { state, options };
     this.schedule.ask();
   }

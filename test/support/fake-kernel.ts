@@ -375,6 +375,11 @@ export class FakeKernel implements Kernel {
     }
   }
 
+  /** Those who follow what changes. */
+  get listenerCount(): number {
+    return this.listeners.size;
+  }
+
   /** Nobody listens any more: the process that did is gone. */
   dropListeners(): void {
     this.listeners.clear();

@@ -7,6 +7,7 @@ import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
 import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
 import { type DesiredState, EMPTY_STATE, mergeStates } from '../../../src/reconcile/desired.js';
+import { aspectOf } from '../../../src/reconcile/planner.js';
 import { Reconciler } from '../../../src/reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../../src/reconcile/status.js';
 import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
@@ -477,6 +478,52 @@ describe('Reconciler', () => {
       assert.equal(rig.kernel.routes.size, 1);
     });
 
+    it('puts nothing on a device that cannot be set up, and takes away what is stale all the same', async () => {
+      await rig.reach(overlay([2, 3]));
+      rig.kernel.refuse = (operation) =>
+        operation.kind === 'link' && aspectOf(operation) === 'up' ? 'EADDRINUSE' : undefined;
+      rig.kernel.setLink(rig.index('flannel.1'), { isUp: false });
+      rig.reconciler.setDesired(overlay([2, 4]), SCOPE);
+      await rig.clock.advance(50);
+      const { failures, blocked } = rig.reconciler.status;
+      assert.deepEqual(
+        failures.map(({ key }) => key),
+        ['link flannel.1'],
+      );
+      assert.ok(blocked > 0);
+      const on = rig.kernel.describe().join('\n');
+      assert.ok(!on.includes('10.5.4.0') && !on.includes('10.5.3.0'), on);
+    });
+
+    it('lists again soon after somebody was faster, and not for any other refusal', async () => {
+      for (const [errno, isListed] of [
+        ['EEXIST', true],
+        ['ENETUNREACH', false],
+      ] as const) {
+        await rig.reach(overlay([2]));
+        rig.kernel.refuse = ({ kind }) => (kind === 'route' ? errno : undefined);
+        const { dumps } = rig.kernel;
+        rig.reconciler.setDesired(overlay([2, 3]), SCOPE);
+        await rig.clock.advance(1000);
+        assert.equal(rig.kernel.dumps > dumps, isListed, errno);
+        rig.kernel.refuse = () => undefined;
+      }
+    });
+
+    it('tells nothing of what was to be changed on a device that goes at that moment', async () => {
+      await rig.reach(overlay([2]));
+      rig.kernel.refuse = (operation) => {
+        if (operation.kind !== 'neighbour') return undefined;
+        rig.kernel.refuse = () => undefined;
+        rig.kernel.delLink(rig.index('flannel.1'));
+        return 'ENODEV';
+      };
+      rig.reconciler.setDesired(overlay([2, 3]), SCOPE);
+      await rig.clock.advance(1000);
+      assert.ok(rig.reconciler.status.isConverged);
+      assert.deepEqual(rig.log.find(/could not be changed/), []);
+    });
+
     it('does not hurry to read an unreadable kernel because of what failed before', async () => {
       refuseRoute();
       rig.reconciler.setDesired(overlay([2]), SCOPE);
@@ -638,6 +685,25 @@ describe('Reconciler', () => {
     assert.equal(rig.reconciler.statistics.drift.route, 0);
   });
 
+  it('hears nothing more of the kernel once it is closed', async () => {
+    await rig.reach(overlay([2]));
+    assert.equal(rig.kernel.listenerCount, 1);
+    await rig.reconciler.close();
+    assert.equal(rig.kernel.listenerCount, 0);
+  });
+
+  it('makes no further change once it is closed, however many are left', async () => {
+    const applied: string[] = [];
+    rig.kernel.refuse = ({ key }) => {
+      applied.push(key);
+      if (applied.length === 3) void rig.reconciler.close();
+      return undefined;
+    };
+    rig.reconciler.setDesired(overlay([2, 3, 4, 5]), SCOPE);
+    await rig.clock.advance(500);
+    assert.equal(applied.length, 3);
+  });
+
   it('leaves the kernel as it is when it is closed', async () => {
     await rig.reach(overlay([2, 3]));
     const before = rig.kernel.describe();
@@ -699,6 +765,26 @@ describe('Reconciler', () => {
       assert.ok(rig.kernel.routes.has('10.5.3.0/24'));
     });
 
+    it('resolves at once where it is there, and rejects at once where nobody waits any more', async () => {
+      await rig.reach(overlay([2]));
+      let isDone = false;
+      await Promise.race([rig.reconciler.whenConverged().then(() => (isDone = true)), settle()]);
+      assert.equal(isDone, true);
+      await assert.rejects(rig.reconciler.whenConverged(AbortSignal.abort(new Error('enough'))), /enough/);
+    });
+
+    it('waits while something fails', async () => {
+      rig.kernel.refuse = ({ kind }) => (kind === 'route' ? 'ENETUNREACH' : undefined);
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      let isDone = false;
+      const waiting = rig.reconciler.whenConverged().then(() => (isDone = true));
+      await rig.clock.advance(5000);
+      assert.equal(isDone, false);
+      rig.kernel.refuse = () => undefined;
+      await rig.clock.advance(10_000);
+      await waiting;
+    });
+
     it('rejects when it is given up or closed', async () => {
       const abort = new AbortController();
       const given = assert.rejects(rig.reconciler.whenConverged(abort.signal), /enough/);
@@ -708,6 +794,18 @@ describe('Reconciler', () => {
       await rig.reconciler.close();
       await closed;
     });
+  });
+
+  it('has converged neither before it is told what is desired nor while it has not looked at a change', async () => {
+    assert.equal(rig.reconciler.status.isConverged, false);
+    await rig.reach(overlay([2]));
+    rig.reconciler.setDesired(overlay([3]), SCOPE);
+    let isDone = false;
+    const waiting = rig.reconciler.whenConverged().then(() => (isDone = true));
+    await settle();
+    assert.equal(isDone, false);
+    await rig.clock.advance(500);
+    await waiting;
   });
 
   it('reports its status only when it changes', async () => {
