@@ -504,11 +504,33 @@ const CASES: readonly Case[] = [
     evidence: /1m 30s behind/,
   },
   {
+    when: 'the clock is fast',
+    facts: { clockAheadSeconds: 90 },
+    check: 'clock',
+    severity: 'warning',
+    command: /^timedatectl/,
+    evidence: /1m 30s ahead/,
+  },
+  {
     when: 'the reverse path filter is strict and backends are mixed',
     facts: { leases: [row(1), row(2, { backend: 'udp' })] },
     check: 'rp-filter',
     severity: 'warning',
     command: /^sysctl -w net\.ipv4\.conf\.eth0\.rp_filter=2$/,
+  },
+  {
+    when: 'the reverse path filter of all devices is strict, and that of the device is off',
+    facts: {
+      leases: [row(1), row(2, { backend: 'udp' })],
+      sysctls: new Map([
+        ['net/ipv4/ip_forward', '1'],
+        ['net/ipv4/conf/all/rp_filter', '1'],
+      ]),
+    },
+    check: 'rp-filter',
+    severity: 'warning',
+    command: /^sysctl -w net\.ipv4\.conf\.eth0\.rp_filter=2$/,
+    evidence: /backends: vxlan, udp$/,
   },
   {
     when: 'a host is gone and its lease runs out',
