@@ -92,7 +92,12 @@ function copyPackage(source, place) {
 }
 
 function addUnits() {
-  for (const unit of ['tsflanneld.service', 'tsflannel-docker.path', 'tsflannel-docker.service'])
+  for (const unit of [
+    'tsflanneld.service',
+    'tsflannel-docker.path',
+    'tsflannel-docker.service',
+    'tsflannel-docker-plugin.socket',
+  ])
     copy(`systemd/${unit}`, `usr/lib/systemd/system/${unit}`);
   copy('systemd/network/10-tsflannel.network', 'usr/lib/systemd/network/10-tsflannel.network');
   copy('systemd/network/10-tsflannel.link', 'usr/lib/systemd/network/10-tsflannel.link');

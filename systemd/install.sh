@@ -53,7 +53,7 @@ put() {
   echo "installed $destdir$3"
 }
 
-for unit in tsflanneld.service tsflannel-docker.path tsflannel-docker.service; do
+for unit in tsflanneld.service tsflannel-docker.path tsflannel-docker.service tsflannel-docker-plugin.socket; do
   put 644 "$unit" "/etc/systemd/system/$unit"
 done
 put 644 network/10-tsflannel.network /etc/systemd/network/10-tsflannel.network

@@ -23,7 +23,7 @@ done
 
 destdir=${DESTDIR:-}
 . "$(dirname -- "$0")/removal.sh"
-units='tsflannel-docker.path tsflannel-docker.service tsflanneld.service'
+units='tsflannel-docker-plugin.socket tsflannel-docker.path tsflannel-docker.service tsflanneld.service'
 is_live=
 [ -n "$destdir" ] || [ ! -d /run/systemd/system ] || is_live=yes
 
