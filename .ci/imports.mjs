@@ -16,7 +16,7 @@ export const ROWS = [
   ['netlink', 'config', 'lease', 'etcd'],
   ['dataplane', 'reconcile', 'underlay', 'firewall'],
   ['backend'],
-  ['systemd', 'reach', 'docker', 'observe'],
+  ['systemd', 'reach', 'docker', 'observe', 'container'],
   ['daemon', 'ctl'],
   ['daemon.ts'],
   ['bin'],

@@ -46,6 +46,13 @@ export const ERROR_CODES = {
   ERR_PROGRAM: 'A program of the host could not be started, or did not end in time.',
   ERR_SYSTEMD: 'systemctl is missing, or could not do what it was asked to.',
   ERR_DOCKER_UNIT: 'The unit of Docker is missing, or settings of somebody else stand in the way.',
+  ERR_ADDRESS_POOL: 'A container network, or an address in it, cannot be as it was asked for.',
+  ERR_ADDRESS_TAKEN: 'A container, another host or a machine on the network has the address that was asked for.',
+  ERR_OUT_OF_ADDRESSES: 'A container network has no free address, or the configuration no free container network.',
+  ERR_NETWORK_DIFFERS: 'A container network was asked for with other options than other hosts have it.',
+  ERR_ADDRESSES_UNCONFIRMED: 'The lease of the addresses of this host has run out while etcd was away.',
+  ERR_ADDRESS_BOOK: 'The file with the addresses of containers cannot be written or used.',
+  ERR_LAN_PROBE: 'The network could not be asked whether a machine has an address already.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 
