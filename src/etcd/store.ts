@@ -15,7 +15,7 @@ import { type Clock, systemClock } from '../clock.js';
 import type { IpAddress } from '../ip/address.js';
 import { encodeAttributes } from '../lease/attributes.js';
 import type { LeaseAttributes, LeaseSubnets } from '../lease/lease.js';
-import type { LeaseRecord, TextEntry, EtcdLeaseId } from '../lease/record.js';
+import type { EtcdLeaseId, LeaseRecord, Revision, TextEntry } from '../lease/record.js';
 import type {
   CreateResult,
   Expected,
@@ -25,7 +25,10 @@ import type {
   ConfigHistory,
   OperatorStore,
   OwnLeaseStore,
+  SharedValueStore,
+  ValueCondition,
   ValueStore,
+  ValueTransaction,
   WorldStore,
   NewLease,
   StoreCounters,
@@ -46,6 +49,7 @@ import { decodeEntry, toEtcdId, toText } from './entries.js';
 import { type FollowContext, type Following, followWorld } from './follow.js';
 import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
+import { watchRange } from './watch-range.js';
 import { UnusedEtcdLeases } from './unused-etcd-leases.js';
 
 /** How to reach etcd and where in it to look; the values of the `--etcd-…` flags. */
@@ -83,7 +87,7 @@ type Put = Pick<IPutRequest, 'value' | 'lease' | 'ignore_lease' | 'ignore_value'
  *
  * *Limits, Errors, Counters.* See {@link EtcdClient}.
  */
-export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, OperatorStore {
+export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedValueStore, OperatorStore {
   readonly #client: EtcdClient;
   readonly #keys: KeyLayout;
   readonly #context: FollowContext;
@@ -91,6 +95,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
   /** Marks of etcd leases for which was looked after what an earlier process may have left behind. */
   readonly #recovered = new Set<bigint>();
   readonly #following = new Set<Following>();
+  readonly #watching = new Set<Subscription>();
   readonly #newEtcdLeaseId: () => bigint;
 
   /** @throws {@link OverlayError} `ERR_ETCD_ENDPOINT`, `ERR_TLS_FILE` */
@@ -322,6 +327,30 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
     return (await this.#transact(compare, [deleteOp(key)], key, options.signal)).succeeded;
   }
 
+  async transactValues(transaction: ValueTransaction, signal?: AbortSignal): Promise<Revision | undefined> {
+    const { conditions, puts = [], deletes = [] } = transaction;
+    const compare = conditions.map((condition) => this.#toCondition(condition));
+    const success = [
+      ...puts.map(({ path, text, etcdLeaseId }) =>
+        putOp(this.#valueKey(path), { value: Buffer.from(text), lease: toEtcdId(etcdLeaseId) }),
+      ),
+      ...deletes.map((path) => deleteOp(this.#valueKey(path))),
+    ];
+    const response = await this.#client.call<ITxnResponse>('KV', 'txn', { compare, success, failure: [] }, signal);
+    return response.succeeded ? response.header.revision : undefined;
+  }
+
+  watchValues(pathPrefix: string, onChange: () => void): Subscription {
+    const watch = watchRange(this.#context, prefixRange(this.#valueKey(pathPrefix)), onChange);
+    this.#watching.add(watch);
+    return {
+      close: () => {
+        this.#watching.delete(watch);
+        watch.close();
+      },
+    };
+  }
+
   get health(): StoreHealth {
     return this.#client.health;
   }
@@ -341,7 +370,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
 
   close(): Promise<void> {
     this.#unusedEtcdLeases.close();
-    for (const following of this.#following) following.close();
+    for (const following of [...this.#following, ...this.#watching]) following.close();
     this.#client.close();
     return Promise.resolve();
   }
@@ -514,6 +543,12 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, Operato
 
   #nameOf(entry: IKeyValue): string {
     return entry.key.toString().slice(this.#keys.subnets.length);
+  }
+
+  #toCondition(condition: ValueCondition): ICompare {
+    if ('path' in condition) return isAt(this.#valueKey(condition.path), condition.revision);
+    if ('absent' in condition) return isAbsent(singleKey(this.#valueKey(condition.absent)));
+    return isAbsent(prefixRange(this.#valueKey(condition.noneBelow)));
   }
 
   #valueKey(path: string): string {

@@ -207,6 +207,48 @@ export interface ValueStore {
   ): Promise<boolean>;
 }
 
+/**
+ * What must hold for a {@link ValueTransaction}: a text that is still the one written at that revision, no text under a
+ * path, or none under any path that begins with this one.
+ */
+export type ValueCondition =
+  { readonly path: string; readonly revision: Revision } | { readonly absent: string } | { readonly noneBelow: string };
+
+/** Several changes below `<prefix>-ts/` in one step. */
+export interface ValueTransaction {
+  /** At most 128, as etcd's `--max-txn-ops` is by default. */
+  readonly conditions: readonly ValueCondition[];
+  readonly puts?: readonly {
+    readonly path: string;
+    readonly text: string;
+    readonly etcdLeaseId?: EtcdLeaseId | undefined;
+  }[];
+  /** None of them among the puts. */
+  readonly deletes?: readonly string[];
+}
+
+/** The store as it is needed for values that several hosts write; see {@link WorldStore}. */
+export interface SharedValueStore extends Pick<ValueStore, 'listValues'> {
+  /**
+   * Carries out all changes if all conditions hold, else none.
+   *
+   * @returns the revision of the changes; undefined if a condition did not hold, or no longer, since the answer to an
+   * earlier try of the same request was lost: what is there now tells.
+   */
+  transactValues(transaction: ValueTransaction, signal?: AbortSignal): Promise<Revision | undefined>;
+  /**
+   * Calls back when something below a path may have changed: whenever it has, and after each time that the stream of
+   * changes had to be opened. Never ends by itself.
+   */
+  watchValues(pathPrefix: string, onChange: () => void): Subscription;
+  /** Grants an etcd lease. */
+  grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<EtcdLeaseId>;
+  /** As {@link OwnLeaseStore.keepAlive}. */
+  keepAlive(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined>;
+  /** As {@link WorldStore.onHealth}. */
+  onHealth(callback: (health: StoreHealth) => void): Subscription;
+}
+
 /** The store as the operator's tool needs it; see {@link WorldStore}. */
 export interface OperatorStore extends Store, Pick<ValueStore, 'listValues'>, Pick<OwnLeaseStore, 'deleteLease'> {
   /** Writes the configuration if it is still the expected one. */

@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import type { EtcdStore } from '../../src/etcd/store.js';
 import type { LeaseAttributes } from '../../src/lease/lease.js';
 import type { LeaseRecord } from '../../src/lease/record.js';
-import type { OperatorStore, OwnLeaseStore, StoreCounters, ValueStore, WorldStore } from '../../src/lease/store.js';
+import type {
+  OperatorStore,
+  OwnLeaseStore,
+  SharedValueStore,
+  StoreCounters,
+  ValueStore,
+  WorldStore,
+} from '../../src/lease/store.js';
 import type { World } from '../../src/lease/world.js';
 import { ip, net } from './builders.js';
 import { waitFor } from './wait.js';
@@ -11,8 +18,9 @@ import { waitFor } from './wait.js';
 export type WholeStore = WorldStore &
   OwnLeaseStore &
   ValueStore &
+  SharedValueStore &
   OperatorStore &
-  Pick<EtcdStore, 'grantTtl' | 'revokeEtcdLease'>;
+  Pick<EtcdStore, 'revokeEtcdLease'>;
 
 /** A store to test, and a way around it. */
 export interface StoreFixture {
@@ -428,6 +436,57 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.equal(await store.deleteValue('hosts/b'), true);
       assert.equal(await store.deleteValue('hosts/b'), false);
       assert.deepEqual((await store.listLeases()).leases, []);
+    });
+
+    it('changes several texts in one step, if all that is expected holds', async () => {
+      const etcdLeaseId = await store.grantTtl(60);
+      const puts = [
+        { path: 'n/blocks/a', text: 'one', etcdLeaseId },
+        { path: 'n/hosts/a', text: 'two' },
+      ];
+      const made = await store.transactValues({
+        conditions: [{ absent: 'n/blocks/a' }, { noneBelow: 'n/addresses/a/' }],
+        puts,
+      });
+      assert.ok(made !== undefined);
+      const texts = async (): Promise<readonly string[]> => (await other.listValues('n/')).map(({ text }) => text);
+      assert.deepEqual(await texts(), ['one', 'two']);
+      assert.equal((await other.listValues('n/blocks/'))[0]?.revision, made);
+      await other.putValue('n/addresses/b/x', 'three');
+      for (const failing of [
+        { absent: 'n/blocks/a' },
+        { noneBelow: 'n/addresses/b/' },
+        { path: 'n/blocks/a', revision: '1' },
+        { path: 'n/blocks/b', revision: made },
+      ]) {
+        const conditions = [{ absent: 'n/none' }, failing];
+        assert.equal(await other.transactValues({ conditions, puts: [{ path: 'n/new', text: '' }] }), undefined);
+      }
+      assert.deepEqual(await texts(), ['three', 'one', 'two']);
+      const conditions = [{ path: 'n/blocks/a', revision: made }];
+      const changed = await other.transactValues({
+        conditions,
+        puts: [{ path: 'n/hosts/a', text: 'four' }],
+        deletes: ['n/blocks/a', 'n/nothing'],
+      });
+      assert.ok(changed !== undefined);
+      assert.deepEqual(await texts(), ['three', 'four']);
+      assert.equal(await store.revokeEtcdLease(etcdLeaseId), 'released');
+    });
+
+    it('calls whoever watches values when they may have changed, until that is over', async () => {
+      let calls = 0;
+      const watch = store.watchValues('asked/a/', () => calls++);
+      await waitFor(() => calls === 1, { what: 'the watch to be open' });
+      await other.putValue('asked/b/1', '');
+      await other.putValue('asked/a/1', '');
+      await waitFor(() => calls === 2, { what: 'the first change' });
+      await other.deleteValue('asked/a/1');
+      await waitFor(() => calls === 3, { what: 'the deletion' });
+      watch.close();
+      await other.putValue('asked/a/2', '');
+      await store.listValues('asked/');
+      assert.equal(calls, 3);
     });
 
     it('refuses requests once it is closed, and can be closed twice', async () => {
