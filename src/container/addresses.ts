@@ -60,8 +60,11 @@ export interface AddressUse {
   readonly owner: string | undefined;
   /** Milliseconds since the epoch. */
   readonly sinceMs: number;
-  /** Another host has it by now: this host's lease had run out. */
-  readonly isLost: boolean;
+  /**
+   * `confirmed`: nobody else can have it; `unconfirmed`: the lease of this host has run out and etcd has not been asked
+   * since; `lost`: another host has it by now.
+   */
+  readonly state: 'confirmed' | 'unconfirmed' | 'lost';
 }
 
 /** An address that a machine on the network was seen with which is no container of ours. */
@@ -94,8 +97,6 @@ export interface AddressCounters {
   readonly released: number;
   /** Requests that were answered with an error. */
   readonly refused: number;
-  /** Of those given, without asking etcd. */
-  readonly givenLocally: number;
   readonly blocksLeased: number;
   readonly blocksReturned: number;
   /** Other hosts were asked for an address that they could have given out. */

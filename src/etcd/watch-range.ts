@@ -19,7 +19,7 @@ const GOOD_STREAM_MS = 5000;
  *
  * @param onChange - what it throws is logged and ends the stream, which is opened again.
  */
-export function watchRange(context: FollowContext, range: KeyRange, onChange: () => void): Subscription {
+export function watchRange(context: FollowContext, range: Required<KeyRange>, onChange: () => void): Subscription {
   const closing = new AbortController();
   void keepWatching(context, range, onChange, closing.signal);
   return { close: () => closing.abort() };
@@ -27,32 +27,34 @@ export function watchRange(context: FollowContext, range: KeyRange, onChange: ()
 
 async function keepWatching(
   { client, clock, log, counters }: FollowContext,
-  { key, rangeEnd }: KeyRange,
+  { key, rangeEnd }: Required<KeyRange>,
   onChange: () => void,
   signal: AbortSignal,
 ): Promise<void> {
   const complaints = new RateLimitedLog(clock);
   let attempt = 0;
-  while (!signal.aborted && !client.isClosed) {
+  const isOver = (): boolean => signal.aborted || client.isClosed;
+  while (!isOver()) {
     try {
       const tell = (): void => {
         if (!signal.aborted) onChange();
       };
-      const watch = await client.openWatch({ key, ...(rangeEnd && { range_end: rangeEnd }) }, tell, signal);
+      const watch = await client.openWatch({ key, range_end: rangeEnd }, tell, signal);
       const openedAtMs = clock.monotonicMs();
-      signal.addEventListener('abort', watch.close, { once: true });
+      const close = (): void => watch.close();
+      signal.addEventListener('abort', close, { once: true });
       try {
         tell();
         await watch.ended;
       } finally {
-        signal.removeEventListener('abort', watch.close);
-        watch.close();
+        signal.removeEventListener('abort', close);
+        close();
       }
       counters.watchRestarts++;
       if (clock.monotonicMs() - openedAtMs >= GOOD_STREAM_MS) attempt = 0;
     } catch (error) {
       // One that is away has been reported by the client already.
-      if (!signal.aborted && !isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) {
+      if (!isOver() && !isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) {
         complaints.tell(() => log.warn('cannot follow values in etcd', { error }));
       }
     }

@@ -245,6 +245,8 @@ export interface SharedValueStore extends Pick<ValueStore, 'listValues'> {
   grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<EtcdLeaseId>;
   /** As {@link OwnLeaseStore.keepAlive}. */
   keepAlive(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined>;
+  /** As {@link OwnLeaseStore.discardEtcdLease}. */
+  discardEtcdLease(etcdLeaseId: EtcdLeaseId): void;
   /** As {@link WorldStore.onHealth}. */
   onHealth(callback: (health: StoreHealth) => void): Subscription;
 }

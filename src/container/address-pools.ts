@@ -1,0 +1,527 @@
+import { type Clock, backoffMs } from '../clock.js';
+import { CoalescingTask } from '../coalescing-task.js';
+import { Deadline } from '../deadline.js';
+import { OverlayError, isOverlayError } from '../errors.js';
+import type { Family, IpAddress } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
+import type { SharedValueStore, Subscription } from '../lease/store.js';
+import type { Logger } from '../log.js';
+import { RateLimitedLog } from '../rate-limited-log.js';
+import type { TextFiles } from '../sys/text-files.js';
+import { AddressBook, type SavedAddresses } from './address-book.js';
+import { AddressPool, type PoolContext } from './address-pool.js';
+import {
+  type AddressCounters,
+  type AddressRequest,
+  type AddressStatus,
+  type ContainerAddresses,
+  type GivenPool,
+  type LanProbe,
+  type NetworkProperties,
+  type PoolRequest,
+  REQUEST_TIMEOUT_MS,
+} from './addresses.js';
+import { HostLease } from './host-lease.js';
+import { foundNetwork } from './network-record.js';
+import { type PoolId, type PoolIdentity, formatPoolId, parsePoolId, poolPath } from './pool-id.js';
+import { PoolLayout } from './pool-layout.js';
+import {
+  PoolPaths,
+  RECORDS_PATH,
+  decodeRecord,
+  isHostId,
+  parsePoolPath,
+  parseRequestPath,
+  requestsPath,
+} from './records.js';
+import { Turns } from './turns.js';
+
+/** Where new container networks come from: one family's part of `ContainerNetworks`. */
+export interface ContainerRange {
+  readonly network: Prefix;
+  /** Length of each of them. */
+  readonly subnetLen: number;
+}
+
+/** What {@link AddressPools} are made of. */
+export interface AddressPoolsOptions {
+  /** Stands for this host in etcd, whatever its addresses are: 1…64 letters, digits, `_`, `.`, `:` and `-`. */
+  readonly host: string;
+  /** Of the keys, so that a book of another cluster is told apart. */
+  readonly etcdPrefix: string;
+  readonly store: SharedValueStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly files: TextFiles;
+  /** Where it is written down who has which address. */
+  readonly file: string;
+  /** Undefined asks nobody on the network. */
+  readonly probe?: LanProbe | undefined;
+  /** What the network configuration says now. */
+  readonly range: (family: Family) => ContainerRange | undefined;
+  /** After which addresses of a host that is gone come free. Default 86 400, as for subnets. */
+  readonly ttlSeconds?: number | undefined;
+}
+
+/** One day, as flannel's leases have. */
+const TTL_SECONDS = 86_400;
+
+/** How often all is compared with etcd, which somebody may have restored, wiped or edited, and the lease is renewed. */
+const VERIFY_MS = 60_000;
+
+/** Several changes within that time are told to etcd together. */
+const TIDY_DELAY_MS = 50;
+
+const RETRY_BASE_MS = 500;
+const RETRY_CAP_MS = 30_000;
+
+/** A host that is away at the wrong moment does not hold the others up for longer. */
+const UPKEEP_TIMEOUT_MS = 30_000;
+
+/** The end of the lease is written down when it has moved by so much. */
+const REFRESH_MS = 3_600_000;
+
+/** Docker repeats a request without a pool as long as the answer overlaps something on the host, and it does so at once. */
+const REPEAT_MS = 2000;
+
+/** Subnets of a range that are looked at; more are in use in no cluster. */
+const MAX_CANDIDATES = 1n << 16n;
+
+/**
+ * Gives out addresses of container networks on this host, in agreement with all other hosts.
+ *
+ * @remarks
+ * *API.* {@link ContainerAddresses}. {@link open} reads the book, {@link close} ends all but keeps what is leased.
+ *
+ * *Upkeep.* After each change, and once a minute: the lease is renewed, all that this host has is compared with etcd and
+ * told to it, and other hosts that ask for addresses are answered. Whatever fails is tried again with growing delays, and
+ * told once a minute.
+ *
+ * *Limits.* One timer, one watch, one run of upkeep at a time; each call ends within {@link REQUEST_TIMEOUT_MS}.
+ */
+export class AddressPools implements ContainerAddresses {
+  readonly #options: AddressPoolsOptions;
+  readonly #lease: HostLease;
+  readonly #book: AddressBook;
+  readonly #context: PoolContext;
+  readonly #pools = new Map<string, AddressPool>();
+  readonly #turns = new Turns();
+  readonly #callbacks = new Set<() => void>();
+  readonly #upkeep: CoalescingTask;
+  readonly #closing = new AbortController();
+  readonly #complaints: RateLimitedLog;
+  readonly #subscriptions: Subscription[] = [];
+  #renewing: Promise<void> | undefined;
+  #verifyAtMs: number;
+  #failures = 0;
+  #savedExpiryMs = 0;
+  #isRecovered: boolean;
+  /** The last pool that was chosen here, so that the next one is another one. */
+  #lastChosen: { readonly subnet: Prefix; readonly atMs: number; readonly name: string | undefined } | undefined;
+
+  private constructor(options: AddressPoolsOptions, saved: SavedAddresses | undefined) {
+    const { host, store, clock, log, probe, files, file, ttlSeconds = TTL_SECONDS } = options;
+    this.#options = options;
+    this.#lease = new HostLease({ store, clock, ttlSeconds });
+    this.#book = new AddressBook(file, files, () => this.#content());
+    this.#complaints = new RateLimitedLog(clock);
+    this.#verifyAtMs = clock.monotonicMs();
+    this.#isRecovered = saved !== undefined;
+    this.#upkeep = new CoalescingTask(clock, () => this.#keepUp());
+    this.#context = {
+      host,
+      store,
+      clock,
+      log,
+      probe,
+      lease: this.#lease,
+      isBookLost: saved === undefined,
+      counters: newCounters(),
+      save: () => this.#save(),
+      renew: () => this.#renew(),
+      changed: () => this.#changed(),
+    };
+    const isConfirmed = saved?.lease !== undefined && this.#lease.restore(saved.lease);
+    for (const pool of saved?.pools ?? []) {
+      this.#pools.set(pool.id, AddressPool.restore(pool, isConfirmed, this.#context));
+    }
+  }
+
+  /**
+   * Goes on where an earlier process ended.
+   *
+   * @throws {@link OverlayError} `ERR_ADDRESS_POOL` if the host cannot be called so.
+   */
+  static async open(options: AddressPoolsOptions): Promise<AddressPools> {
+    const { host, store } = options;
+    if (!isHostId(host)) throw new OverlayError('ERR_ADDRESS_POOL', `cannot call a host ${JSON.stringify(host)}`);
+    const pools = new AddressPools(options, await readBook(options));
+    pools.#subscriptions.push(
+      store.watchValues(requestsPath(host), () => pools.#upkeep.schedule(0)),
+      store.onHealth(({ isConnected }) => {
+        if (isConnected) pools.#upkeep.schedule(0);
+      }),
+    );
+    pools.#upkeep.schedule(0);
+    return pools;
+  }
+
+  async requestPool(request: PoolRequest): Promise<GivenPool> {
+    return this.#answer(async (signal) => {
+      const { pool, range, name, family } = request;
+      if (pool === undefined) return this.#choosePool(name, family, signal);
+      if (pool.family !== family) {
+        throw new OverlayError('ERR_ADDRESS_POOL', `cannot use ${pool.toString()} as a pool of IPv${family}`, {
+          hint: 'give --subnet and --ip-range of one family',
+        });
+      }
+      const identity = { name, subnet: pool, range: range ?? pool };
+      return this.#turns.take(() => this.#enter(identity, signal), signal);
+    });
+  }
+
+  async releasePool(id: PoolId): Promise<void> {
+    parsePoolId(id);
+    const pool = this.#pools.get(id);
+    if (pool === undefined) return;
+    pool.setReleased(true);
+    await this.#save();
+    this.#changed();
+  }
+
+  async requestAddress(id: PoolId, request: AddressRequest): Promise<IpAddress> {
+    return this.#answer(async (signal) => {
+      const pool = this.#find(id);
+      const { kind, address } = request;
+      const given =
+        kind === 'container' ? await pool.giveContainer(request, signal) : await pool.giveShared(kind, address, signal);
+      if (pool.isReleased) {
+        pool.setReleased(false);
+        await this.#save();
+      }
+      return given;
+    });
+  }
+
+  async releaseAddress(id: PoolId, address: IpAddress): Promise<void> {
+    parsePoolId(id);
+    await this.#pools.get(id)?.release(address);
+  }
+
+  async agree(id: PoolId, properties: NetworkProperties): Promise<void> {
+    return this.#answer((signal) => this.#find(id).agree(properties, signal));
+  }
+
+  status(): AddressStatus {
+    return {
+      pools: [...this.#pools.values()].map((pool) => pool.status),
+      expiresAtMs: this.#lease.expiresAtMs,
+      isConfirmed: this.#lease.isValid(),
+      counters: { ...this.#context.counters },
+    };
+  }
+
+  onChange(callback: () => void): Subscription {
+    this.#callbacks.add(callback);
+    return { close: () => this.#callbacks.delete(callback) };
+  }
+
+  /** Ends; what is leased stays, and is written down. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing.abort(new OverlayError('ERR_STORE_CLOSED', 'cannot give addresses of containers: it was closed'));
+    for (const subscription of this.#subscriptions.splice(0)) subscription.close();
+    await this.#upkeep.close();
+  }
+
+  #find(id: PoolId): AddressPool {
+    const { name, subnet } = parsePoolId(id);
+    const pool = this.#pools.get(id);
+    if (pool !== undefined) return pool;
+    const what = `cannot give an address of ${poolPath({ name, subnet })}: this host is not in that network`;
+    throw new OverlayError('ERR_ADDRESS_POOL', what, { hint: 'remove the network and create it again' });
+  }
+
+  /** Runs a request within the time that whoever asked waits. */
+  async #answer<T>(action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { counters } = this.#context;
+    const deadline = new Deadline(this.#options.clock, REQUEST_TIMEOUT_MS, this.#closing.signal);
+    try {
+      return await action(deadline.signal);
+    } catch (error) {
+      counters.refused++;
+      if (error !== deadline.signal.reason || isOverlayError(error)) throw error;
+      throw new OverlayError('ERR_ETCD_UNAVAILABLE', `cannot get an answer from etcd within ${REQUEST_TIMEOUT_MS} ms`, {
+        cause: error,
+        isRetryable: true,
+        hint: 'check that etcd runs and is not overloaded',
+      });
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  async #enter(identity: PoolIdentity, signal: AbortSignal): Promise<GivenPool> {
+    const id = formatPoolId(identity);
+    const known = this.#pools.get(id);
+    if (known !== undefined) {
+      known.setReleased(false);
+      await this.#save();
+      return givenPool(id, identity);
+    }
+    const rival = [...this.#pools.values()].find((pool) => poolPath(pool.identity) === poolPath(identity));
+    if (rival !== undefined) {
+      const there = rival.identity.range.toString();
+      const what = `cannot use ${identity.subnet.toString()} with the range ${identity.range.toString()}`;
+      throw new OverlayError('ERR_NETWORK_DIFFERS', `${what}: this host has it with the range ${there}`, {
+        hint: 'use the same --ip-range, or a name of its own for each with --ipam-opt network=NAME',
+      });
+    }
+    const pool = new AddressPool(id, this.#context);
+    await pool.join(signal);
+    return this.#add(id, identity, pool);
+  }
+
+  async #add(id: PoolId, identity: PoolIdentity, pool: AddressPool): Promise<GivenPool> {
+    this.#pools.set(id, pool);
+    try {
+      await this.#save();
+    } catch (error) {
+      pool.setReleased(true); // upkeep leaves the network again
+      throw error;
+    }
+    this.#changed();
+    return givenPool(id, identity);
+  }
+
+  /** A pool that nobody named: of the network with that name, if there is one, else a new one. */
+  #choosePool(name: string | undefined, family: Family, signal: AbortSignal): Promise<GivenPool> {
+    return this.#turns.take(async () => {
+      const { store, clock } = this.#options;
+      const entries = await store.listValues(RECORDS_PATH, signal);
+      const records = entries.flatMap(({ path, text }) => {
+        const pool = parsePoolPath(path.slice(RECORDS_PATH.length));
+        const record = decodeRecord(text);
+        return pool === undefined ? [] : { ...pool, range: record?.range ?? pool.subnet };
+      });
+      const sameName = records.find(
+        (each) => name !== undefined && each.name === name && each.subnet.family === family,
+      );
+      if (sameName !== undefined) {
+        this.#refuseRepetition(sameName);
+        this.#lastChosen = { subnet: sameName.subnet, atMs: clock.monotonicMs(), name };
+        return this.#enter(sameName, signal);
+      }
+      await this.#renew();
+      const taken = [...records, ...[...this.#pools.values()].map(({ identity }) => identity)].map(
+        ({ subnet }) => subnet,
+      );
+      for (const subnet of this.#candidates(family, taken)) {
+        const identity = { name, subnet, range: subnet };
+        const context = { host: this.#options.host, store, paths: new PoolPaths(identity), name: poolPath(identity) };
+        this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
+        if (!(await foundNetwork({ ...context, etcdLeaseId: this.#lease.id }, identity, signal))) continue;
+        const id = formatPoolId(identity);
+        return this.#add(id, identity, new AddressPool(id, this.#context));
+      }
+      throw new OverlayError('ERR_OUT_OF_ADDRESSES', `cannot choose a subnet of IPv${family}: all are in use`, {
+        hint: 'give --subnet, remove networks, or give ContainerNetworks a larger range',
+      });
+    }, signal);
+  }
+
+  /** The same answer at once would make Docker ask for ever. */
+  #refuseRepetition({ name, subnet }: Pick<PoolIdentity, 'name' | 'subnet'>): void {
+    const last = this.#lastChosen;
+    const isRepeated =
+      last !== undefined &&
+      last.name === name &&
+      last.subnet.equals(subnet) &&
+      this.#options.clock.monotonicMs() - last.atMs < REPEAT_MS;
+    if (!isRepeated) return;
+    const what = `cannot use ${subnet.toString()}, which the network ${name ?? ''} has`;
+    throw new OverlayError('ERR_ADDRESS_POOL', `${what}: it overlaps a network of this host`, {
+      hint: 'remove that network from this host, or give the new one another name',
+    });
+  }
+
+  /** Subnets that overlap none of those taken, beginning after the last one that was chosen. */
+  *#candidates(family: Family, taken: readonly Prefix[]): Generator<Prefix> {
+    const range = this.#options.range(family);
+    if (range === undefined) {
+      throw new OverlayError('ERR_ADDRESS_POOL', `cannot choose a subnet of IPv${family}: there is no range for them`, {
+        hint: 'give --subnet, or ContainerNetworks in the network configuration',
+      });
+    }
+    const { network, subnetLen } = range;
+    const count = 1n << BigInt(subnetLen - network.length);
+    const size = network.size / count;
+    const last = this.#lastChosen?.subnet;
+    const start =
+      last !== undefined && network.covers(last) ? (last.address.value - network.address.value) / size + 1n : 0n;
+    for (let index = 0n; index < count && index < MAX_CANDIDATES; index++) {
+      const subnet = Prefix.of(network.address.add(((start + index) % count) * size), subnetLen);
+      if (!taken.some((each) => each.overlaps(subnet))) yield subnet;
+    }
+  }
+
+  #content(): SavedAddresses {
+    const { host, etcdPrefix } = this.#options;
+    return {
+      host,
+      etcdPrefix,
+      lease: this.#lease.save(),
+      pools: [...this.#pools.values()].map((pool) => pool.save()),
+    };
+  }
+
+  async #save(): Promise<void> {
+    const expiresAtMs = this.#lease.expiresAtMs ?? 0;
+    await this.#book.save();
+    this.#savedExpiryMs = expiresAtMs;
+  }
+
+  #renew(): Promise<void> {
+    this.#renewing ??= this.#lease.renew(this.#closing.signal).finally(() => (this.#renewing = undefined));
+    return this.#renewing;
+  }
+
+  #changed(): void {
+    this.#upkeep.schedule(TIDY_DELAY_MS);
+    for (const callback of this.#callbacks) {
+      try {
+        callback();
+      } catch (error) {
+        this.#options.log.error('a change of container addresses was not processed', { error });
+      }
+    }
+  }
+
+  async #keepUp(): Promise<void> {
+    const { clock, log } = this.#options;
+    const deadline = new Deadline(clock, UPKEEP_TIMEOUT_MS, this.#closing.signal);
+    try {
+      await this.#keepUpOnce(deadline.signal);
+      this.#failures = 0;
+      this.#complaints.reset();
+      if (this.#pools.size > 0) this.#upkeep.schedule(Math.max(0, this.#verifyAtMs - clock.monotonicMs()));
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      // The client of etcd has told already that it is away.
+      if (!isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) {
+        this.#complaints.tell((count) => {
+          log.warn('addresses of containers are not in agreement with etcd', { count, error });
+        });
+      }
+      this.#upkeep.schedule(backoffMs(++this.#failures, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random()));
+    } finally {
+      deadline.clear();
+    }
+  }
+
+  async #keepUpOnce(signal: AbortSignal): Promise<void> {
+    const { clock, store } = this.#options;
+    if (!this.#isRecovered) await this.#recover(signal);
+    if (this.#pools.size === 0) return;
+    const isDue = clock.monotonicMs() >= this.#verifyAtMs;
+    if (isDue || !this.#lease.isValid()) await this.#renew();
+    await this.#answerRequests(signal);
+    let failure: unknown;
+    for (const pool of this.#pools.values()) {
+      try {
+        if (isDue) await pool.verify(signal);
+        await pool.tidy(signal);
+        if (pool.isUnused && (await pool.leave(signal))) await this.#forget(pool);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    if (failure !== undefined) throw failure as Error;
+    if (isDue) this.#verifyAtMs = clock.monotonicMs() + VERIFY_MS;
+    if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
+    const { id } = this.#lease;
+    if (this.#pools.size > 0 || id === undefined) return;
+    this.#lease.forget();
+    await this.#save();
+    store.discardEtcdLease(id);
+  }
+
+  async #forget(pool: AddressPool): Promise<void> {
+    await this.#turns.take(async () => {
+      if (!pool.isUnused) {
+        this.#verifyAtMs = this.#options.clock.monotonicMs(); // wanted again meanwhile: it is entered anew
+        return;
+      }
+      this.#pools.delete(pool.id);
+      await this.#save();
+    }, this.#closing.signal);
+  }
+
+  /** Leaves addresses to other hosts that ask for them; whoever asked sees it by the block. */
+  async #answerRequests(signal: AbortSignal): Promise<void> {
+    const { host, store } = this.#options;
+    for (const { path } of await store.listValues(requestsPath(host), signal)) {
+      const request = parseRequestPath(host, path);
+      const pool =
+        request && [...this.#pools.values()].find(({ identity }) => poolPath(identity) === poolPath(request));
+      if (pool !== undefined && request !== undefined) await pool.yield(request.address, signal);
+      await store.transactValues({ conditions: [], deletes: [path] }, signal);
+    }
+  }
+
+  /** Without a book: the pools of which etcd says that this host is in them. */
+  async #recover(signal: AbortSignal): Promise<void> {
+    const { host, store, log } = this.#options;
+    for (const { path, text } of await store.listValues(RECORDS_PATH, signal)) {
+      const network = parsePoolPath(path.slice(RECORDS_PATH.length));
+      const range = decodeRecord(text)?.range;
+      if (network === undefined || range === undefined || !network.subnet.covers(range)) continue;
+      const own = new PoolPaths(network).host(host);
+      if (!(await store.listValues(own, signal)).some((entry) => entry.path === own)) continue;
+      const id = formatPoolId({ ...network, range });
+      if (this.#pools.has(id)) continue;
+      this.#pools.set(id, new AddressPool(id, this.#context));
+      log.warn('the book of container addresses is lost, what etcd knows is used', {
+        subnet: network.subnet.toString(),
+      });
+    }
+    this.#isRecovered = true;
+  }
+}
+
+/** What was written down for this host in this cluster. */
+async function readBook({
+  file,
+  files,
+  host,
+  etcdPrefix,
+  log,
+}: AddressPoolsOptions): Promise<SavedAddresses | undefined> {
+  try {
+    const saved = await AddressBook.read(file, files);
+    if (saved === undefined || (saved.host === host && saved.etcdPrefix === etcdPrefix)) return saved;
+    log.warn('the book of container addresses is another host’s or another cluster’s, it is not used', { file });
+  } catch (error) {
+    log.warn('the book of container addresses cannot be used', { file, error });
+  }
+  return undefined;
+}
+
+function givenPool(id: PoolId, identity: PoolIdentity): GivenPool {
+  const { subnet } = identity;
+  return { id, subnet, gateway: { address: new PoolLayout(identity).gateway, length: subnet.length } };
+}
+
+function newCounters(): { -readonly [K in keyof AddressCounters]: AddressCounters[K] } {
+  return {
+    given: 0,
+    released: 0,
+    refused: 0,
+    blocksLeased: 0,
+    blocksReturned: 0,
+    asked: 0,
+    yielded: 0,
+    probes: 0,
+    seen: 0,
+    lost: 0,
+  };
+}

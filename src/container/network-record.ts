@@ -1,0 +1,152 @@
+import { OverlayError } from '../errors.js';
+import type { EtcdLeaseId } from '../lease/record.js';
+import type { SharedValueStore, ValueEntry } from '../lease/store.js';
+import type { NetworkProperties } from './addresses.js';
+import type { PoolIdentity } from './pool-id.js';
+import { type NetworkRecord, type PoolPaths, checkProperties, decodeRecord, encodeRecord } from './records.js';
+
+/** What is needed to agree with other hosts on a network. */
+export interface RecordContext {
+  readonly host: string;
+  readonly store: SharedValueStore;
+  readonly paths: PoolPaths;
+  /** Of the network, for people. */
+  readonly name: string;
+  /** What ends the membership of this host. */
+  readonly etcdLeaseId: EtcdLeaseId | undefined;
+}
+
+/** Changes of others that a write may meet. */
+const MAX_CONFLICTS = 8;
+
+/*
+ * Every change of who is in a network writes its record again, though its text stays the same: so a record changes, or
+ * goes, only as long as exactly those are in the network who were when it was decided.
+ */
+
+/**
+ * Enters this host into a network; as the only one, with a record of its own.
+ *
+ * @param options.isNew - whether its membership has to be written although it is there: it may end with another etcd lease.
+ * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range.
+ */
+export async function joinNetwork(
+  context: RecordContext,
+  { range }: PoolIdentity,
+  { isNew }: { readonly isNew: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  await changeRecord(context, signal, (record, others, isIn) => {
+    if (record?.range.equals(range) === true) return isIn && !isNew ? undefined : { record };
+    if (record !== undefined && others.length > 0) {
+      throw differs(context, others, `the range ${record.range.toString()}`, `the range ${range.toString()}`);
+    }
+    return { record: { range, properties: undefined } };
+  });
+}
+
+/** Enters this host into a network that nobody knows yet. @returns false if somebody does. */
+export async function foundNetwork(
+  { store, paths, host, etcdLeaseId }: RecordContext,
+  { range }: PoolIdentity,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const puts = [
+    { path: paths.record, text: encodeRecord({ range, properties: undefined }) },
+    { path: paths.host(host), text: '', etcdLeaseId },
+  ];
+  return (await store.transactValues({ conditions: [{ absent: paths.record }], puts }, signal)) !== undefined;
+}
+
+/**
+ * Compares properties with those in the record; writes them if there are none, or nobody else is in the network.
+ *
+ * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` with both values.
+ */
+export async function agreeOnRecord(
+  context: RecordContext,
+  { range }: PoolIdentity,
+  properties: NetworkProperties,
+  signal: AbortSignal,
+): Promise<void> {
+  checkProperties(properties);
+  await changeRecord(context, signal, (record, others, isIn) => {
+    const known = record?.properties;
+    const difference = known && differenceOf(known, properties);
+    if (difference === undefined && known !== undefined && isIn) return undefined;
+    if (difference !== undefined && others.length > 0)
+      throw differs(context, others, difference.known, difference.asked);
+    return { record: { range, properties } };
+  });
+}
+
+/** Takes this host out of a network; the last one takes the record with it. */
+export async function leaveNetwork(context: RecordContext, signal: AbortSignal): Promise<void> {
+  await changeRecord(context, signal, (record, others, isIn) => {
+    if (record === undefined && !isIn) return undefined;
+    return { record: others.length === 0 ? undefined : record, isLeaving: true };
+  });
+}
+
+/** What becomes of a record. */
+interface Change {
+  /** Undefined deletes it. */
+  readonly record: NetworkRecord | undefined;
+  readonly isLeaving?: boolean;
+}
+
+async function changeRecord(
+  { store, paths, host, etcdLeaseId, name }: RecordContext,
+  signal: AbortSignal,
+  decide: (record: NetworkRecord | undefined, others: readonly string[], isIn: boolean) => Change | undefined,
+): Promise<void> {
+  for (let conflicts = 0; conflicts < MAX_CONFLICTS; conflicts++) {
+    const entry = await readEntry(store, paths.record, signal);
+    const hosts = (await store.listValues(paths.hosts, signal)).map(({ path }) => path.slice(paths.hosts.length));
+    const others = hosts.filter((each) => each !== host);
+    const change = decide(entry && decodeRecord(entry.text), others, others.length < hosts.length);
+    if (change === undefined) return;
+    const { record, isLeaving = false } = change;
+    const isDone = await store.transactValues(
+      {
+        conditions: [entry === undefined ? { absent: paths.record } : { path: paths.record, revision: entry.revision }],
+        puts: [
+          ...(record === undefined ? [] : [{ path: paths.record, text: encodeRecord(record) }]),
+          ...(isLeaving ? [] : [{ path: paths.host(host), text: '', etcdLeaseId }]),
+        ],
+        deletes: [...(record === undefined ? [paths.record] : []), ...(isLeaving ? [paths.host(host)] : [])],
+      },
+      signal,
+    );
+    if (isDone !== undefined) return;
+  }
+  throw new OverlayError('ERR_CONFLICT', `cannot enter or leave the network ${name}: other hosts do so all the time`, {
+    isRetryable: true,
+  });
+}
+
+async function readEntry(store: SharedValueStore, path: string, signal: AbortSignal): Promise<ValueEntry | undefined> {
+  return (await store.listValues(path, signal)).find((entry) => entry.path === path);
+}
+
+function differenceOf(
+  known: NetworkProperties,
+  asked: NetworkProperties,
+): { readonly known: string; readonly asked: string } | undefined {
+  const names = new Set([...Object.keys(known), ...Object.keys(asked)]);
+  const name = [...names].sort().find((each) => known[each] !== asked[each]);
+  if (name === undefined) return undefined;
+  const describe = (value: string | undefined): string => `${value === undefined ? 'no' : ''} ${name} ${value ?? ''}`;
+  return { known: describe(known[name]).trim(), asked: describe(asked[name]).trim() };
+}
+
+function differs({ name }: RecordContext, others: readonly string[], known: string, asked: string): OverlayError {
+  const who = others.length === 1 ? `host ${others[0] ?? ''}` : `${others.length} hosts`;
+  return new OverlayError(
+    'ERR_NETWORK_DIFFERS',
+    `cannot use the network ${name} with ${asked}: ${who} has it with ${known}`,
+    {
+      hint: 'use the same options on all hosts, or give the network a name of its own with --ipam-opt network=NAME',
+    },
+  );
+}

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import type { AddressRequest, AddressUse } from '../../../src/container/addresses.js';
+import { decodeBook } from '../../../src/container/address-book.js';
+import { formatPoolId } from '../../../src/container/pool-id.js';
+import { isOverlayError } from '../../../src/errors.js';
+import { ip, mac, net } from '../../support/builders.js';
+import { type AddressHost, AddressHosts, BOOK } from '../../support/address-hosts.js';
+import { settle } from '../../support/fake-clock.js';
+
+const SUBNET = net('10.9.0.0/24');
+const RANGE = net('10.9.0.0/27');
+const POOL = formatPoolId({ name: undefined, subnet: SUBNET, range: RANGE });
+const NAMES = ['a', 'b', 'c'];
+
+/** So that leases run out in a history that is not long. */
+const TTL_SECONDS = 60;
+
+type Step =
+  | {
+      readonly kind: 'give' | 'release' | 'crash' | 'start' | 'away' | 'back' | 'shared';
+      readonly host: number;
+      readonly pick: number;
+    }
+  | { readonly kind: 'pass'; readonly ms: number };
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 8, arbitrary: on('give') },
+  { weight: 4, arbitrary: on('release') },
+  { weight: 2, arbitrary: on('crash') },
+  { weight: 3, arbitrary: on('start') },
+  { weight: 1, arbitrary: on('away') },
+  { weight: 2, arbitrary: on('back') },
+  { weight: 1, arbitrary: on('shared') },
+  { weight: 6, arbitrary: pass(0, 20) },
+  { weight: 2, arbitrary: pass(100, 3000) },
+  { weight: 1, arbitrary: pass(20_000, 90_000) },
+);
+
+function on(kind: Exclude<Step['kind'], 'pass'>): fc.Arbitrary<Step> {
+  return fc.record({ kind: fc.constant(kind), host: fc.nat(NAMES.length - 1), pick: fc.nat(99) });
+}
+
+function pass(min: number, max: number): fc.Arbitrary<Step> {
+  return fc.record({ kind: fc.constant('pass' as const), ms: fc.integer({ min, max }) });
+}
+
+/** Hosts to which anything may happen, and what their containers have been told. */
+class History {
+  readonly hosts: AddressHosts;
+  readonly all: readonly AddressHost[];
+  /** Addresses that were answered and not released since, by host. */
+  readonly held = new Map<AddressHost, Set<string>>();
+  given = 0;
+  #serial = 0;
+
+  constructor(
+    seed: number,
+    private readonly trouble: number,
+  ) {
+    this.hosts = new AddressHosts(seed);
+    this.all = NAMES.map((name) => this.hosts.make(name, { ttlSeconds: TTL_SECONDS }));
+    for (const host of this.all) this.held.set(host, new Set());
+  }
+
+  heldBy(host: AddressHost): Set<string> {
+    return this.held.get(host) ?? new Set();
+  }
+
+  async start(host: AddressHost): Promise<void> {
+    if (host.isUp) return;
+    await host.start();
+    const { clock } = this.hosts;
+    host.store.fate = () => {
+      const chance = clock.random();
+      if (chance >= this.trouble) return 'answered';
+      return chance < this.trouble / 3 ? 'refused' : chance < (2 * this.trouble) / 3 ? 'unanswered' : 'late';
+    };
+    this.forget(host.pools.requestPool({ pool: SUBNET, range: RANGE, name: undefined, family: 4 }));
+  }
+
+  /** Only errors that explain themselves are allowed. */
+  forget(promise: Promise<unknown>): void {
+    promise.catch((error: unknown) => assert.ok(isOverlayError(error), String(error)));
+  }
+
+  async carryOut(step: Step): Promise<void> {
+    if (step.kind === 'pass') return this.hosts.clock.advance(step.ms);
+    const host = this.all[step.host];
+    if (host === undefined) return;
+    if (step.kind === 'start') return this.start(host);
+    if (!host.isUp) return;
+    switch (step.kind) {
+      case 'give':
+        this.give(host, step.pick);
+        return settle();
+      case 'release':
+        this.release(host, [...this.heldBy(host)][step.pick % 8]);
+        return settle();
+      case 'shared':
+        this.forget(
+          host.pools.requestAddress(POOL, {
+            ...request(0),
+            kind: 'auxiliary',
+            address: ip(`10.9.0.${20 + (step.pick % 8)}`),
+          }),
+        );
+        return settle();
+      case 'crash':
+        host.crash();
+        return;
+      case 'away':
+      case 'back':
+        host.store.isAway = step.kind === 'away';
+    }
+  }
+
+  give(host: AddressHost, pick: number): void {
+    const { pools } = host;
+    const address = pick < 50 ? undefined : ip(`10.9.0.${2 + (pick % 34)}`);
+    const answer = pools.requestAddress(POOL, { ...request(++this.#serial), address });
+    this.forget(
+      answer.then((given) => {
+        if (!host.isUp || host.pools !== pools) return; // nobody was left to hear it
+        this.given++;
+        this.heldBy(host).add(given.toString());
+        this.check();
+      }),
+    );
+  }
+
+  release(host: AddressHost, address: string | undefined): void {
+    if (address === undefined) return;
+    this.heldBy(host).delete(address);
+    this.forget(host.pools.releaseAddress(POOL, ip(address)));
+  }
+
+  /** What a host may rely on that nobody else has: what it says, or what its book says while it is down. */
+  secured(host: AddressHost): readonly string[] {
+    const held = this.heldBy(host);
+    return this.uses(host)
+      .filter(({ state }) => state === 'confirmed')
+      .map(({ address }) => address.toString())
+      .filter((address) => held.has(address));
+  }
+
+  uses(host: AddressHost): readonly AddressUse[] {
+    if (host.isUp) return host.pools.status().pools.flatMap(({ uses }) => uses);
+    const text = host.files.texts.get(BOOK);
+    if (text === undefined) return [];
+    const { lease, pools } = decodeBook(text);
+    const isOver = lease === undefined || lease.expiresAtMs <= this.hosts.clock.wallMs();
+    return pools
+      .flatMap(({ uses }) => uses)
+      .map((use) => ({ ...use, state: use.isLost ? 'lost' : isOver ? 'unconfirmed' : 'confirmed' }));
+  }
+
+  check(): void {
+    const owners = new Map<string, string>();
+    for (const host of this.all) {
+      for (const address of this.secured(host)) {
+        const other = owners.get(address);
+        assert.equal(other, undefined, `${address} is held by ${other ?? ''} and ${host.name}`);
+        owners.set(address, host.name);
+      }
+    }
+  }
+
+  /** Everybody comes back, and every container and network is removed. */
+  async end(): Promise<void> {
+    for (const host of this.all) await this.start(host);
+    for (const host of this.all) {
+      host.store.fate = () => 'answered';
+      host.store.isAway = false;
+    }
+    await this.hosts.clock.advance(130_000);
+    this.check();
+    for (const host of this.all) {
+      const { pools } = host;
+      for (const { uses, shared } of pools.status().pools) {
+        for (const { address } of [...uses, ...shared]) await this.hosts.settled(pools.releaseAddress(POOL, address));
+      }
+      await this.hosts.settled(pools.releasePool(POOL));
+    }
+    await this.hosts.clock.advance(130_000);
+    assert.deepEqual([...this.hosts.values.texts], []);
+    for (const host of this.all) assert.deepEqual(host.pools.status().pools, []);
+    await this.hosts.close();
+  }
+}
+
+function request(n: number): AddressRequest {
+  return { kind: 'container', address: undefined, mac: mac(n), owner: `c${n}` };
+}
+
+describe('AddressPools on several hosts, whatever happens', function () {
+  this.timeout(120_000);
+  const runs = Number(process.env['ADDRESS_HISTORIES'] ?? 40);
+
+  it('gives no address to two hosts at the same time, and leaves nothing behind', async () => {
+    let given = 0;
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 2_000_000_000 }),
+        fc.constantFrom(0, 0.05, 0.3),
+        fc.array(step, { minLength: 40, maxLength: 120 }),
+        async (seed, trouble, steps) => {
+          const history = new History(seed, trouble);
+          for (const host of history.all) await history.start(host);
+          await history.hosts.clock.advance(100);
+          for (const each of steps) {
+            await history.carryOut(each);
+            history.check();
+          }
+          await history.end();
+          given += history.given;
+        },
+      ),
+      { numRuns: runs, endOnFailure: true },
+    );
+    assert.ok(given > runs, `${given} addresses were given`);
+  });
+});
