@@ -51,6 +51,12 @@ const YIELDED_MS = 30_000;
 const ASK_MS = 5000;
 const ASK_POLL_MS = 100;
 
+/**
+ * By then a write that was given up has been carried out or never will be: etcd itself gives it up after two elections and
+ * five seconds (etcd `server/config/config.go`, ReqTimeout), here 7 s with its defaults.
+ */
+const LATE_MS = 15_000;
+
 /** Addresses that are tried before a request is given up: so many machines of others in one range are no accident. */
 const MAX_TRIES = 8;
 
@@ -121,8 +127,12 @@ export class AddressPool {
   readonly #seen = new Map<string, SeenAddress>();
   /** Addresses that have keys of their own, as they were listed last. */
   #keyed: ReadonlySet<string> = new Set();
-  /** A write may have been carried out that nobody acknowledged. */
-  #isSuspect = true;
+  /**
+   * When, on the monotonic clock, something was last written that nobody acknowledged, so that etcd may have, or get, what
+   * this host does not know of.
+   */
+  #suspectAtMs: number | undefined = Number.NEGATIVE_INFINITY;
+  #isJoined = false;
   #hasSwept = false;
   #verifiedGeneration = -1;
   #isReleased = false;
@@ -155,6 +165,8 @@ export class AddressPool {
     pool.#isReleased = saved.isReleased;
     pool.#properties = saved.properties;
     if (isConfirmed) pool.#verifiedGeneration = generation;
+    pool.#isJoined = true;
+    pool.#suspect();
     return pool;
   }
 
@@ -206,10 +218,17 @@ export class AddressPool {
     return this.#isReleased && this.#uses.size === 0 && this.#pending.size === 0;
   }
 
-  /** Enters this host into the network, as the first one or a later one. */
+  /** Enters this host into the network, as the first one or a later one, unless it is in it. */
   async join(signal: AbortSignal): Promise<void> {
-    await this.context.renew();
-    await joinNetwork(this.#records(), this.identity, { isNew: true }, signal);
+    if (this.#isJoined) return;
+    try {
+      await this.context.renew();
+      await joinNetwork(this.#records(), this.identity, { isNew: true }, signal);
+    } catch (error) {
+      this.#suspect();
+      throw error;
+    }
+    this.#isJoined = true;
   }
 
   /** Wanted again, or no more. */
@@ -288,7 +307,6 @@ export class AddressPool {
         await this.context.save();
       } catch (error) {
         this.#shared.delete(text);
-        this.#isSuspect = true;
         throw error;
       }
       this.context.changed();
@@ -341,7 +359,7 @@ export class AddressPool {
   async tidy(signal: AbortSignal): Promise<void> {
     await this.#turns.take(async () => {
       if (this.#verifiedGeneration !== this.context.lease.generation) await this.#verify(signal);
-      if (this.#isSuspect) await this.#sweep(signal);
+      if (this.#suspectAtMs !== undefined) await this.#sweep(signal);
       await this.#dropUnused(signal);
       for (const block of [...this.#blocks.values()]) {
         if (this.#isSpare(block)) await this.#giveBack(block, signal);
@@ -351,16 +369,22 @@ export class AddressPool {
     }, signal);
   }
 
-  /** Gives up all that is left of a pool that was released. @returns false if somebody wants it again. */
+  /**
+   * Gives up all that is left of a pool that was released.
+   *
+   * @returns false if it is wanted again, or something may be left for now.
+   */
   async leave(signal: AbortSignal): Promise<boolean> {
     return this.#turns.take(async () => {
       const isUnused = (): boolean => this.#isReleased && this.#uses.size === 0 && this.#pending.size === 0;
+      if (!isUnused()) return false;
       await this.#sweep(signal);
       await this.#dropUnused(signal);
       for (const block of [...this.#blocks.values()]) if (isUnused()) await this.#giveBack(block, signal);
       if (!isUnused()) return false;
+      this.#isJoined = false;
       await leaveNetwork(this.#records(), signal);
-      return isUnused();
+      return isUnused() && this.#suspectAtMs === undefined;
     }, signal);
   }
 
@@ -734,7 +758,7 @@ export class AddressPool {
       }
       throw this.#taken(address, 'others ask for it at the same time');
     } catch (error) {
-      this.#isSuspect = true;
+      if (!isOverlayError(error, 'ERR_ADDRESS_TAKEN')) this.#suspect();
       throw error;
     } finally {
       if (asked !== undefined) void this.#withdraw(asked);
@@ -894,7 +918,7 @@ export class AddressPool {
         if (current?.text === text && current.revision !== before) ({ revision } = current);
       }
     } catch (error) {
-      this.#isSuspect = true;
+      this.#suspect();
       block.revision = undefined; // to be read again
       throw error;
     }
@@ -924,8 +948,11 @@ export class AddressPool {
     const { lease } = this.context;
     const { generation } = lease;
     const isNew = this.#verifiedGeneration !== generation;
-    if (!this.#isReleased) await joinNetwork(this.#records(), this.identity, { isNew }, signal);
-    if (this.#isSuspect) await this.#sweep(signal);
+    if (!this.#isReleased) {
+      await joinNetwork(this.#records(), this.identity, { isNew }, signal);
+      this.#isJoined = true;
+    }
+    if (this.#suspectAtMs !== undefined) await this.#sweep(signal);
     for (const block of [...this.#blocks.values()]) {
       await this.#reread(block, signal);
       await this.#settle(block, signal);
@@ -991,15 +1018,17 @@ export class AddressPool {
   /** Finds what etcd has of this host that it does not know of: what a lost answer or a crash has left. */
   async #sweep(signal: AbortSignal): Promise<void> {
     const adopts = this.context.isBookLost && !this.#hasSwept;
-    this.#isSuspect = false;
-    try {
-      for (const entry of await this.#list(this.#paths.blocks, signal)) await this.#sweepBlock(entry, adopts, signal);
-      for (const entry of await this.#listKeyed(signal)) await this.#sweepAddress(entry, adopts, signal);
-      this.#hasSwept = true;
-    } catch (error) {
-      this.#isSuspect = true;
-      throw error;
-    }
+    const suspectAtMs = this.#suspectAtMs;
+    const { clock } = this.context;
+    const isSettled = suspectAtMs !== undefined && clock.monotonicMs() - suspectAtMs >= LATE_MS;
+    for (const entry of await this.#list(this.#paths.blocks, signal)) await this.#sweepBlock(entry, adopts, signal);
+    for (const entry of await this.#listKeyed(signal)) await this.#sweepAddress(entry, adopts, signal);
+    this.#hasSwept = true;
+    if (isSettled && this.#suspectAtMs === suspectAtMs) this.#suspectAtMs = undefined;
+  }
+
+  #suspect(): void {
+    this.#suspectAtMs = this.context.clock.monotonicMs();
   }
 
   async #sweepBlock({ path, text, revision }: ValueEntry, adopts: boolean, signal: AbortSignal): Promise<void> {
@@ -1064,13 +1093,19 @@ export class AddressPool {
 
   /** Deletes a key of this host as it was last known, if that is known; what is left is found by a sweep. */
   async #drop(path: string, revision: Revision | undefined, signal: AbortSignal): Promise<void> {
-    const wasSuspect = this.#isSuspect;
-    this.#isSuspect = true;
     await this.context.save(); // first: a process after a crash must not think that it still has it
-    if (revision === undefined) return;
+    if (revision === undefined) {
+      this.#suspect();
+      return;
+    }
     const conditions = [{ path, revision }];
-    const isDone = (await this.context.store.transactValues({ conditions, deletes: [path] }, signal)) !== undefined;
-    if (isDone) this.#isSuspect = wasSuspect;
+    try {
+      if (await this.context.store.transactValues({ conditions, deletes: [path] }, signal)) return;
+    } catch (error) {
+      this.#suspect();
+      throw error;
+    }
+    this.#suspect();
   }
 
   /** Whether a block is empty, and so much is free in others that it is not missed. */

@@ -72,6 +72,9 @@ const VERIFY_MS = 60_000;
 /** Several changes within that time are told to etcd together. */
 const TIDY_DELAY_MS = 50;
 
+/** Networks that could not be left yet are looked at again. */
+const LEAVE_MS = 5000;
+
 const RETRY_BASE_MS = 500;
 const RETRY_CAP_MS = 30_000;
 
@@ -262,13 +265,9 @@ export class AddressPools implements ContainerAddresses {
 
   async #enter(identity: PoolIdentity, signal: AbortSignal): Promise<GivenPool> {
     const id = formatPoolId(identity);
-    const known = this.#pools.get(id);
-    if (known !== undefined) {
-      known.setReleased(false);
-      await this.#save();
-      return givenPool(id, identity);
-    }
-    const rival = [...this.#pools.values()].find((pool) => poolPath(pool.identity) === poolPath(identity));
+    const rival = [...this.#pools.values()].find(
+      (pool) => pool.id !== id && poolPath(pool.identity) === poolPath(identity),
+    );
     if (rival !== undefined) {
       const there = rival.identity.range.toString();
       const what = `cannot use ${identity.subnet.toString()} with the range ${identity.range.toString()}`;
@@ -276,21 +275,26 @@ export class AddressPools implements ContainerAddresses {
         hint: 'use the same --ip-range, or a name of its own for each with --ipam-opt network=NAME',
       });
     }
-    const pool = new AddressPool(id, this.#context);
-    await pool.join(signal);
-    return this.#add(id, identity, pool);
+    return this.#add(id, async (pool) => pool.join(signal));
   }
 
-  async #add(id: PoolId, identity: PoolIdentity, pool: AddressPool): Promise<GivenPool> {
+  /** Has a pool that this host is in; one that it could not enter is left by upkeep, whatever etcd has done meanwhile. */
+  async #add(id: PoolId, enter: (pool: AddressPool) => Promise<void>): Promise<GivenPool> {
+    const known = this.#pools.get(id);
+    const pool = known ?? new AddressPool(id, this.#context);
+    const wasReleased = known?.isReleased ?? true;
     this.#pools.set(id, pool);
+    pool.setReleased(false);
     try {
+      await enter(pool);
       await this.#save();
     } catch (error) {
-      pool.setReleased(true); // upkeep leaves the network again
+      pool.setReleased(wasReleased);
+      this.#changed();
       throw error;
     }
     this.#changed();
-    return givenPool(id, identity);
+    return givenPool(id, pool.identity);
   }
 
   /** A pool that nobody named: of the network with that name, if there is one, else a new one. */
@@ -320,8 +324,7 @@ export class AddressPools implements ContainerAddresses {
         const context = { host: this.#options.host, store, paths: new PoolPaths(identity), name: poolPath(identity) };
         this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
         if (!(await foundNetwork({ ...context, etcdLeaseId: this.#lease.id }, identity, signal))) continue;
-        const id = formatPoolId(identity);
-        return this.#add(id, identity, new AddressPool(id, this.#context));
+        return this.#add(formatPoolId(identity), (pool) => pool.join(signal));
       }
       throw new OverlayError('ERR_OUT_OF_ADDRESSES', `cannot choose a subnet of IPv${family}: all are in use`, {
         hint: 'give --subnet, remove networks, or give ContainerNetworks a larger range',
@@ -403,7 +406,10 @@ export class AddressPools implements ContainerAddresses {
       await this.#keepUpOnce(deadline.signal);
       this.#failures = 0;
       this.#complaints.reset();
-      if (this.#pools.size > 0) this.#upkeep.schedule(Math.max(0, this.#verifyAtMs - clock.monotonicMs()));
+      const isLeaving = [...this.#pools.values()].some((pool) => pool.isUnused);
+      if (this.#pools.size > 0) {
+        this.#upkeep.schedule(isLeaving ? LEAVE_MS : Math.max(0, this.#verifyAtMs - clock.monotonicMs()));
+      }
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       // The client of etcd has told already that it is away.

@@ -83,7 +83,7 @@ export async function agreeOnRecord(
 /** Takes this host out of a network; the last one takes the record with it. */
 export async function leaveNetwork(context: RecordContext, signal: AbortSignal): Promise<void> {
   await changeRecord(context, signal, (record, others, isIn) => {
-    if (record === undefined && !isIn) return undefined;
+    if (!isIn && (record === undefined || others.length > 0)) return undefined;
     return { record: others.length === 0 ? undefined : record, isLeaving: true };
   });
 }

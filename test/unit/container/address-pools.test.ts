@@ -68,11 +68,12 @@ describe('AddressPools', () => {
   it('gives a released address again last, the one that has been free for longest first', async () => {
     const a = await member('a');
     for (let count = 0; count < 3; count++) await give(a);
+    await hosts.rest();
     await release(a, '10.10.10.129');
     await release(a, '10.10.10.128');
     const given: string[] = [];
+    await hosts.rest();
     for (let count = 0; count < 7; count++) given.push(await give(a));
-    // the second block was leased ahead of time, when few were left in the first one
     assert.deepEqual(given.slice(0, 5), [
       '10.10.10.131',
       '10.10.10.132',
