@@ -14,6 +14,13 @@ export interface SubnetRange {
   readonly max: IpAddress;
 }
 
+/** Where subnets of one family come from for container networks that name none. */
+export interface ContainerRange {
+  readonly network: Prefix;
+  /** Length of each of them. */
+  readonly subnetLen: number;
+}
+
 /** The cluster's configuration: the JSON under `<prefix>/config`, checked and completed. */
 export interface NetworkConfig {
   readonly ipv4: SubnetRange | undefined;
@@ -23,6 +30,8 @@ export interface NetworkConfig {
   readonly backendType: string;
   /** The keys of `Backend`, `type` included; what they mean is the backend's business. */
   readonly backendOptions: BackendOptions;
+  /** Our own, which flannel ignores. */
+  readonly containerNetworks: { readonly ipv4: ContainerRange | undefined; readonly ipv6: ContainerRange | undefined };
 }
 
 /**
@@ -55,17 +64,17 @@ export function parseNetworkConfig(text: string): NetworkConfig {
     },
   };
   const backend = readBackend(fields);
+  const containerNetworks = readContainerNetworks(fields);
   if (!raw.enableIpv4) {
     throw raw.enableIpv6
       ? problem('EnableIPv4 is false, and a network of IPv6 alone has no form in etcd', 'leave EnableIPv4 out')
       : problem('EnableIPv4 and EnableIPv6 are both false', 'leave EnableIPv4 out');
   }
-  return {
-    ipv4: completeRange(raw.ipv4, V4_RULES),
-    ipv6: raw.enableIpv6 ? completeRange(raw.ipv6, V6_RULES) : undefined,
-    useNftables: raw.useNftables,
-    ...backend,
-  };
+  const ipv4 = completeRange(raw.ipv4, V4_RULES);
+  const ipv6 = raw.enableIpv6 ? completeRange(raw.ipv6, V6_RULES) : undefined;
+  refuseOverlap('IPv4', containerNetworks.ipv4, 'Network', ipv4);
+  refuseOverlap('IPv6', containerNetworks.ipv6, 'IPv6Network', ipv6);
+  return { ipv4, ipv6, useNftables: raw.useNftables, ...backend, containerNetworks };
 }
 
 /**
@@ -77,14 +86,20 @@ export function parseNetworkConfig(text: string): NetworkConfig {
  */
 export function unknownConfigKeys(text: string, backendKeys: readonly string[]): readonly string[] {
   const inBackend = Object.keys(parseNetworkConfig(text).backendOptions);
+  const fields = readTopLevel(text);
   return [
-    ...readTopLevel(text).names.filter((key) => !isOneOf(key, CONFIG_KEYS)),
+    ...fields.names.filter((key) => !isOneOf(key, CONFIG_KEYS)),
+    ...readObject(fields, 'ContainerNetworks')
+      .names.filter((key) => !isOneOf(key, CONTAINER_KEYS))
+      .map((key) => `ContainerNetworks.${key}`),
     ...inBackend.filter((key) => key !== 'type' && !isOneOf(key, backendKeys)).map((key) => `Backend.${key}`),
   ];
 }
 
+const CONTAINER_KEYS: readonly string[] = ['IPv4', 'SubnetLen', 'IPv6', 'IPv6SubnetLen'];
+
 const CONFIG_KEYS: readonly string[] = [
-  ...['EnableIPv4', 'EnableIPv6', 'EnableNFTables', 'Backend'],
+  ...['EnableIPv4', 'EnableIPv6', 'EnableNFTables', 'Backend', 'ContainerNetworks'],
   ...['Network', 'SubnetLen', 'SubnetMin', 'SubnetMax'],
   ...['IPv6Network', 'IPv6SubnetLen', 'IPv6SubnetMin', 'IPv6SubnetMax'],
 ];
@@ -182,6 +197,53 @@ function readBackend(fields: Fields): Pick<NetworkConfig, 'backendType' | 'backe
   }
   const options = Object.fromEntries(entries.map(([key, value]) => [key.toLowerCase(), value]));
   return { backendType: type, backendOptions: { ...options, type: { kind: 'string', value: type } } };
+}
+
+function readObject(fields: Fields, name: string): Fields {
+  const node = fields.read(name, (found) => found);
+  if (node === undefined || node.kind === 'null') return new Fields([]);
+  if (node.kind !== 'object') throw problem(`${name} is ${describe(node)}`, 'write an object, or leave it out');
+  return new Fields(node.entries);
+}
+
+function readContainerNetworks(fields: Fields): NetworkConfig['containerNetworks'] {
+  const inside = readObject(fields, 'ContainerNetworks');
+  return { ipv4: readContainerRange(inside, V4_RULES), ipv6: readContainerRange(inside, V6_RULES) };
+}
+
+function readContainerRange(
+  fields: Fields,
+  { family, keyPrefix, preferredLen }: RangeRules,
+): ContainerRange | undefined {
+  const range = fields.read(`IPv${family}`, network(family));
+  const given = fields.read(`${keyPrefix}SubnetLen`, unsignedInteger) ?? 0;
+  if (range === undefined) return undefined;
+  const name = `ContainerNetworks.IPv${family} ${range.toString()}`;
+  if (range.family !== family) throw problem(`${name} is not an IPv${family} network`, `write it as IPv${family}`);
+  const unusable = UNUSABLE.find(({ prefix }) => prefix.overlaps(range));
+  if (unusable !== undefined) {
+    throw problem(`${name} has ${unusable.purpose}`, 'use a network for private use, such as 10.200.0.0/16');
+  }
+  const longest = ADDRESS_BITS[family] - 2;
+  if (range.length > longest) throw problem(`${name} has fewer than four addresses`, `use a /${longest} or larger`);
+  const subnetLen = given > 0 ? given : Math.min(longest, Math.max(preferredLen, range.length));
+  if (subnetLen >= range.length && subnetLen <= longest) return { network: range, subnetLen };
+  throw problem(
+    `ContainerNetworks.${keyPrefix}SubnetLen ${subnetLen} gives no subnets of ${range.toString()}`,
+    `use ${range.length}…${longest} or leave it out`,
+  );
+}
+
+/** Addresses of the overlay are routed to its hosts: no container elsewhere could be reached under them. */
+function refuseOverlap(
+  key: 'IPv4' | 'IPv6',
+  range: ContainerRange | undefined,
+  overlayKey: string,
+  overlay: SubnetRange | undefined,
+): void {
+  if (range === undefined || overlay?.network.overlaps(range.network) !== true) return;
+  const what = `ContainerNetworks.${key} ${range.network.toString()}`;
+  throw problem(`${what} overlaps ${overlayKey} ${overlay.network.toString()}`, 'use a network of its own for it');
 }
 
 interface RawRange {

@@ -164,7 +164,6 @@ export class AddressPool {
     for (const address of saved.fixed) pool.#fixed.add(address.toString());
     pool.#isReleased = saved.isReleased;
     pool.#properties = saved.properties;
-    if (isConfirmed) pool.#verifiedGeneration = generation;
     pool.#isJoined = true;
     pool.#suspect();
     return pool;
@@ -172,14 +171,17 @@ export class AddressPool {
 
   /** What is to be written down. */
   save(): SavedPool {
+    const { lease } = this.context;
+    // What was confirmed under an earlier lease of this process is not under the one that is written down with it.
+    const isConfirmed = ({ generation }: { readonly generation: number }): boolean => generation === lease.generation;
     const addresses = (texts: Iterable<string>): readonly IpAddress[] =>
       [...texts].map((text) => IpAddress.parse(text));
     return {
       id: this.id,
       isReleased: this.#isReleased,
       properties: this.#properties,
-      blocks: [...this.#blocks.values()].map(({ block, own }) => ({ block, own })),
-      singles: [...this.#singles.values()].map(({ address }) => address),
+      blocks: [...this.#blocks.values()].map((each) => ({ block: each.block, own: isConfirmed(each) ? each.own : 0n })),
+      singles: [...this.#singles.values()].filter(isConfirmed).map(({ address }) => address),
       shared: [...this.#shared.values()]
         .filter(({ isReleased }) => !isReleased)
         .map(({ address, kind }) => ({ address, kind })),
@@ -588,7 +590,7 @@ export class AddressPool {
         if (!isDone()) await this.#verify(signal);
       }, signal);
     } catch (cause) {
-      if (this.#blocks.size === 0 && this.#singles.size === 0) throw cause;
+      if (lease.isValid() || this.#blocks.size + this.#singles.size === 0) throw cause;
       throw this.#unconfirmed(cause);
     }
   }
@@ -599,8 +601,8 @@ export class AddressPool {
    * @returns one that is free, one that was asked for by name only if all is in vain; undefined if somebody was faster.
    */
   async #leaseMore(signal: AbortSignal): Promise<IpAddress | undefined> {
-    await this.#ensureConfirmed(signal);
     try {
+      await this.#ensureConfirmed(signal);
       await this.#turns.take(async () => {
         if (this.#firstFree() !== undefined) return; // whoever had the turn before has got some
         if (this.#blocks.size > 0) {
@@ -1052,7 +1054,8 @@ export class AddressPool {
     const key = address.toString();
     const isContainer = holder === 'container';
     if (this.#pending.has(key) || (isContainer ? this.#singles : this.#shared).has(key)) return;
-    if (isContainer && adopts) {
+    const use = this.#uses.get(key);
+    if (isContainer && (adopts || use?.isLost === false)) {
       this.#adopt(address);
       this.#singles.set(key, { address, revision, generation: -1 });
       return;

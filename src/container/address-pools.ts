@@ -1,5 +1,6 @@
 import { type Clock, backoffMs } from '../clock.js';
 import { CoalescingTask } from '../coalescing-task.js';
+import type { ContainerRange } from '../config/network-config.js';
 import { Deadline } from '../deadline.js';
 import { OverlayError, isOverlayError } from '../errors.js';
 import type { Family, IpAddress } from '../ip/address.js';
@@ -36,13 +37,6 @@ import {
 } from './records.js';
 import { Turns } from './turns.js';
 
-/** Where new container networks come from: one family's part of `ContainerNetworks`. */
-export interface ContainerRange {
-  readonly network: Prefix;
-  /** Length of each of them. */
-  readonly subnetLen: number;
-}
-
 /** What {@link AddressPools} are made of. */
 export interface AddressPoolsOptions {
   /** Stands for this host in etcd, whatever its addresses are: 1…64 letters, digits, `_`, `.`, `:` and `-`. */
@@ -57,7 +51,7 @@ export interface AddressPoolsOptions {
   readonly file: string;
   /** Undefined asks nobody on the network. */
   readonly probe?: LanProbe | undefined;
-  /** What the network configuration says now. */
+  /** Where new networks come from, as the network configuration says now. */
   readonly range: (family: Family) => ContainerRange | undefined;
   /** After which addresses of a host that is gone come free. Default 86 400, as for subnets. */
   readonly ttlSeconds?: number | undefined;

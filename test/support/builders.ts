@@ -67,6 +67,7 @@ export function network(
     useNftables: false,
     backendType,
     backendOptions: backendOptions(options),
+    containerNetworks: { ipv4: undefined, ipv6: undefined },
   };
 }
 

@@ -214,6 +214,56 @@ describe('parseNetworkConfig', () => {
     });
   });
 
+  describe('ContainerNetworks', () => {
+    const ranges = (containerNetworks: unknown): unknown =>
+      JSON.parse(
+        JSON.stringify(parse({ Network: '10.5.0.0/16', ContainerNetworks: containerNetworks }).containerNetworks),
+      );
+
+    it('says where subnets come from for container networks that name none', () => {
+      assert.deepEqual(ranges({ IPv4: '10.200.0.0/16', SubnetLen: 26, IPv6: 'fd00:c8::/48', IPv6SubnetLen: 80 }), {
+        ipv4: { network: '10.200.0.0/16', subnetLen: 26 },
+        ipv6: { network: 'fd00:c8::/48', subnetLen: 80 },
+      });
+    });
+
+    it('has subnets of the usual length, and is empty if it is left out', () => {
+      assert.deepEqual(ranges({ ipv4: '10.200.0.0/16', IPv6: 'fd00:c8::/48' }), {
+        ipv4: { network: '10.200.0.0/16', subnetLen: 24 },
+        ipv6: { network: 'fd00:c8::/48', subnetLen: 64 },
+      });
+      assert.deepEqual(ranges({ IPv4: '10.200.0.0/28' }), { ipv4: { network: '10.200.0.0/28', subnetLen: 28 } });
+      assert.deepEqual(ranges(undefined), {});
+      assert.deepEqual(ranges(null), {});
+    });
+
+    for (const [value, message] of [
+      [[], /ContainerNetworks is a list; write an object/],
+      [{ IPv4: '10.200.0.0' }, /IPv4 is "10\.200\.0\.0"/],
+      [{ IPv6: '10.200.0.0/16' }, /not an IPv6 network/],
+      [{ IPv4: '224.0.0.0/8' }, /multicast/],
+      [{ IPv4: '10.5.128.0/17' }, /overlaps Network 10\.5\.0\.0\/16/],
+      [{ IPv4: '10.200.0.0/16', SubnetLen: 15 }, /SubnetLen 15 gives no subnets.*use 16…30/],
+      [{ IPv4: '10.200.0.0/16', SubnetLen: 31 }, /SubnetLen 31/],
+      [{ IPv4: '10.200.0.0/31' }, /fewer than four addresses/],
+    ] as const) {
+      it(`cannot be ${JSON.stringify(value)}`, () => {
+        assert.throws(
+          () => ranges(value),
+          (error: Error) => {
+            assert.match(String(error), message);
+            return (error as { code?: unknown }).code === 'ERR_NETWORK_CONFIG';
+          },
+        );
+      });
+    }
+
+    it('has no other keys', () => {
+      const text = '{"Network":"10.5.0.0/16","ContainerNetworks":{"IPv4":"10.200.0.0/16","Subnetlen":24,"IPv5":1}}';
+      assert.deepEqual(unknownConfigKeys(text, []), ['ContainerNetworks.IPv5']);
+    });
+  });
+
   describe('errors', () => {
     const v6 = '"Network":"10.5.0.0/16","EnableIPv6":true';
     for (const [text, message] of [
