@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { type Clock, backoffMs } from '../clock.js';
 import { CoalescingTask } from '../coalescing-task.js';
 import type { ContainerRange } from '../config/network-config.js';
@@ -119,6 +120,7 @@ export class AddressPools implements ContainerAddresses {
   private constructor(options: AddressPoolsOptions, saved: SavedAddresses | undefined) {
     const { host, store, clock, log, probe, files, file, ttlSeconds = TTL_SECONDS } = options;
     this.#options = options;
+    setMaxListeners(0, this.#closing.signal); // one for each request under way
     this.#lease = new HostLease({ store, clock, ttlSeconds });
     this.#book = new AddressBook(file, files, () => this.#content());
     this.#complaints = new RateLimitedLog(clock);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { AddressRequest, AddressUse } from '../../../src/container/addresses.js';
 import { decodeBook } from '../../../src/container/address-book.js';
+import { addressesIn } from '../../../src/container/pool-layout.js';
 import { formatPoolId } from '../../../src/container/pool-id.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { ip, mac, net } from '../../support/builders.js';
@@ -150,9 +151,13 @@ class History {
     if (text === undefined) return [];
     const { lease, pools } = decodeBook(text);
     const isOver = lease === undefined || lease.expiresAtMs <= this.hosts.clock.wallMs();
-    return pools
-      .flatMap(({ uses }) => uses)
-      .map((use) => ({ ...use, state: use.isLost ? 'lost' : isOver ? 'unconfirmed' : 'confirmed' }));
+    return pools.flatMap(({ uses, blocks, singles }) =>
+      uses.map((use) => {
+        const isIn = blocks.some(({ block, own }) => addressesIn(block, own).some((each) => each.equals(use.address)));
+        const isHeld = !isOver && (isIn || singles.some((each) => each.equals(use.address)));
+        return { ...use, state: use.isLost ? 'lost' : isHeld ? 'confirmed' : 'unconfirmed' };
+      }),
+    );
   }
 
   check(): void {
