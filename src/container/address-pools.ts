@@ -61,7 +61,10 @@ export interface AddressPoolsOptions {
 /** One day, as flannel's leases have. */
 const TTL_SECONDS = 86_400;
 
-/** How often all is compared with etcd, which somebody may have restored, wiped or edited, and the lease is renewed. */
+/**
+ * How often all is compared with etcd, which somebody may have restored, wiped or edited, and the lease is renewed: at
+ * least three times before it ends.
+ */
 const VERIFY_MS = 60_000;
 
 /** Several changes within that time are told to etcd together. */
@@ -438,7 +441,8 @@ export class AddressPools implements ContainerAddresses {
       }
     }
     if (failure !== undefined) throw failure as Error;
-    if (isDue) this.#verifyAtMs = clock.monotonicMs() + VERIFY_MS;
+    const ttlMs = (this.#options.ttlSeconds ?? TTL_SECONDS) * 1000;
+    if (isDue) this.#verifyAtMs = clock.monotonicMs() + Math.min(VERIFY_MS, ttlMs / 3);
     if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
     const { id } = this.#lease;
     if (this.#pools.size > 0 || id === undefined) return;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type { AddressPoolsOptions } from '../../../src/container/address-pools.js';
 import type { AddressRequest, AddressStatus, PoolStatus } from '../../../src/container/addresses.js';
 import { type PoolId, formatPoolId } from '../../../src/container/pool-id.js';
+import { OverlayError } from '../../../src/errors.js';
 import type { MacAddress } from '../../../src/ip/mac.js';
 import { type AddressHost, AddressHosts, BOOK } from '../../support/address-hosts.js';
 import { ip, mac, net } from '../../support/builders.js';
@@ -230,6 +231,16 @@ describe('AddressPools', () => {
     );
   });
 
+  it('leaves an address that it was asked for alone, also if it has hardly another one', async () => {
+    const [a, b] = [await member('a'), await member('b')];
+    for (let count = 0; count < 5; count++) await give(a);
+    await hosts.rest();
+    assert.equal(poolOf(a).free, 3);
+    assert.equal(await giveOne(b, '10.10.10.134'), '10.10.10.134');
+    await hosts.rest();
+    assert.equal(await giveOne(b, '10.10.10.135'), '10.10.10.135');
+  });
+
   it('is refused an address that a container of another host has, and told by whom', async () => {
     const [a, b] = [await member('a'), await member('b')];
     const mine = await give(a);
@@ -288,7 +299,7 @@ describe('AddressPools', () => {
         each,
       );
     }
-    await assert.rejects(giveOne(a, '10.10.10.128'), { code: 'ERR_ADDRESS_TAKEN' });
+    await assert.rejects(giveOne(a, '10.10.10.128'), { message: /it is the auxiliary address/ });
     for (const host of [a, b]) {
       await release(host, '10.10.10.254');
       await release(host, '10.10.10.128');
@@ -355,9 +366,8 @@ describe('AddressPools', () => {
   it('asks etcd nothing while this host is in no network', async () => {
     const a = await hosts.start('a');
     await hosts.rest();
-    const { requests } = a.store;
     await hosts.clock.advance(600_000);
-    assert.equal(a.store.requests, requests);
+    assert.equal(a.store.requests, 1, 'whether it was in any before');
   });
 
   it('refuses a range that differs from that of other hosts, or from its own', async () => {
@@ -402,7 +412,11 @@ describe('AddressPools', () => {
     const own = formatPoolId({ name: undefined, subnet: net('10.200.0.0/24'), range: net('10.200.0.0/24') });
     await hosts.settled(a.pools.releasePool(own));
     await hosts.rest();
-    assert.deepEqual([await choose(a), await choose(a)], ['10.200.3.0/24', '10.200.0.0/24']);
+    assert.equal(await choose(a), '10.200.3.0/24');
+    const last = formatPoolId({ name: undefined, subnet: net('10.200.3.0/24'), range: net('10.200.3.0/24') });
+    await hosts.settled(a.pools.releasePool(last));
+    await hosts.rest();
+    assert.deepEqual([await choose(a), await choose(a)], ['10.200.0.0/24', '10.200.3.0/24'], 'not the last one again');
     await assert.rejects(choose(a), { code: 'ERR_OUT_OF_ADDRESSES' });
     const without = await hosts.start('c', { range: () => undefined });
     await assert.rejects(choose(without), { code: 'ERR_ADDRESS_POOL', message: /no range/ });
@@ -430,7 +444,7 @@ describe('AddressPools', () => {
     await assert.rejects(giveOne(a, '10.10.10.128'), { code: 'ERR_ADDRESS_TAKEN', message: new RegExp(mac(0x99)) });
     taken.clear();
     assert.equal(await give(a), '10.10.10.130', 'for a while');
-    await hosts.clock.advance(600_000);
+    await hosts.clock.advance(660_000);
     assert.equal(await give(a), '10.10.10.128');
     assert.deepEqual(poolOf(a).seen, []);
   });
@@ -462,6 +476,47 @@ describe('AddressPools', () => {
     await hosts.clock.advance(61_000);
     const b = await member('b');
     for (const each of mine) await assert.rejects(giveOne(b, each), { code: 'ERR_ADDRESS_TAKEN', message: /host a/ });
+  });
+
+  it('renews its lease in time, however short that is', async () => {
+    const a = await member('a');
+    await give(a);
+    for (let passed = 0; passed < 300; passed++) {
+      await hosts.clock.advance(1000);
+      assert.equal(status(a).isConfirmed, true);
+    }
+  });
+
+  it('asserts what it has again after somebody deleted it', async () => {
+    const a = await member('a');
+    await give(a);
+    await giveOne(a, '10.10.10.20');
+    await hosts.rest();
+    const before = hosts.values.texts;
+    for (const path of before.keys()) hosts.values.remove(path);
+    await hosts.clock.advance(61_000);
+    assert.deepEqual([...hosts.values.texts], [...before]);
+  });
+
+  it('writes down as its own only what the lease in the same book has confirmed', async () => {
+    const a = await member('a');
+    await give(a);
+    const second = await give(a);
+    await hosts.rest();
+    a.store.isAway = true;
+    await hosts.clock.advance(61_000);
+    const b = await member('b');
+    assert.equal(await give(b), '10.10.10.128');
+    a.store.listValues = () => Promise.reject(new OverlayError('ERR_ETCD_UNAVAILABLE', 'lost'));
+    a.store.isAway = false;
+    await hosts.rest();
+    assert.equal(status(a).isConfirmed, true, 'it has another lease');
+    await release(a, second);
+    a.crash();
+    const starting = a.start();
+    a.store.isAway = true;
+    await starting;
+    await assert.rejects(give(a), { code: 'ERR_OUT_OF_ADDRESSES', message: /while etcd is away/ });
   });
 
   it('takes what other hosts wrote for taken where it cannot be read, and gives the rest', async () => {
