@@ -1,6 +1,4 @@
-import { lstat, unlink } from 'node:fs/promises';
 import type { Server } from 'node:http';
-import { connect } from 'node:net';
 import path from 'node:path';
 import { type Clock, backoffMs } from '../clock.js';
 import { OverlayError } from '../errors.js';
@@ -8,6 +6,7 @@ import type { Logger } from '../log.js';
 import { errnoOf } from '../sys/errno.js';
 import { makeDirectory } from '../sys/make-directory.js';
 import { refuseForeignLinks } from '../sys/safe-path.js';
+import { type SocketObstacle, SocketPathTaken, listenOnPath, listening } from '../sys/unix-socket.js';
 
 /** Where to listen. */
 export type Place =
@@ -25,9 +24,6 @@ export interface ListenerOptions {
 
 const RETRY_BASE_MS = 1000;
 const RETRY_CAP_MS = 30_000;
-
-/** A living daemon accepts at once, even when its event loop is busy: the kernel does it. */
-const PROBE_TIMEOUT_MS = 1000;
 
 /** Only the owner, root as a rule, and its group may ask. */
 const SOCKET_UMASK = 0o117;
@@ -108,17 +104,17 @@ export class Listener {
     }
     refuseForeignLinks(path.dirname(place.path));
     await makeDirectory(path.dirname(place.path));
-    try {
-      await listenOnPath(server, place.path);
-    } catch (error) {
-      if (errnoOf(error) !== 'EADDRINUSE') throw error;
-      await removeStaleSocket(place.path);
-      await listenOnPath(server, place.path);
-    }
+    await listenOnPath(server, place.path, SOCKET_UMASK);
   }
 
   private explain(cause: unknown): OverlayError {
     if (cause instanceof OverlayError) return cause;
+    if (cause instanceof SocketPathTaken) {
+      const { why, hint } = TAKEN[cause.obstacle];
+      return new OverlayError('ERR_OBSERVE_LISTEN', `cannot listen on ${this.name} for status requests: ${why}`, {
+        hint,
+      });
+    }
     const { place } = this.options;
     const errno = errnoOf(cause);
     const flags = place.kind === 'unix' ? '--status-socket' : '--healthz-ip or --healthz-port';
@@ -132,6 +128,17 @@ export class Listener {
   }
 }
 
+const TAKEN: Readonly<Record<SocketObstacle, { readonly why: string; readonly hint: string }>> = {
+  'no socket': {
+    why: 'a file that is no socket is there',
+    hint: 'remove it or set --status-socket to another path',
+  },
+  answered: {
+    why: 'a living daemon listens there',
+    hint: 'stop it, or give each daemon its own --status-socket',
+  },
+};
+
 const CAUSES: Readonly<Record<string, string>> = {
   EADDRINUSE: 'another program has that address (EADDRINUSE)',
   EADDRNOTAVAIL: 'this host does not have that address (EADDRNOTAVAIL)',
@@ -140,62 +147,4 @@ const CAUSES: Readonly<Record<string, string>> = {
 
 function bracketed(ip: string): string {
   return ip.includes(':') ? `[${ip}]` : ip;
-}
-
-async function listening(server: Server, listen: () => void): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const settle = (): void => {
-      server.off('error', reject);
-      resolve();
-    };
-    server.once('error', reject);
-    server.once('listening', settle);
-    listen();
-  }).catch((error: unknown) => {
-    server.removeAllListeners('listening');
-    throw error;
-  });
-}
-
-/** The mask applies to the file from its first instant on: `listen` binds before it returns. */
-async function listenOnPath(server: Server, file: string): Promise<void> {
-  await listening(server, () => {
-    const before = process.umask(SOCKET_UMASK);
-    try {
-      server.listen({ path: file });
-    } finally {
-      process.umask(before);
-    }
-  });
-}
-
-/**
- * Makes room for our socket if nobody listens on the one that is there.
- *
- * @throws {@link OverlayError} `ERR_OBSERVE_LISTEN` if somebody does, or if it is no socket at all.
- */
-async function removeStaleSocket(file: string): Promise<void> {
-  const refuse = (why: string, hint: string): OverlayError =>
-    new OverlayError('ERR_OBSERVE_LISTEN', `cannot listen on ${file} for status requests: ${why}`, { hint });
-  if (!(await lstat(file)).isSocket()) {
-    throw refuse('a file that is no socket is there', 'remove it or set --status-socket to another path');
-  }
-  if (await isAnswered(file)) {
-    throw refuse('a living daemon listens there', 'stop it, or give each daemon its own --status-socket');
-  }
-  await unlink(file);
-}
-
-async function isAnswered(file: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path: file, timeout: PROBE_TIMEOUT_MS });
-    const settle = (isAlive: boolean): void => {
-      socket.destroy();
-      resolve(isAlive);
-    };
-    socket.once('connect', () => settle(true));
-    // A full backlog is the mark of a daemon that lives.
-    socket.once('timeout', () => settle(true));
-    socket.once('error', (error) => settle(errnoOf(error) !== 'ECONNREFUSED' && errnoOf(error) !== 'ENOENT'));
-  });
 }
