@@ -53,6 +53,7 @@ export const ERROR_CODES = {
   ERR_ADDRESSES_UNCONFIRMED: 'The lease of the addresses of this host has run out while etcd was away.',
   ERR_ADDRESS_BOOK: 'The file with the addresses of containers cannot be written or used.',
   ERR_LAN_PROBE: 'The network could not be asked whether a machine has an address already.',
+  ERR_NETNS: 'The network namespace of a container cannot be entered.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 

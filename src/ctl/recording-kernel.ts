@@ -10,6 +10,7 @@ export function recordingKernel(kernel: Kernel, onDeleted: (object: string) => v
     listRoutes: (family) => kernel.listRoutes(family),
     listNeighbours: (family, index) => kernel.listNeighbours(family, index),
     listFdb: (index) => kernel.listFdb(index),
+    listFilters: (index) => kernel.listFilters(index),
     readSysctl: (path) => kernel.readSysctl(path),
     defaultVxlanPort: () => kernel.defaultVxlanPort(),
     subscribe: (onEvent) => kernel.subscribe(onEvent),

@@ -38,6 +38,7 @@ const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
   route: false,
   neighbour: false,
   fdb: false,
+  filter: false,
 };
 
 /**

@@ -31,6 +31,8 @@ export interface NewAddress {
   readonly peer?: IpAddress | undefined;
   /** Use it at once, without duplicate address detection (IPv6). */
   readonly noDad?: boolean | undefined;
+  /** No route to its prefix comes with it. */
+  readonly noPrefixRoute?: boolean | undefined;
 }
 
 /** `sizeof(struct ifaddrmsg)`: family, prefix length, flags, scope, index. */
@@ -42,15 +44,19 @@ export function writeAddressList(writer: MessageWriter, index: number): void {
 }
 
 /** Body of an `RTM_NEWADDR` or `RTM_DELADDR` request. */
-export function writeAddress(writer: MessageWriter, { index, address, length, peer, noDad }: NewAddress): void {
+export function writeAddress(writer: MessageWriter, target: NewAddress): void {
+  const { index, address, length, peer, noDad, noPrefixRoute } = target;
+  const flags = (noDad === true ? IFA_F.NODAD : 0) | (noPrefixRoute === true ? IFA_F.NOPREFIXROUTE : 0);
   writer
     .u8(address.family === 4 ? AF.INET : AF.INET6)
     .u8(length)
-    .u8(noDad === true ? IFA_F.NODAD : 0)
+    .u8(flags & 0xff)
     .u8(0)
     .u32(index)
     .attributeAddress(IFA.LOCAL, address)
     .attributeAddress(IFA.ADDRESS, peer ?? address);
+  // The field above has eight bits (3.14).
+  if (flags > 0xff) writer.attributeU32(IFA.FLAGS, flags);
 }
 
 const table = new AttributeTable(IFA.MAX);

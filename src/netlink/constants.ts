@@ -1,6 +1,6 @@
 /**
  * Numbers of the kernel's rtnetlink interface under their kernel names: `uapi/linux/netlink.h`, `rtnetlink.h`,
- * `if_link.h`, `if_addr.h`, `neighbour.h` and `if_tunnel.h` of Linux 6.12. They never change once released.
+ * `if_link.h`, `if_addr.h`, `neighbour.h`, `pkt_sched.h`, `pkt_cls.h` and `if_tunnel.h` of Linux 6.12. They never change once released.
  */
 
 /** Message types and header flags. */
@@ -22,6 +22,11 @@ export const NLMSG = {
   RTM_NEWNEIGH: 28,
   RTM_DELNEIGH: 29,
   RTM_GETNEIGH: 30,
+  RTM_NEWQDISC: 36,
+  RTM_DELQDISC: 37,
+  RTM_NEWTFILTER: 44,
+  RTM_DELTFILTER: 45,
+  RTM_GETTFILTER: 46,
   RTM_NEWNEXTHOP: 104,
   RTM_DELNEXTHOP: 105,
 } as const;
@@ -53,6 +58,7 @@ export const NLA_TYPE_MASK = 0x3fff;
 export const RTNLGRP = {
   LINK: 1,
   NEIGH: 3,
+  TC: 4,
   IPV4_IFADDR: 5,
   IPV4_ROUTE: 7,
   IPV6_IFADDR: 9,
@@ -130,6 +136,7 @@ export const IFA_F = {
   DEPRECATED: 0x20,
   TENTATIVE: 0x40,
   PERMANENT: 0x80,
+  NOPREFIXROUTE: 0x200,
 } as const;
 
 /** Route attributes. */
@@ -184,3 +191,21 @@ export const NUD = {
 
 /** Neighbour flags: the forwarding entry belongs to the device itself, not to its bridge. */
 export const NTF_SELF = 0x02;
+
+/** Attributes of queueing disciplines and of filters. */
+export const TCA = { KIND: 1, OPTIONS: 2, MAX: 16 } as const;
+
+/** Inside `TCA_OPTIONS` of a bpf filter. */
+export const TCA_BPF = { OPS_LEN: 4, OPS: 5, FLAGS: 8, MAX: 12 } as const;
+
+/** The program's result says what becomes of the packet (4.4). */
+export const TCA_BPF_FLAG_ACT_DIRECT = 1;
+
+/** Handles and parents of queueing disciplines: the one for what comes in and goes out before all others (4.5). */
+export const TC_H = { CLSACT: 0xfffffff1, CLSACT_HANDLE: 0xffff0000, INGRESS: 0xfffffff2, EGRESS: 0xfffffff3 } as const;
+
+/** What becomes of a packet. */
+export const TC_ACT = { OK: 0, SHOT: 2 } as const;
+
+/** Every Ethernet type. */
+export const ETH_P_ALL = 3;

@@ -42,7 +42,8 @@ export type NewLink =
         NewLinkData,
         { readonly kind: 'vlan' | 'macvlan' | 'ipvlan' }
       >)
-  | (NewLinkCommon & { readonly kind: 'bridge' | 'dummy' })
+  | (NewLinkCommon & { readonly kind: 'bridge' })
+  | (NewLinkCommon & { readonly kind: 'dummy' })
   /** The peer starts down: the kernel opens no end before both are there. */
   | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: Omit<NewLinkCommon, 'isUp'> });
 

@@ -4,6 +4,7 @@ import * as libc from '../sys/libc.js';
 import { SYS } from '../sys/libc.js';
 import { type AddressInfo, readAddress } from './address.js';
 import { NLMSG, RTNLGRP } from './constants.js';
+import { type FilterInfo, readFilter, readFilterDevice } from './filter.js';
 import { type LinkInfo, readLink } from './link.js';
 import { MessageReader } from './message.js';
 import { type FdbInfo, type NeighInfo, isFdb, readFdb, readNeigh } from './neighbour.js';
@@ -18,13 +19,15 @@ export type NetlinkEvent =
   | { readonly type: 'route'; readonly isDeleted: boolean; readonly isReplacement: boolean; readonly route: RouteInfo }
   | { readonly type: 'neighbour'; readonly isDeleted: boolean; readonly neighbour: NeighInfo }
   | { readonly type: 'fdb'; readonly isDeleted: boolean; readonly entry: FdbInfo }
+  /** A filter was put in our place on a device; undefined: some or all of its filters went. */
+  | { readonly type: 'filter'; readonly index: number; readonly filter: FilterInfo | undefined }
   /** A next hop object was made, changed or deleted, and with it the routes that use it; those of IPv4 are not reported. */
   | { readonly type: 'nexthop'; readonly id: number }
   /** Events were lost (`ENOBUFS`): list everything again. */
   | { readonly type: 'resync' };
 
 /** What changes can be subscribed to. */
-export type NetlinkTopic = 'link' | 'address' | 'route' | 'neighbour' | 'nexthop';
+export type NetlinkTopic = 'link' | 'address' | 'route' | 'neighbour' | 'nexthop' | 'filter';
 
 const GROUPS: Readonly<Record<NetlinkTopic, readonly number[]>> = {
   link: [RTNLGRP.LINK],
@@ -32,6 +35,7 @@ const GROUPS: Readonly<Record<NetlinkTopic, readonly number[]>> = {
   route: [RTNLGRP.IPV4_ROUTE, RTNLGRP.IPV6_ROUTE],
   neighbour: [RTNLGRP.NEIGH],
   nexthop: [RTNLGRP.NEXTHOP],
+  filter: [RTNLGRP.TC],
 };
 
 /** Came with next hop objects in 5.3; an older kernel, which knows no such group, has nothing to report either. */
@@ -166,6 +170,13 @@ export function decodeEvent(reader: MessageReader): NetlinkEvent | undefined {
       const neighbour = readNeigh(reader);
       return neighbour && { type: 'neighbour', isDeleted, neighbour };
     }
+    case NLMSG.RTM_NEWTFILTER: {
+      const filter = readFilter(reader);
+      return filter && { type: 'filter', index: filter.index, filter };
+    }
+    case NLMSG.RTM_DELQDISC:
+    case NLMSG.RTM_DELTFILTER:
+      return { type: 'filter', index: readFilterDevice(reader), filter: undefined };
     case NLMSG.RTM_NEWNEXTHOP:
     case NLMSG.RTM_DELNEXTHOP: {
       const id = readNexthopId(reader);

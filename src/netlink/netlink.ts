@@ -1,8 +1,17 @@
-import { type Clock, systemClock } from '../clock.js';
+import { systemClock } from '../clock.js';
 import { OverlayError } from '../errors.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import { type AddressInfo, type NewAddress, readAddress, writeAddress, writeAddressList } from './address.js';
 import { NLM_F, NLMSG } from './constants.js';
+import {
+  type FilterIdentity,
+  type FilterInfo,
+  readFilter,
+  writeClsact,
+  writeFilter,
+  writeFilterIdentity,
+  writeFilterList,
+} from './filter.js';
 import {
   type LinkChange,
   type LinkInfo,
@@ -39,7 +48,7 @@ import {
   writeRouteList,
   writeRouteLookup,
 } from './route.js';
-import { NetlinkSocket, netlinkErrno } from './socket.js';
+import { NetlinkSocket, type NetlinkSocketOptions, netlinkErrno } from './socket.js';
 
 /** How a new object relates to one that is there: `add` must not exist, `replace` creates or overwrites, `append` goes beside. */
 const VERB_FLAGS = {
@@ -56,7 +65,8 @@ type Verb = keyof typeof VERB_FLAGS;
  * API: verbs as in iproute2: add = must not exist, replace = create or overwrite, append = beside what is there, del, list, get. Changes and
  * look-ups return when the kernel has done them; lists are read in parts.
  * Threads: none. Changes may be made while a list is read; lists queue behind one another.
- * Limits: everything happens in the network namespace the thread is in when {@link open} is called.
+ * Limits: everything happens in the network namespace the thread is in when {@link open} is called,
+ * or that of the sockets it is given.
  * Errors: {@link OverlayError} `ERR_NETLINK`; {@link netlinkErrno} gives the kernel's reason.
  */
 export class Netlink {
@@ -65,6 +75,7 @@ export class Netlink {
   readonly routes: NetlinkRoutes;
   readonly neighbours: NetlinkNeighbours;
   readonly fdb: NetlinkFdb;
+  readonly filters: NetlinkFilters;
 
   private constructor(private readonly channel: Channel) {
     this.links = new NetlinkLinks(channel);
@@ -72,14 +83,16 @@ export class Netlink {
     this.routes = new NetlinkRoutes(channel);
     this.neighbours = new NetlinkNeighbours(channel);
     this.fdb = new NetlinkFdb(channel);
+    this.filters = new NetlinkFilters(channel);
   }
 
   /**
    * @param options.deadlineMs - longest duration of a list. Default 5000.
    * @throws {@link OverlayError} `ERR_NETLINK`
    */
-  static open(options: { readonly clock?: Clock; readonly deadlineMs?: number } = {}): Netlink {
-    return new Netlink(new Channel({ clock: options.clock ?? systemClock, deadlineMs: options.deadlineMs ?? 5000 }));
+  static open(options: Partial<NetlinkSocketOptions> = {}): Netlink {
+    const { clock = systemClock, deadlineMs = 5000, openSocket } = options;
+    return new Netlink(new Channel({ clock, deadlineMs, openSocket }));
   }
 
   /**
@@ -103,7 +116,7 @@ class Channel {
   private readonly lists: NetlinkSocket;
   private lastList: Promise<unknown> = Promise.resolve();
 
-  constructor(options: { readonly clock: Clock; readonly deadlineMs: number }) {
+  constructor(options: NetlinkSocketOptions) {
     this.changes = NetlinkSocket.open(options);
     this.lists = NetlinkSocket.open(options);
   }
@@ -446,7 +459,60 @@ class NetlinkFdb {
   }
 }
 
-export type { NetlinkAddresses, NetlinkFdb, NetlinkLinks, NetlinkNeighbours, NetlinkRoutes };
+/** Filters for frames, one for each direction of a device. */
+class NetlinkFilters {
+  constructor(private readonly channel: Channel) {}
+
+  /** Those in our place on the device. */
+  async list(index: number): Promise<readonly FilterInfo[]> {
+    const both: FilterInfo[] = [];
+    for (const direction of ['ingress', 'egress'] as const) {
+      try {
+        const found = await this.channel.list(
+          NLMSG.RTM_NEWTFILTER,
+          () => `list filters of device ${index}`,
+          (writer) => {
+            writeFilterList(writer, { index, direction });
+          },
+          readFilter,
+        );
+        both.push(...found);
+      } catch (error) {
+        // EINVAL: nothing hangs on the device that could have filters. ENODEV: it has gone.
+        if (netlinkErrno(error) !== 'EINVAL' && netlinkErrno(error) !== 'ENODEV') throw error;
+      }
+    }
+    return both;
+  }
+
+  /** Puts a program in the place of what is there, in one step. */
+  replace(filter: FilterInfo): void {
+    const what = (): string => `replace the ${filter.direction} filter of device ${filter.index}`;
+    try {
+      this.channel.change(NLMSG.RTM_NEWQDISC, VERB_FLAGS.add, what, (writer) => {
+        writeClsact(writer, filter.index);
+      });
+    } catch (error) {
+      if (netlinkErrno(error) !== 'EEXIST') throw error;
+    }
+    this.channel.change(NLMSG.RTM_NEWTFILTER, NLM_F.CREATE, what, (writer) => {
+      writeFilter(writer, filter);
+    });
+  }
+
+  del(filter: FilterIdentity): void {
+    this.channel.change(
+      NLMSG.RTM_DELTFILTER,
+      0,
+      () => `delete the ${filter.direction} filter of device ${filter.index}`,
+      (writer) => {
+        writeFilterIdentity(writer, filter);
+      },
+    );
+  }
+}
+
+export type { NetlinkAddresses, NetlinkFdb, NetlinkFilters, NetlinkLinks, NetlinkNeighbours, NetlinkRoutes };
 
 /** Undefined instead of the errors by which the kernel says that there is no such object. */
 function ifExists<T>(get: () => T | undefined): T | undefined {

@@ -21,10 +21,13 @@ const TURN_MS = 4;
 /** How often a dump is repeated that the kernel reports as interrupted by changes. */
 const MAX_DUMP_ATTEMPTS = 10;
 
-/** Raw descriptor of a netlink socket with what all of them have in common. */
-export function openNetlink(receiveBytes: number): number {
-  const fd = libc.socket(SYS.AF_NETLINK, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, NETLINK_ROUTE);
-  if (fd < 0) throw socketError('open a netlink socket', fd);
+/**
+ * Raw descriptor of a netlink socket with what all of them have in common.
+ *
+ * @param open - gives a socket of another network namespace.
+ */
+export function openNetlink(receiveBytes: number, open: () => number = openHere): number {
+  const fd = open();
   const bound = libc.bind(fd, libc.sockaddrNl());
   if (bound < 0) {
     libc.close(fd);
@@ -35,6 +38,21 @@ export function openNetlink(receiveBytes: number): number {
     libc.setsockoptInt(fd, SYS.SOL_SOCKET, SYS.SO_RCVBUF, receiveBytes);
   }
   return fd;
+}
+
+function openHere(): number {
+  const fd = libc.socket(SYS.AF_NETLINK, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, NETLINK_ROUTE);
+  if (fd < 0) throw socketError('open a netlink socket', fd);
+  return fd;
+}
+
+/** How a {@link NetlinkSocket} is made. */
+export interface NetlinkSocketOptions {
+  readonly clock: Clock;
+  /** Longest duration of a dump, repetitions included. */
+  readonly deadlineMs: number;
+  /** Gives a non-blocking socket of another network namespace; throws what {@link NetlinkSocket.open} is to throw. */
+  readonly openSocket?: (() => number) | undefined;
 }
 
 /**
@@ -59,11 +77,10 @@ export class NetlinkSocket {
   ) {}
 
   /**
-   * @param options.deadlineMs - longest duration of a dump, repetitions included.
    * @throws {@link OverlayError} `ERR_NETLINK`
    */
-  static open(options: { readonly clock: Clock; readonly deadlineMs: number }): NetlinkSocket {
-    const fd = openNetlink(1024 * 1024);
+  static open(options: NetlinkSocketOptions): NetlinkSocket {
+    const fd = openNetlink(1024 * 1024, options.openSocket);
     // 4.12, 4.2 and 4.20; older kernels answer without words, with longer errors, and with unfiltered dumps.
     for (const option of [SYS.NETLINK_EXT_ACK, SYS.NETLINK_CAP_ACK, SYS.NETLINK_GET_STRICT_CHK]) {
       libc.setsockoptInt(fd, SYS.SOL_NETLINK, option, 1);

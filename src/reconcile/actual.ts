@@ -1,4 +1,5 @@
 import type { AddressInfo } from '../netlink/address.js';
+import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
@@ -19,6 +20,7 @@ export class ActualState {
   readonly neighbours = new Map<ObjectKey, NeighInfo>();
   /** Permanent ones of unicast MACs only; those have one destination each (`vxlan_fdb_update_existing()`). */
   readonly fdb = new Map<ObjectKey, FdbInfo>();
+  readonly filters = new Map<ObjectKey, FilterInfo>();
   /** All with the same destination and metric, in the kernel's order: the first of those with equal tos is used. */
   readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
   /** Texts of the parameters that exist. */

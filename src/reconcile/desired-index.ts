@@ -17,6 +17,7 @@ export class DesiredIndex implements DesiredObjects {
   readonly routes = new SpecList(KINDS.route);
   readonly neighbours = new SpecList(KINDS.neighbour);
   readonly fdb = new SpecList(KINDS.fdb);
+  readonly filters = new SpecList(KINDS.filter);
   readonly sysctls = new SpecList(KINDS.sysctl);
   readonly tunnels = new SpecList(KINDS.tunnel);
   private base: DesiredState = EMPTY_STATE;

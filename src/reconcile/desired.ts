@@ -47,11 +47,27 @@ export interface IpipLink extends LinkCommon {
   readonly local: IpAddress;
 }
 
+/** A device with a MAC address of its own on another device. */
+export interface MacvlanLink extends LinkCommon {
+  readonly kind: 'macvlan';
+  readonly mac: MacAddress;
+  /** Interface index of the device that it lies on. */
+  readonly lowerIndex: number;
+  readonly mode: 'bridge';
+}
+
+/** A device that leads nowhere. */
+export interface DummyLink extends LinkCommon {
+  readonly kind: 'dummy';
+}
+
 /** The kinds of devices that can be desired. */
 export interface LinkKinds {
   readonly tun: TunLink;
   readonly vxlan: VxlanLink;
   readonly ipip: IpipLink;
+  readonly macvlan: MacvlanLink;
+  readonly dummy: DummyLink;
 }
 
 /** A network device that must exist, be up and look like this. Identity: `name`. */
@@ -69,6 +85,8 @@ export interface AddressSpec {
   readonly address: IpAddress;
   /** Prefix length on the device; 32 or 128 for everything flannel makes. */
   readonly length: number;
+  /** The kernel makes no route to its prefix. Default false. */
+  readonly noPrefixRoute?: boolean;
 }
 
 /**
@@ -107,6 +125,20 @@ export interface FdbSpec {
   readonly destination: IpAddress;
 }
 
+/** Which way frames go through a device, as the host sees it. */
+export type FilterDirection = 'ingress' | 'egress';
+
+/**
+ * Lets only frames of some stations in (`ingress`: by their source), or only frames to them out (`egress`: by their
+ * destination), on a device of ours. Identity: device and direction.
+ */
+export interface FilterSpec {
+  readonly device: string;
+  readonly direction: FilterDirection;
+  /** MAC addresses; at most `MAX_STATIONS`. Order does not matter. */
+  readonly stations: readonly MacAddress[];
+}
+
 /** A file under `/proc/sys`. */
 export interface SysctlSpec {
   /** Path below `/proc/sys`, with slashes: `net/ipv6/conf/flannel.1/accept_ra`. */
@@ -121,6 +153,7 @@ export interface Kinds {
   readonly route: RouteSpec;
   readonly neighbour: NeighSpec;
   readonly fdb: FdbSpec;
+  readonly filter: FilterSpec;
   readonly sysctl: SysctlSpec;
   readonly tunnel: TunnelSpec;
 }
@@ -135,6 +168,7 @@ export const LISTS = {
   route: 'routes',
   neighbour: 'neighbours',
   fdb: 'fdb',
+  filter: 'filters',
   sysctl: 'sysctls',
   tunnel: 'tunnels',
 } as const satisfies Readonly<Record<ObjectKind, string>>;
@@ -162,5 +196,5 @@ export function mergeStates(states: readonly Partial<DesiredState>[]): DesiredSt
 }
 
 function emptyLists(): { [K in ObjectKind as (typeof LISTS)[K]]: Kinds[K][] } {
-  return { links: [], addresses: [], routes: [], neighbours: [], fdb: [], sysctls: [], tunnels: [] };
+  return { links: [], addresses: [], routes: [], neighbours: [], fdb: [], filters: [], sysctls: [], tunnels: [] };
 }

@@ -1,5 +1,6 @@
 import type { Family } from '../ip/address.js';
 import type { AddressInfo } from '../netlink/address.js';
+import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
@@ -22,6 +23,8 @@ export interface Kernel {
   listRoutes(family: Family): Promise<readonly RouteInfo[]>;
   listNeighbours(family: Family, index: number): Promise<readonly NeighInfo[]>;
   listFdb(index: number): Promise<readonly FdbInfo[]>;
+  /** The filters of ours, or in the place of ours. */
+  listFilters(index: number): Promise<readonly FilterInfo[]>;
   /** Undefined if there is no such parameter. */
   readSysctl(path: string): string | undefined;
   /** UDP port of VXLAN devices that are made without one. */

@@ -3,6 +3,7 @@ import type { Clock } from '../clock.js';
 import type { Family } from '../ip/address.js';
 import type { AddressInfo } from '../netlink/address.js';
 import { RT_TABLE_MAIN } from '../netlink/constants.js';
+import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
@@ -48,6 +49,10 @@ export class NetlinkKernel implements Kernel {
     return this.netlink.fdb.list(index);
   }
 
+  listFilters(index: number): Promise<readonly FilterInfo[]> {
+    return this.netlink.filters.list(index);
+  }
+
   readSysctl(path: string): string | undefined {
     return readSysctl(path);
   }
@@ -61,7 +66,7 @@ export class NetlinkKernel implements Kernel {
   }
 
   subscribe(onEvent: (event: NetlinkEvent) => void): KernelSubscription {
-    return this.netlink.subscribe(['link', 'address', 'route', 'neighbour', 'nexthop'], onEvent);
+    return this.netlink.subscribe(['link', 'address', 'route', 'neighbour', 'nexthop', 'filter'], onEvent);
   }
 
   apply(operation: Operation, indexOf: (device: string) => number): boolean {

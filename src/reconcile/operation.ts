@@ -2,7 +2,7 @@ import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { LinkChange } from '../netlink/link.js';
 import type { RouteInfo } from '../netlink/route.js';
-import type { LinkField, LinkKinds, MadeLinkKind, ObjectKind, RouteSpec } from './desired.js';
+import type { FilterDirection, LinkField, LinkKinds, MadeLinkKind, ObjectKind, RouteSpec } from './desired.js';
 import type { ObjectKey } from './object-key.js';
 
 /** Why an operation is needed: the object is not there, is not as it should be, or should not be there. */
@@ -43,6 +43,8 @@ interface Operations {
     readonly address: IpAddress;
     readonly length: number;
     readonly peer: IpAddress | undefined;
+    /** Default false. */
+    readonly noPrefixRoute?: boolean;
   };
   readonly neighbour: {
     readonly verb: 'replace' | 'del';
@@ -54,6 +56,13 @@ interface Operations {
   readonly fdb:
     | { readonly verb: 'replace'; readonly device: string; readonly mac: MacAddress; readonly destination: IpAddress }
     | { readonly verb: 'del'; readonly device: string; readonly mac: MacAddress };
+  readonly filter: {
+    readonly verb: 'replace' | 'del';
+    readonly device: string;
+    readonly direction: FilterDirection;
+    /** Empty for deletion. */
+    readonly stations: readonly MacAddress[];
+  };
   readonly route:
     | { readonly verb: 'add' | 'replace'; readonly device: string | undefined; readonly route: RouteSpec }
     | {

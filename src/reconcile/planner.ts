@@ -29,9 +29,10 @@ export interface Plan {
   readonly held: Pick<AspectMap<true>, 'has' | 'size'>;
 }
 
-/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it. */
+/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it, and no frame may pass a device before its filter. */
 const PHASES = [
   'links',
+  'filters',
   'sysctls',
   'addresses',
   'up',
@@ -39,6 +40,7 @@ const PHASES = [
   'fdb',
   'routes',
   'removeRoutes',
+  'removeFilters',
   'removeFdb',
   'removeNeighbours',
   'removeAddresses',

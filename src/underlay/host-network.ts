@@ -80,6 +80,7 @@ function devicesOf(event: NetlinkEvent): readonly (number | undefined)[] {
     case 'neighbour':
     case 'fdb':
     case 'nexthop':
+    case 'filter':
       return [];
   }
 }

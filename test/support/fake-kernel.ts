@@ -3,6 +3,8 @@ import type { Family, IpAddress } from '../../src/ip/address.js';
 import { type MacAddress, parseMac } from '../../src/ip/mac.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { AddressInfo } from '../../src/netlink/address.js';
+import type { FilterInfo } from '../../src/netlink/filter.js';
+import { stationProgram } from '../../src/netlink/filter-program.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import type { LinkDetails } from '../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../src/netlink/monitor.js';
@@ -31,6 +33,7 @@ export class FakeKernel implements Kernel {
   readonly neighbours = new Map<string, NeighInfo>();
   /** Unicast MACs have one destination each. */
   readonly fdb = new Map<string, FdbInfo>();
+  readonly filters = new Map<string, FilterInfo>();
   readonly routes = new Map<string, RouteInfo[]>();
   readonly sysctls = new Map<string, string>();
   /** Every operation that was carried out. */
@@ -74,6 +77,10 @@ export class FakeKernel implements Kernel {
 
   listFdb(index: number): Promise<readonly FdbInfo[]> {
     return Promise.resolve([...this.fdb.values()].filter((entry) => entry.index === index));
+  }
+
+  listFilters(index: number): Promise<readonly FilterInfo[]> {
+    return Promise.resolve([...this.filters.values()].filter((filter) => filter.index === index));
   }
 
   readSysctl(path: string): string | undefined {
@@ -137,6 +144,12 @@ export class FakeKernel implements Kernel {
       const index = indexOf(operation.device);
       if (operation.verb === 'del') return this.delFdb(index, operation.mac);
       this.replaceFdb(index, operation.mac, operation.destination);
+      return true;
+    },
+    filter: ({ verb, device, direction, stations }, indexOf) => {
+      const index = indexOf(device);
+      if (verb === 'del') return this.delFilter(index, direction);
+      this.replaceFilter({ index, direction, program: stationProgram(direction, stations) });
       return true;
     },
     route: (operation, indexOf) => {
@@ -216,6 +229,7 @@ export class FakeKernel implements Kernel {
     }
     for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
     for (const [key, entry] of this.fdb) if (entry.index === index) this.fdb.delete(key);
+    for (const [key, filter] of this.filters) if (filter.index === index) this.filters.delete(key);
     this.links.delete(index);
     this.emit({ type: 'link', isDeleted: true, link: { ...link, isUp: false } });
   }
@@ -272,6 +286,18 @@ export class FakeKernel implements Kernel {
     if (entry === undefined) return false;
     this.fdb.delete(key);
     this.emit({ type: 'fdb', isDeleted: true, entry });
+    return true;
+  }
+
+  replaceFilter(filter: FilterInfo): void {
+    this.needLink(filter.index);
+    this.filters.set(`${filter.index} ${filter.direction}`, filter);
+    this.emit({ type: 'filter', index: filter.index, filter });
+  }
+
+  delFilter(index: number, direction: FilterInfo['direction']): boolean {
+    if (!this.filters.delete(`${index} ${direction}`)) return false;
+    this.emit({ type: 'filter', index, filter: undefined });
     return true;
   }
 
@@ -344,8 +370,18 @@ export class FakeKernel implements Kernel {
     } else {
       if (operation.replaces) this.delLink(indexOf(name));
       const { spec, alias } = operation;
-      const mac = spec.kind === 'vxlan' ? { mac: spec.mac } : {};
-      this.addLink({ name, kind: spec.kind, mtu: spec.mtu, alias, ...mac, txQueueLength: 0, details: detailsOf(spec) });
+      const mac = 'mac' in spec ? { mac: spec.mac } : {};
+      const lower = spec.kind === 'macvlan' ? { lowerIndex: spec.lowerIndex } : {};
+      this.addLink({
+        name,
+        kind: spec.kind,
+        mtu: spec.mtu,
+        alias,
+        ...mac,
+        ...lower,
+        txQueueLength: 0,
+        details: detailsOf(spec),
+      });
     }
     return true;
   }
@@ -430,7 +466,9 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 }
 
 /** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
-export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails {
+export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails | undefined {
+  if (spec.kind === 'dummy') return undefined;
+  if (spec.kind === 'macvlan') return { kind: 'macvlan', mode: spec.mode };
   const { local } = spec;
   if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };
   const { vni, underlayIndex, port, learning, gbp } = spec;

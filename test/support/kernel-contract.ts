@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { OverlayError } from '../../src/errors.js';
+import type { MacAddress } from '../../src/ip/mac.js';
+import { stationProgram } from '../../src/netlink/filter-program.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import type { NetlinkEvent } from '../../src/netlink/monitor.js';
 import { netlinkErrno } from '../../src/netlink/socket.js';
@@ -29,6 +31,7 @@ const NAME = 'flannel.1';
 const LINK = { kind: 'link', key: `link ${NAME}`, reason: 'missing', device: NAME } as const;
 const ADDRESS = { kind: 'address', key: `address ${NAME}`, reason: 'missing', device: NAME } as const;
 const NEIGHBOUR = { kind: 'neighbour', key: `neighbour ${NAME}`, reason: 'missing', device: NAME } as const;
+const FILTER = { kind: 'filter', key: `filter ${NAME} ingress`, reason: 'missing', device: NAME } as const;
 const FDB = { kind: 'fdb', key: `fdb ${NAME}`, reason: 'missing', device: NAME } as const;
 const ROUTE = { kind: 'route', key: 'route 10.5.2.0/24', reason: 'missing' } as const;
 const SYSCTL = { kind: 'sysctl', key: 'sysctl a', reason: 'missing', verb: 'set', device: undefined } as const;
@@ -222,6 +225,24 @@ export function describeKernelContract(
       assert.equal(apply({ ...FDB, verb: 'del', mac: mac(2) }), false);
     });
 
+    for (const direction of ['ingress', 'egress'] as const) {
+      it(`has one ${direction} filter on a device, the last that was given`, async () => {
+        makeDevice();
+        const { index } = device();
+        const shown = async (): Promise<unknown[]> =>
+          (await kernel.listFilters(index)).map((one) => [one.direction, Buffer.from(one.program).toString('hex')]);
+        const programOf = (stations: readonly MacAddress[]): string =>
+          Buffer.from(stationProgram(direction, stations)).toString('hex');
+        assert.deepEqual(await shown(), []);
+        apply({ ...FILTER, verb: 'replace', direction, stations: [mac(2)] });
+        apply({ ...FILTER, verb: 'replace', direction, stations: [mac(2), mac(3)] });
+        assert.deepEqual(await shown(), [[direction, programOf([mac(2), mac(3)])]]);
+        assert.equal(apply({ ...FILTER, verb: 'del', direction, stations: [] }), true);
+        assert.deepEqual(await shown(), []);
+        assert.equal(apply({ ...FILTER, verb: 'del', direction, stations: [] }), false);
+      });
+    }
+
     for (const [family, destination, gateway, metric] of [
       [4, '10.5.2.0/24', '10.5.2.0', 0],
       [6, 'fd00:10:5:2::/64', 'fd00:10:5:2::', 1024],
@@ -284,15 +305,19 @@ export function describeKernelContract(
     it('reports every change, so that who follows knows what a list would tell', async () => {
       makeDevice();
       const desired = new DesiredIndex();
-      desired.update({ ...EMPTY_STATE, links: [spec()] });
+      desired.update({
+        ...EMPTY_STATE,
+        links: [spec()],
+        filters: [{ device: NAME, direction: 'ingress', stations: [mac(2)] }],
+      });
       const ownership = new Ownership({ instance: 'a', scope: [net('10.5.0.0/16')], staleDevices: [] }, desired);
       const events: NetlinkEvent[] = [];
       const subscription = kernel.subscribe((event) => events.push(event));
       const actual = await readActual(kernel, desired, ownership);
-      const shown = ({ neighbours, fdb, routes, addresses }: ActualState): string[] =>
-        [neighbours, fdb, routes, addresses].flatMap((objects: ReadonlyMap<string, unknown>) =>
+      const shown = ({ neighbours, fdb, filters, routes, addresses }: ActualState): string[] =>
+        [neighbours, fdb, filters, routes, addresses].flatMap((objects: ReadonlyMap<string, unknown>) =>
           Array.from(objects, ([key, value]) => `${key}: ${JSON.stringify(value)}`).filter((line) =>
-            /^(?:neighbour|fdb|route|address) (?:flannel\.1 )?(?:10\.5\.|02:)/.test(line),
+            /^(?:neighbour|fdb|filter|route|address) (?:flannel\.1 )?(?:10\.5\.|02:|ingress)/.test(line),
           ),
         );
       const steps: readonly Operation[] = [
@@ -301,6 +326,8 @@ export function describeKernelContract(
         { ...NEIGHBOUR, verb: 'replace', address: ip('10.5.2.0'), mac: mac(3) },
         { ...FDB, verb: 'replace', mac: mac(2), destination: ip('192.0.2.2') },
         { ...FDB, verb: 'replace', mac: mac(2), destination: ip('192.0.2.3') },
+        { ...FILTER, verb: 'replace', direction: 'ingress', stations: [mac(2)] },
+        { ...FILTER, verb: 'replace', direction: 'ingress', stations: [mac(3)] },
         { ...ROUTE, device: NAME, verb: 'add', route: route() },
         { ...ROUTE, device: NAME, verb: 'replace', route: route({ gateway: ip('10.5.2.1') }) },
         { ...NEIGHBOUR, verb: 'del', address: ip('10.5.2.0'), mac: undefined },

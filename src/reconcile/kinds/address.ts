@@ -23,7 +23,12 @@ function keyOfInfo(actual: ActualState, { index, address, length, peer }: Addres
 /** Addresses on our devices. */
 export const addressKind: KernelKind<'address'> = {
   keyOf: ({ device, address, length }) => addressKey(device, address, length),
-  isSame: fieldsBy<AddressSpec>({ device: isIdentical, address: isSame, length: isIdentical }),
+  isSame: fieldsBy<AddressSpec>({
+    device: isIdentical,
+    address: isSame,
+    length: isIdentical,
+    noPrefixRoute: isIdentical,
+  }),
 
   async read(kernel, actual) {
     for (const index of actual.ourDevices.keys()) {
@@ -42,19 +47,19 @@ export const addressKind: KernelKind<'address'> = {
       if (info !== undefined) planStray(planner, key, info);
       return;
     }
-    const { device, address, length } = spec;
+    const { device, address, length, noPrefixRoute = false } = spec;
     const state = planner.device(device);
     if (!state.isUsable) planner.block(key);
     else if (info === undefined || state.loses === 'all') {
       const common = { kind: 'address', verb: 'replace', reason: 'missing' } as const;
-      planner.add('addresses', { ...common, key, device, address, length, peer: undefined });
+      planner.add('addresses', { ...common, key, device, address, length, peer: undefined, noPrefixRoute });
     }
   },
 
-  carryOut(netlink, { verb, device, address, length, peer }, indexOf) {
+  carryOut(netlink, { verb, device, address, length, peer, noPrefixRoute }, indexOf) {
     const target = { index: indexOf(device), address, length, peer };
     // An address of the overlay is given by a lease: nobody else can have it, so nothing has to be waited for.
-    if (verb === 'replace') netlink.addresses.replace({ ...target, noDad: address.family === 6 });
+    if (verb === 'replace') netlink.addresses.replace({ ...target, noDad: address.family === 6, noPrefixRoute });
     else netlink.addresses.del(target);
     return true;
   },

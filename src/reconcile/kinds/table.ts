@@ -6,6 +6,7 @@ import type { ObjectKey } from '../object-key.js';
 import type { KernelObjectKind, Operation } from '../operation.js';
 import { addressKind } from './address.js';
 import { fdbKind } from './fdb.js';
+import { filterKind } from './filter.js';
 import type { KernelKind, Kind } from './kind.js';
 import { linkKind } from './link.js';
 import { neighbourKind } from './neighbour.js';
@@ -20,6 +21,7 @@ export const KERNEL_KINDS: { readonly [K in KernelObjectKind]: KernelKind<K> } =
   address: addressKind,
   neighbour: neighbourKind,
   fdb: fdbKind,
+  filter: filterKind,
   route: routeKind,
 };
 
@@ -68,6 +70,8 @@ export function follow(actual: ActualState, event: NetlinkEvent, touched: Set<Ob
       return neighbourKind.follow(actual, event, touched);
     case 'fdb':
       return fdbKind.follow(actual, event, touched);
+    case 'filter':
+      return filterKind.follow(actual, event, touched);
     case 'route':
       return routeKind.follow(actual, event, touched);
   }

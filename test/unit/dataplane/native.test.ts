@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { ADDON_FILES, isNativeAvailable, loadAddon, openNativeTunnel } from '../../../src/dataplane/native.js';
+import {
+  ADDON_FILES,
+  INTERFACE_VERSION,
+  isNativeAvailable,
+  loadAddon,
+  openNativeTunnel,
+} from '../../../src/dataplane/native.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { IpAddress } from '../../../src/ip/address.js';
 import { Prefix } from '../../../src/ip/prefix.js';
@@ -48,8 +54,8 @@ describe('loadAddon', () => {
   });
 
   it('takes the first file that exists', () => {
-    const first = file('first.cjs', 'exports.interfaceVersion = 2; exports.name = "first";');
-    const second = file('second.cjs', 'exports.interfaceVersion = 2; exports.name = "second";');
+    const first = file('first.cjs', `exports.interfaceVersion = ${INTERFACE_VERSION}; exports.name = "first";`);
+    const second = file('second.cjs', `exports.interfaceVersion = ${INTERFACE_VERSION}; exports.name = "second";`);
     const addon: object = loadAddon([path.join(directory, 'absent.node'), first, second]);
     assert.equal('name' in addon && addon.name, 'first');
   });

@@ -169,6 +169,14 @@ describe('DesiredIndex', () => {
       { kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip('192.0.2.1') },
       { kind: [], name: ['other'], mtu: [1400], local: [ip('192.0.2.9')] },
     ],
+    macvlan: [
+      { kind: 'macvlan', name: 'eth0-host', mtu: 1500, mac: mac(1), lowerIndex: 2, mode: 'bridge' },
+      { kind: [], name: ['other'], mtu: [1400], mac: [mac(9)], lowerIndex: [3], mode: [] },
+    ],
+    dummy: [
+      { kind: 'dummy', name: 'tsfi-1', mtu: 1500 },
+      { kind: [], name: ['other'], mtu: [1400] },
+    ],
     tun: [
       { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 },
       { kind: [], name: ['flannel1'], mtu: [1400], txQueueLength: [1000] },
@@ -178,7 +186,7 @@ describe('DesiredIndex', () => {
     address: [
       [
         { device, address: ip('10.5.1.0'), length: 32 },
-        { device: ['flannel.2'], address: [ip('10.5.1.1')], length: [24] },
+        { device: ['flannel.2'], address: [ip('10.5.1.1')], length: [24], noPrefixRoute: [true] },
       ],
     ],
     route: [
@@ -204,6 +212,12 @@ describe('DesiredIndex', () => {
       [
         { device, mac: mac(2), destination: ip('192.0.2.2') },
         { device: ['flannel.2'], mac: [mac(3)], destination: [ip('192.0.2.3')] },
+      ],
+    ],
+    filter: [
+      [
+        { device, direction: 'ingress', stations: [mac(2)] },
+        { device: ['flannel.2'], direction: ['egress'], stations: [[], [mac(3)], [mac(2), mac(3)]] },
       ],
     ],
     sysctl: [

@@ -1,4 +1,5 @@
 import type { IpAddress } from '../../../ip/address.js';
+import type { MacAddress } from '../../../ip/mac.js';
 import { isSame } from '../../../ip/same.js';
 import { isIdentical } from '../../equality.js';
 
@@ -8,6 +9,15 @@ export const mtuAttribute = {
   isOn: (mtu: number, device: { readonly mtu: number }) => device.mtu === mtu,
   make: (mtu: number) => ({ mtu }),
   change: (mtu: number) => ({ mtu }),
+};
+
+/** The MAC address, as an attribute of devices that are given one. */
+export const macAttribute = {
+  isSame: isIdentical,
+  isOn: (mac: MacAddress, device: { readonly mac: MacAddress | undefined }) => device.mac === mac,
+  make: (mac: MacAddress) => ({ mac }),
+  change: (mac: MacAddress) => ({ mac }),
+  losesNeighbours: true,
 };
 
 /** The outer source address, as an attribute of devices that encapsulate. */

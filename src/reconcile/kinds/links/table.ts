@@ -2,8 +2,10 @@ import type { LinkChange, LinkInfo, NewLink } from '../../../netlink/link.js';
 import type { LinkKinds, LinkSpec, MadeLinkKind } from '../../desired.js';
 import type { Comparison } from '../../equality.js';
 import type { LinkAspect } from '../../operation.js';
+import { dummyKind } from './dummy.js';
 import { ipipKind } from './ipip.js';
 import type { LinkDefaults, LinkKind } from './link-kind.js';
+import { macvlanKind } from './macvlan.js';
 import { tunKind } from './tun.js';
 import { vxlanKind } from './vxlan.js';
 
@@ -11,6 +13,8 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   tun: tunKind,
   vxlan: vxlanKind,
   ipip: ipipKind,
+  macvlan: macvlanKind,
+  dummy: dummyKind,
 };
 
 /** A {@link LinkKind} as it looks to those who handle all of them alike. */

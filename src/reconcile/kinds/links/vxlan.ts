@@ -1,5 +1,5 @@
 import { isIdentical } from '../../equality.js';
-import { localAttribute, mtuAttribute } from './attributes.js';
+import { localAttribute, macAttribute, mtuAttribute } from './attributes.js';
 import type { LinkKind } from './link-kind.js';
 
 /** VXLAN devices as flannel makes them: unicast only, no queue of their own. */
@@ -7,13 +7,7 @@ export const vxlanKind: LinkKind<'vxlan'> = {
   isFlannels: true,
   fields: {
     mtu: mtuAttribute,
-    mac: {
-      isSame: isIdentical,
-      isOn: (mac, device) => device.mac === mac,
-      make: (mac) => ({ mac }),
-      change: (mac) => ({ mac }),
-      losesNeighbours: true,
-    },
+    mac: macAttribute,
     vni: { isSame: isIdentical, isOn: (vni, { details }) => details.vni === vni, make: (vni) => ({ vni }) },
     underlayIndex: {
       isSame: isIdentical,

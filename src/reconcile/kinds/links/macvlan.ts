@@ -1,0 +1,20 @@
+import { isIdentical } from '../../equality.js';
+import { macAttribute, mtuAttribute } from './attributes.js';
+import type { LinkKind } from './link-kind.js';
+
+/** Macvlan devices that stay with the host. */
+export const macvlanKind: LinkKind<'macvlan'> = {
+  isFlannels: false,
+  fields: {
+    mtu: mtuAttribute,
+    mac: macAttribute,
+    lowerIndex: {
+      isSame: isIdentical,
+      isOn: (lowerIndex, device) => device.lowerIndex === lowerIndex,
+      make: (lowerIndex) => ({ lowerIndex }),
+    },
+    mode: { isSame: isIdentical, isOn: (mode, { details }) => details.mode === mode, make: (mode) => ({ mode }) },
+  },
+  others: {},
+  constants: {},
+};
