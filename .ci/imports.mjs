@@ -29,6 +29,7 @@ export const NEIGHBOURS = [
   ['etcd', 'config', 'where etcd is, and how to ask it, is configured'],
   ['reconcile', 'dataplane', 'a tunnel is a part of the desired state'],
   ['docker', 'systemd', 'Docker is a service of systemd'],
+  ['docker', 'container', 'the plugin gives Docker addresses and networks of containers'],
   ['observe', 'reach', 'the status tells which peers answer'],
 ];
 

@@ -54,6 +54,10 @@ export const ERROR_CODES = {
   ERR_ADDRESS_BOOK: 'The file with the addresses of containers cannot be written or used.',
   ERR_LAN_PROBE: 'The network could not be asked whether a machine has an address already.',
   ERR_NETNS: 'The network namespace of a container cannot be entered.',
+  ERR_PLUGIN_REQUEST: 'What Docker asked the plugin for cannot be understood, or not be answered in time.',
+  ERR_PLUGIN_SOCKET: 'The socket on which Docker asks its plugin cannot be listened on.',
+  ERR_PLUGIN_STATE: 'The file with the container networks of this host cannot be written or used.',
+  ERR_CONTAINER_NETWORK: 'A container network, or an interface in it, cannot be made as it was asked for.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 

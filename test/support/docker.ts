@@ -95,7 +95,7 @@ export class DockerEngine {
     // The shell expands variables as systemd does: `$X` into words; our `${X}` hold no blanks.
     const { environmentFile = '/dev/null', dropIn } = settings ?? {};
     const options = settings?.options ?? (dropIn === undefined ? '' : DOCKER_OPTIONS[dropIn]);
-    const script = `set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
+    const script = `${this.#privateRun()} set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
     const program = new Program(
       [
         // Not `ip netns exec`: that mounts a /sys of its own, without the cgroups.
@@ -107,6 +107,34 @@ export class DockerEngine {
     );
     this.#program = program;
     await program.waitForLine(/API listen on /, START_TIMEOUT_MS);
+  }
+
+  /** Directory in which this engine finds the sockets of its plugins. */
+  get pluginDirectory(): string {
+    return this.#file('plugins');
+  }
+
+  /** The command line that runs a command among the mounts and devices that the engine sees. */
+  command(argv: readonly string[]): string[] {
+    if (this.#program === undefined) throw new Error(`Docker on ${this.host.name} has not been started`);
+    return ['nsenter', '--target', String(initOf(this.#program)), '--mount', '--net', ...argv];
+  }
+
+  /** Makes the image `busybox`, which has one program. */
+  async importBusybox(): Promise<void> {
+    const root = this.#file('image');
+    mkdirSync(path.join(root, 'bin'), { recursive: true });
+    const { stdout } = await run(['sh', '-c', 'command -v busybox']);
+    copyFileSync(stdout.trim(), path.join(root, 'bin/busybox'));
+    await run(['tar', '-C', root, '-cf', `${root}.tar`, '.']);
+    await this.docker(['import', `${root}.tar`, 'busybox']);
+  }
+
+  /** Docker looks for plugins in one place, whatever its other directories are: each engine has one of its own there. */
+  #privateRun(): string {
+    mkdirSync(this.pluginDirectory, { recursive: true });
+    const mounts = ['mkdir -p /run/docker', 'mount -t tmpfs tmpfs /run/docker', 'mkdir /run/docker/plugins'];
+    return [...mounts, `mount --bind '${this.pluginDirectory}' /run/docker/plugins`, ''].join(' && ');
   }
 
   /** Stops dockerd as an operator does; containers that restart always come back with the next start. */
@@ -163,14 +191,10 @@ export class DockerEngine {
    * @param page - what both serve as `/page`. Their image is made here, of busybox and this.
    */
   async startWebServers(page: string): Promise<void> {
-    const root = this.#file('image');
-    mkdirSync(path.join(root, 'bin'), { recursive: true });
-    mkdirSync(path.join(root, 'www'));
-    const { stdout } = await run(['sh', '-c', 'command -v busybox']);
-    copyFileSync(stdout.trim(), path.join(root, 'bin/busybox'));
-    writeFileSync(path.join(root, 'www/page'), page);
-    await run(['tar', '-C', root, '-cf', `${root}.tar`, '.']);
-    await this.docker(['import', `${root}.tar`, 'busybox']);
+    const pages = path.join(this.#file('image'), 'www');
+    mkdirSync(pages, { recursive: true });
+    writeFileSync(path.join(pages, 'page'), page);
+    await this.importBusybox();
     for (const [name, options] of [
       ['web', []],
       ['published', ['--publish', `${PUBLISHED_PORT}:80`]],

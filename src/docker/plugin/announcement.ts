@@ -1,0 +1,64 @@
+import type { IpAddress } from '../../ip/address.js';
+import { type MacAddress, macToBytes } from '../../ip/mac.js';
+
+const BROADCAST = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
+
+/** ff02::1, and the MAC address that goes with it (RFC 2464 7). */
+const ALL_NODES = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
+
+const ARP_REQUEST = 1;
+const ARP_REPLY = 2;
+
+/** IPv6 next header. */
+const ICMPV6 = 58;
+
+/**
+ * Ethernet frames that tell everybody on the network which MAC address an IP address has now.
+ *
+ * @remarks IPv4: an ARP announcement (RFC 5227 2.3) and the same as a reply, since some routers heed only one of the two.
+ * IPv6: an unsolicited neighbour advertisement with the override flag (RFC 4861 7.2.6).
+ */
+export function announcementFrames(address: IpAddress, mac: MacAddress): readonly Uint8Array[] {
+  const own = macToBytes(mac);
+  if (address.family === 4) return [arp(ARP_REQUEST, address, own), arp(ARP_REPLY, address, own)];
+  return [neighbourAdvertisement(address, own)];
+}
+
+function arp(operation: number, address: IpAddress, mac: Uint8Array): Uint8Array {
+  const ip = address.toBytes();
+  return concat(
+    BROADCAST,
+    mac,
+    Uint8Array.of(0x08, 0x06),
+    Uint8Array.of(0, 1, 0x08, 0, 6, 4, 0, operation), // Ethernet, IPv4, lengths of their addresses
+    mac,
+    ip,
+    operation === ARP_REQUEST ? new Uint8Array(6) : BROADCAST,
+    ip,
+  );
+}
+
+function neighbourAdvertisement(address: IpAddress, mac: Uint8Array): Uint8Array {
+  const source = address.toBytes();
+  // type 136, code 0, checksum, flags (override), target, option 2: target link-layer address of 8 bytes
+  const message = concat(Uint8Array.of(136, 0, 0, 0, 0x20, 0, 0, 0), source, Uint8Array.of(2, 1), mac);
+  const pseudoHeader = concat(source, ALL_NODES, Uint8Array.of(0, 0, 0, message.length, 0, 0, 0, ICMPV6));
+  const checksum = internetChecksum(concat(pseudoHeader, message));
+  message.set([checksum >> 8, checksum & 0xff], 2);
+  const hopLimit = 255; // anything else is ignored: it may have been forwarded
+  const header = Uint8Array.of(0x60, 0, 0, 0, 0, message.length, ICMPV6, hopLimit);
+  return concat(ALL_NODES_MAC, mac, Uint8Array.of(0x86, 0xdd), header, source, ALL_NODES, message);
+}
+
+/** RFC 1071, over a whole number of words. */
+function internetChecksum(bytes: Uint8Array): number {
+  let sum = 0;
+  for (let at = 0; at < bytes.length; at += 2) sum += ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
+  return ~sum & 0xffff;
+}
+
+function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  return Uint8Array.from(parts.flatMap((part) => [...part]));
+}

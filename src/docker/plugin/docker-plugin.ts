@@ -1,0 +1,236 @@
+import { access } from 'node:fs/promises';
+import type { Clock } from '../../clock.js';
+import { CoalescingTask } from '../../coalescing-task.js';
+import type { ContainerAddresses } from '../../container/addresses.js';
+import type { PoolId } from '../../container/pool-id.js';
+import { Deadline } from '../../deadline.js';
+import { guarded } from '../../guard.js';
+import type { Logger } from '../../log.js';
+import type { NetlinkEvent } from '../../netlink/monitor.js';
+import type { Kernel } from '../../reconcile/kernel.js';
+import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
+import { Reconciler } from '../../reconcile/reconciler.js';
+import type { ReconcilerStatus } from '../../reconcile/status.js';
+import type { TunnelSettings } from '../../reconcile/tunnels.js';
+import type { TextFiles } from '../../sys/text-files.js';
+import { Announcer, type AnnouncerStatistics, type OpenSandboxPort } from './announcer.js';
+import type { CallStatistics } from './call-counters.js';
+import { HostLinks, type PluginNetlink } from './host-links.js';
+import { hostState } from './host-state.js';
+import { ipamDriver } from './ipam-driver.js';
+import { type ContainerNetwork, type Endpoint, isLinkName, linkNameOf } from './network.js';
+import { networkDriver } from './network-driver.js';
+import { PoolClaims } from './pool-claims.js';
+import { PluginServer } from './server.js';
+import { PluginState } from './state.js';
+
+/** Addresses and devices change in bursts. */
+const FOLLOW_MS = 50;
+
+/** A device is there within some ms of being desired. */
+const SETTLE_MS = 2000;
+
+/** What a {@link DockerPlugin} is made of. */
+export interface DockerPluginParts {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly addresses: ContainerAddresses;
+  readonly netlink: PluginNetlink;
+  /** For what the reconciler keeps; stays the caller's to close. */
+  readonly kernel: Kernel;
+  readonly files: TextFiles;
+  readonly openSandboxPort: OpenSandboxPort;
+  /** Where the networks are kept. */
+  readonly directory: string;
+  /** Names this daemon among those on the host, as in the alias of its devices. */
+  readonly instance: string;
+  /** Stays the same on this host and differs between hosts. */
+  readonly hostIdentity: string;
+  /** The interface that the daemon itself uses. */
+  readonly defaultParent: () => string | undefined;
+  /** Default where Docker looks. */
+  readonly socket?: string;
+  /** Listening socket that systemd opened. */
+  readonly inherited?: number | undefined;
+}
+
+/** The plugin's account of itself. */
+export interface DockerPluginStatus {
+  /** Where it listens. */
+  readonly socket: string;
+  readonly networks: readonly ContainerNetwork[];
+  readonly endpoints: readonly Endpoint[];
+  readonly calls: CallStatistics;
+  readonly announcements: AnnouncerStatistics;
+  /** Of what lies on the host for its access to containers. */
+  readonly kernel: ReconcilerStatus;
+}
+
+/**
+ * Docker's network and IPAM driver.
+ *
+ * ```
+ *  Docker ──socket──▶ PluginServer ─┬▶ ipam driver ────▶ ContainerAddresses (etcd, disk)
+ *                                   └▶ network driver ─┬▶ PluginState (disk)
+ *                                                      ├▶ netlink: the interface of a container
+ *                                                      ├▶ Announcer: from inside the container
+ *                                                      └▶ Reconciler: shims, routes, filters of the host
+ * ```
+ *
+ * API: {@link start}, {@link stop}; {@link status}; {@link probeParentOf} for those who probe addresses.
+ * Threads: none.
+ * Errors: {@link start} throws what an operator has to change; a call's error is its answer.
+ */
+export class DockerPlugin {
+  private readonly state: PluginState;
+  private readonly claims: PoolClaims;
+  private readonly server: PluginServer;
+  private readonly announcer: Announcer;
+  private readonly reconciler: Reconciler;
+  private readonly following: CoalescingTask;
+  private readonly mark: string;
+  private monitor: { close(): void } | undefined;
+
+  constructor(private readonly parts: DockerPluginParts) {
+    const { addresses, clock, directory, files, instance, kernel, log, netlink, openSandboxPort: open } = parts;
+    const own = `${instance}:docker`;
+    // Not the reconciler's own: it removes devices with its mark that it does not desire.
+    this.mark = `${ALIAS_PREFIX}${own}:container`;
+    this.state = new PluginState({ directory, files });
+    this.claims = new PoolClaims(this.state);
+    this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
+    this.following = new CoalescingTask(clock, () => this.follow());
+    this.announcer = new Announcer({ clock, log, open, isHere: (name) => netlink.links.get(name)?.name === name });
+    const { claims, state, mark } = this;
+    const network = networkDriver({
+      addresses,
+      claims,
+      state,
+      netlink,
+      links: new HostLinks(netlink, parts.defaultParent),
+      mark,
+      log,
+      onJoin: (endpoint) => this.announcer.announce(endpoint),
+      onLeave: (endpointId) => this.announcer.cancel(endpointId),
+      onChange: () => this.following.schedule(0),
+      settled: () => this.settled(),
+    });
+    const { socket, inherited } = parts;
+    this.server = new PluginServer({
+      interfaces: [network, ipamDriver({ addresses, claims })],
+      ...(socket === undefined ? {} : { socket }),
+      inherited,
+      clock,
+      log,
+    });
+  }
+
+  /**
+   * Takes up what an earlier process left, and begins to answer.
+   *
+   * @throws {@link OverlayError} `ERR_PLUGIN_STATE`, `ERR_PLUGIN_SOCKET`, `ERR_NETLINK`
+   */
+  async start(): Promise<void> {
+    const { clock, log: logger, netlink } = this.parts;
+    await this.state.load();
+    await this.forgetGoneSandboxes();
+    await this.removeLeftovers();
+    const onEvent = guarded({ clock, logger, what: 'devices and addresses for containers' }, (event: NetlinkEvent) => {
+      if (event.type === 'resync' || event.type === 'address' || event.type === 'link') {
+        this.following.schedule(FOLLOW_MS);
+      }
+    });
+    this.monitor = netlink.subscribe(['link', 'address'], onEvent);
+    await this.following.runNow();
+    await this.server.start();
+  }
+
+  /** Answers what was asked; networks, and what lies on the host for them, stay. Idempotent. */
+  async stop(): Promise<void> {
+    await this.server.close();
+    this.announcer.close();
+    this.monitor?.close();
+    await this.following.close();
+    await this.reconciler.close();
+  }
+
+  status(): DockerPluginStatus {
+    const { networks, endpoints } = this.state.contents;
+    return {
+      socket: this.server.place,
+      networks,
+      endpoints,
+      calls: this.server.statistics,
+      announcements: this.announcer.statistics,
+      kernel: this.reconciler.status,
+    };
+  }
+
+  /** The device on which an address of the pool is to be looked for; undefined where it is not to be. */
+  probeParentOf(pool: PoolId): string | undefined {
+    const network = this.state.contents.networks.find(({ subnets }) => subnets.some((each) => each.pool === pool));
+    return network?.isProbed === true && !network.isInternal ? network.parent : undefined;
+  }
+
+  /** Has the host look as it should for the present networks and containers. */
+  private async follow(): Promise<void> {
+    const { defaultParent, hostIdentity: identity, log, netlink } = this.parts;
+    try {
+      const [links, addresses] = [await netlink.links.list(), await netlink.addresses.list()];
+      const { contents } = this.state;
+      const facts = { links, addresses, defaultParent: defaultParent(), identity };
+      const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
+      this.reconciler.setDesired(hostState(contents, facts), { scope });
+    } catch (error) {
+      log.warn('devices and addresses of the host could not be listed, trying again', { error });
+      this.following.schedule(1000);
+    }
+  }
+
+  /** Resolves when the host looks as it should, or does not get there in time. */
+  private async settled(): Promise<void> {
+    const deadline = new Deadline(this.parts.clock, SETTLE_MS);
+    await this.following.runNow();
+    await this.reconciler.whenConverged(deadline.signal).catch(() => {}); // what is missing, whoever needs it will say
+    deadline.clear();
+  }
+
+  /** After the host was started anew the containers of before are gone, whatever Docker will still say of them. */
+  private async forgetGoneSandboxes(): Promise<void> {
+    const gone = new Set<string>();
+    for (const { sandbox } of this.state.contents.endpoints) {
+      if (sandbox === undefined) continue;
+      const isThere = await access(sandbox).then(
+        () => true,
+        () => false,
+      );
+      if (!isThere) gone.add(sandbox);
+    }
+    await this.state.change((before) => {
+      if (gone.size === 0) return before;
+      const endpoints = before.endpoints.map((each) =>
+        each.sandbox !== undefined && gone.has(each.sandbox) ? { ...each, sandbox: undefined } : each,
+      );
+      return { ...before, endpoints };
+    });
+  }
+
+  /** Interfaces that a crash left on their way into, or back from, a container. */
+  private async removeLeftovers(): Promise<void> {
+    const { log, netlink } = this.parts;
+    const joined = this.state.contents.endpoints.filter(({ sandbox }) => sandbox !== undefined);
+    const wanted = new Set(joined.map(({ id }) => linkNameOf(id)));
+    for (const link of await netlink.links.list()) {
+      if (link.alias !== this.mark || !isLinkName(link.name) || wanted.has(link.name)) continue;
+      netlink.links.del(link);
+      log.info('removed an interface that no container took', { dev: link.name });
+    }
+  }
+}
+
+/** No network of containers is carried by a tunnel. */
+const NO_TUNNELS: TunnelSettings = {
+  open: () => Promise.reject(new TypeError('no tunnel is desired here')),
+  workers: 1,
+  disabledOffloads: [],
+};

@@ -1,0 +1,128 @@
+import type { AddressRequest, ContainerAddresses } from '../../container/addresses.js';
+import { type PoolId, parsePoolId } from '../../container/pool-id.js';
+import { OverlayError, isOverlayError } from '../../errors.js';
+import type { Call, PluginInterface } from './method.js';
+import type { PoolClaims } from './pool-claims.js';
+import type { Request } from './request.js';
+
+/** Names of address spaces, which come back in `CreateNetwork`: by them a network with our addresses is told. */
+export const ADDRESS_SPACE = 'tsflannel';
+
+/** Keys of libnetwork (`netlabel/labels.go`, `ipamapi/labels.go`). */
+const ADDRESS_TYPE = 'RequestAddressType';
+const GATEWAY_TYPE = 'com.docker.network.gateway';
+const ENDPOINT_MAC = 'com.docker.network.endpoint.macaddress';
+const ENDPOINT_NAME = 'com.docker.network.endpoint.name';
+
+const NAME_OPTION = 'network';
+
+/** What {@link ipamDriver} is made of. */
+export interface IpamDriverOptions {
+  readonly addresses: ContainerAddresses;
+  readonly claims: PoolClaims;
+}
+
+/**
+ * Docker's IPAM driver over the addresses of the cluster.
+ *
+ * @remarks Docker is told to send MAC addresses: by them the request of a container is told from one for an auxiliary
+ * address, which has none. It is told *not* to replay: pools, shared addresses and those of live containers are known
+ * from disk and etcd, a replay lacks the options, and a pool whose replay was refused would be released.
+ */
+export function ipamDriver({ addresses, claims }: IpamDriverOptions): PluginInterface {
+  return {
+    name: 'IpamDriver',
+    errorField: 'Error',
+    methods: {
+      GetCapabilities: () => ({ RequiresMACAddress: true, RequiresRequestReplay: false }),
+      GetDefaultAddressSpaces: () => ({
+        LocalDefaultAddressSpace: ADDRESS_SPACE,
+        GlobalDefaultAddressSpace: ADDRESS_SPACE,
+      }),
+
+      async RequestPool(request, { signal }) {
+        const pool = request.prefix('Pool');
+        const { id, subnet } = await addresses.requestPool({
+          pool,
+          range: request.prefix('SubPool'),
+          name: networkName(request.options('Options')),
+          family: pool?.family ?? request.family('V6'),
+        });
+        if (signal.aborted) await addresses.releasePool(id);
+        else await claims.note(id);
+        return { PoolID: id, Pool: subnet.toString(), Data: {} };
+      },
+
+      async ReleasePool(request) {
+        const id = tryPoolId(request);
+        if (id === undefined) return {};
+        await addresses.releasePool(id);
+        await claims.forget(id);
+        return {};
+      },
+
+      async RequestAddress(request, call) {
+        const id = poolId(request);
+        const address = await requestAddress(addresses, id, addressRequest(request), call);
+        return { Address: `${address.toString()}/${parsePoolId(id).subnet.length}`, Data: {} };
+      },
+
+      async ReleaseAddress(request) {
+        const id = tryPoolId(request);
+        const address = request.address('Address');
+        if (id !== undefined && address !== undefined) await addresses.releaseAddress(id, address);
+        return {};
+      },
+    },
+  };
+}
+
+/** An address that comes when nobody waits for it any more goes back; a shared one stays, as others may have it. */
+async function requestAddress(
+  addresses: ContainerAddresses,
+  id: PoolId,
+  wanted: AddressRequest,
+  { signal }: Call,
+): Promise<Awaited<ReturnType<ContainerAddresses['requestAddress']>>> {
+  const address = await addresses.requestAddress(id, wanted);
+  if (signal.aborted && wanted.kind === 'container') await addresses.releaseAddress(id, address);
+  return address;
+}
+
+function addressRequest(request: Request): AddressRequest {
+  const options = request.nested('Options');
+  const address = request.address('Address');
+  const mac = options.mac(ENDPOINT_MAC);
+  const owner = options.text(ENDPOINT_NAME);
+  if (options.text(ADDRESS_TYPE) === GATEWAY_TYPE)
+    return { kind: 'gateway', address, mac: undefined, owner: undefined };
+  // Some address without a MAC address is for an interface of somebody who does not know that we want one.
+  const kind = mac === undefined && address !== undefined ? 'auxiliary' : 'container';
+  return { kind, address, mac, owner };
+}
+
+function networkName(options: Readonly<Record<string, string>>): string | undefined {
+  const unknown = Object.keys(options).find((name) => name !== NAME_OPTION);
+  if (unknown !== undefined) {
+    throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use --ipam-opt ${unknown}: there is no such option`, {
+      hint: `the one that there is: ${NAME_OPTION}=NAME, which tells two networks with the same subnet apart`,
+    });
+  }
+  return options[NAME_OPTION];
+}
+
+function poolId(request: Request): PoolId {
+  const text = request.text('PoolID') ?? '';
+  parsePoolId(text);
+  return text as PoolId;
+}
+
+/** Undefined for one that was never given: to release it is no mistake of Docker's. */
+function tryPoolId(request: Request): PoolId | undefined {
+  try {
+    return poolId(request);
+  } catch (error) {
+    if (isOverlayError(error, 'ERR_ADDRESS_POOL')) return undefined;
+    throw error;
+  }
+}

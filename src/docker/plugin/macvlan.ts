@@ -1,0 +1,92 @@
+import { MAX_STATIONS } from '../../netlink/filter-program.js';
+import { OverlayError } from '../../errors.js';
+import { type ContainerNetwork, linkNameOf } from './network.js';
+import type { NetworkType, ParentDevice } from './network-type.js';
+
+const MODES = ['bridge', 'vepa', 'private', 'passthru'] as const;
+
+type Mode = (typeof MODES)[number];
+
+/**
+ * Containers with MAC addresses of their own on an interface of the host.
+ *
+ * @see drivers/net/macvlan.c for what is refused: one receive handler per device (`netdev_rx_handler_register()`), no
+ * loopback (`macvlan_port_create()`), nothing beside `passthru` (`macvlan_common_newlink()`).
+ */
+export const macvlanType: NetworkType = {
+  modes: MODES,
+
+  checkNetwork(network, parent, others) {
+    checkParent(network, parent);
+    const other = others.networks.find((each) => isPassthru(each) || isPassthru(network));
+    if (other !== undefined) throw besidePassthru(network, `network ${other.id.slice(0, 12)} is on it`);
+    if (network.hasHostAccess && network.mode !== 'bridge') {
+      throw refused(
+        network,
+        `host access needs mode=bridge, and the mode is ${network.mode}`,
+        'leave out one of the two',
+      );
+    }
+  },
+
+  checkEndpoint(network, others) {
+    const { length } = others.endpoints;
+    if (isPassthru(network) && length > 0) throw besidePassthru(network, 'another container has it');
+    if (network.hasHostAccess && length >= MAX_STATIONS) {
+      throw refused(network, `with host access it takes ${MAX_STATIONS} containers`, 'leave out -o host-access=true');
+    }
+  },
+
+  newLink(network, endpoint, parent) {
+    return {
+      kind: 'macvlan',
+      name: linkNameOf(endpoint.id),
+      mode: network.mode as Mode,
+      lowerIndex: parent.index,
+      mac: endpoint.mac,
+      ...(network.mtu === undefined ? {} : { mtu: network.mtu }),
+    };
+  },
+};
+
+function isPassthru({ mode }: ContainerNetwork): boolean {
+  return mode === 'passthru';
+}
+
+function checkParent(network: ContainerNetwork, { link, master, upper }: ParentDevice): void {
+  if (link.isLoopback) throw refused(network, 'it is the loopback interface', 'name another one with -o parent=');
+  if (master?.kind === 'bridge') {
+    throw refused(network, `it is a port of the bridge ${master.name}`, `name the bridge: -o parent=${master.name}`);
+  }
+  if (master !== undefined) {
+    throw refused(network, `it is a part of ${master.name}`, `name that one: -o parent=${master.name}`);
+  }
+  const ipvlan = upper.find(({ kind }) => kind === 'ipvlan');
+  if (ipvlan !== undefined) {
+    throw refused(
+      network,
+      `the ipvlan interface ${ipvlan.name} is on it`,
+      'put macvlan and ipvlan on different interfaces',
+    );
+  }
+  const passthru = upper.find(({ details }) => details?.kind === 'macvlan' && details.mode === 'passthru');
+  if (passthru !== undefined) throw besidePassthru(network, `${passthru.name} has it in that mode`);
+  if (network.mtu !== undefined && network.mtu > link.mtu) {
+    throw refused(
+      network,
+      `its MTU is ${link.mtu}, below the wanted ${network.mtu}`,
+      'lower -o mtu=, or raise the MTU of the parent',
+    );
+  }
+}
+
+function besidePassthru(network: ContainerNetwork, why: string): OverlayError {
+  return refused(network, `mode passthru takes a parent alone, and ${why}`, 'use mode bridge, or another parent');
+}
+
+function refused({ parent }: ContainerNetwork, why: string, hint: string): OverlayError {
+  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put a macvlan network on ${parent}: ${why}`, {
+    context: { dev: parent },
+    hint,
+  });
+}

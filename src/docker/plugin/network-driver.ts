@@ -1,0 +1,330 @@
+import type { ContainerAddresses, NetworkProperties } from '../../container/addresses.js';
+import { OverlayError } from '../../errors.js';
+import type { IpAddress } from '../../ip/address.js';
+import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../ip/mac.js';
+import type { Logger } from '../../log.js';
+import type { LinkInfo } from '../../netlink/link.js';
+import { netlinkErrno } from '../../netlink/socket.js';
+import type { HostLinks, PluginNetlink } from './host-links.js';
+import { ADDRESS_SPACE } from './ipam-driver.js';
+import type { PluginInterface } from './method.js';
+import {
+  type ContainerNetwork,
+  type Endpoint,
+  type NetworkSubnet,
+  internalParentOf,
+  linkNameOf,
+  othersOn,
+} from './network.js';
+import { readSettings } from './network-settings.js';
+import type { ParentDevice } from './network-type.js';
+import { networkType } from './network-types.js';
+import type { PoolClaims } from './pool-claims.js';
+import type { Request } from './request.js';
+import type { PluginState } from './state.js';
+import { Turns } from './turns.js';
+
+/** Keys of libnetwork (`netlabel/labels.go`). */
+const GENERIC = 'com.docker.network.generic';
+const INTERNAL = 'com.docker.network.internal';
+
+/** What {@link networkDriver} is made of. */
+export interface NetworkDriverOptions {
+  readonly addresses: ContainerAddresses;
+  readonly claims: PoolClaims;
+  readonly state: PluginState;
+  readonly netlink: PluginNetlink;
+  readonly links: HostLinks;
+  /** Alias of our devices, by which they are told from others'. */
+  readonly mark: string;
+  readonly log: Logger;
+  /** An interface is on its way into that container. */
+  readonly onJoin: (endpoint: Endpoint) => void;
+  /** Resolves when what lies on the host for networks is there, if it can be. */
+  readonly settled: () => Promise<void>;
+  /** An interface has left its container, or does so now. */
+  readonly onLeave: (endpointId: string) => void;
+  /** Networks, or who is in them, have changed. */
+  readonly onChange: () => void;
+}
+
+/** Name of the interface inside the container: Docker adds a number. */
+const CONTAINER_PREFIX = 'eth';
+
+/**
+ * Docker's network driver.
+ *
+ * @remarks One call at a time: each reads what the one before has written. Every call may come twice, and in any order:
+ * what exists is answered for as it is, and what does not exist is none to delete.
+ */
+export function networkDriver(options: NetworkDriverOptions): PluginInterface {
+  const driver = new NetworkDriver(options);
+  const turns = new Turns();
+  const inTurn =
+    (method: (request: Request) => Promise<object>) =>
+    (request: Request): Promise<object> =>
+      turns.run(() => method(request));
+  return {
+    name: 'NetworkDriver',
+    errorField: 'Err',
+    methods: {
+      GetCapabilities: () => ({ Scope: 'local', GwAllocChecker: true }),
+      GwAllocCheck: (request) => {
+        const isInternal = request.nested('Options').flag(INTERNAL);
+        return { SkipIPv4: isInternal, SkipIPv6: isInternal };
+      },
+      CreateNetwork: inTurn((request) => driver.createNetwork(request)),
+      DeleteNetwork: inTurn((request) => driver.deleteNetwork(request)),
+      CreateEndpoint: inTurn((request) => driver.createEndpoint(request)),
+      DeleteEndpoint: inTurn((request) => driver.deleteEndpoint(request)),
+      EndpointOperInfo: (request) => driver.endpointInfo(request),
+      Join: inTurn((request) => driver.join(request)),
+      Leave: inTurn((request) => driver.leave(request)),
+      // macvlan publishes nothing: every port of a container is reachable.
+      ProgramExternalConnectivity: () => ({}),
+      RevokeExternalConnectivity: () => ({}),
+      // Only for drivers of the scope `global`; Docker calls them all the same.
+      DiscoverNew: () => ({}),
+      DiscoverDelete: () => ({}),
+    },
+  };
+}
+
+class NetworkDriver {
+  constructor(private readonly options: NetworkDriverOptions) {}
+
+  async createNetwork(request: Request): Promise<object> {
+    const { addresses, state } = this.options;
+    const id = request.id('NetworkID');
+    if (this.find(id) !== undefined) return {};
+    const { network, parent } = await this.plan(id, request);
+    if (parent !== undefined) {
+      networkType(network.type).checkNetwork(network, parent, othersOn(network, state.contents));
+    }
+    for (const { pool, gateway } of network.subnets) {
+      if (pool !== undefined) await addresses.agree(pool, propertiesOf(network, gateway));
+    }
+    await state.change((before) => ({ ...before, networks: [...before.networks, network] }));
+    this.options.log.info('container network made', {
+      dev: network.parent,
+      subnet: network.subnets.map(({ subnet }) => subnet.toString()).join(' '),
+      kind: `${network.type} ${network.mode}`,
+    });
+    if (parent?.link.isUp === false)
+      this.options.log.warn('parent of a container network is down', { dev: network.parent });
+    this.options.onChange();
+    return {};
+  }
+
+  async deleteNetwork(request: Request): Promise<object> {
+    const id = request.id('NetworkID');
+    const { endpoints } = this.options.state.contents;
+    for (const endpoint of endpoints) if (endpoint.networkId === id) this.removeLink(endpoint.id);
+    await this.options.state.change((before) => ({
+      ...before,
+      networks: before.networks.filter((each) => each.id !== id),
+      endpoints: before.endpoints.filter((each) => each.networkId !== id),
+    }));
+    this.options.onChange();
+    return {};
+  }
+
+  async createEndpoint(request: Request): Promise<object> {
+    const { state } = this.options;
+    const network = this.network(request);
+    const id = request.id('EndpointID');
+    const asked = request.nested('Interface');
+    const mac = asked.mac('MacAddress');
+    const addresses = [asked.interfaceAddress('Address'), asked.interfaceAddress('AddressIPv6')].filter(
+      (each) => each !== undefined,
+    );
+    const known = state.contents.endpoints.find((each) => each.id === id);
+    const own = mac ?? known?.mac ?? macFor(addresses.map(({ address }) => address));
+    if (known === undefined) {
+      networkType(network.type).checkEndpoint(network, othersOn(network, state.contents));
+    }
+    const endpoint: Endpoint = { id, networkId: network.id, mac: own, addresses, sandbox: known?.sandbox };
+    await state.change((before) => ({
+      ...before,
+      endpoints: [...before.endpoints.filter((each) => each.id !== id), endpoint],
+    }));
+    // What Docker has set already must not be in the answer.
+    return { Interface: mac === undefined ? { MacAddress: own } : {} };
+  }
+
+  async deleteEndpoint(request: Request): Promise<object> {
+    const id = request.id('EndpointID');
+    this.removeLink(id);
+    await this.options.state.change((before) => ({
+      ...before,
+      endpoints: before.endpoints.filter((each) => each.id !== id),
+    }));
+    this.options.onChange();
+    return {};
+  }
+
+  endpointInfo(request: Request): object {
+    const network = this.find(request.id('NetworkID'));
+    return { Value: network === undefined ? {} : { parent: network.parent, mode: network.mode, type: network.type } };
+  }
+
+  async join(request: Request): Promise<object> {
+    const { links, state } = this.options;
+    const network = this.network(request);
+    const endpoint = this.endpoint(request.id('EndpointID'));
+    const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey') };
+    if (network.isInternal) await this.options.settled();
+    const parent = await links.parentOf(network);
+    this.removeLink(endpoint.id);
+    this.makeLink(network, joined, parent);
+    try {
+      await state.change((before) => ({
+        ...before,
+        endpoints: before.endpoints.map((each) => (each.id === joined.id ? joined : each)),
+      }));
+    } catch (error) {
+      this.removeLink(endpoint.id);
+      throw error;
+    }
+    this.options.onJoin(joined);
+    this.options.onChange();
+    return {
+      InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
+      ...gateways(network),
+      // Without it Docker would add a second interface that leads out, or refuse the container.
+      DisableGatewayService: true,
+    };
+  }
+
+  async leave(request: Request): Promise<object> {
+    const id = request.id('EndpointID');
+    this.removeLink(id);
+    await this.options.state.change((before) => {
+      const endpoint = before.endpoints.find((each) => each.id === id);
+      if (endpoint?.sandbox === undefined) return before;
+      const left = { ...endpoint, sandbox: undefined };
+      return { ...before, endpoints: before.endpoints.map((each) => (each === endpoint ? left : each)) };
+    });
+    this.options.onChange();
+    return {};
+  }
+
+  private async plan(
+    id: string,
+    request: Request,
+  ): Promise<{ readonly network: ContainerNetwork; readonly parent: ParentDevice | undefined }> {
+    const options = request.nested('Options');
+    const { parent: name, ...settings } = readSettings(options.options(GENERIC));
+    const isInternal = options.flag(INTERNAL);
+    const subnets = [...request.list('IPv4Data'), ...request.list('IPv6Data')].map((data) =>
+      this.subnet(id, data, isInternal),
+    );
+    if (isInternal) return internal({ ...settings, id, parent: internalParentOf(id), isInternal, subnets }, name);
+    const parent = await this.options.links.choose(name, subnets);
+    return { network: { ...settings, id, parent: parent.link.name, isInternal, subnets }, parent };
+  }
+
+  private subnet(networkId: string, data: Request, isInternal: boolean): NetworkSubnet {
+    const subnet = data.prefix('Pool');
+    if (subnet === undefined) {
+      throw new OverlayError('ERR_PLUGIN_REQUEST', 'cannot make a network: Docker gave it no subnet');
+    }
+    const isOurs = data.text('AddressSpace') === ADDRESS_SPACE;
+    const pool = isOurs ? this.options.claims.poolFor(networkId, subnet) : undefined;
+    return { subnet, gateway: isInternal ? undefined : data.interfaceAddress('Gateway')?.address, pool };
+  }
+
+  private find(id: string): ContainerNetwork | undefined {
+    return this.options.state.contents.networks.find((network) => network.id === id);
+  }
+
+  private network(request: Request): ContainerNetwork {
+    const id = request.id('NetworkID');
+    const network = this.find(id);
+    if (network !== undefined) return network;
+    throw new OverlayError(
+      'ERR_CONTAINER_NETWORK',
+      `cannot use network ${id.slice(0, 12)}: this host does not know it`,
+      {
+        hint: 'its state file is lost: remove the network from Docker and create it again',
+      },
+    );
+  }
+
+  private endpoint(id: string): Endpoint {
+    const endpoint = this.options.state.contents.endpoints.find((each) => each.id === id);
+    if (endpoint !== undefined) return endpoint;
+    throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot join endpoint ${id.slice(0, 12)}: it was not created`, {
+      hint: 'start the container again',
+    });
+  }
+
+  private makeLink(network: ContainerNetwork, endpoint: Endpoint, parent: LinkInfo): void {
+    const { netlink, mark } = this.options;
+    const wanted = networkType(network.type).newLink(network, endpoint, parent);
+    try {
+      netlink.links.add(wanted);
+    } catch (cause) {
+      throw explain(cause, network);
+    }
+    const made = netlink.links.get(wanted.name);
+    if (made !== undefined) netlink.links.set(made, { alias: mark });
+  }
+
+  /** Docker moves the interface back when the container ends. */
+  private removeLink(endpointId: string): void {
+    const { netlink, onLeave } = this.options;
+    onLeave(endpointId);
+    const name = linkNameOf(endpointId);
+    const link = netlink.links.get(name);
+    if (link?.name === name) netlink.links.del(link);
+  }
+}
+
+/** A network that nothing leads out of: it lies on a device of its own. */
+function internal(
+  network: ContainerNetwork,
+  parent: string | undefined,
+): { network: ContainerNetwork; parent: undefined } {
+  const extra = parent === undefined ? (network.hasHostAccess ? 'host-access' : undefined) : 'parent';
+  if (extra === undefined) return { network, parent: undefined };
+  throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use -o ${extra} together with --internal`, {
+    hint: 'leave out one of the two: an internal network leads to no interface and to no host',
+  });
+}
+
+/** What the hosts of the network have to agree on; the parent and the mode are each host's own. */
+function propertiesOf({ type, isInternal }: ContainerNetwork, gateway: IpAddress | undefined): NetworkProperties {
+  return { type, internal: String(isInternal), ...(gateway === undefined ? {} : { gateway: gateway.toString() }) };
+}
+
+function gateways({ subnets }: ContainerNetwork): object {
+  const of = (family: 4 | 6): IpAddress | undefined =>
+    subnets.find(({ subnet, gateway }) => subnet.family === family && gateway !== undefined)?.gateway;
+  return { Gateway: of(4)?.toString() ?? '', GatewayIPv6: of(6)?.toString() ?? '' };
+}
+
+/** As Docker's bridge driver does: `02:42` and the IPv4 address, or the end of the IPv6 address. */
+function macFor(addresses: readonly IpAddress[]): MacAddress {
+  const bytes = addresses.find(({ family }) => family === 4)?.toBytes() ?? addresses[0]?.toBytes().subarray(12);
+  if (bytes === undefined) {
+    throw new OverlayError('ERR_PLUGIN_REQUEST', 'cannot make an interface: Docker gave it no address');
+  }
+  return asLocallyAdministered(macFromBytes(Uint8Array.of(0x02, 0x42, ...bytes)));
+}
+
+/** The kernel's refusals in words of whoever made the network; anything else as it is. */
+function explain(cause: unknown, { parent, mode }: ContainerNetwork): unknown {
+  const why = WHY[netlinkErrno(cause) ?? ''];
+  if (why === undefined) return cause;
+  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put an interface on ${parent}: ${why}`, {
+    cause,
+    context: { dev: parent },
+    hint: `look at "ip -d link" for what uses ${parent}, and whether mode ${mode} goes together with it`,
+  });
+}
+
+const WHY: Readonly<Record<string, string>> = {
+  EBUSY: 'another kind of interface uses it already (EBUSY): a bridge, a bond or ipvlan',
+  EINVAL: 'another macvlan has it in mode passthru, or has to have it alone (EINVAL)',
+};

@@ -1,0 +1,103 @@
+import { OverlayError } from '../../errors.js';
+import { oneLine } from '../../printable.js';
+import type { NetworkSettings } from './network.js';
+import { networkType } from './network-types.js';
+
+/** Settings with the parent, which is looked up before it is known. */
+export interface RequestedSettings extends NetworkSettings {
+  /** Undefined: the interface with an address in the subnet, else the daemon's. */
+  readonly parent: string | undefined;
+}
+
+/** Reads the value of one option; throws what has to be written instead. */
+type Reader<Value> = (text: string) => Value;
+
+/** 1280 carries IPv6 (RFC 8200 5), 68 IPv4 (RFC 791); 65535 is the largest IP packet. */
+const MTU = { min: 68, max: 65_535 } as const;
+
+/** `IFNAMSIZ` less the closing zero; the kernel's rule for names (`dev_valid_name()`). */
+const DEVICE = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
+
+const READERS = {
+  type: oneOf('macvlan'),
+  parent: (text: string) => {
+    if (!DEVICE.test(text)) throw new TypeError('the name of an interface, or auto');
+    return text === 'auto' ? undefined : text;
+  },
+  mode: (text: string) => text, // which ones there are, the type says
+  mtu: (text: string) => {
+    const mtu = /^\d{1,5}$/.test(text) ? Number(text) : 0;
+    if (mtu < MTU.min || mtu > MTU.max) throw new TypeError(`a number from ${MTU.min} to ${MTU.max}`);
+    return mtu;
+  },
+  'host-access': oneOf('true', 'false'),
+  probe: oneOf('on', 'off'),
+} as const satisfies Readonly<Record<string, Reader<unknown>>>;
+
+type OptionName = keyof typeof READERS;
+
+/** Options that Docker itself knows under another name. */
+const ALIASES: Readonly<Record<string, OptionName>> = {
+  'com.docker.network.driver.mtu': 'mtu',
+  macvlan_mode: 'mode',
+};
+
+/**
+ * Reads the options of `docker network create`.
+ *
+ * @throws {@link OverlayError} `ERR_CONTAINER_NETWORK` for one that there is not, or a value that it cannot have.
+ */
+export function readSettings(options: Readonly<Record<string, string>>): RequestedSettings {
+  const given = new Map<OptionName, string>();
+  for (const [name, text] of Object.entries(options)) given.set(optionNamed(name), text);
+  const value = <N extends OptionName>(name: N): ReturnType<(typeof READERS)[N]> | undefined => {
+    const text = given.get(name);
+    return text === undefined ? undefined : (read(name, text) as ReturnType<(typeof READERS)[N]>);
+  };
+  const type = value('type') ?? 'macvlan';
+  const { modes } = networkType(type);
+  const mode = value('mode') ?? modes[0];
+  if (!modes.includes(mode)) throw refused('mode', mode, `one of ${modes.join(', ')}`);
+  return {
+    type,
+    mode,
+    parent: value('parent'),
+    mtu: value('mtu'),
+    hasHostAccess: value('host-access') === 'true',
+    isProbed: value('probe') !== 'off',
+  };
+}
+
+function optionNamed(name: string): OptionName {
+  if (Object.hasOwn(READERS, name)) return name as OptionName;
+  const alias = Object.hasOwn(ALIASES, name) ? ALIASES[name] : undefined;
+  if (alias !== undefined) return alias;
+  throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use -o ${oneLine(name, 100)}: there is no such option`, {
+    hint: `those that there are: ${Object.keys(READERS).join(', ')}`,
+  });
+}
+
+function read(name: OptionName, text: string): unknown {
+  try {
+    return READERS[name](text);
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    throw refused(name, text, error.message);
+  }
+}
+
+function refused(name: string, text: string, expected: string): OverlayError {
+  return new OverlayError(
+    'ERR_CONTAINER_NETWORK',
+    `cannot use -o ${name}=${oneLine(text, 100)}: it has to be ${expected}`,
+  );
+}
+
+function oneOf<const T extends string>(...values: readonly T[]): Reader<T> {
+  return (text) => {
+    const found = values.find((value) => value === text);
+    if (found === undefined)
+      throw new TypeError(values.length === 1 ? (values[0] ?? '') : `one of ${values.join(', ')}`);
+    return found;
+  };
+}

@@ -1,0 +1,88 @@
+import type { PoolId } from '../../container/pool-id.js';
+import type { IpAddress } from '../../ip/address.js';
+import type { MacAddress } from '../../ip/mac.js';
+import type { Prefix } from '../../ip/prefix.js';
+
+/** Values of `-o type=`. */
+export type NetworkTypeName = 'macvlan';
+
+/** What an operator says of a network with `-o`. */
+export interface NetworkSettings {
+  readonly type: NetworkTypeName;
+  /** One of those of the type, such as `bridge` for macvlan. */
+  readonly mode: string;
+  /** Bytes; undefined: the parent's. */
+  readonly mtu: number | undefined;
+  /** Whether this host and its containers reach each other. */
+  readonly hasHostAccess: boolean;
+  /** Whether the network is asked for an address before a container gets it. */
+  readonly isProbed: boolean;
+}
+
+/** One subnet of a network, as Docker says at its creation. */
+export interface NetworkSubnet {
+  readonly subnet: Prefix;
+  /** Undefined where containers get none. */
+  readonly gateway: IpAddress | undefined;
+  /** Undefined where its addresses are another IPAM driver's. */
+  readonly pool: PoolId | undefined;
+}
+
+/** A network that Docker has made with this driver. */
+export interface ContainerNetwork extends NetworkSettings {
+  /** Docker's; another one on each host. */
+  readonly id: string;
+  /** Device that its interfaces lie on. */
+  readonly parent: string;
+  /** Nothing leads out of it. */
+  readonly isInternal: boolean;
+  readonly subnets: readonly NetworkSubnet[];
+}
+
+/** An address of an interface. */
+export interface EndpointAddress {
+  readonly address: IpAddress;
+  readonly length: number;
+}
+
+/** An interface of a container, from when Docker asks for it. */
+export interface Endpoint {
+  readonly id: string;
+  readonly networkId: string;
+  readonly mac: MacAddress;
+  readonly addresses: readonly EndpointAddress[];
+  /** Network namespace of the container, as a path, as long as it is in one. */
+  readonly sandbox: string | undefined;
+}
+
+/** What all kinds of networks and endpoints are found in. */
+export interface NetworkSet {
+  readonly networks: readonly ContainerNetwork[];
+  readonly endpoints: readonly Endpoint[];
+}
+
+/** Name of the interface on its way into the container: 15 characters, the most that the kernel takes. */
+export function linkNameOf(endpointId: string): string {
+  return `${LINK_PREFIX}${endpointId.slice(0, 11)}`;
+}
+
+/** Name of the device that the interfaces of an internal network lie on. */
+export function internalParentOf(networkId: string): string {
+  return `tsfi-${networkId.slice(0, 10)}`;
+}
+
+const LINK_PREFIX = 'tsfc';
+
+/** Whether a device has a name as {@link linkNameOf} gives. */
+export function isLinkName(name: string): boolean {
+  return name.startsWith(LINK_PREFIX) && name.length > LINK_PREFIX.length;
+}
+
+/** The rest of a set: networks and endpoints on the parent of a network, without its own. */
+export function othersOn(network: ContainerNetwork, { networks, endpoints }: NetworkSet): NetworkSet {
+  const onParent = new Set(networks.filter(({ parent }) => parent === network.parent).map(({ id }) => id));
+  return {
+    networks: networks.filter(({ id }) => id !== network.id && onParent.has(id)),
+    endpoints: endpoints.filter(({ networkId }) => onParent.has(networkId)),
+  };
+}

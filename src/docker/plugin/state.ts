@@ -1,0 +1,144 @@
+import path from 'node:path';
+import type { PoolId } from '../../container/pool-id.js';
+import { parsePoolId } from '../../container/pool-id.js';
+import { OverlayError, describeError } from '../../errors.js';
+import { IpAddress } from '../../ip/address.js';
+import { parseMac } from '../../ip/mac.js';
+import { Prefix } from '../../ip/prefix.js';
+import { errnoOf } from '../../sys/errno.js';
+import type { TextFiles } from '../../sys/text-files.js';
+import type { ContainerNetwork, Endpoint, EndpointAddress, NetworkSet, NetworkSubnet } from './network.js';
+import { readSettings } from './network-settings.js';
+import { Request } from './request.js';
+import { Turns } from './turns.js';
+
+const FILE = 'docker-networks.json';
+
+const MODES = { file: 0o600, directory: 0o700 } as const;
+
+/** Form of the file; one of a later version is not read. */
+const VERSION = 1;
+
+/** Everything that this host knows of container networks, as it is on disk. */
+interface Contents extends NetworkSet {
+  /** Pools that Docker has, in the order in which it asked for them. */
+  readonly pools: readonly PoolId[];
+}
+
+const EMPTY: Contents = { networks: [], endpoints: [], pools: [] };
+
+/**
+ * Networks, endpoints and pools of this host, in memory and on disk.
+ *
+ * API: {@link load} once, {@link contents}, {@link change}.
+ * Limits: the file is written whole; a network takes some 300 bytes, an endpoint some 250.
+ * Errors: a change that cannot be written is taken back, and rejects with `ERR_PLUGIN_STATE`.
+ */
+export class PluginState {
+  private current: Contents = EMPTY;
+  private readonly file: string;
+  private readonly turns = new Turns();
+
+  constructor(private readonly options: { readonly directory: string; readonly files: TextFiles }) {
+    this.file = path.join(options.directory, FILE);
+  }
+
+  get contents(): Contents {
+    return this.current;
+  }
+
+  /**
+   * Reads what an earlier process wrote.
+   *
+   * @throws {@link OverlayError} `ERR_PLUGIN_STATE` for a file that cannot be used, which stays as it is.
+   */
+  async load(): Promise<void> {
+    try {
+      this.current = decode(await this.options.files.read(this.file));
+    } catch (cause) {
+      if (errnoOf(cause) === 'ENOENT') return;
+      throw new OverlayError('ERR_PLUGIN_STATE', `cannot use ${this.file}: ${describeError(cause)}`, {
+        cause,
+        hint: 'move it away; then remove the networks of this driver from Docker and create them again',
+      });
+    }
+  }
+
+  /** Makes a change and resolves when it is on disk. */
+  change(make: (before: Contents) => Contents): Promise<void> {
+    return this.turns.run(async () => {
+      const before = this.current;
+      const after = make(before);
+      if (after === before) return;
+      try {
+        await this.options.files.write(this.file, encode(after), MODES);
+      } catch (cause) {
+        throw new OverlayError('ERR_PLUGIN_STATE', `cannot write ${this.file}: ${describeError(cause)}`, {
+          cause,
+          hint: 'make the directory writable, or name another one with --state-dir',
+        });
+      }
+      this.current = after;
+    });
+  }
+}
+
+function encode({ networks, endpoints, pools }: Contents): string {
+  return `${JSON.stringify({ version: VERSION, networks: networks.map(encodeNetwork), endpoints, pools }, undefined, 1)}\n`;
+}
+
+function encodeNetwork({ type, mode, mtu, hasHostAccess, isProbed, ...rest }: ContainerNetwork): object {
+  return {
+    ...rest,
+    options: {
+      type,
+      mode,
+      ...(mtu === undefined ? {} : { mtu: String(mtu) }),
+      'host-access': String(hasHostAccess),
+      probe: isProbed ? 'on' : 'off',
+    },
+  };
+}
+
+function decode(text: string): Contents {
+  const file = Request.parse(text);
+  if (file.number('version') !== VERSION) throw new TypeError('it is of another version of tsflannel');
+  return {
+    networks: file.list('networks').map(decodeNetwork),
+    endpoints: file.list('endpoints').map(decodeEndpoint),
+    pools: file.texts('pools').map((id) => {
+      parsePoolId(id);
+      return id as PoolId;
+    }),
+  };
+}
+
+function decodeNetwork(saved: Request): ContainerNetwork {
+  return {
+    ...readSettings(saved.options('options')),
+    id: saved.id('id'),
+    parent: saved.required('parent'),
+    isInternal: saved.flag('isInternal'),
+    subnets: saved.list('subnets').map(decodeSubnet),
+  };
+}
+
+function decodeSubnet(saved: Request): NetworkSubnet {
+  const pool = saved.text('pool');
+  if (pool !== undefined) parsePoolId(pool);
+  return { subnet: Prefix.parse(saved.required('subnet')), gateway: saved.address('gateway'), pool: pool as PoolId };
+}
+
+function decodeEndpoint(saved: Request): Endpoint {
+  return {
+    id: saved.id('id'),
+    networkId: saved.id('networkId'),
+    mac: parseMac(saved.required('mac')),
+    addresses: saved.list('addresses').map(decodeAddress),
+    sandbox: saved.text('sandbox'),
+  };
+}
+
+function decodeAddress(saved: Request): EndpointAddress {
+  return { address: IpAddress.parse(saved.required('address')), length: saved.number('length') };
+}

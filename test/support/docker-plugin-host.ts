@@ -1,0 +1,29 @@
+// A plugin by itself, as a process in the namespaces of an engine: SOCKET DIRECTORY PARENT.
+import { systemClock } from '../../src/clock.js';
+import { DockerPlugin } from '../../src/docker/plugin/docker-plugin.js';
+import { openSandboxPort } from '../../src/docker/plugin/sandbox-port.js';
+import { createLogger } from '../../src/log.js';
+import { Netlink } from '../../src/netlink/netlink.js';
+import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
+import { systemFiles } from '../../src/sys/text-files.js';
+import { FakeAddresses } from './fake-addresses.js';
+
+const [socket = '', directory = '', parent = ''] = process.argv.slice(2);
+const clock = systemClock;
+const log = createLogger({ format: 'text', level: 'debug', isJournal: false, host: 'test', pid: process.pid });
+const plugin = new DockerPlugin({
+  clock,
+  log,
+  addresses: new FakeAddresses(),
+  netlink: Netlink.open(),
+  kernel: new NetlinkKernel(clock),
+  files: systemFiles,
+  openSandboxPort,
+  directory,
+  instance: 'test',
+  hostIdentity: directory,
+  defaultParent: () => parent,
+  socket,
+});
+process.once('SIGTERM', () => void plugin.stop().then(() => process.exit(0)));
+await plugin.start();
