@@ -12,6 +12,7 @@ import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
+import type { ContainerNetworks } from './daemon/container-networks.js';
 import type { Here } from './daemon/saved-origin.js';
 import { StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
@@ -65,6 +66,7 @@ export class Daemon implements StatusSource {
   private server: Observer | undefined;
   private traffic: History | undefined;
   private readonly hostNames: HostNames;
+  private containers: ContainerNetworks | undefined;
 
   private readonly footing: Footing;
   private problem: string | undefined;
@@ -138,6 +140,10 @@ export class Daemon implements StatusSource {
       published: claim?.attributes,
       onRoutesChanged: () => this.passes.trigger(),
     });
+    this.containers = await this.parts.openContainerNetworks?.({
+      range: (family) => this.config.network?.containerNetworks[family === 4 ? 'ipv4' : 'ipv6'],
+      defaultParent: () => this.pass?.underlay?.device,
+    });
     this.pass = new Pass({
       options: this.options,
       parts: this.parts,
@@ -193,6 +199,7 @@ export class Daemon implements StatusSource {
     await this.passes.close();
     this.prober?.close();
     this.pass?.flush();
+    await this.containers?.close();
     await this.membership.close();
     await this.stateDirectory.close();
     await firewall.close();
@@ -234,6 +241,7 @@ export class Daemon implements StatusSource {
       dockerHint: this.subnetFile.pendingRestart?.hint,
       problems: this.log.problems,
       hostNames: this.hostNames,
+      containers: this.containers?.status(),
       refused: this.server?.refused ?? noRefusals(),
     });
   }

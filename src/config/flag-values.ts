@@ -9,6 +9,7 @@ export const FLAG_GROUPS = {
   underlay: 'Interface that carries the overlay',
   files: 'Files',
   lease: 'Lease',
+  containers: 'Networks of containers',
   rules: 'Firewall and routes',
   datapath: 'Packet path of the udp backend',
   observe: 'Health, log, version',

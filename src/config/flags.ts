@@ -46,6 +46,9 @@ const MAX_RENEW_MARGIN = 1439;
 /** Far more threads than one UDP port can feed; the addon takes no more. */
 export const MAX_UDP_WORKERS = 64;
 
+/** Seconds in a year. */
+const MAX_CONTAINER_TTL = 31_536_000;
+
 /** Seconds in a day; a longer pause between two checks is no check. */
 const MAX_RESYNC_SECONDS = 86_400;
 
@@ -149,6 +152,24 @@ export const FLAGS = {
     { min: 1, max: MAX_RENEW_MARGIN },
     { group: 'lease', placeholder: 'MINUTES', help: 'How long before its end the lease is renewed at the latest.' },
   ),
+
+  'docker-plugin': switchFlag(false, {
+    group: 'containers',
+    help: 'Serve networks for Docker, with addresses that are unique in the cluster. On where systemd opens the socket.',
+  }),
+  'container-address-ttl': intFlag(
+    86_400,
+    { min: 60, max: MAX_CONTAINER_TTL },
+    {
+      group: 'containers',
+      placeholder: 'SECONDS',
+      help: 'How long addresses of containers are kept for this host while it is away.',
+    },
+  ),
+  'host-id': optionalTextFlag({
+    group: 'containers',
+    help: 'What stands for this host in etcd; without it a digest of machine id and firmware. No other host may have the same.',
+  }),
 
   'ip-masq': switchFlag(false, { group: 'rules', help: 'Masquerade what leaves the overlay.' }),
   'ip-masq-fully-random-disable': switchFlag(false, {

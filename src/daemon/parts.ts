@@ -11,6 +11,7 @@ import type { TunnelSettings } from '../reconcile/tunnels.js';
 import type { TextFiles } from '../sys/text-files.js';
 import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
+import type { OpenContainerNetworks } from './container-networks.js';
 import type { MachineIdentity } from './machine.js';
 import type { ProblemLog } from './problem-log.js';
 
@@ -44,6 +45,8 @@ export interface DaemonParts {
   /** Where subnet file and saved state lie. */
   readonly files: TextFiles;
   readonly service: ServiceManager;
+  /** Serves networks of containers; absent where the operator has not switched them on. */
+  readonly openContainerNetworks?: OpenContainerNetworks;
   readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   /** Begins to answer questions about the daemon; without it nobody can ask. */
   readonly observe?: (source: StatusSource) => Promise<Observer>;

@@ -12,6 +12,7 @@ import { QUARANTINE_REASONS, type QuarantineReason, type Quarantined } from '../
 import type { PeerCounters, PeerSet } from '../lease/peers.js';
 import type { WorldStore } from '../lease/store.js';
 import type { DeviceCounters } from '../netlink/device-counters.js';
+import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import type { HistorySource } from '../observe/history.js';
 import type { Refusals } from '../observe/refusals.js';
 import {
@@ -65,6 +66,8 @@ export interface StatusParts {
   readonly problems: readonly LoggedProblem[];
   readonly hostNames: Pick<HostNames, 'nameOf'>;
   readonly refused: Refusals;
+  /** Undefined where networks of containers are not switched on. */
+  readonly containers: ContainerNetworksStatus | undefined;
 }
 
 /** Puts the daemon's account of itself together; cheap enough for every scrape. */
@@ -109,6 +112,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     dockerHint: parts.dockerHint ?? null,
     problems: parts.problems,
     requests: { refused: parts.refused },
+    containerNetworks: parts.containers ?? null,
   };
 }
 

@@ -13,13 +13,18 @@ import { Netlink } from '../netlink/netlink.js';
 import { ObserveServer } from '../observe/server.js';
 import { EchoSocket } from '../reach/echo-socket.js';
 import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
+import { instanceOf } from '../reconcile/ownership.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
+import { openContainerNetworks } from './container-networks.js';
 import { readHostIdentity } from './host-identity.js';
 import { readMachineIdentity } from './machine.js';
 import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
 import { inheritedTunnels } from './tunnel-store.js';
+
+/** Name of the socket in tsflannel-docker-plugin.socket. */
+const PLUGIN_DESCRIPTOR = 'docker-plugin';
 
 /** What the process gives its daemon. */
 export interface DaemonRuntime {
@@ -41,6 +46,12 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const hostIdentity = await readHostIdentity();
   const endpoints = options.etcdEndpoints.join(',');
   const settings = settingsOf(options, process.cwd());
+  const inherited = takeInheritedDescriptors(environment, pid);
+  const machine = await readMachineIdentity(hostIdentity);
+  const store = new EtcdStore({ ...storeOptionsOf(options), log, clock });
+  const netlink = Netlink.open({ clock });
+  const [pluginSocket] = inherited.get(PLUGIN_DESCRIPTOR) ?? [];
+  const hasPlugin = options.dockerPlugin || pluginSocket !== undefined;
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
     log,
@@ -48,21 +59,41 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     pid,
     hostName: hostname(),
     hostIdentity,
-    machine: await readMachineIdentity(hostIdentity),
+    machine,
     service: new ServiceManager({ environment, pid, clock, logger: log }),
     tunnels: {
       open: openTunnelFor(options.datapath, log),
       workers: options.udpWorkers,
       disabledOffloads: options.disableOffloads,
-      inherited: inheritedTunnels(takeInheritedDescriptors(environment, pid)),
+      inherited: inheritedTunnels(inherited),
     },
-    store: new EtcdStore({ ...storeOptionsOf(options), log, clock }),
+    store,
     storeAddresses: () => addressesOfEndpoints(endpoints),
-    netlink: Netlink.open({ clock }),
+    netlink,
     kernel: new NetlinkKernel(clock),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
     openEchoPort: EchoSocket.open,
     files: systemFiles,
+    ...(hasPlugin && {
+      openContainerNetworks: (host) =>
+        openContainerNetworks(
+          {
+            clock,
+            log,
+            store,
+            netlink,
+            kernel: new NetlinkKernel(clock),
+            files: systemFiles,
+            stateDirectory: options.stateDir,
+            etcdPrefix: options.etcdPrefix,
+            instance: instanceOf(options.etcdPrefix),
+            host: options.hostId ?? machine.machine,
+            ttlSeconds: options.containerAddressTtl,
+            inheritedSocket: pluginSocket,
+          },
+          host,
+        ),
+    }),
     deviceCounters: readDeviceCounters,
     observe: (source) =>
       ObserveServer.start({

@@ -2,6 +2,7 @@ import { SKIP_CAUSES } from '../backend/backend.js';
 import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
 import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
 import { PROBE_BOUNDS_SECONDS } from '../reach/peer-prober.js';
+import type { AddressPoolStatus, PluginCallStatus } from './container-status.js';
 import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
 
 /** One number with its labels. */
@@ -267,6 +268,46 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     (s) => (s.reachability === null ? null : Number(s.reachability.error === null)),
   ),
 
+  pools(
+    'tsflannel_container_addresses_free',
+    'Addresses that containers of this host can be given without asking etcd.',
+    ({ free }) => free,
+  ),
+  pools(
+    'tsflannel_container_addresses_used',
+    'Addresses that containers of this host have.',
+    ({ uses }) => uses.length,
+  ),
+  pools(
+    'tsflannel_container_addresses_lost',
+    'Addresses of containers of this host that another host has been given by now.',
+    ({ uses }) => uses.filter(({ state }) => state === 'lost').length,
+  ),
+  pools(
+    'tsflannel_container_addresses_seen',
+    'Addresses that are passed over, as a machine on the network has them.',
+    ({ seen }) => seen.length,
+  ),
+  gauge(
+    'tsflannel_container_addresses_confirmed',
+    'Whether etcd has confirmed which addresses this host may give (1), or not since their time ran out (0).',
+    (s) => (s.containerNetworks === null ? null : Number(s.containerNetworks.isConfirmed)),
+  ),
+  family(
+    'counter',
+    'tsflannel_container_address_events_total',
+    'What happened to addresses of containers on this host, by kind.',
+    ['event'],
+    (s) => (s.containerNetworks === null ? [] : byKey('event', { ...s.containerNetworks.addresses })),
+  ),
+  pluginCalls('tsflannel_plugin_calls_total', 'What Docker asked of its plugin.', ({ calls }) => calls),
+  pluginCalls('tsflannel_plugin_errors_total', 'What Docker asked of its plugin in vain.', ({ errors }) => errors),
+  pluginCalls(
+    'tsflannel_plugin_call_seconds_total',
+    'Time that answers to Docker took, of all calls together.',
+    ({ totalSeconds }) => totalSeconds,
+  ),
+
   gauge('tsflannel_reconcile_converged', 'Whether the kernel is as desired (1) or not (0).', (s) =>
     Number(s.reconcile.isConverged),
   ),
@@ -530,6 +571,24 @@ function tunnel(
     tunnels.flatMap((status) =>
       read(status).map(({ labels: own, value }) => ({ labels: { device: status.device, ...own }, value })),
     ),
+  );
+}
+
+function pools(name: string, help: string, read: (pool: AddressPoolStatus) => number): MetricFamily {
+  return family('gauge', name, help, ['network', 'subnet'], ({ containerNetworks }) =>
+    (containerNetworks?.pools ?? []).map((pool) => ({
+      labels: { network: pool.network, subnet: pool.subnet },
+      value: read(pool),
+    })),
+  );
+}
+
+function pluginCalls(name: string, help: string, read: (method: PluginCallStatus) => number): MetricFamily {
+  return family('counter', name, help, ['method'], ({ containerNetworks }) =>
+    Object.entries(containerNetworks?.calls ?? {}).map(([method, calls]) => ({
+      labels: { method },
+      value: read(calls),
+    })),
   );
 }
 

@@ -9,6 +9,7 @@ import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
 import type { ObjectKind } from '../reconcile/desired.js';
 import type { OperationVerb } from '../reconcile/operation.js';
+import type { ContainerNetworksStatus } from './container-status.js';
 import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
@@ -64,6 +65,8 @@ export interface DaemonStatus {
   /** The latest warnings and errors of the log, oldest first. */
   readonly problems: readonly Problem[];
   readonly requests: RequestStatus;
+  /** Networks of containers with addresses of their own; null where they are not switched on. */
+  readonly containerNetworks: ContainerNetworksStatus | null;
 }
 
 /** The cluster's configuration in use. */

@@ -1,0 +1,78 @@
+import type { AddressStatus, PoolStatus } from '../container/addresses.js';
+import { parsePoolId } from '../container/pool-id.js';
+import type { DockerPluginStatus } from '../docker/plugin/docker-plugin.js';
+import { describeError } from '../errors.js';
+import type {
+  AddressPoolStatus,
+  ContainerNetworkStatus,
+  ContainerNetworksStatus,
+  PluginCallStatus,
+} from '../observe/container-status.js';
+import { describeAspect } from '../reconcile/aspects.js';
+
+/** Puts the account of container networks together. */
+export function describeContainerNetworks(
+  plugin: DockerPluginStatus,
+  addresses: AddressStatus,
+): ContainerNetworksStatus {
+  const { announcements, calls, endpoints, kernel, networks, socket } = plugin;
+  return {
+    socket,
+    networks: networks.map(({ id, type, mode, parent, subnets, isInternal, hasHostAccess }): ContainerNetworkStatus => {
+      const own = endpoints.filter(({ networkId }) => networkId === id);
+      return {
+        id,
+        type,
+        mode,
+        parent,
+        subnets: subnets.map(({ subnet }) => subnet.toString()),
+        isInternal,
+        hasHostAccess,
+        endpoints: own.map((endpoint) => ({
+          id: endpoint.id,
+          mac: endpoint.mac,
+          addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
+          isJoined: endpoint.sandbox !== undefined,
+        })),
+      };
+    }),
+    pools: addresses.pools.map(describePool),
+    isConfirmed: addresses.isConfirmed,
+    expiresAt: addresses.expiresAtMs === undefined ? null : iso(addresses.expiresAtMs),
+    calls: Object.fromEntries(
+      Object.entries(calls).map(([method, each]): [string, PluginCallStatus] => [
+        method,
+        { calls: each.calls, errors: each.errors, totalSeconds: each.totalMs / 1000, maxSeconds: each.maxMs / 1000 },
+      ]),
+    ),
+    addresses: addresses.counters,
+    announcements,
+    problems: kernel.failures.map(
+      ({ key, aspect, error }) => `${describeAspect(key, aspect)}: ${describeError(error)}`,
+    ),
+  };
+}
+
+function describePool({ id, subnet, range, blocks, free, uses, shared, seen }: PoolStatus): AddressPoolStatus {
+  return {
+    id,
+    network: parsePoolId(id).name ?? subnet.toString(),
+    subnet: subnet.toString(),
+    range: range.toString(),
+    blocks: blocks.map((block) => block.toString()),
+    free,
+    uses: uses.map(({ address, mac, owner, sinceMs, state }) => ({
+      address: address.toString(),
+      mac: mac ?? null,
+      owner: owner ?? null,
+      since: iso(sinceMs),
+      state,
+    })),
+    shared: shared.map(({ address }) => address.toString()),
+    seen: seen.map(({ address, mac, seenAtMs }) => ({ address: address.toString(), mac, seenAt: iso(seenAtMs) })),
+  };
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

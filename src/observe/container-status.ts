@@ -1,0 +1,81 @@
+import type { AddressCounters, AddressUse } from '../container/addresses.js';
+
+/** Networks of containers with addresses of their own, on this host; see {@link DaemonStatus} for the kinds of values. */
+export interface ContainerNetworksStatus {
+  /** Where Docker asks the plugin. */
+  readonly socket: string;
+  readonly networks: readonly ContainerNetworkStatus[];
+  readonly pools: readonly AddressPoolStatus[];
+  /** Whether etcd has confirmed which addresses this host may give, and its time has not run out since. */
+  readonly isConfirmed: boolean;
+  /** When what this host has comes free unless etcd is asked before. */
+  readonly expiresAt: string | null;
+  /** What Docker asked, by method. */
+  readonly calls: Readonly<Record<string, PluginCallStatus>>;
+  readonly addresses: AddressCounters;
+  /** Interfaces of containers whose addresses were announced, and those whose addresses could not be. */
+  readonly announcements: { readonly announced: number; readonly failed: number };
+  /** What is not on this host as it should be, one sentence each. */
+  readonly problems: readonly string[];
+}
+
+/** A network that Docker has made with the network driver. */
+export interface ContainerNetworkStatus {
+  /** Docker's. */
+  readonly id: string;
+  readonly type: string;
+  readonly mode: string;
+  readonly parent: string;
+  readonly subnets: readonly string[];
+  readonly isInternal: boolean;
+  readonly hasHostAccess: boolean;
+  /** Interfaces of containers in it. */
+  readonly endpoints: readonly EndpointStatus[];
+}
+
+/** An interface of a container. */
+export interface EndpointStatus {
+  /** Docker's. */
+  readonly id: string;
+  readonly mac: string;
+  readonly addresses: readonly string[];
+  /** Whether it is in a container that runs. */
+  readonly isJoined: boolean;
+}
+
+/** Addresses of one subnet, as this host has them. */
+export interface AddressPoolStatus {
+  readonly id: string;
+  /** What the cluster knows the network by: the name that was given, or else the subnet. */
+  readonly network: string;
+  readonly subnet: string;
+  readonly range: string;
+  /** Leased by this host. */
+  readonly blocks: readonly string[];
+  /** Addresses that can be given without etcd. */
+  readonly free: number;
+  readonly uses: readonly AddressUseStatus[];
+  /** Gateway and auxiliary addresses. */
+  readonly shared: readonly string[];
+  /** Addresses that are no container's and that a machine on the network has. */
+  readonly seen: readonly { readonly address: string; readonly mac: string; readonly seenAt: string }[];
+}
+
+/** An address that a container of this host has. */
+export interface AddressUseStatus {
+  readonly address: string;
+  readonly mac: string | null;
+  /** Name or id of the container, as far as Docker told it. */
+  readonly owner: string | null;
+  readonly since: string;
+  readonly state: AddressUse['state'];
+}
+
+/** What one method of the plugin was asked. */
+export interface PluginCallStatus {
+  readonly calls: number;
+  readonly errors: number;
+  /** Of all calls together. */
+  readonly totalSeconds: number;
+  readonly maxSeconds: number;
+}
