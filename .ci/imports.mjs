@@ -14,9 +14,9 @@ export const ROWS = [
   ['ip', 'log.ts', 'alarm.ts', 'rate-limited-log.ts', 'deadline.ts', 'gatherer.ts'],
   ['sys', 'coalescing-task.ts', 'guard.ts'],
   ['netlink', 'config', 'lease', 'etcd'],
-  ['dataplane', 'reconcile', 'underlay', 'firewall'],
+  ['dataplane', 'reconcile', 'underlay', 'firewall', 'container'],
   ['backend'],
-  ['systemd', 'reach', 'docker', 'observe', 'container'],
+  ['systemd', 'reach', 'docker', 'observe'],
   ['daemon', 'ctl'],
   ['daemon.ts'],
   ['bin'],
@@ -29,7 +29,6 @@ export const NEIGHBOURS = [
   ['etcd', 'config', 'where etcd is, and how to ask it, is configured'],
   ['reconcile', 'dataplane', 'a tunnel is a part of the desired state'],
   ['docker', 'systemd', 'Docker is a service of systemd'],
-  ['docker', 'container', 'the plugin gives Docker addresses and networks of containers'],
   ['observe', 'reach', 'the status tells which peers answer'],
 ];
 

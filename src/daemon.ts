@@ -12,7 +12,7 @@ import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
-import type { ContainerNetworks } from './daemon/container-networks.js';
+import { ContainerService } from './daemon/container-networks.js';
 import type { Here } from './daemon/saved-origin.js';
 import { StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
@@ -66,7 +66,7 @@ export class Daemon implements StatusSource {
   private server: Observer | undefined;
   private traffic: History | undefined;
   private readonly hostNames: HostNames;
-  private containers: ContainerNetworks | undefined;
+  private readonly containers: ContainerService | undefined;
 
   private readonly footing: Footing;
   private problem: string | undefined;
@@ -118,6 +118,8 @@ export class Daemon implements StatusSource {
       this.prober = new PeerProber({ clock, log, openPort, intervalMs: peerProbeInterval * 1000 });
     }
     this.hostNames = new HostNames(store, clock, log);
+    const { openContainerNetworks: open } = parts;
+    if (open !== undefined) this.containers = new ContainerService({ clock, log, open });
     this.admission = new AdmissionSource(parts.netlink);
   }
 
@@ -140,7 +142,7 @@ export class Daemon implements StatusSource {
       published: claim?.attributes,
       onRoutesChanged: () => this.passes.trigger(),
     });
-    this.containers = await this.parts.openContainerNetworks?.({
+    await this.containers?.start({
       range: (family) => this.config.network?.containerNetworks[family === 4 ? 'ipv4' : 'ipv6'],
       defaultParent: () => this.pass?.underlay?.device,
     });

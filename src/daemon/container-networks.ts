@@ -1,5 +1,5 @@
 import path from 'node:path';
-import type { Clock } from '../clock.js';
+import { type Clock, backoffMs } from '../clock.js';
 import { AddressPools } from '../container/address-pools.js';
 import type { LanProbe } from '../container/addresses.js';
 import { probeLan } from '../container/probe-lan.js';
@@ -30,8 +30,66 @@ export interface ContainerNetworks {
   close(): Promise<void>;
 }
 
-/** Begins to serve them. */
+/**
+ * Begins to serve them.
+ *
+ * @throws {@link OverlayError} `ERR_PLUGIN_STATE`, `ERR_PLUGIN_SOCKET`, `ERR_NETLINK`
+ */
 export type OpenContainerNetworks = (host: ContainerHost) => Promise<ContainerNetworks>;
+
+const RETRY_BASE_MS = 1000;
+const RETRY_CAP_MS = 60_000;
+
+/**
+ * Networks of containers as a part of a daemon that has more to do: while they cannot be served, the overlay goes on.
+ *
+ * API: {@link start}, {@link close}. What is in the way is told once, and it is tried again with growing delays.
+ */
+export class ContainerService {
+  readonly #options: { readonly clock: Clock; readonly log: Logger; readonly open: OpenContainerNetworks };
+  #served: ContainerNetworks | undefined;
+  #opening: Promise<void> = Promise.resolve();
+  #cancelRetry = (): void => {};
+  #isClosed = false;
+
+  constructor(options: { readonly clock: Clock; readonly log: Logger; readonly open: OpenContainerNetworks }) {
+    this.#options = options;
+  }
+
+  /** Resolves after the first attempt. */
+  async start(host: ContainerHost, attempt = 0): Promise<void> {
+    const { clock, log, open } = this.#options;
+    const opening = open(host).then(
+      async (served) => {
+        if (this.#isClosed) return served.close();
+        this.#served = served;
+        if (attempt > 0) log.info('networks of containers are served now');
+      },
+      (error: unknown) => {
+        if (attempt === 0) log.error('networks of containers are not served, trying again', { error });
+        if (this.#isClosed) return;
+        const delayMs = backoffMs(attempt + 1, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random());
+        this.#cancelRetry = clock.after(delayMs, () => void this.start(host, attempt + 1));
+      },
+    );
+    this.#opening = opening;
+    await opening;
+  }
+
+  /** Undefined while they are not served. */
+  status(): ContainerNetworksStatus | undefined {
+    return this.#served?.status();
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#cancelRetry();
+    await this.#opening;
+    await this.#served?.close();
+    this.#served = undefined;
+  }
+}
 
 /** What networks of containers are made of. */
 export interface ContainerNetworksParts {
@@ -40,7 +98,7 @@ export interface ContainerNetworksParts {
   readonly store: SharedValueStore;
   readonly netlink: Netlink;
   /** A kernel of their own, which is closed with them. */
-  readonly kernel: Kernel;
+  readonly openKernel: () => Kernel;
   readonly files: TextFiles;
   readonly stateDirectory: string;
   readonly etcdPrefix: string;
@@ -62,11 +120,11 @@ export async function openContainerNetworks(
   parts: ContainerNetworksParts,
   { range, defaultParent }: ContainerHost,
 ): Promise<ContainerNetworks> {
-  const { clock, log, store, netlink, kernel, files, stateDirectory: directory, host, instance } = parts;
+  const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
-  let plugin: DockerPlugin | undefined;
+  const known: { plugin?: DockerPlugin } = {};
   const probe: LanProbe = async (pool, address) => {
-    const device = plugin?.probeParentOf(pool);
+    const device = known.plugin?.probeParentOf(pool);
     return device === undefined ? undefined : probeLan(device, address, clock);
   };
   const addresses = await AddressPools.open({
@@ -81,7 +139,8 @@ export async function openContainerNetworks(
     range,
     ttlSeconds: parts.ttlSeconds,
   });
-  plugin = new DockerPlugin({
+  const kernel = parts.openKernel();
+  const plugin = new DockerPlugin({
     clock,
     log,
     addresses,
@@ -95,12 +154,19 @@ export async function openContainerNetworks(
     defaultParent,
     inherited: parts.inheritedSocket,
   });
-  const served = plugin;
-  await served.start();
+  known.plugin = plugin;
+  try {
+    await plugin.start();
+  } catch (error) {
+    await plugin.stop();
+    await addresses.close();
+    kernel.close();
+    throw error;
+  }
   return {
-    status: () => describeContainerNetworks(served.status(), addresses.status()),
+    status: () => describeContainerNetworks(plugin.status(), addresses.status()),
     async close() {
-      await served.stop();
+      await plugin.stop();
       await addresses.close();
       kernel.close();
     },

@@ -82,7 +82,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             log,
             store,
             netlink,
-            kernel: new NetlinkKernel(clock),
+            openKernel: () => new NetlinkKernel(clock),
             files: systemFiles,
             stateDirectory: options.stateDir,
             etcdPrefix: options.etcdPrefix,
