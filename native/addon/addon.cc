@@ -2,14 +2,13 @@
 #include <memory>
 
 #include "napi_include.h"
-#include "netns_socket.h"
 #include "tunnel_handle.h"
 
 namespace tsflannel {
 namespace {
 
 /// Changes whenever src/dataplane/native.ts and this addon must change together.
-constexpr uint32_t kInterfaceVersion = 3;
+constexpr uint32_t kInterfaceVersion = 2;
 
 /// Ends the threads of tunnels that nobody closed, before the environment they report to is gone.
 void close_all(AddonData* data) {
@@ -25,7 +24,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.AddCleanupHook(close_all, data);
   exports.Set("interfaceVersion", kInterfaceVersion);
   exports.Set("Tunnel", TunnelHandle::define(env));
-  exports.Set("openNetnsSocket", Napi::Function::New<open_netns_socket>(env, "openNetnsSocket"));
   return exports;
 }
 

@@ -4,8 +4,8 @@ import { AddressPools } from '../container/address-pools.js';
 import type { LanProbe } from '../container/addresses.js';
 import { probeLan } from '../container/probe-lan.js';
 import type { ContainerRange } from '../config/network-config.js';
+import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
 import { DockerPlugin } from '../docker/plugin/docker-plugin.js';
-import { openSandboxPort } from '../docker/plugin/sandbox-port.js';
 import type { Family } from '../ip/address.js';
 import type { SharedValueStore } from '../lease/store.js';
 import type { Logger } from '../log.js';
@@ -147,7 +147,7 @@ export async function openContainerNetworks(
     netlink,
     kernel,
     files,
-    openSandboxPort,
+    announcementPort: openAnnouncementPort(netlink.links),
     directory,
     instance,
     hostIdentity: host,

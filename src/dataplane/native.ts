@@ -24,7 +24,7 @@ import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
  *
  * @internal A test compares this and what follows with the C++ side.
  */
-export const INTERFACE_VERSION = 3;
+export const INTERFACE_VERSION = 2;
 
 /**
  * The numbers of the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`).
@@ -94,7 +94,6 @@ interface NativeFailure {
 
 interface Addon {
   readonly interfaceVersion: number;
-  openNetnsSocket(path: string, domain: number, type: number, protocol: number): number;
   readonly Tunnel: new (options: NativeOptions, onEvent: (event: NativeEvent) => void) => NativeHandle;
 }
 
@@ -146,32 +145,6 @@ export const openNativeTunnel: OpenTunnel = async (options) => {
   const handle = refusedAs(spec, () => new addon.Tunnel(nativeOptions, toEvents(options)));
   return new NativeTunnel(spec, handle);
 };
-
-/**
- * Opens a socket in another network namespace; nothing of this process moves there.
- *
- * @param netns - path such as `/run/docker/netns/1a2b3c`.
- * @returns descriptor, closed on exec and non-blocking; the caller's to close.
- * @throws {@link OverlayError} `ERR_ADDON_MISSING`, `ERR_NETNS`
- */
-export function openNetnsSocket(netns: string, domain: number, type: number, protocol: number): number {
-  const addon = (loaded ??= loadAddon(ADDON_FILES));
-  try {
-    return addon.openNetnsSocket(netns, domain, type, protocol);
-  } catch (cause) {
-    if (!isNativeFailure(cause)) throw cause;
-    const errno = errnoName(cause.errno);
-    throw new OverlayError('ERR_NETNS', `cannot open a socket in ${netns}: ${cause.operation} ${errno}`, {
-      cause,
-      context: { errno, file: netns },
-      hint:
-        cause.operation === 'setns'
-          ? 'let the daemon see the mounts of the container engine (no private /run), and give it CAP_SYS_ADMIN'
-          : 'look whether the container still runs',
-      isRetryable: true,
-    });
-  }
-}
 
 /**
  * The first of the files that exists and fits.

@@ -6,7 +6,10 @@ export const SYSCTL = {
   bridgeNetfilter: 'net/bridge/bridge-nf-call-iptables',
   /** RFC 3704 2.2. @param device - or `all`; the kernel uses the larger of the two. */
   reversePathFilter: (device: string) => `net/ipv4/conf/${device}/rp_filter`,
+  /** 8: ARP requests for addresses of this host are not answered on it. @param device - as above. */
+  arpIgnore: (device: string) => `net/ipv4/conf/${device}/arp_ignore`,
   acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,
+  disableIpv6: (device: string) => `net/ipv6/conf/${device}/disable_ipv6`,
   acceptRouterAdvertisements: (device: string) => `net/ipv6/conf/${device}/accept_ra`,
 } as const;
 

@@ -1,7 +1,7 @@
 // A plugin by itself, as a process in the namespaces of an engine: SOCKET DIRECTORY PARENT.
 import { systemClock } from '../../src/clock.js';
+import { openAnnouncementPort } from '../../src/docker/plugin/announcement-port.js';
 import { DockerPlugin } from '../../src/docker/plugin/docker-plugin.js';
-import { openSandboxPort } from '../../src/docker/plugin/sandbox-port.js';
 import { createLogger } from '../../src/log.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
@@ -11,14 +11,15 @@ import { FakeAddresses } from './fake-addresses.js';
 const [socket = '', directory = '', parent = ''] = process.argv.slice(2);
 const clock = systemClock;
 const log = createLogger({ format: 'text', level: 'debug', isJournal: false, host: 'test', pid: process.pid });
+const netlink = Netlink.open();
 const plugin = new DockerPlugin({
   clock,
   log,
   addresses: new FakeAddresses(),
-  netlink: Netlink.open(),
+  netlink,
   kernel: new NetlinkKernel(clock),
   files: systemFiles,
-  openSandboxPort,
+  announcementPort: openAnnouncementPort(netlink.links),
   directory,
   instance: 'test',
   hostIdentity: directory,

@@ -16,7 +16,8 @@ const ICMPV6 = 58;
 /**
  * Ethernet frames that tell everybody on the network which MAC address an IP address has now.
  *
- * @remarks IPv4: an ARP announcement (RFC 5227 2.3) and the same as a reply, since some routers heed only one of the two.
+ * @remarks IPv4: an ARP announcement (RFC 5227 2.3) and the same as a reply (RFC 5944 4.6), since some routers heed only
+ * one of the two.
  * IPv6: an unsolicited neighbour advertisement with the override flag (RFC 4861 7.2.6).
  */
 export function announcementFrames(address: IpAddress, mac: MacAddress): readonly Uint8Array[] {
@@ -34,7 +35,7 @@ function arp(operation: number, address: IpAddress, mac: Uint8Array): Uint8Array
     Uint8Array.of(0, 1, 0x08, 0, 6, 4, 0, operation), // Ethernet, IPv4, lengths of their addresses
     mac,
     ip,
-    operation === ARP_REQUEST ? new Uint8Array(6) : BROADCAST,
+    operation === ARP_REQUEST ? new Uint8Array(6) : mac,
     ip,
   );
 }

@@ -13,7 +13,7 @@ import { Reconciler } from '../../reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../reconcile/status.js';
 import type { TunnelSettings } from '../../reconcile/tunnels.js';
 import type { TextFiles } from '../../sys/text-files.js';
-import { Announcer, type AnnouncerStatistics, type OpenSandboxPort } from './announcer.js';
+import { type AnnouncementPort, Announcer, type AnnouncerStatistics } from './announcer.js';
 import type { CallStatistics } from './call-counters.js';
 import { HostLinks, type PluginNetlink } from './host-links.js';
 import { hostState } from './host-state.js';
@@ -39,7 +39,7 @@ export interface DockerPluginParts {
   /** For what the reconciler keeps; stays the caller's to close. */
   readonly kernel: Kernel;
   readonly files: TextFiles;
-  readonly openSandboxPort: OpenSandboxPort;
+  readonly announcementPort: AnnouncementPort;
   /** Where the networks are kept. */
   readonly directory: string;
   /** Names this daemon among those on the host, as in the alias of its devices. */
@@ -73,7 +73,7 @@ export interface DockerPluginStatus {
  *  Docker ──socket──▶ PluginServer ─┬▶ ipam driver ────▶ ContainerAddresses (etcd, disk)
  *                                   └▶ network driver ─┬▶ PluginState (disk)
  *                                                      ├▶ netlink: the interface of a container
- *                                                      ├▶ Announcer: from inside the container
+ *                                                      ├▶ Announcer: to the network and other containers
  *                                                      └▶ Reconciler: shims, routes, filters of the host
  * ```
  *
@@ -92,7 +92,7 @@ export class DockerPlugin {
   private monitor: { close(): void } | undefined;
 
   constructor(private readonly parts: DockerPluginParts) {
-    const { addresses, clock, directory, files, instance, kernel, log, netlink, openSandboxPort: open } = parts;
+    const { addresses, clock, directory, files, instance, kernel, log, netlink, announcementPort: port } = parts;
     const own = `${instance}:docker`;
     // Not the reconciler's own: it removes devices with its mark that it does not desire.
     this.mark = `${ALIAS_PREFIX}${own}:container`;
@@ -100,7 +100,7 @@ export class DockerPlugin {
     this.claims = new PoolClaims(this.state);
     this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
     this.following = new CoalescingTask(clock, () => this.follow());
-    this.announcer = new Announcer({ clock, log, open, isHere: (name) => netlink.links.get(name)?.name === name });
+    this.announcer = new Announcer({ clock, log, port });
     const { claims, state, mark } = this;
     const network = networkDriver({
       addresses,
@@ -110,7 +110,7 @@ export class DockerPlugin {
       links: new HostLinks(netlink, parts.defaultParent),
       mark,
       log,
-      onJoin: (endpoint) => this.announcer.announce(endpoint),
+      onJoin: (endpoint, devices) => this.announcer.announce(endpoint, devices),
       onLeave: (endpointId) => this.announcer.cancel(endpointId),
       onChange: () => this.following.schedule(0),
       settled: () => this.settled(),

@@ -5,6 +5,7 @@ import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../ip/m
 import type { Logger } from '../../log.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import { netlinkErrno } from '../../netlink/socket.js';
+import type { EndpointLinks } from './announcer.js';
 import type { HostLinks, PluginNetlink } from './host-links.js';
 import { ADDRESS_SPACE } from './ipam-driver.js';
 import type { PluginInterface } from './method.js';
@@ -38,8 +39,8 @@ export interface NetworkDriverOptions {
   /** Alias of our devices, by which they are told from others'. */
   readonly mark: string;
   readonly log: Logger;
-  /** An interface is on its way into that container. */
-  readonly onJoin: (endpoint: Endpoint) => void;
+  /** An interface is there, down, and about to be moved into its container. */
+  readonly onJoin: (endpoint: Endpoint, links: EndpointLinks) => void;
   /** Resolves when what lies on the host for networks is there, if it can be. */
   readonly settled: () => Promise<void>;
   /** An interface has left its container, or does so now. */
@@ -176,7 +177,7 @@ class NetworkDriver {
     if (network.isInternal) await this.options.settled();
     const parent = await links.parentOf(network);
     this.removeLink(endpoint.id);
-    this.makeLink(network, joined, parent);
+    const own = this.makeLink(network, joined, parent);
     try {
       await state.change((before) => ({
         ...before,
@@ -186,7 +187,7 @@ class NetworkDriver {
       this.removeLink(endpoint.id);
       throw error;
     }
-    this.options.onJoin(joined);
+    this.options.onJoin(joined, { own, parent });
     this.options.onChange();
     return {
       InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
@@ -259,7 +260,7 @@ class NetworkDriver {
     });
   }
 
-  private makeLink(network: ContainerNetwork, endpoint: Endpoint, parent: LinkInfo): void {
+  private makeLink(network: ContainerNetwork, endpoint: Endpoint, parent: LinkInfo): LinkInfo {
     const { netlink, mark } = this.options;
     const wanted = networkType(network.type).newLink(network, endpoint, parent);
     try {
@@ -268,7 +269,14 @@ class NetworkDriver {
       throw explain(cause, network);
     }
     const made = netlink.links.get(wanted.name);
-    if (made !== undefined) netlink.links.set(made, { alias: mark });
+    if (made === undefined) {
+      throw new OverlayError(
+        'ERR_CONTAINER_NETWORK',
+        `cannot use the new interface ${wanted.name}: somebody removed it`,
+      );
+    }
+    netlink.links.set(made, { alias: mark });
+    return made;
   }
 
   /** Docker moves the interface back when the container ends. */

@@ -12,7 +12,7 @@ describe('an announcement', () => {
     const start = 'ffffffffffff' + '02420a0a0a02' + '0806' + '0001080006040';
     assert.deepEqual(hex(announcementFrames(IpAddress.parse('10.10.10.2'), MAC)), [
       `${start}001` + '02420a0a0a02' + '0a0a0a02' + '000000000000' + '0a0a0a02',
-      `${start}002` + '02420a0a0a02' + '0a0a0a02' + 'ffffffffffff' + '0a0a0a02',
+      `${start}002` + '02420a0a0a02' + '0a0a0a02' + '02420a0a0a02' + '0a0a0a02',
     ]);
   });
 

@@ -3,8 +3,9 @@ import { Announcer } from '../../../../src/docker/plugin/announcer.js';
 import type { Endpoint } from '../../../../src/docker/plugin/network.js';
 import { IpAddress } from '../../../../src/ip/address.js';
 import { parseMac } from '../../../../src/ip/mac.js';
-import { silentLogger } from '../../../../src/log.js';
 import { FakeClock } from '../../../support/fake-clock.js';
+import { FakeKernel } from '../../../support/fake-kernel.js';
+import { RecordingLogger } from '../../../support/recorder.js';
 
 const ENDPOINT: Endpoint = {
   id: 'e'.repeat(64),
@@ -18,84 +19,74 @@ const ENDPOINT: Endpoint = {
 };
 
 describe('the announcer', () => {
+  const kernel = new FakeKernel();
+  const links = { own: kernel.addLink({ name: 'tsfc1' }), parent: kernel.addLink({ name: 'eth0' }) };
   let clock: FakeClock;
-  let sentAtMs: number[];
-  let opened: number;
-  let closed: number;
-  let isHere: boolean;
-  let isUp: boolean;
+  let log: RecordingLogger;
+  let sent: string[];
+  let broken: string | undefined;
   let announcer: Announcer;
 
   beforeEach(() => {
     clock = new FakeClock();
-    sentAtMs = [];
-    [opened, closed, isHere, isUp] = [0, 0, false, true];
+    log = new RecordingLogger();
+    sent = [];
+    broken = undefined;
+    const startMs = clock.monotonicMs();
+    const record = (how: string, device: string, frames: readonly Uint8Array[]): void => {
+      if (device === broken) throw new Error('ENETDOWN');
+      sent.push(`${clock.monotonicMs() - startMs} ${how} ${device}: ${frames.length}`);
+    };
     announcer = new Announcer({
       clock,
-      log: silentLogger,
-      isHere: () => isHere,
-      open: () => {
-        if (!isUp) return Promise.resolve(undefined);
-        opened++;
-        return Promise.resolve({
-          send: (frames) => {
-            assert.equal(frames.length, 3, 'two for IPv4, one for IPv6');
-            sentAtMs.push(clock.monotonicMs());
-          },
-          close: () => {
-            closed++;
-          },
-        });
+      log,
+      port: {
+        sendBriefly: ({ name }, frames) => record('briefly', name, frames),
+        send: ({ name }, frames) => record('up', name, frames),
       },
     });
   });
 
   afterEach(() => announcer.close());
 
-  it('tells every address three times within two seconds', async () => {
-    const startMs = clock.monotonicMs();
-    announcer.announce(ENDPOINT);
-    await clock.advance(2000);
-    assert.deepEqual(
-      sentAtMs.map((atMs) => atMs - startMs),
-      [0, 900, 1800],
-    );
-    assert.deepEqual([opened, closed, announcer.statistics], [1, 1, { announced: 1, failed: 0 }]);
-    assert.equal(clock.pending, 0);
+  it('tells every address at once out of the interface, and twice more out of its parent', async () => {
+    announcer.announce(ENDPOINT, links);
+    assert.deepEqual(sent, ['0 briefly tsfc1: 3'], 'two for IPv4, one for IPv6');
+    await clock.advance(5000);
+    assert.deepEqual(sent.slice(1), ['900 up eth0: 3', '1800 up eth0: 3']);
+    assert.deepEqual([announcer.statistics, clock.pending], [{ announced: 1, failed: 0 }, 0]);
   });
 
-  it('waits until the interface is in the container, and up', async () => {
-    isHere = true;
-    announcer.announce(ENDPOINT);
-    await clock.advance(1000);
-    [isHere, isUp] = [false, false];
-    await clock.advance(1000);
-    assert.deepEqual(sentAtMs, []);
-    isUp = true;
-    await clock.advance(20);
-    assert.equal(sentAtMs.length, 1);
-  });
-
-  it('gives up an interface that never comes', async () => {
-    isUp = false;
-    announcer.announce(ENDPOINT);
-    await clock.advance(20_000);
-    assert.deepEqual([announcer.statistics, clock.pending], [{ announced: 0, failed: 1 }, 0]);
-  });
+  for (const [device, before] of [
+    ['tsfc1', 0],
+    ['eth0', 1],
+  ] as const) {
+    it(`counts, and tells, that it cannot send on ${device}`, async () => {
+      broken = device;
+      announcer.announce(ENDPOINT, links);
+      await clock.advance(5000);
+      assert.equal(sent.length, before);
+      assert.deepEqual([announcer.statistics, clock.pending], [{ announced: 0, failed: 1 }, 0]);
+      assert.deepEqual(
+        log.lines.map(({ level, fields }) => [level, fields.address]),
+        [['warn', '10.10.10.2 2001:db8::2']],
+      );
+    });
+  }
 
   it('tells nothing more of an endpoint that has gone', async () => {
-    announcer.announce(ENDPOINT);
-    await clock.advance(0);
+    announcer.announce(ENDPOINT, links);
     announcer.cancel(ENDPOINT.id);
     await clock.advance(5000);
-    assert.deepEqual([sentAtMs.length, opened, closed, clock.pending], [1, 1, 1, 0]);
+    assert.deepEqual([sent.length, clock.pending], [1, 0]);
   });
 
   it('begins again when the endpoint joins again', async () => {
-    announcer.announce(ENDPOINT);
+    announcer.announce(ENDPOINT, links);
     await clock.advance(100);
-    announcer.announce(ENDPOINT);
+    announcer.announce(ENDPOINT, links);
     await clock.advance(5000);
-    assert.deepEqual([sentAtMs.length, opened, closed], [4, 2, 2]);
+    assert.equal(sent.length, 4);
+    assert.equal(announcer.statistics.announced, 1);
   });
 });

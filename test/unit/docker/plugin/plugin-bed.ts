@@ -51,6 +51,8 @@ export class PluginBed {
   readonly files = new FakeFiles();
   /** Requests to make a device, of which the kernel refuses those that this has an errno for. */
   refuse: (link: NewLink) => string | undefined = () => undefined;
+  /** Devices out of which addresses were announced. */
+  readonly announcedFrom: string[] = [];
   plugin: DockerPlugin;
   private readonly place = socketPlace();
 
@@ -119,7 +121,10 @@ export class PluginBed {
       kernel,
       files,
       netlink: this.netlink(),
-      openSandboxPort: () => Promise.resolve(undefined),
+      announcementPort: {
+        sendBriefly: (link) => this.announcedFrom.push(link.name),
+        send: (link) => this.announcedFrom.push(link.name),
+      },
       directory: '/state',
       instance: 'test',
       hostIdentity: 'host',
