@@ -61,6 +61,11 @@ export interface DummyLink extends LinkCommon {
   readonly kind: 'dummy';
 }
 
+/** A bridge without ports of ours. */
+export interface BridgeLink extends LinkCommon {
+  readonly kind: 'bridge';
+}
+
 /** The kinds of devices that can be desired. */
 export interface LinkKinds {
   readonly tun: TunLink;
@@ -68,6 +73,7 @@ export interface LinkKinds {
   readonly ipip: IpipLink;
   readonly macvlan: MacvlanLink;
   readonly dummy: DummyLink;
+  readonly bridge: BridgeLink;
 }
 
 /** A network device that must exist, be up and look like this. Identity: `name`. */

@@ -467,7 +467,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 
 /** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
 export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails | undefined {
-  if (spec.kind === 'dummy') return undefined;
+  if (spec.kind === 'dummy' || spec.kind === 'bridge') return undefined;
   if (spec.kind === 'macvlan') return { kind: 'macvlan', mode: spec.mode };
   const { local } = spec;
   if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };

@@ -17,6 +17,7 @@ import { type AnnouncementPort, Announcer, type AnnouncerStatistics } from './an
 import type { CallStatistics } from './call-counters.js';
 import { HostLinks, type PluginNetlink } from './host-links.js';
 import { hostState } from './host-state.js';
+import { InternalParents } from './internal-parents.js';
 import { ipamDriver } from './ipam-driver.js';
 import { type ContainerNetwork, type Endpoint, isLinkName, linkNameOf } from './network.js';
 import { networkDriver } from './network-driver.js';
@@ -86,6 +87,7 @@ export class DockerPlugin {
   private readonly claims: PoolClaims;
   private readonly server: PluginServer;
   private readonly announcer: Announcer;
+  private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
   private readonly following: CoalescingTask;
   private readonly mark: string;
@@ -98,6 +100,7 @@ export class DockerPlugin {
     this.mark = `${ALIAS_PREFIX}${own}:container`;
     this.state = new PluginState({ directory, files });
     this.claims = new PoolClaims(this.state);
+    this.internal = new InternalParents(netlink);
     this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
     this.following = new CoalescingTask(clock, () => this.follow());
     this.announcer = new Announcer({ clock, log, port });
@@ -180,7 +183,7 @@ export class DockerPlugin {
       const { contents } = this.state;
       const facts = { links, addresses, defaultParent: defaultParent(), identity };
       const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
-      this.reconciler.setDesired(hostState(contents, facts), { scope });
+      this.reconciler.setDesired(hostState(contents, facts, this.internal), { scope });
     } catch (error) {
       log.warn('devices and addresses of the host could not be listed, trying again', { error });
       this.following.schedule(1000);

@@ -177,6 +177,10 @@ describe('DesiredIndex', () => {
       { kind: 'dummy', name: 'tsfi-1', mtu: 1500 },
       { kind: [], name: ['other'], mtu: [1400] },
     ],
+    bridge: [
+      { kind: 'bridge', name: 'tsfi-1', mtu: 1500 },
+      { kind: [], name: ['other'], mtu: [1400] },
+    ],
     tun: [
       { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 },
       { kind: [], name: ['flannel1'], mtu: [1400], txQueueLength: [1000] },

@@ -2,6 +2,7 @@ import type { LinkChange, LinkInfo, NewLink } from '../../../netlink/link.js';
 import type { LinkKinds, LinkSpec, MadeLinkKind } from '../../desired.js';
 import type { Comparison } from '../../equality.js';
 import type { LinkAspect } from '../../operation.js';
+import { bridgeKind } from './bridge.js';
 import { dummyKind } from './dummy.js';
 import { ipipKind } from './ipip.js';
 import type { LinkDefaults, LinkKind } from './link-kind.js';
@@ -15,6 +16,7 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   ipip: ipipKind,
   macvlan: macvlanKind,
   dummy: dummyKind,
+  bridge: bridgeKind,
 };
 
 /** A {@link LinkKind} as it looks to those who handle all of them alike. */

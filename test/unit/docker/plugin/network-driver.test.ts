@@ -267,6 +267,16 @@ describe('the network driver', () => {
     await bed.call('NetworkDriver.CreateEndpoint', other);
   });
 
+  it('announces the addresses of a container that joins, until it leaves', async () => {
+    await create();
+    await join();
+    assert.deepEqual(bed.announcedFrom, [LINK]);
+    await bed.clock.advance(1000);
+    await bed.call('NetworkDriver.Leave', ids);
+    await bed.clock.advance(1000);
+    assert.deepEqual(bed.announcedFrom, [LINK, 'eth0']);
+  });
+
   it('explains why the kernel refuses an interface', async () => {
     await create();
     await bed.call('NetworkDriver.CreateEndpoint', endpoint());
@@ -279,6 +289,35 @@ describe('the network driver', () => {
 
   describe('for an internal network', () => {
     const internal = { 'com.docker.network.internal': true };
+
+    const makeDevice = async (): Promise<readonly unknown[]> => {
+      await bed.call('NetworkDriver.CreateNetwork', creation({}, internal));
+      await bed.clock.advance(100);
+      const { kind, isUp } = bed.link('tsfi-aaaaaaaaaa');
+      return [kind, isUp];
+    };
+
+    it('uses a bridge where the kernel has no dummy devices', async () => {
+      bed.refuse = ({ kind }) => (kind === 'dummy' ? 'EOPNOTSUPP' : undefined);
+      assert.deepEqual(await makeDevice(), ['bridge', true]);
+    });
+
+    it('keeps the kind of a device that is there, whatever the kernel has by now', async () => {
+      bed.refuse = ({ kind }) => (kind === 'dummy' ? 'EOPNOTSUPP' : undefined);
+      await makeDevice();
+      const { index } = bed.link('tsfi-aaaaaaaaaa');
+      bed.refuse = () => undefined;
+      await bed.restart();
+      await bed.clock.advance(100);
+      assert.deepEqual([bed.link('tsfi-aaaaaaaaaa').kind, bed.link('tsfi-aaaaaaaaaa').index], ['bridge', index]);
+    });
+
+    it('leaves nothing of the question for it, and finds an answer where a crash has left it', async () => {
+      bed.kernel.addLink({ name: 'tsfi-probe', kind: 'dummy' });
+      bed.refuse = ({ name }) => (bed.kernel.getLink(name) === undefined ? undefined : 'EEXIST');
+      assert.deepEqual(await makeDevice(), ['dummy', true]);
+      assert.equal(bed.kernel.getLink('tsfi-probe'), undefined);
+    });
 
     it('uses a device of its own, without a gateway', async () => {
       await bed.call('NetworkDriver.CreateNetwork', creation({}, internal));
