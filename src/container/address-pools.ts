@@ -11,7 +11,7 @@ import type { Logger } from '../log.js';
 import { RateLimitedLog } from '../rate-limited-log.js';
 import type { TextFiles } from '../sys/text-files.js';
 import { AddressBook, type SavedAddresses } from './address-book.js';
-import { AddressPool, type PoolContext } from './address-pool.js';
+import { AddressPool } from './address-pool.js';
 import {
   type AddressCounters,
   type AddressRequest,
@@ -25,6 +25,7 @@ import {
 } from './addresses.js';
 import { HostLease } from './host-lease.js';
 import { foundNetwork } from './network-record.js';
+import type { PoolContext } from './pool-context.js';
 import { type PoolId, type PoolIdentity, formatPoolId, parsePoolId, poolPath } from './pool-id.js';
 import { PoolLayout } from './pool-layout.js';
 import {

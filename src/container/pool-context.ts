@@ -1,0 +1,24 @@
+import type { Clock } from '../clock.js';
+import type { SharedValueStore } from '../lease/store.js';
+import type { Logger } from '../log.js';
+import type { AddressCounters, LanProbe } from './addresses.js';
+import type { HostLease } from './host-lease.js';
+
+/** What all pools of a host share. */
+export interface PoolContext {
+  readonly host: string;
+  readonly store: SharedValueStore;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly lease: HostLease;
+  readonly probe: LanProbe | undefined;
+  readonly counters: { -readonly [K in keyof AddressCounters]: AddressCounters[K] };
+  /** Whether this host has had a book that is lost: then etcd alone knows what it has given. */
+  readonly isBookLost: boolean;
+  /** Has all that is so now on disk. */
+  save(): Promise<void>;
+  /** Renews the etcd lease; those who ask meanwhile get the same answer. */
+  renew(): Promise<void>;
+  /** Something is to be told to etcd soon, or to whoever follows the status. */
+  changed(): void;
+}
