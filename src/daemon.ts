@@ -325,6 +325,7 @@ export class Daemon implements StatusSource {
   private takeWorld(world: World): void {
     this.takeConfig(world.config?.text);
     this.membership.observe(world);
+    this.containers?.observe(world);
   }
 
   private takeConfig(text: string | undefined): void {

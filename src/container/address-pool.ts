@@ -243,6 +243,11 @@ export class AddressPool {
     return this.#turns.take(() => this.#verification.run(signal), signal);
   }
 
+  /** Nothing that etcd said before is known to be so any more; it may also have what was given up long ago. */
+  distrust(): void {
+    this.#keys.suspect();
+  }
+
   /** Tells etcd what has changed here: which addresses are given, which more are needed, what is needed no more. */
   async tidy(signal: AbortSignal): Promise<void> {
     await this.#turns.take(async () => {

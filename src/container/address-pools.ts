@@ -7,6 +7,7 @@ import { OverlayError, isOverlayError } from '../errors.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { SharedValueStore, Subscription } from '../lease/store.js';
+import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import { RateLimitedLog } from '../rate-limited-log.js';
 import type { TextFiles } from '../sys/text-files.js';
@@ -117,7 +118,10 @@ export class AddressPools implements ContainerAddresses {
   #verifyAtMs: number;
   #failures = 0;
   #savedExpiryMs = 0;
-  #isRecovered: boolean;
+  /** Of etcd, as the world has it. */
+  #epoch = 0;
+  /** What is still to be looked for in etcd: networks of which it alone knows that this host is in them. */
+  #unknown: 'none' | 'wanted' | 'stale';
   /** The last pool that was chosen here, so that the next one is another one. */
   #lastChosen: { readonly subnet: Prefix; readonly atMs: number; readonly name: string | undefined } | undefined;
 
@@ -129,7 +133,7 @@ export class AddressPools implements ContainerAddresses {
     this.#book = new AddressBook(file, files, () => this.#content());
     this.#complaints = new RateLimitedLog(clock);
     this.#verifyAtMs = clock.monotonicMs();
-    this.#isRecovered = saved !== undefined;
+    this.#unknown = saved === undefined ? 'wanted' : 'none';
     this.#upkeep = new CoalescingTask(clock, () => this.#keepUp());
     this.#context = {
       host,
@@ -227,6 +231,19 @@ export class AddressPools implements ContainerAddresses {
   onChange(callback: () => void): Subscription {
     this.#callbacks.add(callback);
     return { close: () => this.#callbacks.delete(callback) };
+  }
+
+  /**
+   * Takes notice of the history that etcd has now. After another one (wiped, restored, another cluster) nothing is given
+   * out, and nothing counts as confirmed, until all that this host has was told to etcd again, which begins at once.
+   */
+  observe({ epoch }: Pick<World, 'epoch'>): void {
+    if (epoch === this.#epoch) return;
+    this.#epoch = epoch;
+    this.#lease.distrust();
+    for (const pool of this.#pools.values()) pool.distrust();
+    if (this.#unknown === 'none') this.#unknown = 'stale';
+    this.#upkeep.schedule(0);
   }
 
   /** Ends; what is leased stays, and is written down. Idempotent. */
@@ -426,7 +443,7 @@ export class AddressPools implements ContainerAddresses {
 
   async #keepUpOnce(signal: AbortSignal): Promise<void> {
     const { clock, store } = this.#options;
-    if (!this.#isRecovered) await this.#recover(signal);
+    if (this.#unknown !== 'none') await this.#recover(signal);
     if (this.#pools.size === 0) return;
     const isDue = clock.monotonicMs() >= this.#verifyAtMs;
     if (isDue || !this.#lease.isValid()) await this.#renew();
@@ -475,9 +492,13 @@ export class AddressPools implements ContainerAddresses {
     }
   }
 
-  /** Without a book: the pools of which etcd says that this host is in them. */
+  /**
+   * The networks of which etcd alone knows that this host is in them: without a book they are taken up; in another history
+   * they are of the past, and left.
+   */
   async #recover(signal: AbortSignal): Promise<void> {
     const { host, store, log } = this.#options;
+    const unknown = this.#unknown;
     for (const { path, text } of await store.listValues(RECORDS_PATH, signal)) {
       const network = parsePoolPath(path.slice(RECORDS_PATH.length));
       const range = decodeRecord(text)?.range;
@@ -486,12 +507,15 @@ export class AddressPools implements ContainerAddresses {
       if (!(await store.listValues(own, signal)).some((entry) => entry.path === own)) continue;
       const id = formatPoolId({ ...network, range });
       if (this.#pools.has(id)) continue;
-      this.#pools.set(id, new AddressPool(id, this.#context));
-      log.warn('the book of container addresses is lost, what etcd knows is used', {
-        subnet: network.subnet.toString(),
-      });
+      const pool = new AddressPool(id, this.#context);
+      pool.setReleased(unknown === 'stale');
+      this.#pools.set(id, pool);
+      if (unknown === 'wanted')
+        log.warn('the book of container addresses is lost, what etcd knows is used', {
+          subnet: network.subnet.toString(),
+        });
     }
-    this.#isRecovered = true;
+    if (this.#unknown === unknown) this.#unknown = 'none';
   }
 }
 

@@ -27,7 +27,7 @@ export interface HostLeaseOptions {
  * while the machine is suspended, and on the wall clock, which may be set: the earlier end counts. A saved lease is
  * believed only if the wall clock has not gone back since.
  *
- * *Generation.* A number that changes whenever the time may have run out: what was confirmed under an earlier one has to
+ * *Generation.* A number that changes whenever the time may have run out, or etcd has another history: what was confirmed under an earlier one has to
  * be confirmed anew before any of it is given out.
  */
 export class HostLease {
@@ -85,18 +85,26 @@ export class HostLease {
    */
   async renew(signal?: AbortSignal): Promise<void> {
     const { store, clock, ttlSeconds } = this.#options;
-    const sentAtMs = clock.monotonicMs();
+    const sent = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
+    const { generation } = this;
     if (this.#etcdLeaseId !== undefined) {
       const seconds = await store.keepAlive(this.#etcdLeaseId, signal);
+      if (this.#generation !== generation) return this.renew(signal); // that was another history
       if (seconds !== undefined) {
         if (!this.isValid()) this.#generation++;
-        this.#extend(seconds, sentAtMs);
+        this.#extend(seconds, sent);
         return;
       }
       this.forget();
     }
     this.#etcdLeaseId = await store.grantTtl(ttlSeconds, signal);
-    this.#extend(ttlSeconds, sentAtMs);
+    this.#extend(ttlSeconds, sent);
+  }
+
+  /** Nobody knows whether etcd has it still: it has to be renewed, and all that is attached to it confirmed anew. */
+  distrust(): void {
+    this.#deadlineMs = Number.NEGATIVE_INFINITY;
+    this.#generation++;
   }
 
   /** Nothing that was confirmed under it holds any more. */
@@ -106,9 +114,9 @@ export class HostLease {
     this.#generation++;
   }
 
-  #extend(ttlSeconds: number, sentAtMs: number): void {
-    const { clock } = this.#options;
-    this.#deadlineMs = leaseDeadlineMs(ttlSeconds, sentAtMs);
-    this.#wallDeadlineMs = clock.wallMs() + this.#deadlineMs - clock.monotonicMs();
+  /** @param sent - when it was asked for: the machine may have been suspended before the answer was read. */
+  #extend(ttlSeconds: number, sent: { readonly monotonicMs: number; readonly wallMs: number }): void {
+    this.#deadlineMs = leaseDeadlineMs(ttlSeconds, sent.monotonicMs);
+    this.#wallDeadlineMs = leaseDeadlineMs(ttlSeconds, sent.wallMs);
   }
 }

@@ -29,7 +29,7 @@ export function exhausted(pool: PoolIdentity): OverlayError {
 
 /** The lease of this host has run out, and etcd has not been asked since. */
 export function unconfirmed(pool: PoolIdentity, cause?: unknown): OverlayError {
-  const what = `cannot give an address of ${poolName(pool)}: the lease of this host has run out`;
+  const what = `cannot give an address of ${poolName(pool)}: its lease has run out, or etcd has another history`;
   return new OverlayError('ERR_ADDRESSES_UNCONFIRMED', what, {
     cause,
     isRetryable: true,

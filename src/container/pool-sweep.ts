@@ -23,7 +23,7 @@ export class PoolSweep {
 
   /** Finds what etcd has of this host that it does not know of: what a lost answer or a crash has left. */
   async run(signal: AbortSignal): Promise<void> {
-    const adopts = this.context.isBookLost && !this.#hasSwept;
+    const adopts = this.context.isBookLost && !this.#hasSwept && !this.state.isReleased;
     const suspectAtMs = this.keys.suspectAtMs;
     const { clock } = this.context;
     const isSettled = suspectAtMs !== undefined && clock.monotonicMs() - suspectAtMs >= LATE_MS;

@@ -8,6 +8,7 @@ import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
 import { DockerPlugin } from '../docker/plugin/docker-plugin.js';
 import type { Family } from '../ip/address.js';
 import type { SharedValueStore } from '../lease/store.js';
+import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import type { Netlink } from '../netlink/netlink.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
@@ -26,6 +27,8 @@ export interface ContainerHost {
 /** Networks of containers on this host, while they are served. */
 export interface ContainerNetworks {
   status(): ContainerNetworksStatus;
+  /** Takes what the store says now. */
+  observe(world: World): void;
   /** Networks, addresses and what lies on the host for them stay. */
   close(): Promise<void>;
 }
@@ -43,11 +46,12 @@ const RETRY_CAP_MS = 60_000;
 /**
  * Networks of containers as a part of a daemon that has more to do: while they cannot be served, the overlay goes on.
  *
- * API: {@link start}, {@link close}. What is in the way is told once, and it is tried again with growing delays.
+ * API: {@link start}, {@link observe}, {@link close}. What is in the way is told once, and it is tried again with growing delays.
  */
 export class ContainerService {
   readonly #options: { readonly clock: Clock; readonly log: Logger; readonly open: OpenContainerNetworks };
   #served: ContainerNetworks | undefined;
+  #world: World | undefined;
   #opening: Promise<void> = Promise.resolve();
   #cancelRetry = (): void => {};
   #isClosed = false;
@@ -63,6 +67,7 @@ export class ContainerService {
       async (served) => {
         if (this.#isClosed) return served.close();
         this.#served = served;
+        if (this.#world !== undefined) served.observe(this.#world);
         if (attempt > 0) log.info('networks of containers are served now');
       },
       (error: unknown) => {
@@ -79,6 +84,12 @@ export class ContainerService {
   /** Undefined while they are not served. */
   status(): ContainerNetworksStatus | undefined {
     return this.#served?.status();
+  }
+
+  /** Takes what the store says now, also for networks that are served only later. */
+  observe(world: World): void {
+    this.#world = world;
+    this.#served?.observe(world);
   }
 
   /** Idempotent. */
@@ -165,6 +176,7 @@ export async function openContainerNetworks(
   }
   return {
     status: () => describeContainerNetworks(plugin.status(), addresses.status()),
+    observe: (world) => addresses.observe(world),
     async close() {
       await plugin.stop();
       await addresses.close();

@@ -47,6 +47,20 @@ export class FakeSharedValues {
     for (const path of [...this.#entries.keys()]) this.#delete(path);
   }
 
+  /** Keeps what is there now. @returns what restores it, revision and all, as from a backup. */
+  backup(): () => void {
+    const [entries, leases, revision] = [[...this.#entries], [...this.#leases], this.#revision];
+    return () => {
+      this.wipe();
+      for (const [id, lease] of leases) this.#leases.set(id, { ...lease });
+      this.#revision = revision;
+      for (const [path, entry] of entries) {
+        this.#entries.set(path, entry);
+        this.#tell(path);
+      }
+    };
+  }
+
   /** Writes as a stranger would. */
   poke(path: string, text: string): void {
     this.#revision++;

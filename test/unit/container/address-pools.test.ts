@@ -478,6 +478,71 @@ describe('AddressPools', () => {
     for (const each of mine) await assert.rejects(giveOne(b, each), { code: 'ERR_ADDRESS_TAKEN', message: /host a/ });
   });
 
+  it('asserts what it has as soon as etcd has another history', async () => {
+    const a = await member('a');
+    const mine = [await give(a), await giveOne(a, '10.10.10.20')];
+    await hosts.rest();
+    const before = hosts.values.texts;
+    hosts.values.wipe();
+    a.pools.observe({ epoch: 1 });
+    await hosts.rest();
+    assert.deepEqual([...hosts.values.texts], [...before]);
+    const b = await member('b');
+    for (const each of mine) await assert.rejects(giveOne(b, each), { code: 'ERR_ADDRESS_TAKEN', message: /host a/ });
+  });
+
+  it('gives nothing of what it had before etcd had another history, until that has confirmed it', async () => {
+    const a = await member('a');
+    await give(a);
+    await hosts.rest();
+    hosts.values.wipe();
+    const b = await member('b');
+    const others = [await give(b), await give(b), await give(b)];
+    assert.equal(others[1], '10.10.10.129', 'of what was the block of the other one');
+    a.pools.observe({ epoch: 1 });
+    a.store.isAway = true;
+    await assert.rejects(give(a), { code: /ERR_(OUT_OF_ADDRESSES|ADDRESSES_UNCONFIRMED)/ });
+    a.store.isAway = false;
+    assert.ok(!others.includes(await give(a)));
+  });
+
+  it('asserts it also if the history changes while all is compared with etcd', async () => {
+    const a = await member('a');
+    await give(a);
+    await hosts.rest();
+    const before = hosts.values.texts;
+    a.pools.observe({ epoch: 1 });
+    await hosts.clock.advance(5);
+    hosts.values.wipe();
+    a.pools.observe({ epoch: 2 });
+    await hosts.rest();
+    assert.deepEqual([...hosts.values.texts], [...before]);
+  });
+
+  it('clears up what a restored etcd has of it that it has given up since', async () => {
+    const other = formatPoolId({ name: 'other', subnet: net('10.20.0.0/24'), range: net('10.20.0.0/24') });
+    const a = await member('a');
+    const mine = await give(a);
+    await hosts.rest();
+    const before = hosts.values.texts;
+    await join(a, other);
+    await give(a, {}, other);
+    const given = await giveOne(a, '10.10.10.20');
+    await hosts.rest();
+    const restore = hosts.values.backup();
+    await hosts.settled(a.pools.releasePool(other));
+    for (const { address } of status(a).pools.flatMap(({ uses }) => uses)) {
+      if (address.toString() !== mine && address.toString() !== given) await release(a, address.toString(), other);
+    }
+    await release(a, given);
+    await hosts.rest();
+    assert.deepEqual([...hosts.values.texts], [...before]);
+    restore();
+    a.pools.observe({ epoch: 1 });
+    await hosts.clock.advance(5000);
+    assert.deepEqual([...hosts.values.texts], [...before]);
+  });
+
   it('renews its lease in time, however short that is', async () => {
     const a = await member('a');
     await give(a);

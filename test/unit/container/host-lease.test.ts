@@ -33,6 +33,16 @@ describe('HostLease', () => {
     assert.equal(lease.expiresAtMs, undefined);
   });
 
+  it('counts the time that the machine was suspended before it read the answer', async () => {
+    await renew();
+    store.keepAlive = () => {
+      clock.wallMs = () => 1_700_000_000_000 + clock.monotonicMs() + 100_000; // the monotonic clock stood still
+      return Promise.resolve(60);
+    };
+    await lease.renew();
+    assert.equal(lease.isValid(), false);
+  });
+
   it('stays the same when it is renewed in time', async () => {
     await renew();
     const { id, generation } = lease;
@@ -49,6 +59,20 @@ describe('HostLease', () => {
     await renew();
     assert.deepEqual([lease.id, lease.isValid()], [id, true]);
     assert.notEqual(lease.generation, generation);
+  });
+
+  it('has to be renewed, and all confirmed anew, when etcd has another history, whatever was under way', async () => {
+    await renew();
+    const { id, generation } = lease;
+    const renewing = lease.renew();
+    await clock.advance(5);
+    lease.distrust();
+    values.wipe();
+    assert.deepEqual([lease.isValid(), lease.generation === generation], [false, false]);
+    await clock.advance(20);
+    await renewing;
+    assert.equal(lease.isValid(), true);
+    assert.notEqual(lease.id, id);
   });
 
   it('is another one when etcd has it no more', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type ContainerNetworks, ContainerService } from '../../../src/daemon/container-networks.js';
 import { OverlayError } from '../../../src/errors.js';
+import type { World } from '../../../src/lease/world.js';
 import { FakeClock, settle } from '../../support/fake-clock.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
@@ -10,15 +11,18 @@ describe('ContainerService', () => {
   let clock: FakeClock;
   let log: RecordingLogger;
   let closed: number;
+  let worlds: World[];
 
   beforeEach(() => {
     clock = new FakeClock();
     log = new RecordingLogger();
     closed = 0;
+    worlds = [];
   });
 
   const networks = (): ContainerNetworks => ({
     status: () => assert.fail('nobody asks'),
+    observe: (world) => worlds.push(world),
     close: () => {
       closed += 1;
       return Promise.resolve();
@@ -46,6 +50,17 @@ describe('ContainerService', () => {
     assert.throws(() => service.status(), /nobody asks/);
     await service.close();
     assert.equal(closed, 1);
+  });
+
+  it('passes on what the store says, the last of it also to networks that are served later', async () => {
+    const [first, second, third] = [1, 2, 3].map((epoch) => ({ epoch }) as World);
+    const service = serviceThatFails(1);
+    await service.start(HOST);
+    for (const world of [first, second]) service.observe(world as World);
+    await clock.advance(60_000);
+    service.observe(third as World);
+    assert.deepEqual(worlds, [second, third]);
+    await service.close();
   });
 
   it('tries no more once it is closed', async () => {
