@@ -208,9 +208,7 @@ export class AddressPool {
     const shared = this.#state.shared.get(text);
     const use = this.#state.uses.get(text);
     if (use !== undefined) {
-      this.#state.uses.delete(text);
-      this.#state.released.delete(text);
-      this.#state.released.add(text);
+      this.#state.release(address);
       this.context.counters.released++;
     } else if (shared !== undefined) shared.isReleased = true;
     else return;

@@ -1,4 +1,4 @@
-import { IpAddress } from '../ip/address.js';
+import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
 import type { ValueCondition } from '../lease/store.js';
@@ -109,27 +109,36 @@ export class PoolBlocks {
     return false;
   }
 
-  /** The first block from an index on, and then from the beginning, that nobody has and that is of use. */
+  /** From an index on, and then from the beginning: a block that nobody has, if possible one not given out of before. */
   #firstWanted(taken: ReadonlySet<string>, start: number): Block | undefined {
     const { blockCount } = this.state.layout;
+    const { worn } = this.state;
+    let second: Block | undefined;
     for (let count = 0; count < blockCount; count++) {
       const block = this.state.layout.block((start + count) % blockCount);
       const made = newBlock(block);
-      if (!taken.has(this.keys.paths.block(block)) && this.state.wanted(made) !== 0n) return made;
+      if (taken.has(this.keys.paths.block(block)) || this.state.room(made) === 0) continue;
+      if (!worn.has(block.toString())) return made;
+      second ??= made;
     }
-    return undefined;
+    return second;
   }
 
   async giveBack(block: Block, signal: AbortSignal): Promise<void> {
     this.state.blocks.delete(block.block.toString());
-    for (const texts of [this.state.released, this.state.fixed]) {
-      for (const text of texts) if (block.block.contains(IpAddress.parse(text))) texts.delete(text);
-    }
     await this.keys.drop(this.keys.paths.block(block.block), block.revision, signal);
     this.context.counters.blocksReturned++;
   }
 }
 
-function newBlock(block: Prefix): Block {
-  return { block, own: 0n, revision: undefined, text: undefined, generation: -1 };
+/** One that etcd has confirmed nothing of yet. */
+export function newBlock(block: Prefix): Block {
+  return {
+    block,
+    own: 0n,
+    revision: undefined,
+    text: undefined,
+    generation: -1,
+    releasedAtMs: Number.NEGATIVE_INFINITY,
+  };
 }

@@ -8,8 +8,14 @@ import type { PoolContext } from './pool-context.js';
 import { type PoolId, type PoolIdentity, parsePoolId } from './pool-id.js';
 import { type AddressMask, PoolLayout, addressesIn, maskOf } from './pool-layout.js';
 
-/** Addresses that were asked for by name and are remembered; of more than these the oldest are forgotten. */
-const MAX_FIXED = 1024;
+/** Addresses that were released, or asked for by name, and are remembered; of more than these the oldest are forgotten. */
+const MAX_REMEMBERED = 1024;
+
+/**
+ * A block in which an address was released is kept for so long: neighbours remember for about that time who had it (Linux
+ * asks again after 30 s on average, gc_stale_time is 60 s), and another host would begin with it.
+ */
+const COOL_MS = 60_000;
 
 /** A block that this host has leased. */
 export interface Block {
@@ -21,6 +27,8 @@ export interface Block {
   text: string | undefined;
   /** Of the lease under which etcd confirmed it. */
   generation: number;
+  /** On the monotonic clock, by this process. */
+  releasedAtMs: number;
 }
 
 /** An address with a key of its own. */
@@ -85,7 +93,14 @@ export class PoolState {
     const generation = isConfirmed ? this.context.lease.generation : -1;
     const unknown = { revision: undefined, generation };
     for (const { block, own } of saved.blocks) {
-      if (this.layout.isBlock(block)) this.blocks.set(block.toString(), { block, own, text: undefined, ...unknown });
+      if (this.layout.isBlock(block))
+        this.blocks.set(block.toString(), {
+          block,
+          own,
+          text: undefined,
+          releasedAtMs: Number.NEGATIVE_INFINITY,
+          ...unknown,
+        });
     }
     for (const address of saved.singles) this.singles.set(address.toString(), { address, ...unknown });
     for (const { address, kind } of saved.shared) {
@@ -207,10 +222,7 @@ export class PoolState {
   }
 
   remember(text: string): void {
-    this.fixed.delete(text);
-    this.fixed.add(text);
-    const [oldest] = this.fixed;
-    if (this.fixed.size > MAX_FIXED && oldest !== undefined) this.fixed.delete(oldest);
+    addLast(this.fixed, text);
   }
 
   /** What this host wants of a block: what is given, and some more to be given without asking. */
@@ -228,6 +240,20 @@ export class PoolState {
     ).slice(0, this.layout.blockSize / 2);
     const wanted = spares.reduce((mask, address) => mask | maskOf(block, address), kept);
     return without === undefined ? wanted : wanted & ~maskOf(block, without);
+  }
+
+  /** Ends a use of this host. */
+  release(address: IpAddress): void {
+    const text = address.toString();
+    this.uses.delete(text);
+    addLast(this.released, text);
+    const block = this.blockOf(address);
+    if (block !== undefined) block.releasedAtMs = this.context.clock.monotonicMs();
+  }
+
+  /** Blocks, leased or not, of which this host remembers released addresses. */
+  get worn(): ReadonlySet<string> {
+    return new Set([...this.released].map((text) => String(this.layout.blockOf(IpAddress.parse(text)))));
   }
 
   /** Addresses of a block that containers of this host have, or are about to get. */
@@ -253,12 +279,13 @@ export class PoolState {
   isSpare(block: Block): boolean {
     if (this.given(block.block) !== 0n) return false;
     if (this.isReleased) return true;
+    if (this.context.clock.monotonicMs() - block.releasedAtMs < COOL_MS) return false;
     const others = [...this.blocks.values()].filter((each) => each !== block);
-    return others.reduce((sum, each) => sum + this.#room(each), 0) >= this.layout.blockSize;
+    return others.reduce((sum, each) => sum + this.room(each), 0) >= this.layout.blockSize;
   }
 
   /** Addresses that could still be given in a block. */
-  #room({ block }: Block): number {
+  room({ block }: Block): number {
     const left = this.layout.givable(block) & ~this.given(block);
     const isLeft = (address: IpAddress): boolean => {
       const text = address.toString();
@@ -270,7 +297,7 @@ export class PoolState {
   /** Whether so few addresses are left that another block is leased ahead of time. */
   isShort(): boolean {
     if (this.isReleased || this.uses.size === 0) return false;
-    const room = [...this.blocks.values()].reduce((sum, block) => sum + this.#room(block), 0);
+    const room = [...this.blocks.values()].reduce((sum, block) => sum + this.room(block), 0);
     return room < this.layout.blockSize / 4;
   }
 
@@ -281,4 +308,12 @@ export class PoolState {
     const sinceMs = this.context.clock.wallMs();
     this.uses.set(text, { address, mac: undefined, owner: undefined, sinceMs, isLost: false });
   }
+}
+
+/** Adds a text behind all others, of which there are not too many. */
+function addLast(texts: Set<string>, text: string): void {
+  texts.delete(text);
+  texts.add(text);
+  const [oldest] = texts;
+  if (texts.size > MAX_REMEMBERED && oldest !== undefined) texts.delete(oldest);
 }

@@ -1,4 +1,5 @@
 import type { ValueEntry } from '../lease/store.js';
+import { newBlock } from './pool-blocks.js';
 import type { PoolContext } from './pool-context.js';
 import type { PoolKeys } from './pool-keys.js';
 import { addressesIn } from './pool-layout.js';
@@ -44,7 +45,7 @@ export class PoolSweep {
       return;
     }
     for (const address of addressesIn(block, record.used)) this.state.adopt(address);
-    this.state.blocks.set(block.toString(), { block, own: 0n, revision, text, generation: -1 });
+    this.state.blocks.set(block.toString(), { ...newBlock(block), revision, text });
   }
 
   async #sweepAddress({ path, text, revision }: ValueEntry, adopts: boolean, signal: AbortSignal): Promise<void> {

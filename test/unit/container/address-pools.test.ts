@@ -87,6 +87,30 @@ describe('AddressPools', () => {
     assert.ok(all.indexOf('10.10.10.129') < all.indexOf('10.10.10.128'));
   });
 
+  it('gives released addresses again last also after many were in use at once', async () => {
+    const a = await member('a');
+    const burst: string[] = [];
+    for (let count = 0; count < 20; count++) burst.push(await give(a));
+    for (const each of burst) await release(a, each);
+    await hosts.rest();
+    const isIn = (each: string): boolean => poolOf(a).blocks.some((block) => block.contains(ip(each)));
+    assert.ok(burst.every(isIn), 'while neighbours still know who had them, no other host gets the blocks');
+    await hosts.clock.advance(130_000);
+    const returned = burst.filter((each) => !isIn(each));
+    assert.ok(returned.length >= 12, 'most blocks were given back');
+    const given: string[] = [];
+    for (let count = 0; count < 90; count++) given.push(await give(a));
+    assert.deepEqual(
+      given.filter((each) => returned.includes(each)),
+      [],
+    );
+    while (given.length < 127) given.push(await give(a));
+    assert.deepEqual(
+      given.filter((each) => returned.includes(each)),
+      returned,
+    );
+  });
+
   it('does not give an address by itself that was asked for by name, while others are free', async () => {
     const a = await member('a');
     await giveOne(a, '10.10.10.129');
