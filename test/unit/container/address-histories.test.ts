@@ -19,7 +19,7 @@ const TTL_SECONDS = 60;
 
 type Step =
   | {
-      readonly kind: 'give' | 'release' | 'crash' | 'start' | 'away' | 'back' | 'shared';
+      readonly kind: 'give' | 'release' | 'crash' | 'start' | 'away' | 'back' | 'shared' | 'replaced';
       readonly host: number;
       readonly pick: number;
     }
@@ -33,6 +33,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: on('away') },
   { weight: 2, arbitrary: on('back') },
   { weight: 1, arbitrary: on('shared') },
+  { weight: 1, arbitrary: on('replaced') },
   { weight: 6, arbitrary: pass(0, 20) },
   { weight: 2, arbitrary: pass(100, 3000) },
   { weight: 1, arbitrary: pass(20_000, 90_000) },
@@ -54,6 +55,9 @@ class History {
   readonly held = new Map<AddressHost, Set<string>>();
   given = 0;
   #serial = 0;
+  #epoch = 0;
+  #restore = (): void => this.hosts.values.wipe();
+  readonly #away = new Set<AddressHost>();
 
   constructor(
     seed: number,
@@ -71,6 +75,7 @@ class History {
   async start(host: AddressHost): Promise<void> {
     if (host.isUp) return;
     await host.start();
+    host.pools.observe({ epoch: this.#epoch });
     const { clock } = this.hosts;
     host.store.fate = () => {
       const chance = clock.random();
@@ -87,6 +92,7 @@ class History {
 
   async carryOut(step: Step): Promise<void> {
     if (step.kind === 'pass') return this.hosts.clock.advance(step.ms);
+    if (step.kind === 'replaced') return this.replace(step.pick);
     const host = this.all[step.host];
     if (host === undefined) return;
     if (step.kind === 'start') return this.start(host);
@@ -109,11 +115,25 @@ class History {
         return settle();
       case 'crash':
         host.crash();
+        this.#away.delete(host);
         return;
       case 'away':
       case 'back':
         host.store.isAway = step.kind === 'away';
+        if (step.kind === 'away') this.#away.add(host);
+        else this.#away.delete(host);
     }
+  }
+
+  /** etcd is wiped or restored; only if all can hear of it, since nobody can know better before. */
+  replace(pick: number): void {
+    if (this.#away.size > 0 || !this.all.every(({ isUp }) => isUp)) return;
+    if (pick < 50) this.#restore();
+    else this.hosts.values.wipe();
+    this.#epoch++;
+    for (const host of this.all) host.pools.observe({ epoch: this.#epoch });
+    this.#restore = this.hosts.values.backup();
+    this.check();
   }
 
   give(host: AddressHost, pick: number): void {
@@ -199,8 +219,8 @@ function request(n: number): AddressRequest {
 }
 
 describe('AddressPools on several hosts, whatever happens', function () {
-  this.timeout(120_000);
   const runs = Number(process.env['ADDRESS_HISTORIES'] ?? 40);
+  this.timeout(120_000 + runs * 200);
 
   it('gives no address to two hosts at the same time, and leaves nothing behind', async () => {
     let given = 0;
