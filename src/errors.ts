@@ -50,6 +50,7 @@ export const ERROR_CODES = {
   ERR_ADDRESS_TAKEN: 'A container, another host or a machine on the network has the address that was asked for.',
   ERR_OUT_OF_ADDRESSES: 'A container network has no free address, or the configuration no free container network.',
   ERR_NETWORK_DIFFERS: 'A container network was asked for with other options than other hosts have it.',
+  ERR_HOST_ID_TAKEN: 'Two hosts give out addresses of containers under the same id.',
   ERR_ADDRESSES_UNCONFIRMED: 'The lease of the addresses of this host has run out while etcd was away.',
   ERR_ADDRESS_BOOK: 'The file with the addresses of containers cannot be written or used.',
   ERR_LAN_PROBE: 'The network could not be asked whether a machine has an address already.',

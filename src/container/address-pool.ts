@@ -244,6 +244,7 @@ export class AddressPool {
   /** Nothing that etcd said before is known to be so any more; it may also have what was given up long ago. */
   distrust(): void {
     this.#keys.suspect();
+    this.#state.isTold = false; // an earlier process of this host may be in it
   }
 
   /** Tells etcd what has changed here: which addresses are given, which more are needed, what is needed no more. */
@@ -274,6 +275,7 @@ export class AddressPool {
       for (const block of [...this.#state.blocks.values()]) if (isUnused()) await this.#blocks.giveBack(block, signal);
       if (!isUnused()) return false;
       this.#state.isJoined = false;
+      this.#state.isTold = false;
       await leaveNetwork(this.#keys.records, signal);
       return isUnused() && this.#keys.suspectAtMs === undefined;
     }, signal);

@@ -87,6 +87,9 @@ const REFRESH_MS = 3_600_000;
 /** Docker repeats a request without a pool as long as the answer overlaps something on the host, and it does so at once. */
 const REPEAT_MS = 2000;
 
+const RIVAL_HINT =
+  'copied machines need a machine id of their own (systemd-machine-id-setup), or one of them --host-id';
+
 /** Subnets of a range that are looked at; more are in use in no cluster. */
 const MAX_CANDIDATES = 1n << 16n;
 
@@ -117,6 +120,8 @@ export class AddressPools implements ContainerAddresses {
   #renewing: Promise<void> | undefined;
   #verifyAtMs: number;
   #failures = 0;
+  /** When another process was last found to serve a host of this name. */
+  #rivalAtMs = Number.NEGATIVE_INFINITY;
   #savedExpiryMs = 0;
   /** Of etcd, as the world has it. */
   #epoch = 0;
@@ -137,6 +142,7 @@ export class AddressPools implements ContainerAddresses {
     this.#upkeep = new CoalescingTask(clock, () => this.#keepUp());
     this.#context = {
       host,
+      instance: Math.floor(clock.random() * 2 ** 48).toString(16),
       store,
       clock,
       log,
@@ -146,6 +152,7 @@ export class AddressPools implements ContainerAddresses {
       counters: newCounters(),
       save: () => this.#save(),
       renew: () => this.#renew(),
+      rivalFound: () => this.#noteRival(),
       changed: () => this.#changed(),
     };
     const isConfirmed = saved?.lease !== undefined && this.#lease.restore(saved.lease);
@@ -264,6 +271,7 @@ export class AddressPools implements ContainerAddresses {
   /** Runs a request within the time that whoever asked waits. */
   async #answer<T>(action: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const { counters } = this.#context;
+    this.#refuseRival();
     const deadline = new Deadline(this.#options.clock, REQUEST_TIMEOUT_MS, this.#closing.signal);
     try {
       return await action(deadline.signal);
@@ -278,6 +286,30 @@ export class AddressPools implements ContainerAddresses {
     } finally {
       deadline.clear();
     }
+  }
+
+  get #verifyMs(): number {
+    return Math.min(VERIFY_MS, ((this.#options.ttlSeconds ?? TTL_SECONDS) * 1000) / 3);
+  }
+
+  #noteRival(): void {
+    const { clock, host, log } = this.#options;
+    this.#rivalAtMs = clock.monotonicMs();
+    log.error('another host gives addresses of containers under the id of this one', { kind: host, hint: RIVAL_HINT });
+  }
+
+  /** Each of the two finds the other one whenever it looks; once one of them is gone, that ends. */
+  #refuseRival(): void {
+    const { clock, host } = this.#options;
+    if (clock.monotonicMs() - this.#rivalAtMs >= 3 * this.#verifyMs) return;
+    this.#context.counters.refused++;
+    throw new OverlayError(
+      'ERR_HOST_ID_TAKEN',
+      `cannot give addresses of containers: another host is called ${host} too`,
+      {
+        hint: RIVAL_HINT,
+      },
+    );
   }
 
   async #enter(identity: PoolIdentity, signal: AbortSignal): Promise<GivenPool> {
@@ -338,7 +370,8 @@ export class AddressPools implements ContainerAddresses {
       );
       for (const subnet of this.#candidates(family, taken)) {
         const identity = { name, subnet, range: subnet };
-        const context = { host: this.#options.host, store, paths: new PoolPaths(identity), name: poolPath(identity) };
+        const { host, instance } = this.#context;
+        const context = { host, instance, store, paths: new PoolPaths(identity), name: poolPath(identity) };
         this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
         if (!(await foundNetwork({ ...context, etcdLeaseId: this.#lease.id }, identity, signal))) continue;
         return this.#add(formatPoolId(identity), (pool) => pool.join(signal));
@@ -459,8 +492,7 @@ export class AddressPools implements ContainerAddresses {
       }
     }
     if (failure !== undefined) throw failure as Error;
-    const ttlMs = (this.#options.ttlSeconds ?? TTL_SECONDS) * 1000;
-    if (isDue) this.#verifyAtMs = clock.monotonicMs() + Math.min(VERIFY_MS, ttlMs / 3);
+    if (isDue) this.#verifyAtMs = clock.monotonicMs() + this.#verifyMs;
     if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
     const { id } = this.#lease;
     if (this.#pools.size > 0 || id === undefined) return;

@@ -8,6 +8,8 @@ import { type NetworkRecord, type PoolPaths, checkProperties, decodeRecord, enco
 /** What is needed to agree with other hosts on a network. */
 export interface RecordContext {
   readonly host: string;
+  /** Tells the process that serves the host from any other one. */
+  readonly instance: string;
   readonly store: SharedValueStore;
   readonly paths: PoolPaths;
   /** Of the network, for people. */
@@ -28,6 +30,7 @@ const MAX_CONFLICTS = 8;
  * Enters this host into a network; as the only one, with a record of its own.
  *
  * @param options.isNew - whether its membership has to be written although it is there: it may end with another etcd lease.
+ * @returns the process that was in the network for this host before, if it was another one.
  * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range.
  */
 export async function joinNetwork(
@@ -35,25 +38,29 @@ export async function joinNetwork(
   { range }: PoolIdentity,
   { isNew }: { readonly isNew: boolean },
   signal: AbortSignal,
-): Promise<void> {
-  await changeRecord(context, signal, (record, others, isIn) => {
-    if (record?.range.equals(range) === true) return isIn && !isNew ? undefined : { record };
+): Promise<string | undefined> {
+  const { instance } = context;
+  let former: string | undefined;
+  await changeRecord(context, signal, (record, others, own) => {
+    former = own;
+    if (record?.range.equals(range) === true) return own === instance && !isNew ? undefined : { record };
     if (record !== undefined && others.length > 0) {
       throw differs(context, others, `the range ${record.range.toString()}`, `the range ${range.toString()}`);
     }
     return { record: { range, properties: undefined } };
   });
+  return former === instance ? undefined : former;
 }
 
 /** Enters this host into a network that nobody knows yet. @returns false if somebody does. */
 export async function foundNetwork(
-  { store, paths, host, etcdLeaseId }: RecordContext,
+  { store, paths, host, instance, etcdLeaseId }: RecordContext,
   { range }: PoolIdentity,
   signal: AbortSignal,
 ): Promise<boolean> {
   const puts = [
     { path: paths.record, text: encodeRecord({ range, properties: undefined }) },
-    { path: paths.host(host), text: '', etcdLeaseId },
+    { path: paths.host(host), text: instance, etcdLeaseId },
   ];
   return (await store.transactValues({ conditions: [{ absent: paths.record }], puts }, signal)) !== undefined;
 }
@@ -70,10 +77,10 @@ export async function agreeOnRecord(
   signal: AbortSignal,
 ): Promise<void> {
   checkProperties(properties);
-  await changeRecord(context, signal, (record, others, isIn) => {
+  await changeRecord(context, signal, (record, others, own) => {
     const known = record?.properties;
     const difference = known && differenceOf(known, properties);
-    if (difference === undefined && known !== undefined && isIn) return undefined;
+    if (difference === undefined && known !== undefined && own !== undefined) return undefined;
     if (difference !== undefined && others.length > 0)
       throw differs(context, others, difference.known, difference.asked);
     return { record: { range, properties } };
@@ -82,8 +89,8 @@ export async function agreeOnRecord(
 
 /** Takes this host out of a network; the last one takes the record with it. */
 export async function leaveNetwork(context: RecordContext, signal: AbortSignal): Promise<void> {
-  await changeRecord(context, signal, (record, others, isIn) => {
-    if (!isIn && (record === undefined || others.length > 0)) return undefined;
+  await changeRecord(context, signal, (record, others, own) => {
+    if (own === undefined && (record === undefined || others.length > 0)) return undefined;
     return { record: others.length === 0 ? undefined : record, isLeaving: true };
   });
 }
@@ -96,15 +103,16 @@ interface Change {
 }
 
 async function changeRecord(
-  { store, paths, host, etcdLeaseId, name }: RecordContext,
+  { store, paths, host, instance, etcdLeaseId, name }: RecordContext,
   signal: AbortSignal,
-  decide: (record: NetworkRecord | undefined, others: readonly string[], isIn: boolean) => Change | undefined,
+  decide: (record: NetworkRecord | undefined, others: readonly string[], own: string | undefined) => Change | undefined,
 ): Promise<void> {
   for (let conflicts = 0; conflicts < MAX_CONFLICTS; conflicts++) {
     const entry = await readEntry(store, paths.record, signal);
-    const hosts = (await store.listValues(paths.hosts, signal)).map(({ path }) => path.slice(paths.hosts.length));
-    const others = hosts.filter((each) => each !== host);
-    const change = decide(entry && decodeRecord(entry.text), others, others.length < hosts.length);
+    const members = await store.listValues(paths.hosts, signal);
+    const others = members.map(({ path }) => path.slice(paths.hosts.length)).filter((each) => each !== host);
+    const own = members.find(({ path }) => path === paths.host(host))?.text;
+    const change = decide(entry && decodeRecord(entry.text), others, own);
     if (change === undefined) return;
     const { record, isLeaving = false } = change;
     const isDone = await store.transactValues(
@@ -112,7 +120,7 @@ async function changeRecord(
         conditions: [entry === undefined ? { absent: paths.record } : { path: paths.record, revision: entry.revision }],
         puts: [
           ...(record === undefined ? [] : [{ path: paths.record, text: encodeRecord(record) }]),
-          ...(isLeaving ? [] : [{ path: paths.host(host), text: '', etcdLeaseId }]),
+          ...(isLeaving ? [] : [{ path: paths.host(host), text: instance, etcdLeaseId }]),
         ],
         deletes: [...(record === undefined ? [paths.record] : []), ...(isLeaving ? [paths.host(host)] : [])],
       },

@@ -7,6 +7,8 @@ import type { HostLease } from './host-lease.js';
 /** What all pools of a host share. */
 export interface PoolContext {
   readonly host: string;
+  /** Tells this process from any other one that serves a host of that name. */
+  readonly instance: string;
   readonly store: SharedValueStore;
   readonly clock: Clock;
   readonly log: Logger;
@@ -19,6 +21,8 @@ export interface PoolContext {
   save(): Promise<void>;
   /** Renews the etcd lease; those who ask meanwhile get the same answer. */
   renew(): Promise<void>;
+  /** Another process serves a host of the same name. */
+  rivalFound(): void;
   /** Something is to be told to etcd soon, or to whoever follows the status. */
   changed(): void;
 }

@@ -26,8 +26,8 @@ export class PoolKeys {
 
   /** What is needed to agree with other hosts on the network. */
   get records(): RecordContext {
-    const { host, store, lease } = this.context;
-    return { host, store, paths: this.paths, name: poolName(this.state.identity), etcdLeaseId: lease.id };
+    const { host, instance, store, lease } = this.context;
+    return { host, instance, store, paths: this.paths, name: poolName(this.state.identity), etcdLeaseId: lease.id };
   }
 
   list(path: string, signal: AbortSignal): Promise<readonly ValueEntry[]> {

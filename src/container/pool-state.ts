@@ -68,6 +68,8 @@ export class PoolState {
   keyed: ReadonlySet<string> = new Set();
   /** Of the lease under which all was compared with etcd last. */
   verifiedGeneration = -1;
+  /** Whether this process has told the network that it serves this host. */
+  isTold = false;
   /** Whether this host has entered the network. */
   isJoined = false;
   /** Whether the engine has given the pool up. */

@@ -41,7 +41,9 @@ export class PoolVerification {
     const { generation } = lease;
     const isNew = this.#state.verifiedGeneration !== generation;
     if (!this.#state.isReleased) {
-      await joinNetwork(this.#keys.records, this.#state.identity, { isNew }, signal);
+      const former = await joinNetwork(this.#keys.records, this.#state.identity, { isNew }, signal);
+      if (former !== undefined && this.#state.isTold) this.#context.rivalFound();
+      this.#state.isTold = true;
       this.#state.isJoined = true;
     }
     if (this.#keys.suspectAtMs !== undefined) await this.#sweep.run(signal);

@@ -9,7 +9,7 @@ import type { AddressMask } from './pool-layout.js';
  * What hosts tell each other about addresses of containers, below `<prefix>-ts/`:
  *
  *   network-records/NAME/SUBNET                      what all hosts of a network agree on; stays as long as one is in it
- *   networks/NAME/SUBNET/hosts/HOST                  who is in it
+ *   networks/NAME/SUBNET/hosts/HOST                  who is in it; which process serves that host
  *   networks/NAME/SUBNET/blocks/BLOCK                who has leased a block, and which of its addresses without asking
  *   networks/NAME/SUBNET/addresses/IP/container      who has leased an address by itself
  *   networks/NAME/SUBNET/addresses/IP/shared-HOST    who uses it as a gateway or an auxiliary address

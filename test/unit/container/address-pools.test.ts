@@ -567,6 +567,34 @@ describe('AddressPools', () => {
     assert.deepEqual([...hosts.values.texts], [...before]);
   });
 
+  it('gives nothing while another host has the same id, and says so, until one of them is gone', async () => {
+    const [one, two] = [await member('a'), await member('a')];
+    await hosts.clock.advance(61_000);
+    for (const host of [one, two]) {
+      await assert.rejects(give(host), { code: 'ERR_HOST_ID_TAKEN', message: /another host is called a too/ });
+    }
+    await hosts.clock.advance(600_000);
+    for (const host of [one, two]) await assert.rejects(give(host), { code: 'ERR_HOST_ID_TAKEN' });
+    two.crash();
+    await hosts.clock.advance(121_000);
+    await give(one);
+    await restart(one);
+    await hosts.clock.advance(121_000);
+    await give(one);
+  });
+
+  it('takes no earlier process of its own, of which a restored etcd tells, for another host', async () => {
+    const a = await member('a');
+    await hosts.rest();
+    const restore = hosts.values.backup();
+    await restart(a);
+    await hosts.clock.advance(61_000);
+    restore();
+    a.pools.observe({ epoch: 1 });
+    await hosts.rest();
+    await give(a);
+  });
+
   it('renews its lease in time, however short that is', async () => {
     const a = await member('a');
     await give(a);
