@@ -1,4 +1,13 @@
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { DOCKER_OPTIONS, type DropInForm } from '../../src/docker/drop-in.js';
 import { onExit } from './cleanup.js';
@@ -43,8 +52,9 @@ export interface ContainerLink {
  *
  * ```
  *  network namespace of the host
- *  └─ PID and mount namespace of the engine
- *     ├─ docker-init ─ dockerd ─ containerd          ends with it: every container, every mount
+ *  └─ PID and mount namespace of the engine, as long as docker-init lives: containers and mounts outlive dockerd
+ *     ├─ docker-init ─ sleep
+ *     ├─ dockerd ─ containerd
  *     └─ shim ─ busybox httpd in the container's own namespaces
  * ```
  *
@@ -55,6 +65,7 @@ export class DockerEngine {
   readonly #directory: string;
   readonly #cgroup: string;
   readonly #withdraw: () => void;
+  #machine: Program | undefined;
   #program: Program | undefined;
 
   constructor(readonly host: Host) {
@@ -65,7 +76,7 @@ export class DockerEngine {
     // Neither the machine's daemon.json nor a user's client settings (contexts, proxies) have a say here.
     writeFileSync(this.#file('daemon.json'), '{}\n');
     this.#withdraw = onExit(() => {
-      this.#program?.signal('SIGKILL');
+      this.#machine?.signal('SIGKILL');
       removeCgroups(this.#cgroup);
     });
   }
@@ -79,12 +90,35 @@ export class DockerEngine {
     return undefined;
   }
 
+  /** Makes the namespaces in which dockerd runs; it makes them itself if this was not called. */
+  async boot(): Promise<void> {
+    if (this.#machine?.isRunning === true) return;
+    // What is below /run on a host: a start finds nothing there.
+    for (const name of ['docker.pid', 'exec']) rmSync(this.#file(name), { recursive: true, force: true });
+    mkdirSync(this.pluginDirectory, { recursive: true });
+    const mounts = [
+      // Docker looks for plugins in one place, whatever its other directories are: each engine has one of its own there.
+      ...['mkdir -p /run/docker', 'mount -t tmpfs tmpfs /run/docker', 'mkdir /run/docker/plugins'],
+      `mount --bind '${this.pluginDirectory}' /run/docker/plugins`,
+      // As systemd has it: what dockerd mounts is seen by those who have mount namespaces of their own.
+      'mount --make-rshared /',
+    ];
+    this.#machine = new Program([
+      // Not `ip netns exec`: that mounts a /sys of its own, without the cgroups.
+      ...['nsenter', `--net=/run/netns/${this.host.netns.name}`],
+      ...['unshare', '--mount', '--propagation=private', '--pid', '--fork', '--kill-child=SIGKILL', '--mount-proc'],
+      ...['sh', '-c', `${mounts.join(' && ')} && echo booted && exec docker-init -- sleep infinity`],
+    ]);
+    await this.#machine.waitForLine(/^booted$/, START_TIMEOUT_MS);
+  }
+
   /**
    * Starts dockerd as docker.service does with one of our drop-ins, or without any, and waits until it answers.
    *
    * @throws Error with its log if it ends or is not ready in time.
    */
-  async start(settings?: DockerSettings): Promise<void> {
+  async start(settings: Partial<DockerSettings> = {}): Promise<void> {
+    await this.boot();
     const own = [
       ...['--host', this.endpoint, '--pidfile', this.#file('docker.pid')],
       ...['--data-root', this.#file('data'), '--exec-root', this.#file('exec')],
@@ -93,16 +127,11 @@ export class DockerEngine {
       ...['--exec-opt', 'native.cgroupdriver=cgroupfs'],
     ];
     // The shell expands variables as systemd does: `$X` into words; our `${X}` hold no blanks.
-    const { environmentFile = '/dev/null', dropIn } = settings ?? {};
-    const options = settings?.options ?? (dropIn === undefined ? '' : DOCKER_OPTIONS[dropIn]);
-    const script = `${this.#privateRun()} set -a; . "$0"; exec docker-init -- dockerd "$@" ${options}`;
+    const { environmentFile = '/dev/null', dropIn } = settings;
+    const options = settings.options ?? (dropIn === undefined ? '' : DOCKER_OPTIONS[dropIn]);
+    const script = `set -a; . "$0"; exec dockerd "$@" ${options}`;
     const program = new Program(
-      [
-        // Not `ip netns exec`: that mounts a /sys of its own, without the cgroups.
-        ...['nsenter', `--net=/run/netns/${this.host.netns.name}`],
-        ...['unshare', '--mount', '--propagation=private', '--pid', '--fork', '--kill-child=SIGKILL', '--mount-proc'],
-        ...['sh', '-c', script, environmentFile, ...own],
-      ],
+      [...this.#enter(['--mount', '--net', '--pid']), 'sh', '-c', script, environmentFile, ...own],
       { logFile: this.#file('dockerd.log') },
     );
     this.#program = program;
@@ -114,10 +143,14 @@ export class DockerEngine {
     return this.#file('plugins');
   }
 
+  /** Where the network namespaces of its containers are, for those in its mount namespace. */
+  get sandboxDirectory(): string {
+    return this.#file('exec/netns');
+  }
+
   /** The command line that runs a command among the mounts and devices that the engine sees. */
   command(argv: readonly string[]): string[] {
-    if (this.#program === undefined) throw new Error(`Docker on ${this.host.name} has not been started`);
-    return ['nsenter', '--target', String(initOf(this.#program)), '--mount', '--net', ...argv];
+    return [...this.#enter(['--mount', '--net']), ...argv];
   }
 
   /** Makes the image `busybox`, which has one program. */
@@ -130,25 +163,26 @@ export class DockerEngine {
     await this.docker(['import', `${root}.tar`, 'busybox']);
   }
 
-  /** Docker looks for plugins in one place, whatever its other directories are: each engine has one of its own there. */
-  #privateRun(): string {
-    mkdirSync(this.pluginDirectory, { recursive: true });
-    const mounts = ['mkdir -p /run/docker', 'mount -t tmpfs tmpfs /run/docker', 'mkdir /run/docker/plugins'];
-    return [...mounts, `mount --bind '${this.pluginDirectory}' /run/docker/plugins`, ''].join(' && ');
-  }
-
   /** Stops dockerd as an operator does; containers that restart always come back with the next start. */
   async stop(): Promise<void> {
     const program = this.#program;
     if (program?.isRunning !== true) return;
-    process.kill(initOf(program), 'SIGTERM');
+    process.kill(childOf(program), 'SIGTERM');
     const isGone = await waitFor(() => !program.isRunning, {
       what: 'dockerd to end',
       timeoutMs: STOP_TIMEOUT_MS,
     }).catch(() => false);
     if (isGone) return;
-    await program.kill();
+    await this.kill();
     throw new Error(`dockerd ignored SIGTERM for ${STOP_TIMEOUT_MS / 1000} s; it said:\n${program.output}`);
+  }
+
+  /** Ends dockerd without letting it do anything more; containers live on. */
+  async kill(): Promise<void> {
+    const program = this.#program;
+    if (program?.isRunning !== true) return;
+    process.kill(childOf(program), 'SIGKILL');
+    await program.exited;
   }
 
   /** `systemctl restart docker` with settings that may differ. */
@@ -157,9 +191,15 @@ export class DockerEngine {
     await this.start(settings);
   }
 
+  /** Ends dockerd and every container at once, as a power cut does; what is on disk stays. */
+  async halt(): Promise<void> {
+    await this.#machine?.kill();
+    await this.#program?.exited;
+  }
+
   /** Ends everything at once and removes what the kernel kept. Idempotent. */
   async close(): Promise<void> {
-    await this.#program?.kill();
+    await this.halt();
     this.#withdraw();
     removeCgroups(this.#cgroup);
   }
@@ -178,7 +218,7 @@ export class DockerEngine {
   /** The options dockerd runs with, as it got them. */
   commandLine(): string[] {
     if (this.#program === undefined) throw new Error(`Docker on ${this.host.name} has not been started`);
-    const words = readFileSync(`/proc/${initOf(this.#program)}/cmdline`, 'utf8')
+    const words = readFileSync(`/proc/${childOf(this.#program)}/cmdline`, 'utf8')
       .split('\0')
       .slice(0, -1);
     return words.slice(words.indexOf('dockerd'));
@@ -237,6 +277,11 @@ export class DockerEngine {
     return stdout + stderr;
   }
 
+  #enter(namespaces: readonly string[]): string[] {
+    if (this.#machine === undefined) throw new Error(`Docker on ${this.host.name} has not been started`);
+    return ['nsenter', '--target', String(childOf(this.#machine)), ...namespaces];
+  }
+
   #file(name: string): string {
     return path.join(this.#directory, name);
   }
@@ -254,9 +299,9 @@ export function askersOf(log: string, urlPath: string): string[] {
     .map((line) => /^\[?(?:::ffff:)?([\d.]+)\]?:\d+:/.exec(line)?.[1] ?? line);
 }
 
-/** The init of an engine's PID namespace. It passes signals on, which unshare, its parent, does not. */
-function initOf(unshare: Program): number {
-  return Number(readFileSync(`/proc/${unshare.pid}/task/${unshare.pid}/children`, 'utf8').trim());
+/** What unshare or nsenter has forked, in a PID namespace. They do not pass signals on to it. */
+function childOf({ pid }: Program): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim());
 }
 
 /** Every cgroup of that name, in whichever hierarchies there are. Synchronous: it also runs while this process exits. */

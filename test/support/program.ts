@@ -14,6 +14,8 @@ export interface ProgramOptions {
   readonly cwd?: string;
   /** File that gets a copy of the output, for reading after a failure. */
   readonly logFile?: string;
+  /** Open descriptors that it gets, from 3 on. */
+  readonly descriptors?: readonly number[];
 }
 
 // Output written before the end of a process is in the pipe already; reading it takes far less.
@@ -41,7 +43,7 @@ export class Program {
     const [command = '', ...args] = argv;
     this.#log = options.logFile === undefined ? undefined : createWriteStream(options.logFile, { flags: 'a' });
     this.#child = spawn(command, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe', ...(options.descriptors ?? [])],
       env: { ...process.env, ...options.env },
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
