@@ -34,6 +34,9 @@ const CLOSE_TIMEOUT_MS = ANSWER_MS + 1000;
 /** Who may connect may make networks: root alone. */
 const SOCKET_UMASK = 0o177;
 
+/** Methods that are told nothing. */
+const WITHOUT_CONTENTS: ReadonlySet<string> = new Set(['GetCapabilities', 'GetDefaultAddressSpaces']);
+
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.1+json';
 
 /** What a {@link PluginServer} is made of. */
@@ -72,7 +75,6 @@ export class PluginServer {
       (request, response) => void this.serve(request, response),
     );
     this.server.maxConnections = MAX_CONNECTIONS;
-    this.server.keepAliveTimeout = 0; // Docker keeps connections for later; one that is closed under its call fails
   }
 
   /** Where it listens, in words. */
@@ -169,12 +171,14 @@ export class PluginServer {
   }
 
   private async carryOut(
-    { methods }: PluginInterface,
+    { methods, name: interfaceName }: PluginInterface,
     name: string,
     message: IncomingMessage,
     signal: AbortSignal,
   ): Promise<object> {
-    const request = Request.parse(await readBody(message));
+    const text = await readBody(message);
+    if (text === '' && !WITHOUT_CONTENTS.has(name)) throw repeated(`${interfaceName}.${name}`);
+    const request = Request.parse(text);
     const method = methods[name];
     if (method === undefined) throw new TypeError(`no method ${name}`);
     return method(request, { signal });
@@ -183,7 +187,13 @@ export class PluginServer {
 
 function answer(response: ServerResponse, status: number, body: object): void {
   const text = JSON.stringify(body);
-  response.writeHead(status, { 'content-type': CONTENT_TYPE, 'content-length': Buffer.byteLength(text) });
+  response.writeHead(status, {
+    'content-type': CONTENT_TYPE,
+    'content-length': Buffer.byteLength(text),
+    // On a connection that is closed under a call, Docker repeats the call without its contents (moby
+    // `pkg/plugins/client.go`, callWithRetry). A new one waits in the listening socket for the next process instead.
+    connection: 'close',
+  });
   response.end(text);
 }
 
@@ -214,6 +224,14 @@ function givenUp(signal: AbortSignal, method: string): Promise<never> {
         }),
       );
     });
+  });
+}
+
+/** What Docker does if the process ended that was at work on a call (moby `pkg/plugins/client.go`, callWithRetry). */
+function repeated(method: string): OverlayError {
+  return new OverlayError('ERR_PLUGIN_REQUEST', `cannot carry out ${method}: Docker sent it without its contents`, {
+    hint: 'tsflanneld ended while it was at work on it: try again',
+    isRetryable: true,
   });
 }
 

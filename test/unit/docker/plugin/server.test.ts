@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { statSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
 import { isOverlayError } from '../../../../src/errors.js';
 import type { PluginInterface } from '../../../../src/docker/plugin/method.js';
 import { PluginServer } from '../../../../src/docker/plugin/server.js';
@@ -82,6 +83,31 @@ describe('the plugin server', () => {
     const { body: other } = await post(place.socket, 'NetworkDriver.Ok', ' '.repeat(300 * 1024));
     assert.match(String(other['Err']), /307200 of at most 262144 bytes/);
     assert.deepEqual((await post(place.socket, 'NetworkDriver.Ok')).body, {});
+  });
+
+  it('keeps no connection, on which a call could be under way when it closes', async () => {
+    await start([networks({ Echo: () => ({}) })]);
+    const agent = new Agent({ keepAlive: true }); // as Docker does
+    const kept = await new Promise<string | undefined>((resolve, reject) => {
+      const sent = request(
+        { agent, socketPath: place.socket, path: '/NetworkDriver.Echo', method: 'POST' },
+        (response) => {
+          response.resume();
+          resolve(response.headers.connection);
+        },
+      );
+      sent.on('error', reject);
+      sent.end('{}');
+    });
+    agent.destroy();
+    assert.equal(kept, 'close');
+  });
+
+  it('tells a call whose contents Docker has lost from one that has none', async () => {
+    await start([networks({ Echo: () => ({ done: true }), GetCapabilities: () => ({ done: true }) })]);
+    const { body } = await post(place.socket, 'NetworkDriver.Echo', '');
+    assert.match(String(body['Err']), /Docker sent it without its contents/);
+    assert.deepEqual((await post(place.socket, 'NetworkDriver.GetCapabilities', '')).body, { done: true });
   });
 
   it('answers with an error within 10 s, and tells the method that nobody waits any more', async () => {
