@@ -30,6 +30,7 @@ import type { PoolContext } from './pool-context.js';
 import { type PoolId, type PoolIdentity, formatPoolId, parsePoolId, poolPath } from './pool-id.js';
 import { PoolLayout } from './pool-layout.js';
 import {
+  CHOICE_PATH,
   PoolPaths,
   RECORDS_PATH,
   decodeRecord,
@@ -89,6 +90,9 @@ const REPEAT_MS = 2000;
 
 const RIVAL_HINT =
   'copied machines need a machine id of their own (systemd-machine-id-setup), or one of them --host-id';
+
+/** Choices of other hosts that a choice may meet. */
+const MAX_CONFLICTS = 8;
 
 /** Subnets of a range that are looked at; more are in use in no cluster. */
 const MAX_CANDIDATES = 1n << 16n;
@@ -349,37 +353,50 @@ export class AddressPools implements ContainerAddresses {
   /** A pool that nobody named: of the network with that name, if there is one, else a new one. */
   #choosePool(name: string | undefined, family: Family, signal: AbortSignal): Promise<GivenPool> {
     return this.#turns.take(async () => {
-      const { store, clock } = this.#options;
-      const entries = await store.listValues(RECORDS_PATH, signal);
-      const records = entries.flatMap(({ path, text }) => {
-        const pool = parsePoolPath(path.slice(RECORDS_PATH.length));
-        const record = decodeRecord(text);
-        return pool === undefined ? [] : { ...pool, range: record?.range ?? pool.subnet };
+      for (let conflicts = 0; conflicts < MAX_CONFLICTS; conflicts++) {
+        const given = await this.#tryChoosePool(name, family, signal);
+        if (given !== undefined) return given;
+      }
+      throw new OverlayError('ERR_CONFLICT', `cannot choose a subnet of IPv${family}: other hosts do so all the time`, {
+        isRetryable: true,
+        hint: 'try again',
       });
-      const sameName = records.find(
-        (each) => name !== undefined && each.name === name && each.subnet.family === family,
-      );
-      if (sameName !== undefined) {
-        this.#refuseRepetition(sameName);
-        this.#lastChosen = { subnet: sameName.subnet, atMs: clock.monotonicMs(), name };
-        return this.#enter(sameName, signal);
-      }
-      await this.#renew();
-      const taken = [...records, ...[...this.#pools.values()].map(({ identity }) => identity)].map(
-        ({ subnet }) => subnet,
-      );
-      for (const subnet of this.#candidates(family, taken)) {
-        const identity = { name, subnet, range: subnet };
-        const { host, instance } = this.#context;
-        const context = { host, instance, store, paths: new PoolPaths(identity), name: poolPath(identity) };
-        this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
-        if (!(await foundNetwork({ ...context, etcdLeaseId: this.#lease.id }, identity, signal))) continue;
-        return this.#add(formatPoolId(identity), (pool) => pool.join(signal));
-      }
+    }, signal);
+  }
+
+  /** @returns undefined if another host has chosen one meanwhile, of that name or of that subnet. */
+  async #tryChoosePool(name: string | undefined, family: Family, signal: AbortSignal): Promise<GivenPool | undefined> {
+    const { store, clock } = this.#options;
+    const [choice] = await store.listValues(CHOICE_PATH, signal);
+    const entries = await store.listValues(RECORDS_PATH, signal);
+    const records = entries.flatMap(({ path, text }) => {
+      const pool = parsePoolPath(path.slice(RECORDS_PATH.length));
+      const record = decodeRecord(text);
+      return pool === undefined ? [] : { ...pool, range: record?.range ?? pool.subnet };
+    });
+    const sameName = records.find((each) => name !== undefined && each.name === name && each.subnet.family === family);
+    if (sameName !== undefined) {
+      this.#refuseRepetition(sameName);
+      this.#lastChosen = { subnet: sameName.subnet, atMs: clock.monotonicMs(), name };
+      return this.#enter(sameName, signal);
+    }
+    await this.#renew();
+    const taken = [...records, ...[...this.#pools.values()].map(({ identity }) => identity)].map(
+      ({ subnet }) => subnet,
+    );
+    const [subnet] = this.#candidates(family, taken);
+    if (subnet === undefined) {
       throw new OverlayError('ERR_OUT_OF_ADDRESSES', `cannot choose a subnet of IPv${family}: all are in use`, {
         hint: 'give --subnet, remove networks, or give ContainerNetworks a larger range',
       });
-    }, signal);
+    }
+    const identity = { name, subnet, range: subnet };
+    const paths = new PoolPaths(identity);
+    const { host, instance } = this.#context;
+    const context = { host, instance, store, paths, name: poolPath(identity), etcdLeaseId: this.#lease.id };
+    if (!(await foundNetwork(context, identity, choice, signal))) return undefined;
+    this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
+    return this.#add(formatPoolId(identity), (pool) => pool.join(signal));
   }
 
   /** The same answer at once would make Docker ask for ever. */

@@ -1,9 +1,16 @@
 import { OverlayError } from '../errors.js';
 import type { EtcdLeaseId } from '../lease/record.js';
-import type { SharedValueStore, ValueEntry } from '../lease/store.js';
+import type { SharedValueStore, ValueCondition, ValueEntry } from '../lease/store.js';
 import type { NetworkProperties } from './addresses.js';
 import type { PoolIdentity } from './pool-id.js';
-import { type NetworkRecord, type PoolPaths, checkProperties, decodeRecord, encodeRecord } from './records.js';
+import {
+  CHOICE_PATH,
+  type NetworkRecord,
+  type PoolPaths,
+  checkProperties,
+  decodeRecord,
+  encodeRecord,
+} from './records.js';
 
 /** What is needed to agree with other hosts on a network. */
 export interface RecordContext {
@@ -52,17 +59,28 @@ export async function joinNetwork(
   return former === instance ? undefined : former;
 }
 
-/** Enters this host into a network that nobody knows yet. @returns false if somebody does. */
+/**
+ * Enters this host into a network that nobody knows yet.
+ *
+ * @param choice - what was at {@link CHOICE_PATH} before the networks were listed.
+ * @returns false if somebody does know it, or has founded another one since.
+ */
 export async function foundNetwork(
   { store, paths, host, instance, etcdLeaseId }: RecordContext,
   { range }: PoolIdentity,
+  choice: ValueEntry | undefined,
   signal: AbortSignal,
 ): Promise<boolean> {
+  const conditions: readonly ValueCondition[] = [
+    { absent: paths.record },
+    choice === undefined ? { absent: CHOICE_PATH } : { path: CHOICE_PATH, revision: choice.revision },
+  ];
   const puts = [
+    { path: CHOICE_PATH, text: host, etcdLeaseId },
     { path: paths.record, text: encodeRecord({ range, properties: undefined }) },
     { path: paths.host(host), text: instance, etcdLeaseId },
   ];
-  return (await store.transactValues({ conditions: [{ absent: paths.record }], puts }, signal)) !== undefined;
+  return (await store.transactValues({ conditions, puts }, signal)) !== undefined;
 }
 
 /**

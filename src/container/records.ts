@@ -9,6 +9,7 @@ import type { AddressMask } from './pool-layout.js';
  * What hosts tell each other about addresses of containers, below `<prefix>-ts/`:
  *
  *   network-records/NAME/SUBNET                      what all hosts of a network agree on; stays as long as one is in it
+ *   network-choice                                   written by whoever chooses a subnet: nobody else has done so meanwhile
  *   networks/NAME/SUBNET/hosts/HOST                  who is in it; which process serves that host
  *   networks/NAME/SUBNET/blocks/BLOCK                who has leased a block, and which of its addresses without asking
  *   networks/NAME/SUBNET/addresses/IP/container      who has leased an address by itself
@@ -24,6 +25,9 @@ import type { AddressMask } from './pool-layout.js';
 
 /** Where the records of all networks are. */
 export const RECORDS_PATH = 'network-records/';
+
+/** Changes with each subnet that a host chooses by itself. */
+export const CHOICE_PATH = 'network-choice';
 
 /** Longer than any that we write; what is longer is not read. */
 const MAX_TEXT = 16_384;

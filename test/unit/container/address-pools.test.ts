@@ -446,6 +446,18 @@ describe('AddressPools', () => {
     await assert.rejects(choose(without), { code: 'ERR_ADDRESS_POOL', message: /no range/ });
   });
 
+  it('chooses one subnet for a name, and different ones without, when two hosts do so at once', async () => {
+    const [a, b] = [await hosts.start('a'), await hosts.start('b')];
+    const choose = async (name?: string): Promise<string[]> => {
+      const requests = [a, b].map(({ pools }) =>
+        pools.requestPool({ pool: undefined, range: undefined, name, family: 4 }),
+      );
+      return (await hosts.settled(Promise.all(requests))).map(({ subnet }) => subnet.toString());
+    };
+    assert.deepEqual(await choose('lan'), ['10.200.0.0/24', '10.200.0.0/24']);
+    assert.deepEqual((await choose()).sort(), ['10.200.1.0/24', '10.200.2.0/24']);
+  });
+
   it('gives addresses of IPv6 subnets however large they are', async () => {
     const a = await hosts.start('a');
     const id = formatPoolId({ name: undefined, subnet: net('fd00:10::/64'), range: net('fd00:10::/64') });
