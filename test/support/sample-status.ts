@@ -1,4 +1,5 @@
 import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane/tunnel.js';
+import type { ContainerNetworksStatus } from '../../src/observe/container-status.js';
 import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
 
@@ -60,6 +61,64 @@ export function sampleTunnelCounters(scale = 1): TunnelCounters {
     packetsPerSend: [9, 8, 7, 6, 5, 4, 3, 2, 1],
     packetsPerWrite: [5, 0, 0, 0, 0, 0, 0, 0, 5],
     workerCpuSeconds: [1.5, 2.25],
+  };
+}
+
+/** A network of containers with one container, a second one whose address is lost, and one that only etcd tells of. */
+export function sampleContainerNetworks(): ContainerNetworksStatus {
+  return {
+    socket: '/run/docker/plugins/tsflannel.sock (of systemd)',
+    networks: [
+      {
+        id: '5f2b0c7d9e1a5f2b0c7d9e1a5f2b0c7d9e1a5f2b0c7d9e1a5f2b0c7d9e1a5f2b',
+        type: 'macvlan',
+        mode: 'bridge',
+        parent: 'eth0',
+        subnets: ['192.0.2.0/24'],
+        isInternal: false,
+        hasHostAccess: true,
+        endpoints: [{ id: 'e1', mac: '02:42:c0:00:02:41', addresses: ['192.0.2.65/24'], isJoined: true }],
+      },
+    ],
+    pools: [
+      {
+        id: 'lan/192.0.2.0-24/192.0.2.64-26',
+        network: 'lan',
+        subnet: '192.0.2.0/24',
+        range: '192.0.2.64/26',
+        blocks: ['192.0.2.64/30'],
+        free: 1,
+        uses: [
+          {
+            address: '192.0.2.65',
+            mac: '02:42:c0:00:02:41',
+            owner: 'web',
+            since: '2026-01-02T03:05:00.000Z',
+            state: 'confirmed',
+          },
+          { address: '192.0.2.66', mac: null, owner: null, since: '2026-01-02T03:06:00.000Z', state: 'lost' },
+        ],
+        shared: ['192.0.2.1'],
+        seen: [{ address: '192.0.2.67', mac: '02:00:00:00:00:67', seenAt: '2026-01-02T03:07:00.000Z' }],
+      },
+    ],
+    isConfirmed: true,
+    expiresAt: '2026-01-03T03:04:05.000Z',
+    calls: { 'IpamDriver.RequestAddress': { calls: 3, errors: 1, totalSeconds: 1.5, maxSeconds: 0.7 } },
+    addresses: {
+      given: 3,
+      released: 1,
+      refused: 1,
+      blocksLeased: 1,
+      blocksReturned: 0,
+      asked: 1,
+      yielded: 0,
+      probes: 4,
+      seen: 1,
+      lost: 1,
+    },
+    announcements: { announced: 2, failed: 0 },
+    problems: ['cannot set the MTU of eth0-host: EINVAL'],
   };
 }
 
@@ -214,6 +273,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       },
     },
     subnetFile: { path: '/run/flannel/subnet.env', writtenAt: '2026-01-02T03:04:06.000Z', error: null },
+    containerNetworks: sampleContainerNetworks(),
     savedState: null,
     dockerHint: null,
     problems: [
