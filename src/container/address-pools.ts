@@ -70,6 +70,11 @@ const TTL_SECONDS = 86_400;
  */
 const VERIFY_MS = 60_000;
 
+/** How often the etcd lease of a host is renewed while it is up and etcd answers. */
+export function renewalSeconds(ttlSeconds: number): number {
+  return Math.min(VERIFY_MS / 1000, ttlSeconds / 3);
+}
+
 /** Several changes within that time are told to etcd together. */
 const TIDY_DELAY_MS = 50;
 
@@ -293,7 +298,7 @@ export class AddressPools implements ContainerAddresses {
   }
 
   get #verifyMs(): number {
-    return Math.min(VERIFY_MS, ((this.#options.ttlSeconds ?? TTL_SECONDS) * 1000) / 3);
+    return renewalSeconds(this.#options.ttlSeconds ?? TTL_SECONDS) * 1000;
   }
 
   #noteRival(): void {

@@ -5,7 +5,8 @@ import type { PoolIdentity } from './pool-id.js';
 /** A host leases a sixteenth of the range at a time, within these bounds. */
 const BLOCKS_PER_RANGE = 16n;
 const MIN_BLOCK = 4n;
-const MAX_BLOCK = 64n;
+/** Addresses in the largest block. */
+export const MAX_BLOCK = 64n;
 
 /** Of a larger range, blocks are made of the first addresses alone: no network has as many containers. */
 const MAX_SPAN = 1n << 16n;

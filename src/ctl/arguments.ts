@@ -99,7 +99,7 @@ function helpOn(commands: readonly Command[], words: readonly string[]): Invocat
 }
 
 function groupOf(commands: readonly Command[], word = ''): readonly Command[] {
-  return commands.filter(({ name }) => name.startsWith(`${word} `));
+  return commands.filter(({ name }) => name === word || name.startsWith(`${word} `));
 }
 
 function optionName(flag: string): string {
@@ -173,7 +173,8 @@ function checkOperands(command: Command, operands: readonly string[], show: (wor
     });
   }
   for (const [index, operand] of operands.entries()) {
-    const expected = command.operands[index];
+    const last = command.operands.at(-1);
+    const expected = command.operands[index] ?? (last?.isRepeatable === true ? last : undefined);
     if (expected === undefined) {
       throw new OverlayError(
         'ERR_FLAG',

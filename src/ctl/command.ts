@@ -45,6 +45,8 @@ export type ValuesOf<Flags> = {
 export interface Operand {
   readonly name: string;
   readonly isOptional: boolean;
+  /** May be given several times; only the last one of a command. */
+  readonly isRepeatable?: boolean;
   readonly help: string;
   /** What completion offers: files, the listed words, or nothing. */
   readonly values: 'file' | 'none' | readonly string[];

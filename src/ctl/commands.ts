@@ -8,6 +8,8 @@ import { configSet } from './config-set.js';
 import { dockerDisable } from './docker-disable.js';
 import { dockerEnable } from './docker-enable.js';
 import { dockerFollow } from './docker-follow.js';
+import { dockerNetworks } from './docker-networks.js';
+import { dockerNetworksRelease } from './docker-networks-release.js';
 import { dockerOpts } from './docker-opts.js';
 import { dockerStatus } from './docker-status.js';
 import { doctor } from './doctor.js';
@@ -41,5 +43,7 @@ export const COMMANDS: readonly Command[] = [
   dockerStatus,
   dockerFollow,
   dockerOpts,
+  dockerNetworks,
+  dockerNetworksRelease,
   completionCommand(() => COMMANDS),
 ];

@@ -4,7 +4,10 @@ import { COMMON_FLAGS, type Command, EXIT, EXIT_MEANINGS } from './command.js';
 
 /** `tsflannelctl config set FILE [--yes] …` without the flags. */
 export function usageOf({ name, operands, isRaw }: Command): string {
-  const words = operands.map((operand) => (operand.isOptional ? `[${operand.name}]` : operand.name));
+  const words = operands.map(({ name: word, isOptional, isRepeatable }) => {
+    const shown = isRepeatable === true ? `${word}...` : word;
+    return isOptional ? `[${shown}]` : shown;
+  });
   return ['tsflannelctl', name, ...words, ...(isRaw === true ? [] : ['[OPTION]...'])].join(' ');
 }
 

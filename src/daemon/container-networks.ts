@@ -175,7 +175,7 @@ export async function openContainerNetworks(
     throw error;
   }
   return {
-    status: () => describeContainerNetworks(plugin.status(), addresses.status()),
+    status: () => describeContainerNetworks(host, plugin.status(), addresses.status()),
     observe: (world) => addresses.observe(world),
     async close() {
       await plugin.stop();

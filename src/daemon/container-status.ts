@@ -12,11 +12,13 @@ import { describeAspect } from '../reconcile/aspects.js';
 
 /** Puts the account of container networks together. */
 export function describeContainerNetworks(
+  host: string,
   plugin: DockerPluginStatus,
   addresses: AddressStatus,
 ): ContainerNetworksStatus {
   const { announcements, calls, endpoints, kernel, networks, socket } = plugin;
   return {
+    host,
     socket,
     networks: networks.map(({ id, type, mode, parent, subnets, isInternal, hasHostAccess }): ContainerNetworkStatus => {
       const own = endpoints.filter(({ networkId }) => networkId === id);

@@ -61,7 +61,7 @@ export function toText(entry: IKeyValue): TextEntry {
 }
 
 /** etcd's id of an etcd lease, decimal and `0` for none, as the hexadecimal that etcdctl shows. */
-function toEtcdLeaseId(etcdId: string): EtcdLeaseId | undefined {
+export function toEtcdLeaseId(etcdId: string): EtcdLeaseId | undefined {
   return etcdId === '0' ? undefined : (BigInt(etcdId).toString(16) as EtcdLeaseId);
 }
 

@@ -23,6 +23,7 @@ import type {
   LeaseObservation,
   LeaseSnapshot,
   ConfigHistory,
+  EtcdLeaseTimes,
   OperatorStore,
   OwnLeaseStore,
   SharedValueStore,
@@ -45,7 +46,7 @@ import type { Logger } from '../log.js';
 import { EtcdClient } from './client.js';
 import type { EtcdDialer } from './connection.js';
 import { type KeyLayout, layoutKeys, parseEndpoints } from './endpoints.js';
-import { decodeEntry, toEtcdId, toText } from './entries.js';
+import { decodeEntry, toEtcdId, toEtcdLeaseId, toText } from './entries.js';
 import { type FollowContext, type Following, followWorld } from './follow.js';
 import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
@@ -283,8 +284,12 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
   }
 
   async remainingTtl(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined> {
-    const { TTL } = await this.#timeToLive(etcdLeaseId, false, signal);
-    return Number(TTL) < 0 ? undefined : Number(TTL);
+    return (await this.etcdLeaseTimes(etcdLeaseId, signal))?.remainingSeconds;
+  }
+
+  async etcdLeaseTimes(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<EtcdLeaseTimes | undefined> {
+    const { TTL, grantedTTL } = await this.#timeToLive(etcdLeaseId, false, signal);
+    return Number(TTL) < 0 ? undefined : { remainingSeconds: Number(TTL), grantedSeconds: Number(grantedTTL) };
   }
 
   async revokeEtcdLease(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<'released' | 'in-use'> {
@@ -515,7 +520,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
     etcdLeaseId: EtcdLeaseId,
     withKeys: boolean,
     signal: AbortSignal | undefined,
-  ): Promise<Pick<ILeaseTimeToLiveResponse, 'TTL' | 'keys'>> {
+  ): Promise<Pick<ILeaseTimeToLiveResponse, 'TTL' | 'grantedTTL' | 'keys'>> {
     const request = { ID: toEtcdId(etcdLeaseId), keys: withKeys };
     const answer = await this.#client.callUnless<ILeaseTimeToLiveResponse>(
       'gone',
@@ -524,7 +529,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
       request,
       signal,
     );
-    return answer ?? { TTL: '-1', keys: [] };
+    return answer ?? { TTL: '-1', grantedTTL: '0', keys: [] };
   }
 
   #toSnapshot(entries: readonly IKeyValue[], revision: string): LeaseSnapshot {
@@ -556,7 +561,11 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
   }
 
   #toValue(entry: IKeyValue): ValueEntry {
-    return { ...toText(entry), path: entry.key.toString().slice(this.#keys.own.length) };
+    return {
+      ...toText(entry),
+      path: entry.key.toString().slice(this.#keys.own.length),
+      etcdLeaseId: toEtcdLeaseId(entry.lease),
+    };
   }
 }
 

@@ -24,6 +24,8 @@ export interface LeaseObservation {
 export interface ValueEntry extends TextEntry {
   /** Path below `<prefix>-ts/`, without a leading slash. */
   readonly path: string;
+  /** What ends it; undefined if nothing does. */
+  readonly etcdLeaseId: EtcdLeaseId | undefined;
 }
 
 /** Something that is being followed; after `close()` returns, the observer is not called again. */
@@ -251,8 +253,17 @@ export interface SharedValueStore extends Pick<ValueStore, 'listValues'> {
   onHealth(callback: (health: StoreHealth) => void): Subscription;
 }
 
+/** Time of an etcd lease, in seconds. */
+export interface EtcdLeaseTimes {
+  /** Until it ends unless it is renewed. */
+  readonly remainingSeconds: number;
+  /** What it has after each renewal. */
+  readonly grantedSeconds: number;
+}
+
 /** The store as the operator's tool needs it; see {@link WorldStore}. */
-export interface OperatorStore extends Store, Pick<ValueStore, 'listValues'>, Pick<OwnLeaseStore, 'deleteLease'> {
+export interface OperatorStore
+  extends Store, Pick<SharedValueStore, 'listValues' | 'transactValues'>, Pick<OwnLeaseStore, 'deleteLease'> {
   /** Writes the configuration if it is still the expected one. */
   writeConfig(text: string, expected: Expected, signal?: AbortSignal): Promise<WriteResult>;
   /** Earlier versions of the configuration, newest first. */
@@ -270,4 +281,8 @@ export interface OperatorStore extends Store, Pick<ValueStore, 'listValues'>, Pi
   unreserve(lease: LeaseRecord, how: Unreserve, signal?: AbortSignal): Promise<'done' | 'changed'>;
   /** Seconds that an etcd lease has left; undefined if it is gone. */
   remainingTtl(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<number | undefined>;
+  /** What an etcd lease has left and had at first; undefined if it is gone. */
+  etcdLeaseTimes(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<EtcdLeaseTimes | undefined>;
+  /** Revokes an etcd lease, unless keys are attached to it. */
+  revokeEtcdLease(etcdLeaseId: EtcdLeaseId, signal?: AbortSignal): Promise<'released' | 'in-use'>;
 }

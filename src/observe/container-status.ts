@@ -2,6 +2,8 @@ import type { AddressCounters, AddressUse } from '../container/addresses.js';
 
 /** Networks of containers with addresses of their own, on this host; see {@link DaemonStatus} for the kinds of values. */
 export interface ContainerNetworksStatus {
+  /** What stands for this host in etcd. */
+  readonly host: string;
   /** Where Docker asks the plugin. */
   readonly socket: string;
   readonly networks: readonly ContainerNetworkStatus[];

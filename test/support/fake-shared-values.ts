@@ -77,9 +77,10 @@ export class FakeSharedValues {
     return [...this.#entries]
       .filter(([path]) => path.startsWith(pathPrefix))
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([path, { text, revision, createdAt }]) => ({
+      .map(([path, { text, revision, createdAt, etcdLeaseId }]) => ({
         path,
         text,
+        etcdLeaseId,
         revision: String(revision),
         createdAt: String(createdAt),
       }));

@@ -67,6 +67,7 @@ export function sampleTunnelCounters(scale = 1): TunnelCounters {
 /** A network of containers with one container, a second one whose address is lost, and one that only etcd tells of. */
 export function sampleContainerNetworks(): ContainerNetworksStatus {
   return {
+    host: 'host-1',
     socket: '/run/docker/plugins/tsflannel.sock (of systemd)',
     networks: [
       {

@@ -18,6 +18,7 @@ describe('HostNames', () => {
     text: encodeHostStatus({ hostName, version: 'v1', leaseKey: '10.5.2.0-24', leaseSince: '' }),
     revision: '1',
     createdAt: '1',
+    etcdLeaseId: undefined,
   });
 
   beforeEach(() => {

@@ -1,0 +1,175 @@
+import { renewalSeconds } from '../container/address-pools.js';
+import { type ClusterNetwork, type ClusterNetworks, networkTitle } from '../container/cluster-networks.js';
+import type { IpAddress } from '../ip/address.js';
+import type { OperatorStore, ValueEntry } from '../lease/store.js';
+import type { ContainerNetworksStatus } from '../observe/container-status.js';
+
+/** A network as `docker-networks --json` prints it. */
+export interface NetworkRow {
+  /** The name that it was given, or else its subnet. */
+  readonly network: string;
+  readonly subnet: string;
+  readonly range: string | null;
+  /** What its hosts have agreed on, such as `type` and `gateway`; null where they have not yet. */
+  readonly properties: Readonly<Record<string, string>> | null;
+  readonly hosts: readonly string[];
+  /** How this host connects containers to it; null where Docker has not made it here. */
+  readonly here: {
+    readonly type: string;
+    readonly mode: string;
+    readonly parent: string;
+    readonly hasHostAccess: boolean;
+  } | null;
+}
+
+/** A host with what it has leased. */
+export interface HostRow {
+  readonly host: string;
+  readonly isThisHost: boolean;
+  readonly network: string;
+  readonly blocks: readonly string[];
+  /** Leased one by one, gateways and auxiliary addresses included. */
+  readonly addresses: readonly string[];
+  /** Since its etcd lease was renewed; null if that has ended. */
+  readonly silentSeconds: number | null;
+  readonly isAlive: boolean;
+}
+
+/** An address that a container has. */
+export interface AddressRow {
+  readonly address: string;
+  readonly network: string;
+  readonly host: string;
+  /** As below: known of this host alone. */
+  readonly owner: string | null;
+  readonly mac: string | null;
+  readonly since: string | null;
+  /** `leased`: of another host, by what it wrote to etcd. */
+  readonly state: 'confirmed' | 'unconfirmed' | 'lost' | 'leased';
+}
+
+/** An address that a machine on the network has. */
+export interface SeenRow {
+  readonly address: string;
+  readonly network: string;
+  readonly mac: string;
+  readonly seenAt: string;
+}
+
+/** Everything that `docker-networks` shows. */
+export interface NetworksView {
+  readonly networks: readonly NetworkRow[];
+  readonly hosts: readonly HostRow[];
+  readonly addresses: readonly AddressRow[];
+  readonly seen: readonly SeenRow[];
+  /** Keys in etcd that cannot be read. */
+  readonly badKeys: readonly string[];
+}
+
+/** When hosts were last heard of. */
+export type HostSilence = ReadonlyMap<string, Pick<HostRow, 'silentSeconds' | 'isAlive'>>;
+
+/** A host that is up may miss one renewal. */
+const MISSED_RENEWALS = 2;
+
+/** Asks etcd when the hosts have renewed what they have. */
+export async function readSilence(
+  store: Pick<OperatorStore, 'etcdLeaseTimes'>,
+  { entriesByHost }: Pick<ClusterNetworks, 'entriesByHost'>,
+  signal: AbortSignal,
+): Promise<HostSilence> {
+  const silence = new Map<string, Pick<HostRow, 'silentSeconds' | 'isAlive'>>();
+  for (const [host, entries] of entriesByHost) {
+    const times = await Promise.all(etcdLeasesOf(entries).map((id) => store.etcdLeaseTimes(id, signal)));
+    const [latest] = times
+      .filter((each) => each !== undefined)
+      .map(({ grantedSeconds, remainingSeconds }) => ({
+        silentSeconds: Math.max(0, grantedSeconds - remainingSeconds),
+        limitSeconds: MISSED_RENEWALS * renewalSeconds(grantedSeconds),
+      }))
+      .sort((a, b) => a.silentSeconds - b.silentSeconds);
+    silence.set(
+      host,
+      latest === undefined
+        ? { silentSeconds: null, isAlive: false }
+        : { silentSeconds: latest.silentSeconds, isAlive: latest.silentSeconds <= latest.limitSeconds },
+    );
+  }
+  return silence;
+}
+
+/** The etcd leases that some keys end with. */
+export function etcdLeasesOf(entries: readonly ValueEntry[]): readonly NonNullable<ValueEntry['etcdLeaseId']>[] {
+  return [...new Set(entries.flatMap(({ etcdLeaseId }) => etcdLeaseId ?? []))];
+}
+
+/**
+ * Puts together what etcd and the daemon of this host know.
+ *
+ * @param here - undefined where no daemon serves networks of containers.
+ */
+export function viewNetworks(
+  { networks, badPaths }: ClusterNetworks,
+  silence: HostSilence,
+  here: ContainerNetworksStatus | undefined,
+): NetworksView {
+  return {
+    networks: networks.map((network) => networkRow(network, here)),
+    hosts: networks.flatMap((network) =>
+      hostsOf(network).map((host): HostRow => ({
+        host,
+        isThisHost: host === here?.host,
+        network: networkTitle(network),
+        blocks: network.blocks.filter((each) => each.host === host).map(({ block }) => block.toString()),
+        addresses: network.addresses.filter((each) => each.host === host).map(({ address }) => address.toString()),
+        ...(silence.get(host) ?? { silentSeconds: null, isAlive: false }),
+      })),
+    ),
+    addresses: [...localRows(here), ...networks.flatMap((network) => remoteRows(network, here?.host))],
+    seen: (here?.pools ?? []).flatMap(({ network, seen }) => seen.map((each) => ({ network, ...each }))),
+    badKeys: badPaths,
+  };
+}
+
+function networkRow(network: ClusterNetwork, here: ContainerNetworksStatus | undefined): NetworkRow {
+  const subnet = network.subnet.toString();
+  const local = here?.networks.find(({ subnets }) => subnets.includes(subnet));
+  return {
+    network: networkTitle(network),
+    subnet,
+    range: network.record?.range.toString() ?? null,
+    properties: network.record?.properties ?? null,
+    hosts: network.hosts,
+    here:
+      local === undefined
+        ? null
+        : { type: local.type, mode: local.mode, parent: local.parent, hasHostAccess: local.hasHostAccess },
+  };
+}
+
+function hostsOf({ hosts, blocks, addresses }: ClusterNetwork): readonly string[] {
+  return [...new Set([...hosts, ...[...blocks, ...addresses].map(({ host }) => host)])].sort();
+}
+
+function localRows(here: ContainerNetworksStatus | undefined): readonly AddressRow[] {
+  if (here === undefined) return [];
+  return here.pools.flatMap(({ network, uses }) => uses.map((use) => ({ ...use, network, host: here.host })));
+}
+
+function remoteRows(network: ClusterNetwork, ownHost: string | undefined): readonly AddressRow[] {
+  const places: { readonly host: string; readonly address: IpAddress }[] = [
+    ...network.blocks.flatMap(({ host, used }) => used.map((address) => ({ host, address }))),
+    ...network.addresses.filter(({ kind }) => kind === 'container'),
+  ];
+  return places
+    .filter(({ host }) => host !== ownHost)
+    .map(({ host, address }) => ({
+      address: address.toString(),
+      network: networkTitle(network),
+      host,
+      owner: null,
+      mac: null,
+      since: null,
+      state: 'leased',
+    }));
+}
