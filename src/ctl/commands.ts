@@ -1,3 +1,4 @@
+import { attach } from './attach.js';
 import { cleanup } from './cleanup.js';
 import type { Command } from './command.js';
 import { completionCommand } from './completion.js';
@@ -5,6 +6,7 @@ import { configCheck } from './config-check.js';
 import { configGet } from './config-get.js';
 import { configHistory } from './config-history.js';
 import { configSet } from './config-set.js';
+import { detach } from './detach.js';
 import { dockerDisable } from './docker-disable.js';
 import { dockerEnable } from './docker-enable.js';
 import { dockerFollow } from './docker-follow.js';
@@ -45,5 +47,7 @@ export const COMMANDS: readonly Command[] = [
   dockerOpts,
   dockerNetworks,
   dockerNetworksRelease,
+  attach,
+  detach,
   completionCommand(() => COMMANDS),
 ];

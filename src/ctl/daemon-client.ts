@@ -22,7 +22,7 @@ const BODY_BYTES_MAX = 64 * 1024 * 1024;
  * `ERR_NOT_PRIVILEGED` if this user may not ask.
  */
 export async function readDaemonStatus(socketPath: string, signal?: AbortSignal): Promise<DaemonStatus> {
-  const body = await ask(socketPath, { path: '/status' }, signal);
+  const body = await askSocket(socketPath, { path: '/status' }, signal);
   let value: unknown;
   try {
     value = JSON.parse(body);
@@ -43,7 +43,10 @@ export async function readDaemonStatus(socketPath: string, signal?: AbortSignal)
 }
 
 /** What a daemon of an earlier release does not tell; it runs on after an upgrade until it is restarted. */
-const LATER_FIELDS: Pick<DaemonStatus, 'reachability'> = { reachability: null };
+const LATER_FIELDS: Pick<DaemonStatus, 'reachability' | 'containerNetworks'> = {
+  reachability: null,
+  containerNetworks: null,
+};
 const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability'> = { reachability: [] };
 
 /**
@@ -53,7 +56,7 @@ const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability'> = { reachability: [] }
  * @throws {@link OverlayError} `ERR_DAEMON_UNREACHABLE`, also where it does not tell; `ERR_NOT_PRIVILEGED`
  */
 export async function readDaemonSettings(socketPath: string, signal?: AbortSignal): Promise<DaemonSettings> {
-  const settings = parseSettings(await ask(socketPath, { path: SETTINGS_PATH }, signal));
+  const settings = parseSettings(await askSocket(socketPath, { path: SETTINGS_PATH }, signal));
   if (settings === undefined) throw unreachable(socketPath, 'its answer is not understood', { isListening: true });
   return settings;
 }
@@ -69,8 +72,8 @@ export async function daemonLogLevel(
   signal?: AbortSignal,
 ): Promise<LogLevel> {
   const body = await (level === undefined
-    ? ask(socketPath, { path: '/log-level' }, signal)
-    : ask(socketPath, { method: 'PUT', path: `/log-level/${level}` }, signal));
+    ? askSocket(socketPath, { path: '/log-level' }, signal)
+    : askSocket(socketPath, { method: 'PUT', path: `/log-level/${level}` }, signal));
   const answer = parseLogLevel(/^\{"level":"(\w+)"\}\s*$/.exec(body)?.[1] ?? '');
   if (answer !== undefined) return answer;
   throw unreachable(socketPath, 'its answer is not a level', { isListening: true });
@@ -83,7 +86,7 @@ export async function daemonLogLevel(
  */
 export async function isDaemonListening(socketPath: string, signal?: AbortSignal): Promise<boolean> {
   try {
-    await ask(socketPath, { path: '/status' }, signal);
+    await askSocket(socketPath, { path: '/status' }, signal);
     return true;
   } catch (error) {
     if (!isOverlayError(error, 'ERR_DAEMON_UNREACHABLE')) throw error;
@@ -91,17 +94,28 @@ export async function isDaemonListening(socketPath: string, signal?: AbortSignal
   }
 }
 
-async function ask(
+/**
+ * The body of an answer with status 200.
+ *
+ * @throws {@link OverlayError} as {@link readDaemonStatus}.
+ */
+export async function askSocket(
   socketPath: string,
-  what: { readonly method?: 'PUT'; readonly path: string },
+  what: {
+    readonly method?: 'PUT' | 'POST';
+    readonly path: string;
+    readonly body?: string;
+    readonly deadlineMs?: number;
+  },
   signal?: AbortSignal,
 ): Promise<string> {
+  const { method, path, body: sent, deadlineMs = DEADLINE_MS } = what;
   // For all of the answer: one that drips never lets a socket's own time pass.
-  const deadline = new Deadline(systemClock, DEADLINE_MS, signal);
+  const deadline = new Deadline(systemClock, deadlineMs, signal);
   let isListening = false;
   try {
     return await new Promise<string>((resolve, reject) => {
-      const options = { socketPath, ...what, agent: false, signal: deadline.signal };
+      const options = { socketPath, ...(method && { method }), path, agent: false, signal: deadline.signal };
       const request = http.request(options, (response) => {
         let body = '';
         response.setEncoding('utf8');
@@ -112,12 +126,12 @@ async function ask(
         response.on('error', reject);
         response.on('end', () => {
           if (response.statusCode === 200) resolve(body);
-          else reject(new Error(`it answers ${what.path} with ${String(response.statusCode)}`));
+          else reject(new Error(`it answers ${path} with ${String(response.statusCode)}`));
         });
       });
       request.on('socket', (socket) => socket.on('connect', () => (isListening = true)));
       request.on('error', reject);
-      request.end();
+      request.end(sent);
     });
   } catch (cause) {
     signal?.throwIfAborted();
@@ -128,7 +142,7 @@ async function ask(
       });
     }
     const isLate = deadline.signal.aborted;
-    const reason = isLate ? `no answer within ${DEADLINE_MS / 1000} s` : reasonOf(cause);
+    const reason = isLate ? `no answer within ${deadlineMs / 1000} s` : reasonOf(cause);
     throw unreachable(socketPath, reason, { cause, isListening, ...(isLate ? { hint: MUTE_HINT } : {}) });
   } finally {
     deadline.clear();

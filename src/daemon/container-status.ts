@@ -28,6 +28,7 @@ export function describeContainerNetworks(
         mode,
         parent,
         subnets: subnets.map(({ subnet }) => subnet.toString()),
+        gateways: subnets.flatMap(({ gateway }) => gateway?.toString() ?? []),
         isInternal,
         hasHostAccess,
         endpoints: own.map((endpoint) => ({

@@ -29,6 +29,8 @@ export interface ContainerNetworkStatus {
   readonly mode: string;
   readonly parent: string;
   readonly subnets: readonly string[];
+  /** Where containers send what leads out. */
+  readonly gateways: readonly string[];
   readonly isInternal: boolean;
   readonly hasHostAccess: boolean;
   /** Interfaces of containers in it. */

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
+import { PLUGIN_SOCKET } from '../../src/docker/plugin/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { distFile } from './dist.js';
 import type { Netns } from './netns.js';
@@ -26,6 +27,8 @@ export interface DaemonOptions {
   readonly stock?: string;
   /** Puts subnet.env and state on a disk of that size, which only this daemon has and which ends with it. */
   readonly diskBytes?: number;
+  /** Serves networks of containers, on a socket of {@link Daemon.pluginSocket} that no other daemon has. */
+  readonly hasPlugin?: boolean;
 }
 
 /** Contents of a subnet.env. */
@@ -38,12 +41,15 @@ export class DaemonStartError extends Error {}
 export class Daemon {
   readonly statusSocket: string;
   readonly logFile: string;
+  /** Where it answers what Docker asks, with `hasPlugin`. */
+  readonly pluginSocket: string;
   #program: Program | undefined;
 
   constructor(readonly options: DaemonOptions) {
     mkdirSync(options.directory, { recursive: true });
     this.statusSocket = path.join(options.directory, 'status.sock');
     this.logFile = path.join(options.directory, 'daemon.log');
+    this.pluginSocket = path.join(options.directory, 'plugins', path.basename(PLUGIN_SOCKET));
   }
 
   /** Holds {@link subnetFile} and {@link stateDirectory}. */
@@ -83,8 +89,10 @@ export class Daemon {
     this.#program = options.netns.start(
       [
         ...this.#mountDisk(),
+        ...this.#mountPlugins(),
         ...command,
         ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${path.join(directory, 'subnet.env')}`],
+        ...(options.hasPlugin === true ? ['--docker-plugin'] : []),
         ...(options.args ?? []),
         ...args,
       ],
@@ -204,6 +212,13 @@ export class Daemon {
     mkdirSync(this.#diskDirectory, { recursive: true });
     const mount = `mount -t tmpfs -o size=${this.options.diskBytes} tmpfs ${this.#diskDirectory}`;
     return ['sh', '-c', `${mount} && exec "$@"`, 'sh'];
+  }
+
+  #mountPlugins(): string[] {
+    if (this.options.hasPlugin !== true) return [];
+    const [source, target] = [path.dirname(this.pluginSocket), path.dirname(PLUGIN_SOCKET)];
+    for (const directory of [source, target]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+    return ['sh', '-c', `mount --bind ${source} ${target} && exec "$@"`, 'sh'];
   }
 
   /** A run that writes the same text again still makes a new file or a new time. */

@@ -76,6 +76,7 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
         mode: 'bridge',
         parent: 'eth0',
         subnets: ['192.0.2.0/24'],
+        gateways: ['192.0.2.1'],
         isInternal: false,
         hasHostAccess: true,
         endpoints: [{ id: 'e1', mac: '02:42:c0:00:02:41', addresses: ['192.0.2.65/24'], isJoined: true }],
