@@ -92,7 +92,10 @@ class History {
 
   async carryOut(step: Step): Promise<void> {
     if (step.kind === 'pass') return this.hosts.clock.advance(step.ms);
-    if (step.kind === 'replaced') return this.replace(step.pick);
+    if (step.kind === 'replaced') {
+      this.replace(step.pick);
+      return;
+    }
     const host = this.all[step.host];
     if (host === undefined) return;
     if (step.kind === 'start') return this.start(host);
@@ -167,6 +170,7 @@ class History {
 
   uses(host: AddressHost): readonly AddressUse[] {
     if (host.isUp) return host.pools.status().pools.flatMap(({ uses }) => uses);
+    if (this.#epoch > 0) return []; // it may be of another history, which a host hears of when it starts
     const text = host.files.texts.get(BOOK);
     if (text === undefined) return [];
     const { lease, pools } = decodeBook(text);
