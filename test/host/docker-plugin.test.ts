@@ -208,6 +208,36 @@ describe('the Docker plugin with engines on two hosts', function () {
     });
   }
 
+  it('connects a host with its containers where arp_ignore of the parent alone is 8', async () => {
+    const { netns, publicIp } = rig.host(1);
+    const key = 'net.ipv4.conf.eth0.arp_ignore';
+    await netns.run(['sysctl', '-qw', `${key}=8`]);
+    try {
+      await createNetwork('access', HOST_ACCESS);
+      const near = await runContainer(1, 'access');
+      assert.ok(await near.reaches(publicIp));
+      assert.ok(await reaches(netns, near.address));
+    } finally {
+      await netns.run(['sysctl', '-qw', `${key}=0`]);
+    }
+  });
+
+  it('connects a host with its containers by IPv6 alone where arp_ignore is 2 or 8 for all', async () => {
+    const { netns, publicIp, publicIpv6 } = rig.host(1);
+    const key = 'net.ipv4.conf.all.arp_ignore';
+    await createNetwork('access', HOST_ACCESS);
+    const near = await runContainer(1, 'access');
+    try {
+      for (const value of [2, 8]) {
+        await netns.run(['sysctl', '-qw', `${key}=${value}`]);
+        assert.equal(await near.reaches(publicIp), false);
+        for (const address of [publicIpv6, ROUTER]) assert.ok(await near.reaches(address), address);
+      }
+    } finally {
+      await netns.run(['sysctl', '-qw', `${key}=0`]);
+    }
+  });
+
   it('follows the addresses of the host', async () => {
     await createNetwork('access', HOST_ACCESS);
     const near = await runContainer(1, 'access');
