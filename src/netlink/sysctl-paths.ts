@@ -8,6 +8,8 @@ export const SYSCTL = {
   reversePathFilter: (device: string) => `net/ipv4/conf/${device}/rp_filter`,
   /** 8: ARP requests for addresses of this host are not answered on it. @param device - as above. */
   arpIgnore: (device: string) => `net/ipv4/conf/${device}/arp_ignore`,
+  /** Whether packets that come in on the device are forwarded. */
+  deviceForwarding: (device: string) => `net/ipv4/conf/${device}/forwarding`,
   acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,
   disableIpv6: (device: string) => `net/ipv6/conf/${device}/disable_ipv6`,
   acceptRouterAdvertisements: (device: string) => `net/ipv6/conf/${device}/accept_ra`,

@@ -77,7 +77,7 @@ describe('the port for announcements', () => {
     assert.equal(link('new0').isUp, false);
   });
 
-  it('says nothing else on it, and does not answer for the host there', async () => {
+  it('says nothing else on it, and neither answers for the host nor forwards there', async () => {
     const seen = await capture(lan, 'lan0', `ether src ${CONTAINER_MAC}`);
     const up: LinkInfo[] = [];
     const port = openAnnouncementPort({
@@ -92,6 +92,10 @@ describe('the port for announcements', () => {
       up.map(({ isUp }) => isUp),
       [true],
     );
+    const forwarded = await capture(lan, 'lan0', `arp[24:4] = 0xc0000246 and not ether src ${CONTAINER_MAC}`);
+    await lan.ip([`neighbour replace 192.0.2.70 lladdr ${CONTAINER_MAC} dev lan0`]);
+    await lan.run(['ping', '-c', '1', '-W', '1', '192.0.2.70'], { mayFail: true });
+    assert.equal((await forwarded.stop()).frames.length, 0, 'the host looks for the container');
     const answers = await askForHost();
     assert.deepEqual([...new Set(answers)], [link('eth0').mac]);
     const { frames } = await seen.stop();

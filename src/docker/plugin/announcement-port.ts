@@ -31,10 +31,12 @@ export function openAnnouncementPort(links: Pick<NetlinkLinks, 'set'>): Announce
 
 /**
  * The host must not be heard with the MAC address of a container: it answers ARP for its addresses on whatever interface
- * is up, and IPv6 has much to say on a new one. The container gets none of this: both belong to the namespace.
+ * is up, forwards or refuses what comes for the container so early, and IPv6 has much to say on a new one. The container
+ * gets none of this: parameters of a device stay in the namespace.
  */
 function keepSilent({ name }: LinkInfo): void {
   writeSysctl(SYSCTL.arpIgnore(name), NO_REPLY);
+  writeSysctl(SYSCTL.deviceForwarding(name), '0');
   const disableIpv6 = SYSCTL.disableIpv6(name);
   if (readSysctl(disableIpv6) !== undefined) writeSysctl(disableIpv6, '1'); // there is none without IPv6
 }
