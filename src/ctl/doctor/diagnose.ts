@@ -1,4 +1,5 @@
 import { CONTAINER_CHECKS } from './checks/containers.js';
+import { CONTAINER_NETWORK_CHECKS } from './checks/container-networks.js';
 import { DAEMON_CHECKS } from './checks/daemon.js';
 import { DOCKER_CHECKS } from './checks/docker.js';
 import { FIREWALL_CHECKS } from './checks/firewall.js';
@@ -19,6 +20,7 @@ export const CHECKS: readonly Check[] = [
   ...ROUTE_CHECKS,
   ...FIREWALL_CHECKS,
   ...DOCKER_CHECKS,
+  ...CONTAINER_NETWORK_CHECKS,
   ...PEER_CHECKS,
   ...CONTAINER_CHECKS,
 ];

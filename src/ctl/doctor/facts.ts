@@ -116,6 +116,8 @@ export interface DoctorFacts {
   readonly rulesets: readonly TracedTable[];
   /** The Docker engine of this host, undefined if none runs. */
   readonly docker: RunningDocker | undefined;
+  /** Whether systemd runs this host. */
+  readonly hasSystemd: boolean;
   readonly bridgeNetfilter: FirewallFinding | undefined;
   /** Device, index and MTU that packets to peers leave through. */
   readonly underlay: { readonly device: string; readonly mtu: number } | undefined;

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import type { NetworkConfig } from '../../config/network-config.js';
@@ -89,6 +90,7 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
       sysctls: readSysctls(underlay?.device),
       ...rules,
       docker: await findRunningDocker(),
+      hasSystemd: existsSync('/run/systemd/system'), // sd_booted(3)
       bridgeNetfilter: await bridgeNetfilterFinding({
         mode: stored.network?.useNftables === true ? 'nftables' : 'iptables',
       }),

@@ -10,7 +10,8 @@ import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
 import type { DaemonStatus, TunnelStatus } from '../../../src/observe/status.js';
 import { ip, net, network } from '../../support/builders.js';
-import { samplePeer } from '../../support/sample-status.js';
+import type { AddressUseStatus, ContainerNetworksStatus } from '../../../src/observe/container-status.js';
+import { sampleContainerNetworks, samplePeer } from '../../support/sample-status.js';
 
 function row(n: number, changes: Partial<LeaseRow> = {}): LeaseRow {
   return {
@@ -168,6 +169,7 @@ function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     policyRoutes: [],
     ...rules('*filter', ':FORWARD DROP [0:0]', ':FLANNEL-FWD -', '-A FORWARD -j FLANNEL-FWD', ...OUR_RULES),
     docker: undefined,
+    hasSystemd: true,
     bridgeNetfilter: undefined,
     underlay: { device: 'eth0', mtu: 1500 },
     publicIpNeighbour: undefined,
@@ -176,6 +178,28 @@ function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     probeNote: undefined,
     ...changes,
   };
+}
+
+const sample = sampleContainerNetworks();
+const use: AddressUseStatus = {
+  address: '192.0.2.65',
+  mac: '02:42:c0:00:02:41',
+  owner: 'web',
+  since: '2026-01-02T03:05:00.000Z',
+  state: 'confirmed',
+};
+
+/** Pools in which nothing is wrong. */
+function calmPools(uses: readonly AddressUseStatus[]): ContainerNetworksStatus['pools'] {
+  return sample.pools.map((pool) => ({ ...pool, uses, seen: [] }));
+}
+
+/** A daemon that serves networks of containers. */
+function containers(
+  changes: Partial<ContainerNetworksStatus> = {},
+  uses: readonly AddressUseStatus[] = [use],
+): Pick<DoctorFacts, 'daemon'> {
+  return { daemon: { ...daemon, containerNetworks: { ...sample, pools: calmPools(uses), ...changes } } };
 }
 
 interface Case {
@@ -609,11 +633,66 @@ const CASES: readonly Case[] = [
     severity: 'note',
     command: /^modprobe br_netfilter$/,
   },
+  {
+    when: 'the interface of a container network is down',
+    facts: { links: LINKS.map((each) => (each.name === 'eth0' ? { ...each, isUp: false } : each)), ...containers() },
+    check: 'network-parent',
+    command: /^ip link set dev eth0 up$/,
+  },
+  {
+    when: 'the interface of a container network does not exist',
+    facts: containers({ networks: sample.networks.map((each) => ({ ...each, parent: 'eth9' })) }),
+    check: 'network-parent',
+    command: /^docker network rm 5f2b0c7d9e1a #/,
+  },
+  {
+    when: 'another host was given the address of a container',
+    facts: containers({}, [{ ...use, state: 'lost' }]),
+    check: 'address-lost',
+    command: /^docker restart web$/,
+  },
+  {
+    when: 'another host was given the address of a namespace',
+    facts: containers({}, [{ ...use, owner: 'netns /run/netns/web eth0', state: 'lost' }]),
+    check: 'address-lost',
+    command: /^tsflannelctl detach --netns \/run\/netns\/web --ifname eth0$/,
+  },
+  {
+    when: 'a container network has no address left',
+    facts: containers({ pools: calmPools([use]).map((pool) => ({ ...pool, free: 0 })) }),
+    check: 'address-range',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks #/,
+    evidence: /^1 in use, no block of 192\.0\.2\.64\/26 is free besides 192\.0\.2\.64\/30$/,
+  },
+  {
+    when: 'a machine on the network has an address of containers',
+    facts: containers({ pools: calmPools([use]).map((pool) => ({ ...pool, seen: sample.pools[0]?.seen ?? [] })) }),
+    check: 'address-seen',
+    severity: 'note',
+    command: /^ip neigh show #/,
+    evidence: /^192\.0\.2\.67 at 02:00:00:00:00:67$/,
+  },
+  {
+    when: 'the daemon has made the socket of the plugin, and systemd could',
+    facts: containers({ socket: '/run/docker/plugins/tsflannel.sock' }),
+    check: 'plugin-socket',
+    severity: 'warning',
+    command: /^systemctl stop tsflanneld && systemctl enable --now tsflannel-docker-plugin\.socket && systemctl start/,
+  },
 ];
 
 describe('diagnose', () => {
   it('finds nothing on a host with nothing wrong', () => {
     assert.deepEqual(diagnose(facts()), []);
+    assert.deepEqual(diagnose(facts(containers())), []);
+  });
+
+  it('asks for no socket of systemd where it does not run, and for no addresses that etcd has not confirmed', () => {
+    const own = containers({ socket: '/run/docker/plugins/tsflannel.sock' });
+    assert.deepEqual(diagnose(facts({ ...own, hasSystemd: false })), []);
+    const pools = calmPools([use]).map((pool) => ({ ...pool, free: 0 }));
+    assert.deepEqual(diagnose(facts(containers({ pools, isConfirmed: false }))), []);
   });
 
   for (const { when, facts: changes, check, severity = 'error', command, evidence } of CASES) {
