@@ -30,7 +30,6 @@ export const NEIGHBOURS = [
   ['reconcile', 'dataplane', 'a tunnel is a part of the desired state'],
   ['docker', 'systemd', 'Docker is a service of systemd'],
   ['observe', 'reach', 'the status tells which peers answer'],
-  ['observe', 'container', 'the status tells which addresses containers have'],
 ];
 
 const ROOTS = ['src', 'bench', 'test'];

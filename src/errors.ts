@@ -55,6 +55,7 @@ export const ERROR_CODES = {
   ERR_ADDRESS_BOOK: 'The file with the addresses of containers cannot be written or used.',
   ERR_LAN_PROBE: 'The network could not be asked whether a machine has an address already.',
   ERR_ANNOUNCEMENT: 'The addresses of a container cannot be announced.',
+  ERR_NETNS: 'The network namespace of a container cannot be entered.',
   ERR_PLUGIN_REQUEST: 'What Docker asked the plugin for cannot be understood, or not be answered in time.',
   ERR_PLUGIN_SOCKET: 'The socket on which Docker asks its plugin cannot be listened on.',
   ERR_PLUGIN_STATE: 'The file with the container networks of this host cannot be written or used.',

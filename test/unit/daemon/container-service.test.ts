@@ -73,7 +73,7 @@ describe('ContainerService', () => {
   });
 
   it('closes what was opened while it was being closed', async () => {
-    let opened = (): void => {};
+    let opened: (served: ContainerNetworks) => void = () => {};
     const open = (): Promise<ContainerNetworks> => new Promise((resolve) => (opened = resolve));
     const service = new ContainerService({ clock, log, open });
     void service.start(HOST);
