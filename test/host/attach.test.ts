@@ -105,9 +105,9 @@ describe('tsflannelctl attach beside daemons on two hosts', function () {
 
   it('changes nothing when it is repeated', async () => {
     const first = await attach(1, '--network', 'lan');
-    const before = await netnsOf(1).ipJson(['link', 'show', 'dev', 'eth0']);
+    const before = await netnsOf(1).ipJson(['link', 'show']);
     assert.deepEqual(await attach(1, '--network', 'lan'), first);
-    assert.deepEqual(await netnsOf(1).ipJson(['link', 'show', 'dev', 'eth0']), before);
+    assert.deepEqual(await netnsOf(1).ipJson(['link', 'show']), before);
   });
 
   it('completes an interface that an earlier run has not set up', async () => {
