@@ -1,0 +1,179 @@
+import { rmSync } from 'node:fs';
+import path from 'node:path';
+import koffi from 'koffi';
+import { SYS, bind, close, errnoName, sockaddrUn, socket } from '../../src/sys/libc.js';
+import type { Daemon } from './daemon.js';
+import { DockerEngine } from './docker.js';
+import { Netns, type Output, type RunOptions, run } from './netns.js';
+import { Program, type ProgramOptions } from './program.js';
+import type { Host } from './rig.js';
+
+const SOCKET = 'tsflannel.sock';
+
+/** As systemd's default. */
+const BACKLOG = 4096;
+
+/** A container that does nothing. */
+const IDLE = ['--detach', '--log-driver', 'none', '--stop-signal', 'SIGKILL', 'busybox', 'busybox', 'sleep', '3600'];
+
+/** The files of a daemon that keep what it knows of containers. */
+export type StateFile = 'container-addresses.json' | 'docker-networks.json';
+
+/** A container of {@link DockerNetworkHost.run}. */
+export interface NetworkedContainer {
+  readonly host: DockerNetworkHost;
+  readonly id: string;
+  readonly address: string;
+  readonly address6: string;
+  readonly mac: string;
+}
+
+/**
+ * A host of a rig with a Docker engine and our daemon as its plugin. The listening socket belongs to neither: as with
+ * tsflannel-docker-plugin.socket it is there before the daemon and after it.
+ */
+export class DockerNetworkHost {
+  readonly engine: DockerEngine;
+  readonly daemon: Daemon;
+  #listener: number | undefined;
+
+  constructor(readonly host: Host) {
+    this.engine = new DockerEngine(host);
+    const netns = new EngineNetns(host.netns.name, this.engine, () => this.#listener);
+    this.daemon = host.makeDaemon({ args: ['--host-id', host.name] });
+    // Docker's mounts are seen only in the engine's namespaces.
+    Object.assign(this.daemon.options, { netns });
+  }
+
+  /** Power on: the socket is there, and nothing else. */
+  async boot(): Promise<void> {
+    await this.engine.boot();
+    const file = path.join(this.engine.pluginDirectory, SOCKET);
+    rmSync(file, { force: true });
+    this.#listener = listenOn(file);
+  }
+
+  /** Power cut and power on: what is not on a disk is gone. */
+  async reset(): Promise<void> {
+    await Promise.all([this.daemon.kill(), this.engine.halt()]);
+    this.#closeSocket();
+    for (const { ifname } of await this.links()) await run(['ip', '-n', this.host.netns.name, 'link', 'del', ifname]);
+    await this.boot();
+  }
+
+  /** Ends everything. Idempotent. */
+  async close(): Promise<void> {
+    await this.engine.close();
+    this.#closeSocket();
+  }
+
+  /** Runs the `docker` client. */
+  docker(args: readonly string[], options: RunOptions = {}): Promise<Output> {
+    return this.engine.docker(args, { timeoutMs: 60_000, ...options });
+  }
+
+  /** Makes a network of our driver with our addresses. */
+  createNetwork(name: string, options: readonly string[], mayFail = false): Promise<Output> {
+    const drivers = ['--driver', 'tsflannel', '--ipam-driver', 'tsflannel'];
+    return this.docker(['network', 'create', ...drivers, ...options, name], { mayFail });
+  }
+
+  /** Starts a container that does nothing. */
+  async run(network: string, options: readonly string[] = []): Promise<NetworkedContainer> {
+    const { stdout } = await this.docker(['run', '--network', network, ...options, ...IDLE]);
+    return this.inspect(stdout.trim());
+  }
+
+  /** Whether a container could be started so, and what Docker said. */
+  tryRun(network: string, options: readonly string[] = []): Promise<Output> {
+    return this.docker(['run', '--network', network, ...options, ...IDLE], { mayFail: true });
+  }
+
+  /** A container as Docker knows it now. */
+  async inspect(id: string): Promise<NetworkedContainer> {
+    const fields = '{{.IPAddress}} {{.GlobalIPv6Address}} {{.MacAddress}}';
+    const format = `{{range .NetworkSettings.Networks}}${fields}{{end}}`;
+    const { stdout } = await this.docker(['inspect', '--format', format, id]);
+    const [address = '', address6 = '', mac = ''] = stdout.trim().split(' ');
+    return { host: this, id, address, address6, mac };
+  }
+
+  /** Whether an address answers a container of this host. */
+  async reaches({ id }: NetworkedContainer, address: string): Promise<boolean> {
+    const ping = ['busybox', address.includes(':') ? 'ping6' : 'ping', '-c', '1', '-W', '2', address];
+    return (await this.docker(['exec', id, ...ping], { mayFail: true })).code === 0;
+  }
+
+  /** IPv4 addresses in the namespaces of containers, each with the name of the namespace. */
+  async addressesInside(): Promise<readonly (readonly [address: string, sandbox: string])[]> {
+    const each = 'busybox nsenter --net="$n" ip -4 -o addr show scope global 2>&- | sed "s|^|$n |"';
+    const script = `for n in '${this.engine.sandboxDirectory}'/*; do ${each}; done`;
+    const { stdout } = await run(this.engine.command(['sh', '-c', script]), { mayFail: true });
+    const found = [...stdout.matchAll(/^(\S+) .* inet ([\d.]+)\//gm)];
+    return found.map(([, sandbox = '', address = '']) => [address, sandbox]);
+  }
+
+  /** Ids of containers, running or not. */
+  async containers(): Promise<readonly string[]> {
+    return (await this.docker(['ps', '--all', '--quiet'])).stdout.split('\n').filter((id) => id !== '');
+  }
+
+  /** Removes all containers and all networks, as an operator does. */
+  async removeAll(): Promise<void> {
+    const ids = await this.containers();
+    if (ids.length > 0) await this.docker(['rm', '--force', ...ids]);
+    await this.docker(['network', 'prune', '--force']);
+  }
+
+  /** Interfaces on this host for containers. */
+  async links(): Promise<readonly { readonly ifname: string }[]> {
+    const links = await this.host.netns.ipJson(['link', 'show']);
+    return links.map(({ ifname }) => ({ ifname: String(ifname) })).filter(({ ifname }) => /^tsf|-host$/.test(ifname));
+  }
+
+  /** Loses a file of the daemon, which must not run. */
+  lose(file: StateFile): void {
+    rmSync(path.join(this.daemon.options.directory, 'state', file));
+  }
+
+  #closeSocket(): void {
+    if (this.#listener !== undefined) close(this.#listener);
+    this.#listener = undefined;
+  }
+}
+
+/** Runs programs as systemd does on a host with Docker: with mounts of its own, and with the socket. */
+class EngineNetns extends Netns {
+  constructor(
+    name: string,
+    private readonly engine: DockerEngine,
+    private readonly listener: () => number | undefined,
+  ) {
+    super(name);
+  }
+
+  override start(argv: readonly string[], options: ProgramOptions = {}): Program {
+    const listener = this.listener();
+    // The process is in no PID namespace, other than the engine's /proc.
+    const script = 'mount -t proc proc /proc && export LISTEN_PID=$$ && exec "$@"';
+    const own = ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', script, 'sh'];
+    const env = { ...options.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'docker-plugin' };
+    return new Program(this.engine.command([...own, ...argv]), {
+      ...options,
+      ...(listener === undefined ? {} : { env, descriptors: [listener] }),
+    });
+  }
+}
+
+const listen = koffi.load('libc.so.6').func('int listen(int fd, int backlog)') as (
+  fd: number,
+  backlog: number,
+) => number;
+
+function listenOn(file: string): number {
+  const fd = socket(SYS.AF_UNIX, SYS.SOCK_STREAM, 0);
+  const result = fd < 0 ? fd : bind(fd, sockaddrUn(file));
+  if (result < 0) throw new Error(`cannot listen on ${file}: ${errnoName(-result)}`);
+  if (listen(fd, BACKLOG) < 0) throw new Error(`cannot listen on ${file}`);
+  return fd;
+}
