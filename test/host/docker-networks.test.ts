@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { capture } from '../support/capture.js';
 import { DockerEngine } from '../support/docker.js';
-import { DockerNetworkHost } from '../support/docker-network-host.js';
+import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
 import { Netns, type Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { SimRandom } from '../support/sim-etcd/random.js';
@@ -39,10 +39,13 @@ describe('container networks of two hosts with real engines', function () {
     await onBoth((on) => on.createNetwork('lan', [...LAN, ...options]));
   };
 
+  const pingsFromRouter = async (address: string): Promise<boolean> =>
+    (await rig.router.run(['ping', '-n', '-c', '1', '-W', '1', address], { mayFail: true })).code === 0;
+
   /** Whether an address answers a router that has forgotten where it was. */
   const answersRouter = async (address: string): Promise<boolean> => {
     await rig.router.ip(['neigh flush dev eth0']);
-    return (await rig.router.run(['ping', '-n', '-c', '1', '-W', '1', address], { mayFail: true })).code === 0;
+    return pingsFromRouter(address);
   };
 
   /** Keys of containers in etcd. */
@@ -175,6 +178,18 @@ describe('container networks of two hosts with real engines', function () {
   });
 
   describe('a fixed address', () => {
+    it('answers its router soon after it has moved to the other host, and back', async () => {
+      await createLan();
+      const fixed = ['--ip', '192.0.2.70'];
+      let last: NetworkedContainer | undefined;
+      for (const number of [1, 2, 1]) {
+        if (last !== undefined) await last.host.docker(['rm', '--force', last.id]);
+        last = await host(number).run('lan', fixed);
+        // Without announcement the router asks the old MAC address for some seconds.
+        await waitFor(() => pingsFromRouter('192.0.2.70'), { what: 'its answer', timeoutMs: 3000 });
+      }
+    });
+
     it('is refused while a container of the other host has it, and starts again after that has gone', async () => {
       await createLan();
       const mine = await host(1).run('lan', ['--ip', '192.0.2.71']);
