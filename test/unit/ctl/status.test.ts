@@ -15,6 +15,7 @@ const STATUS = {
   pid: 7,
   startedAt: '2026-01-01T00:00:00Z',
   uptimeSeconds: 100,
+  containerNetworks: null,
   isReady: false,
   notReadyBecause: ['no lease'],
   network: {
