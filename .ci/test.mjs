@@ -70,11 +70,7 @@ const PARTS = {
   native: () => [
     counting(
       'native',
-      // It compiles while host tests wait, and must not keep them from going on.
-      [
-        ...['nice', '-n', '10', 'make', '-s', `-j${os.availableParallelism()}`],
-        ...['--no-print-directory', '-C', 'test/native', 'check'],
-      ],
+      ['make', '-s', `-j${os.availableParallelism()}`, '--no-print-directory', '-C', 'test/native', 'check'],
       // Each test program ends so.
       /^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm,
     ),
@@ -92,11 +88,8 @@ const PARTS = {
   faults: () => files('test/faults', '.ci/mocharc.faults.json'),
 };
 
-/** What runs side by side: what computes all the time, then what mostly waits and what can be done meanwhile. */
-const STAGES = [
-  ['unit', 'simulation'],
-  ['native', 'faults', 'host'],
-];
+/** What runs side by side: what computes all the time, the packet core by itself, and then what mostly waits. */
+const STAGES = [['unit', 'simulation'], ['native'], ['faults', 'host']];
 
 /** What several files of a part would otherwise make at the same time, in the same place. */
 const PREPARATIONS = { host: [process.execPath, '.ci/prebuild.mjs'] };
