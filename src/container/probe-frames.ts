@@ -1,8 +1,7 @@
 import { type Family, IpAddress } from '../ip/address.js';
+import { icmpv6Checksum } from '../ip/checksum.js';
 import { type MacAddress, isUnicastMac, macFromBytes, macToBytes } from '../ip/mac.js';
-
-/** One instruction of classic BPF: code, jump if true, jump if false, constant (linux/filter.h). */
-export type BpfInstruction = readonly [code: number, jt: number, jf: number, k: number];
+import type { BpfInstruction } from '../sys/libc.js';
 
 /** How a family asks an Ethernet whether somebody has an address, in whole frames. Pure. */
 export interface ProbeFrames {
@@ -79,7 +78,7 @@ const ipv6: ProbeFrames = {
     packet.set(solicitedNode(address).toBytes(), 24);
     packet[ND.message] = SOLICITATION;
     packet.set(address.toBytes(), ND.target);
-    new DataView(packet.buffer).setUint16(ND.message + 2, ~icmpv6Sum(packet) & 0xffff);
+    new DataView(packet.buffer).setUint16(ND.message + 2, icmpv6Checksum(packet));
     return ethernet(groupMac(solicitedNode(address)), sender, this.etherType, packet);
   },
   read(address, frame) {
@@ -90,7 +89,7 @@ const ipv6: ProbeFrames = {
     // RFC 4861 7.1: a hop limit that no router has touched, code 0, a right checksum.
     if (packet.length < Math.max(ND.bytes, length) || packet[ND.nextHeader] !== ICMPV6 || packet[ND.hopLimit] !== 255)
       return undefined;
-    if (packet[ND.message + 1] !== 0 || icmpv6Sum(packet) !== 0xffff) return undefined;
+    if (packet[ND.message + 1] !== 0 || icmpv6Checksum(packet) !== 0) return undefined;
     if (!address.equals(IpAddress.fromBytes(packet.subarray(ND.target, ND.target + 16)))) return undefined;
     const type = packet[ND.message];
     const isFromNobody = IpAddress.fromBytes(packet.subarray(ND.source, ND.source + 16)).isUnspecified;
@@ -132,16 +131,4 @@ function solicitedNode(address: IpAddress): IpAddress {
 /** RFC 2464 7: 33:33 and the last four bytes of the group. */
 function groupMac(group: IpAddress): MacAddress {
   return macFromBytes(Uint8Array.of(0x33, 0x33, ...group.toBytes().subarray(12)));
-}
-
-/** The sum over pseudo-header and message (RFC 8200 8.1); 0xffff where the checksum is in it and right. */
-function icmpv6Sum(packet: Uint8Array): number {
-  const message = packet.subarray(ND.message);
-  const covered = packet.subarray(ND.source); // both addresses and the message; an odd byte is padded with zero
-  let sum = message.length + ICMPV6;
-  for (let index = 0; index < covered.length; index += 2) {
-    sum += ((covered[index] ?? 0) << 8) | (covered[index + 1] ?? 0);
-  }
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return sum;
 }

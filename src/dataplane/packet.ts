@@ -1,3 +1,4 @@
+import { internetChecksum } from '../ip/checksum.js';
 import type { DropReason, IcmpErrorName } from './tunnel.js';
 
 /** Bytes of an IPv4 header without options (RFC 791 3.1). */
@@ -87,21 +88,6 @@ export function decrementTtl(packet: Buffer): void {
   // written as 0x0000, as flannel's proxy and the kernel's ip_decrease_ttl() do.
   const sum = packet.readUInt16BE(OFFSET_CHECKSUM) + 0x0100;
   packet.writeUInt16BE((sum + (sum >= 0xffff ? 1 : 0)) & 0xffff, OFFSET_CHECKSUM);
-}
-
-/**
- * Internet checksum (RFC 1071) over all bytes.
- *
- * @returns what belongs into a checksum field that was zero meanwhile; 0 over data with a right checksum in it.
- */
-export function internetChecksum(bytes: Buffer): number {
-  let sum = 0;
-  const even = bytes.length & ~1;
-  // 65535 bytes add up to less than 2^31: no carry is lost before the fold.
-  for (let i = 0; i < even; i += 2) sum += bytes.readUInt16BE(i);
-  if (even < bytes.length) sum += bytes.readUInt8(even) << 8;
-  while (sum > 0xffff) sum = (sum >>> 16) + (sum & 0xffff);
-  return ~sum & 0xffff;
 }
 
 /**

@@ -1,4 +1,6 @@
 import type { Family } from '../ip/address.js';
+import { internetChecksum } from '../ip/checksum.js';
+import type { BpfInstruction } from '../sys/libc.js';
 
 /** Type, code, checksum, identifier and sequence number (RFC 792, RFC 4443 4.1). */
 const HEADER_BYTES = 8;
@@ -54,9 +56,6 @@ export function readEchoReply(
   return ((message[6] ?? 0) << 8) | (message[7] ?? 0);
 }
 
-/** One instruction of classic BPF: code, jump if true, jump if false, constant (linux/filter.h). */
-export type BpfInstruction = readonly [code: number, jt: number, jf: number, k: number];
-
 /**
  * The classic BPF program that lets a raw ICMP socket have echo replies to its own identifier and nothing else, so that
  * whatever other ICMP reaches the host wakes nobody.
@@ -74,12 +73,4 @@ export function echoReplyFilter(family: Family, identifier: number): readonly Bp
     [RET, 0, 0, 0xffff_ffff],
     [RET, 0, 0, 0],
   ];
-}
-
-/** RFC 1071; 0 over a message whose checksum field is right. */
-function internetChecksum(bytes: Uint8Array): number {
-  let sum = 0;
-  for (let index = 0; index < bytes.length; index += 2) sum += ((bytes[index] ?? 0) << 8) | (bytes[index + 1] ?? 0);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
-  return ~sum & 0xffff;
 }

@@ -218,15 +218,13 @@ export function getsockoptInt(fd: number, level: number, name: number): number {
   return result < 0 ? result : (value[0] ?? 0);
 }
 
+/** One instruction of classic BPF: code, jump if true, jump if false, constant (linux/filter.h). */
+export type BpfInstruction = readonly [code: number, jt: number, jf: number, k: number];
+
 /**
  * Has the kernel ask a classic BPF program which datagrams the socket gets (socket(7), `SO_ATTACH_FILTER`).
- *
- * @param program - instructions as in linux/filter.h: code, jump if true, jump if false, constant.
  */
-export function attachFilter(
-  fd: number,
-  program: readonly (readonly [code: number, jt: number, jf: number, k: number])[],
-): number {
+export function attachFilter(fd: number, program: readonly BpfInstruction[]): number {
   if (koffi.sizeof('size_t') !== 8) return -os.constants.errno.ENOSYS; // the structures below are those of 64-bit Linux
 
   // struct sock_filter { uint16 code; uint8 jt; uint8 jf; uint32 k; }

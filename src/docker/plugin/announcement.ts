@@ -1,4 +1,5 @@
 import type { IpAddress } from '../../ip/address.js';
+import { icmpv6Checksum } from '../../ip/checksum.js';
 import { type MacAddress, macToBytes } from '../../ip/mac.js';
 
 const BROADCAST = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
@@ -44,20 +45,11 @@ function neighbourAdvertisement(address: IpAddress, mac: Uint8Array): Uint8Array
   const source = address.toBytes();
   // type 136, code 0, checksum, flags (override), target, option 2: target link-layer address of 8 bytes
   const message = concat(Uint8Array.of(136, 0, 0, 0, 0x20, 0, 0, 0), source, Uint8Array.of(2, 1), mac);
-  const pseudoHeader = concat(source, ALL_NODES, Uint8Array.of(0, 0, 0, message.length, 0, 0, 0, ICMPV6));
-  const checksum = internetChecksum(concat(pseudoHeader, message));
-  message.set([checksum >> 8, checksum & 0xff], 2);
   const hopLimit = 255; // anything else is ignored: it may have been forwarded
   const header = Uint8Array.of(0x60, 0, 0, 0, 0, message.length, ICMPV6, hopLimit);
-  return concat(ALL_NODES_MAC, mac, Uint8Array.of(0x86, 0xdd), header, source, ALL_NODES, message);
-}
-
-/** RFC 1071, over a whole number of words. */
-function internetChecksum(bytes: Uint8Array): number {
-  let sum = 0;
-  for (let at = 0; at < bytes.length; at += 2) sum += ((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0);
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >> 16);
-  return ~sum & 0xffff;
+  const packet = concat(header, source, ALL_NODES, message);
+  new DataView(packet.buffer).setUint16(packet.length - message.length + 2, icmpv6Checksum(packet));
+  return concat(ALL_NODES_MAC, mac, Uint8Array.of(0x86, 0xdd), packet);
 }
 
 function concat(...parts: readonly Uint8Array[]): Uint8Array {

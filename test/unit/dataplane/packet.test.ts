@@ -7,13 +7,13 @@ import {
   checkPacket,
   decrementTtl,
   destinationOf,
-  internetChecksum,
   isDontFragment,
   mayAnswer,
   sourceOf,
   totalLengthOf,
   ttlOf,
 } from '../../../src/dataplane/packet.js';
+import { internetChecksum } from '../../../src/ip/checksum.js';
 import { PROTOCOL, buildPacket, ipv4Number, referenceChecksum } from '../../support/packets.js';
 
 const ROUTER = ipv4Number('192.0.2.1');
