@@ -12,7 +12,7 @@ import { addressesIn, maskOf } from './pool-layout.js';
 import type { PoolState } from './pool-state.js';
 import type { PoolSweep } from './pool-sweep.js';
 import { type BlockRecord, decodeBlock, decodeHolder, encodeHolder } from './records.js';
-import type { Turns } from './turns.js';
+import type { Turns } from '../turns.js';
 
 /** How long the host that may give out an address is asked for it; it answers at once, unless it is gone. */
 export const ASK_MS = 5000;

@@ -13,7 +13,7 @@ import { PoolKeys } from './pool-keys.js';
 import { PoolState, type Shared, type Use } from './pool-state.js';
 import { PoolSweep } from './pool-sweep.js';
 import { PoolVerification } from './pool-verification.js';
-import { Turns } from './turns.js';
+import { Turns } from '../turns.js';
 
 /** An address in use: found on the network, or left to another host that asked for it. */
 const SEEN_MS = 600_000;

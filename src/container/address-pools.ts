@@ -39,7 +39,7 @@ import {
   parseRequestPath,
   requestsPath,
 } from './records.js';
-import { Turns } from './turns.js';
+import { Turns } from '../turns.js';
 
 /** What {@link AddressPools} are made of. */
 export interface AddressPoolsOptions {

@@ -23,7 +23,7 @@ import { networkType } from './network-types.js';
 import type { PoolClaims } from './pool-claims.js';
 import type { Request } from './request.js';
 import type { PluginState } from './state.js';
-import { Turns } from './turns.js';
+import { Turns } from '../../turns.js';
 
 /** Keys of libnetwork (`netlabel/labels.go`). */
 const GENERIC = 'com.docker.network.generic';
@@ -64,7 +64,7 @@ export function networkDriver(options: NetworkDriverOptions): PluginInterface {
   const inTurn =
     (method: (request: Request) => Promise<object>) =>
     (request: Request): Promise<object> =>
-      turns.run(() => method(request));
+      turns.take(() => method(request));
   return {
     name: 'NetworkDriver',
     errorField: 'Err',

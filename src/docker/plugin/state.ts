@@ -10,7 +10,7 @@ import type { TextFiles } from '../../sys/text-files.js';
 import type { ContainerNetwork, Endpoint, EndpointAddress, NetworkSet, NetworkSubnet } from './network.js';
 import { readSettings } from './network-settings.js';
 import { Request } from './request.js';
-import { Turns } from './turns.js';
+import { Turns } from '../../turns.js';
 
 const FILE = 'docker-networks.json';
 
@@ -66,7 +66,7 @@ export class PluginState {
 
   /** Makes a change and resolves when it is on disk. */
   change(make: (before: Contents) => Contents): Promise<void> {
-    return this.turns.run(async () => {
+    return this.turns.take(async () => {
       const before = this.current;
       const after = make(before);
       if (after === before) return;
