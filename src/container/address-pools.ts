@@ -93,6 +93,12 @@ const REFRESH_MS = 3_600_000;
 /** Docker repeats a request without a pool as long as the answer overlaps something on the host, and it does so at once. */
 const REPEAT_MS = 2000;
 
+/**
+ * How long after a start nothing is given before etcd was asked: an operator may have given what is in the book to other
+ * hosts meanwhile. Not for ever, since containers start while etcd is away; a network that comes up takes a few seconds.
+ */
+const FIRST_LOOK_MS = 5000;
+
 const RIVAL_HINT =
   'copied machines need a machine id of their own (systemd-machine-id-setup), or one of them --host-id';
 
@@ -110,7 +116,7 @@ const MAX_CANDIDATES = 1n << 16n;
  *
  * *Upkeep.* After each change, and once a minute: the lease is renewed, all that this host has is compared with etcd and
  * told to it, and other hosts that ask for addresses are answered. Whatever fails is tried again with growing delays, and
- * told once a minute.
+ * told once a minute. After a start nothing is given before the first run, unless etcd stays silent ({@link FIRST_LOOK_MS}).
  *
  * *Limits.* One timer, one watch, one run of upkeep at a time; each call ends within {@link REQUEST_TIMEOUT_MS}.
  */
@@ -126,6 +132,9 @@ export class AddressPools implements ContainerAddresses {
   readonly #closing = new AbortController();
   readonly #complaints: RateLimitedLog;
   readonly #subscriptions: Subscription[] = [];
+  /** Until etcd has been asked about what the book says, or has had its time. */
+  readonly #firstLook: Promise<void>;
+  #endFirstLook = (): void => {};
   #renewing: Promise<void> | undefined;
   #verifyAtMs: number;
   #failures = 0;
@@ -149,6 +158,13 @@ export class AddressPools implements ContainerAddresses {
     this.#verifyAtMs = clock.monotonicMs();
     this.#unknown = saved === undefined ? 'wanted' : 'none';
     this.#upkeep = new CoalescingTask(clock, () => this.#keepUp());
+    this.#firstLook = new Promise((resolve) => {
+      const cancel = clock.after(FIRST_LOOK_MS, resolve);
+      this.#endFirstLook = () => {
+        cancel();
+        resolve();
+      };
+    });
     this.#context = {
       host,
       instance: Math.floor(clock.random() * 2 ** 48).toString(16),
@@ -214,6 +230,8 @@ export class AddressPools implements ContainerAddresses {
 
   async requestAddress(id: PoolId, request: AddressRequest): Promise<IpAddress> {
     return this.#answer(async (signal) => {
+      await this.#firstLook;
+      signal.throwIfAborted();
       const pool = this.#find(id);
       const { kind, address } = request;
       const given =
@@ -251,7 +269,8 @@ export class AddressPools implements ContainerAddresses {
 
   /**
    * Takes notice of the history that etcd has now. After another one (wiped, restored, another cluster) nothing is given
-   * out, and nothing counts as confirmed, until all that this host has was told to etcd again, which begins at once.
+   * out, and nothing counts as confirmed, until all that this host has was told to etcd again, which begins at once. The
+   * book says so before: a process that follows may find etcd away.
    */
   observe({ epoch }: Pick<World, 'epoch'>): void {
     if (epoch === this.#epoch) return;
@@ -259,12 +278,20 @@ export class AddressPools implements ContainerAddresses {
     this.#lease.distrust();
     for (const pool of this.#pools.values()) pool.distrust();
     if (this.#unknown === 'none') this.#unknown = 'stale';
+    if (this.#pools.size > 0) {
+      this.#save().catch((error: unknown) => {
+        this.#options.log.warn('the book of container addresses does not tell yet that etcd has another history', {
+          error,
+        });
+      });
+    }
     this.#upkeep.schedule(0);
   }
 
   /** Ends; what is leased stays, and is written down. Idempotent. */
   async close(): Promise<void> {
     this.#closing.abort(new OverlayError('ERR_STORE_CLOSED', 'cannot give addresses of containers: it was closed'));
+    this.#endFirstLook();
     for (const subscription of this.#subscriptions.splice(0)) subscription.close();
     await this.#upkeep.close();
   }
@@ -476,6 +503,7 @@ export class AddressPools implements ContainerAddresses {
     const deadline = new Deadline(clock, UPKEEP_TIMEOUT_MS, this.#closing.signal);
     try {
       await this.#keepUpOnce(deadline.signal);
+      this.#endFirstLook();
       this.#failures = 0;
       this.#complaints.reset();
       const isLeaving = [...this.#pools.values()].some((pool) => pool.isUnused);

@@ -72,6 +72,12 @@ export class FakeSharedValues {
     this.#delete(path);
   }
 
+  /** Ends a lease as an operator would. */
+  revoke(etcdLeaseId: EtcdLeaseId): void {
+    const lease = this.#leases.get(etcdLeaseId);
+    if (lease !== undefined) lease.endsAtMs = Number.NEGATIVE_INFINITY;
+  }
+
   list(pathPrefix: string): readonly ValueEntry[] {
     this.#expire();
     return [...this.#entries]
