@@ -9,18 +9,16 @@ import type { Clock } from './clock.js';
 export class Deadline {
   private readonly controller = new AbortController();
   private readonly cancelTimer: () => void;
+  private readonly parents: readonly AbortSignal[];
   private readonly follow: () => void;
 
-  /** @param parent - aborts this one, too, with its own reason. */
-  constructor(
-    clock: Clock,
-    ms: number,
-    private readonly parent?: AbortSignal,
-  ) {
+  /** @param parents - each aborts this one, too, with its own reason. */
+  constructor(clock: Clock, ms: number, ...parents: readonly (AbortSignal | undefined)[]) {
     this.cancelTimer = clock.after(ms, () => this.end(new DOMException(`not done within ${ms} ms`, 'TimeoutError')));
-    this.follow = () => this.end(parent?.reason);
-    if (parent?.aborted === true) this.follow();
-    else parent?.addEventListener('abort', this.follow, { once: true });
+    this.parents = parents.filter((parent) => parent !== undefined);
+    this.follow = () => this.end(this.parents.find(({ aborted }) => aborted)?.reason);
+    for (const parent of this.parents) parent.addEventListener('abort', this.follow, { once: true });
+    if (this.parents.some(({ aborted }) => aborted)) this.follow();
   }
 
   get signal(): AbortSignal {
@@ -30,7 +28,7 @@ export class Deadline {
   /** Gives the time up: the signal is no longer aborted by anything. Idempotent. */
   clear(): void {
     this.cancelTimer();
-    this.parent?.removeEventListener('abort', this.follow);
+    for (const parent of this.parents) parent.removeEventListener('abort', this.follow);
   }
 
   private end(reason: unknown): void {

@@ -19,6 +19,8 @@ export interface SavedUse {
   /** Milliseconds since the epoch. */
   readonly sinceMs: number;
   readonly isLost: boolean;
+  /** As in `AddressRequest`; undefined also where etcd alone remembers the use. */
+  readonly register: string | undefined;
 }
 
 /** What is written down of one pool. */
@@ -57,6 +59,7 @@ const MODES = { file: 0o600, directory: 0o700 } as const;
  */
 export class AddressBook {
   #writing: Promise<void> = Promise.resolve();
+  #isWriting = false;
   #next: Promise<void> | undefined;
 
   /** @param content - asked whenever the book is written. */
@@ -98,7 +101,22 @@ export class AddressBook {
     return this.#next;
   }
 
+  /** Whether the disk has something to do. */
+  get isWriting(): boolean {
+    return this.#isWriting;
+  }
+
+  /** Why something could not be answered in time. */
+  slow(ms: number, cause: unknown): OverlayError {
+    return new OverlayError('ERR_ADDRESS_BOOK', `cannot write ${this.file}: not done within ${ms} ms`, {
+      cause,
+      isRetryable: true,
+      hint: 'look after the disk: addresses of containers are written down before they are given',
+    });
+  }
+
   async #write(): Promise<void> {
+    this.#isWriting = true;
     try {
       await this.files.write(this.file, encodeBook(this.content()), MODES);
     } catch (cause) {
@@ -107,6 +125,8 @@ export class AddressBook {
         cause,
         hint: 'make the directory writable: addresses of containers are written down before they are given',
       });
+    } finally {
+      this.#isWriting = false;
     }
   }
 }
@@ -162,13 +182,14 @@ function decodePool(fields: Fields): SavedPool {
       return { address: addressOf(address), kind: kind === 'gateway' ? kind : 'auxiliary' };
     }),
     uses: listOf(fields['uses']).map((each) => {
-      const { address, mac, owner, sinceMs, isLost } = objectOf(each);
+      const { address, mac, owner, sinceMs, isLost, register } = objectOf(each);
       return {
         address: addressOf(address),
         mac: mac === undefined ? undefined : parseMac(textOf(mac)),
         owner: owner === undefined ? undefined : textOf(owner),
         sinceMs: numberOf(sinceMs),
         isLost: isLost === true,
+        register: register === undefined ? undefined : textOf(register),
       };
     }),
     released: addresses(fields['released']),

@@ -1,4 +1,4 @@
-import { OverlayError, isOverlayError } from '../errors.js';
+import { OverlayError, describeError, isOverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { SavedPool } from './address-book.js';
@@ -6,6 +6,7 @@ import { ASK_MS, AddressClaims } from './address-claims.js';
 import type { AddressRequest, NetworkProperties, PoolStatus } from './addresses.js';
 import { agreeOnRecord, joinNetwork, leaveNetwork } from './network-record.js';
 import { PoolBlocks } from './pool-blocks.js';
+import { ABANDONED_MS } from './orphans.js';
 import type { PoolContext } from './pool-context.js';
 import { exhausted, impossible, poolName, taken, unconfirmed } from './pool-errors.js';
 import type { PoolId, PoolIdentity } from './pool-id.js';
@@ -133,18 +134,23 @@ export class AddressPool {
   }
 
   /** Gives a container an address that nobody else in the cluster has. */
-  async giveContainer({ address, mac, owner }: AddressRequest, signal: AbortSignal): Promise<IpAddress> {
+  async giveContainer(request: AddressRequest, signal: AbortSignal): Promise<IpAddress> {
+    const { address, mac } = request;
     const known = [...this.#state.uses.values()].find((use) =>
       address === undefined ? mac !== undefined && use.mac === mac && !use.isLost : use.address.equals(address),
     );
-    if (known !== undefined) return this.#giveAgain(known, mac, owner, signal);
-    if (address !== undefined) return this.#giveOne(address, mac, owner, signal);
+    if (known !== undefined) {
+      const isAbandoned = isOther(known, mac) && (this.#state.orphans.ageMs(known) ?? 0) >= ABANDONED_MS;
+      if (!isAbandoned) return this.#giveAgain(known, request, signal);
+      await this.#takeBackOrphan(known);
+    }
+    if (address !== undefined) return this.#giveOne(address, request, signal);
     for (let seen = 0; seen < MAX_TRIES;) {
       const next = this.#state.firstFree() ?? (await this.#leaseMore(signal));
       if (next === undefined) continue;
       const isGiven = await this.#whilePending(next, async () => {
         if ((await this.#probe(next)) !== undefined) return false;
-        await this.#enter(next, mac, owner);
+        await this.#enter(next, request, signal);
         return true;
       });
       if (isGiven) return next;
@@ -183,7 +189,7 @@ export class AddressPool {
     const use = this.#state.uses.get(text);
     if (use !== undefined) {
       // An engine that starts asks again for what its containers have, without saying that it is for containers.
-      if (kind === 'auxiliary') return this.#giveAgain(use, undefined, undefined, signal);
+      if (kind === 'auxiliary') return this.#giveAgain(use, { mac: undefined, owner: undefined }, signal);
       throw taken(this.identity, address, `container ${use.owner ?? 'unknown'} of this host has it`);
     }
     return this.#whilePending(address, async () => {
@@ -202,23 +208,63 @@ export class AddressPool {
     });
   }
 
-  /** Takes an address back. */
+  /** Takes an address back, unless an interface in a container has it. */
   async release(address: IpAddress): Promise<void> {
     const text = address.toString();
     const shared = this.#state.shared.get(text);
     const use = this.#state.uses.get(text);
     if (use !== undefined) {
-      this.#state.release(address);
-      this.context.counters.released++;
-    } else if (shared !== undefined) shared.isReleased = true;
-    else return;
-    try {
+      if (this.#interfaceOf(use) === 'joined') this.context.kept(address);
+      else await this.#takeBack(use);
+    } else if (shared !== undefined) {
+      shared.isReleased = true;
       await this.context.save();
-    } catch (error) {
-      if (use !== undefined && !this.#state.uses.has(text)) this.#state.uses.set(text, use);
-      throw error;
+      this.context.changed();
     }
-    this.context.changed();
+  }
+
+  /** As `ContainerAddresses.freeAddress`. */
+  async free(address: IpAddress, isForced: boolean): Promise<string | undefined> {
+    const use = this.#state.uses.get(address.toString());
+    if (use === undefined) return 'no container of this host was given it';
+    let why = this.#whyKept(use, isForced);
+    if (why === undefined && !isForced) {
+      why = (await this.#whoAnswers(address)) ?? this.#whyKept(use, isForced); // which may have changed meanwhile
+    }
+    if (why !== undefined) return why;
+    await this.#takeBackOrphan(use);
+    return undefined;
+  }
+
+  /**
+   * Takes notice of which addresses have an interface.
+   *
+   * @returns in how many milliseconds one of them may be taken back by itself; infinite if they all have one.
+   */
+  review(): number {
+    const { orphans, uses } = this.#state;
+    orphans.review(uses.values());
+    const ages = [...uses.values()].map((use) => orphans.ageMs(use) ?? Number.NEGATIVE_INFINITY);
+    return Math.max(0, this.context.orphanMs - Math.max(Number.NEGATIVE_INFINITY, ...ages));
+  }
+
+  /** Takes back what has had no interface for too long. */
+  async releaseOrphans(): Promise<readonly IpAddress[]> {
+    const { orphans, uses, pending } = this.#state;
+    const released: IpAddress[] = [];
+    for (const use of [...uses.values()]) {
+      const isOver = (orphans.ageMs(use) ?? 0) >= this.context.orphanMs && !pending.has(use.address.toString());
+      if (!isOver) continue;
+      await this.#takeBackOrphan(use);
+      released.push(use.address);
+    }
+    return released;
+  }
+
+  isGiven(address: IpAddress, mac: MacAddress): boolean {
+    const text = address.toString();
+    const use = this.#state.uses.get(text);
+    return use === undefined ? this.#state.shared.get(text)?.isReleased === false : !isOther(use, mac);
   }
 
   /** Leaves an address to another host that asks for it, unless a container has it; etcd tells which. */
@@ -292,20 +338,66 @@ export class AddressPool {
     }
   }
 
+  #interfaceOf({ address, mac }: Use): 'joined' | 'made' | undefined {
+    return this.context.register()?.interfaceOf(address, mac);
+  }
+
+  async #takeBack(use: Use): Promise<void> {
+    const { address, mac } = use;
+    const text = address.toString();
+    this.#state.release(address);
+    this.context.counters.released++;
+    try {
+      await this.context.save();
+    } catch (error) {
+      if (!this.#state.uses.has(text)) this.#state.uses.set(text, use);
+      throw error;
+    }
+    await this.context.register()?.forget(address, mac);
+    this.context.changed();
+  }
+
+  async #takeBackOrphan(use: Use): Promise<void> {
+    await this.#takeBack(use);
+    this.context.counters.orphaned++;
+  }
+
+  /** What is against freeing an address; undefined if nothing is known. */
+  #whyKept(use: Use, isForced: boolean): string | undefined {
+    const found = this.#interfaceOf(use);
+    if (found === 'joined') return 'an interface in a container or a namespace has it';
+    if (isForced) return undefined;
+    if (found === 'made') return 'an interface was made for it, which Docker gives back when it starts the next time';
+    const ageMs = this.#state.orphans.ageMs(use);
+    const owner = use.owner ?? 'a container';
+    if (ageMs === undefined) return `it was given to ${owner}, and nobody can tell whether that has it still`;
+    if (ageMs >= ABANDONED_MS) return undefined;
+    return `it was given to ${owner}, which may be about to get it: wait for ${ABANDONED_MS / 1000} s`;
+  }
+
+  async #whoAnswers(address: IpAddress): Promise<string | undefined> {
+    try {
+      const mac = await this.context.probe?.(this.id, address);
+      return mac === undefined ? undefined : `a machine on the network with MAC address ${mac} answers for it`;
+    } catch (error) {
+      return describeError(error);
+    }
+  }
+
   async #giveAgain(
     use: Use,
-    mac: MacAddress | undefined,
-    owner: string | undefined,
+    { mac, owner, register }: Pick<AddressRequest, 'mac' | 'owner' | 'register'>,
     signal: AbortSignal,
   ): Promise<IpAddress> {
     const { address } = use;
-    if (mac !== undefined && use.mac !== undefined && mac !== use.mac) {
+    if (isOther(use, mac)) {
       throw taken(
         this.identity,
         address,
-        `container ${use.owner ?? 'unknown'} of this host has it, with MAC address ${use.mac}`,
+        `container ${use.owner ?? 'unknown'} of this host has it, with MAC address ${use.mac ?? ''}`,
       );
     }
+    this.#state.orphans.renew(use);
     if (!this.#state.isConfirmed(address)) {
       await this.#ensureConfirmed(signal);
       if (!this.#state.isConfirmed(address)) await this.verify(signal);
@@ -313,21 +405,16 @@ export class AddressPool {
     if (use.isLost || !this.#state.isConfirmed(address)) {
       throw taken(this.identity, address, 'another host has it since the lease of this host had run out');
     }
-    const isNew = (mac !== undefined && use.mac !== mac) || (owner !== undefined && use.owner !== owner);
-    if (isNew) {
-      use.mac = mac ?? use.mac;
-      use.owner = owner ?? use.owner;
+    const now = { mac: mac ?? use.mac, owner: owner ?? use.owner, register: register ?? use.register };
+    if (now.mac !== use.mac || now.owner !== use.owner || now.register !== use.register) {
+      Object.assign(use, now);
       await this.context.save();
+      this.context.changed();
     }
     return address;
   }
 
-  async #giveOne(
-    address: IpAddress,
-    mac: MacAddress | undefined,
-    owner: string | undefined,
-    signal: AbortSignal,
-  ): Promise<IpAddress> {
+  async #giveOne(address: IpAddress, request: AddressRequest, signal: AbortSignal): Promise<IpAddress> {
     this.#refuseUnusable(address);
     return this.#whilePending(address, async () => {
       if (!this.#state.isConfirmed(address)) await this.#acquire(address, signal);
@@ -336,7 +423,7 @@ export class AddressPool {
         this.context.changed(); // what was acquired is given back
         throw taken(this.identity, address, `a machine on the network with MAC address ${seen} has it`);
       }
-      await this.#enter(address, mac, owner);
+      await this.#enter(address, request, signal);
       this.#state.remember(address.toString());
       return address;
     });
@@ -376,19 +463,21 @@ export class AddressPool {
     return mac;
   }
 
-  /** Writes a use down; it is answered only if that is done and the address still this host's. */
-  async #enter(address: IpAddress, mac: MacAddress | undefined, owner: string | undefined): Promise<void> {
+  /** Writes a use down; it is answered only if that is done, the address still this host's, and somebody waits for it. */
+  async #enter(address: IpAddress, { mac, owner, register }: AddressRequest, signal: AbortSignal): Promise<void> {
     const text = address.toString();
-    this.#state.uses.set(text, { address, mac, owner, sinceMs: this.context.clock.wallMs(), isLost: false });
+    const sinceMs = this.context.clock.wallMs();
+    this.#state.uses.set(text, { address, mac, owner, sinceMs, isLost: false, register });
     try {
       await this.context.save();
     } catch (error) {
       this.#state.uses.delete(text);
       throw error;
     }
-    if (!this.#state.isConfirmed(address)) {
+    if (signal.aborted || !this.#state.isConfirmed(address)) {
       this.#state.uses.delete(text);
       await this.context.save();
+      signal.throwIfAborted();
       throw unconfirmed(this.identity);
     }
     this.#state.released.delete(text);
@@ -456,6 +545,11 @@ export class AddressPool {
     const claimed = await this.#claims.claim(address, 'container', { askMs: ASK_MS, isInTurn: false }, signal);
     this.#state.singles.set(address.toString(), { address, ...claimed });
   }
+}
+
+/** Whether a use is of another interface than the one with that MAC address. */
+function isOther(use: Use, mac: MacAddress | undefined): boolean {
+  return mac !== undefined && use.mac !== undefined && mac !== use.mac;
 }
 
 function isSameProperties(a: NetworkProperties, b: NetworkProperties): boolean {

@@ -5,6 +5,7 @@ import type { ContainerRange } from '../config/network-config.js';
 import { Deadline } from '../deadline.js';
 import { OverlayError, isOverlayError } from '../errors.js';
 import type { Family, IpAddress } from '../ip/address.js';
+import type { MacAddress } from '../ip/mac.js';
 import { Prefix } from '../ip/prefix.js';
 import type { SharedValueStore, Subscription } from '../lease/store.js';
 import type { World } from '../lease/world.js';
@@ -19,6 +20,7 @@ import {
   type AddressStatus,
   type ContainerAddresses,
   type GivenPool,
+  type InterfaceRegister,
   type LanProbe,
   type NetworkProperties,
   type PoolRequest,
@@ -55,6 +57,10 @@ export interface AddressPoolsOptions {
   readonly file: string;
   /** Undefined asks nobody on the network. */
   readonly probe?: LanProbe | undefined;
+  /** What is known of interfaces, as soon as it is; without it no address is taken back by itself. */
+  readonly register?: () => InterfaceRegister | undefined;
+  /** After which an address without an interface is taken back by itself. Default 600. */
+  readonly orphanSeconds?: number | undefined;
   /** Where new networks come from, as the network configuration says now. */
   readonly range: (family: Family) => ContainerRange | undefined;
   /** After which addresses of a host that is gone come free. Default 86 400, as for subnets. */
@@ -63,6 +69,9 @@ export interface AddressPoolsOptions {
 
 /** One day, as flannel's leases have. */
 const TTL_SECONDS = 86_400;
+
+/** Ten minutes: an engine that is held up for as long has to start the container again. */
+const ORPHAN_SECONDS = 600;
 
 /**
  * How often all is compared with etcd, which somebody may have restored, wiped or edited, and the lease is renewed: at
@@ -105,6 +114,9 @@ const RIVAL_HINT =
 /** Choices of other hosts that a choice may meet. */
 const MAX_CONFLICTS = 8;
 
+/** Addresses that a line of the log names. */
+const MAX_TOLD = 20;
+
 /** Subnets of a range that are looked at; more are in use in no cluster. */
 const MAX_CANDIDATES = 1n << 16n;
 
@@ -129,8 +141,10 @@ export class AddressPools implements ContainerAddresses {
   readonly #turns = new Turns();
   readonly #callbacks = new Set<() => void>();
   readonly #upkeep: CoalescingTask;
+  readonly #reviewing: CoalescingTask;
   readonly #closing = new AbortController();
   readonly #complaints: RateLimitedLog;
+  readonly #kept: RateLimitedLog;
   readonly #subscriptions: Subscription[] = [];
   /** Until etcd has been asked about what the book says, or has had its time. */
   readonly #firstLook: Promise<void>;
@@ -149,15 +163,27 @@ export class AddressPools implements ContainerAddresses {
   #lastChosen: { readonly subnet: Prefix; readonly atMs: number; readonly name: string | undefined } | undefined;
 
   private constructor(options: AddressPoolsOptions, saved: SavedAddresses | undefined) {
-    const { host, store, clock, log, probe, files, file, ttlSeconds = TTL_SECONDS } = options;
+    const {
+      host,
+      store,
+      clock,
+      log,
+      probe,
+      files,
+      file,
+      ttlSeconds = TTL_SECONDS,
+      orphanSeconds = ORPHAN_SECONDS,
+    } = options;
     this.#options = options;
     setMaxListeners(0, this.#closing.signal); // one for each request under way
     this.#lease = new HostLease({ store, clock, ttlSeconds });
     this.#book = new AddressBook(file, files, () => this.#content());
     this.#complaints = new RateLimitedLog(clock);
+    this.#kept = new RateLimitedLog(clock);
     this.#verifyAtMs = clock.monotonicMs();
     this.#unknown = saved === undefined ? 'wanted' : 'none';
     this.#upkeep = new CoalescingTask(clock, () => this.#keepUp());
+    this.#reviewing = new CoalescingTask(clock, () => this.#releaseOrphans());
     this.#firstLook = new Promise((resolve) => {
       const cancel = clock.after(FIRST_LOOK_MS, resolve);
       this.#endFirstLook = () => {
@@ -172,11 +198,14 @@ export class AddressPools implements ContainerAddresses {
       clock,
       log,
       probe,
+      register: options.register ?? (() => undefined),
+      orphanMs: orphanSeconds * 1000,
       lease: this.#lease,
       isBookLost: saved === undefined,
       counters: newCounters(),
       save: () => this.#save(),
       renew: () => this.#renew(),
+      kept: (address) => this.#noteKept(address),
       rivalFound: () => this.#noteRival(),
       changed: () => this.#changed(),
     };
@@ -228,7 +257,7 @@ export class AddressPools implements ContainerAddresses {
     this.#changed();
   }
 
-  async requestAddress(id: PoolId, request: AddressRequest): Promise<IpAddress> {
+  async requestAddress(id: PoolId, request: AddressRequest, asker?: AbortSignal): Promise<IpAddress> {
     return this.#answer(async (signal) => {
       await this.#firstLook;
       signal.throwIfAborted();
@@ -241,12 +270,31 @@ export class AddressPools implements ContainerAddresses {
         await this.#save();
       }
       return given;
-    });
+    }, asker);
   }
 
   async releaseAddress(id: PoolId, address: IpAddress): Promise<void> {
     parsePoolId(id);
     await this.#pools.get(id)?.release(address);
+  }
+
+  async freeAddress(id: PoolId, address: IpAddress, isForced: boolean): Promise<string | undefined> {
+    return this.#answer(async () => {
+      const why = await this.#find(id).free(address, isForced);
+      if (why === undefined) {
+        this.#options.log.info('freed an address that no container had', { address: address.toString() });
+      }
+      return why;
+    });
+  }
+
+  isGiven(address: IpAddress, mac: MacAddress): boolean {
+    return [...this.#pools.values()].some((pool) => pool.isGiven(address, mac));
+  }
+
+  review(): void {
+    const nextMs = Math.min(...[...this.#pools.values()].map((pool) => pool.review()));
+    if (Number.isFinite(nextMs)) this.#reviewing.schedule(nextMs);
   }
 
   async agree(id: PoolId, properties: NetworkProperties): Promise<void> {
@@ -293,7 +341,7 @@ export class AddressPools implements ContainerAddresses {
     this.#closing.abort(new OverlayError('ERR_STORE_CLOSED', 'cannot give addresses of containers: it was closed'));
     this.#endFirstLook();
     for (const subscription of this.#subscriptions.splice(0)) subscription.close();
-    await this.#upkeep.close();
+    await Promise.all([this.#upkeep.close(), this.#reviewing.close()]);
   }
 
   #find(id: PoolId): AddressPool {
@@ -304,16 +352,17 @@ export class AddressPools implements ContainerAddresses {
     throw new OverlayError('ERR_ADDRESS_POOL', what, { hint: 'remove the network and create it again' });
   }
 
-  /** Runs a request within the time that whoever asked waits. */
-  async #answer<T>(action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  /** Runs a request within the time that whoever asked waits; what comes later is undone by whoever does it. */
+  async #answer<T>(action: (signal: AbortSignal) => Promise<T>, asker?: AbortSignal): Promise<T> {
     const { counters } = this.#context;
     this.#refuseRival();
-    const deadline = new Deadline(this.#options.clock, REQUEST_TIMEOUT_MS, this.#closing.signal);
+    const deadline = new Deadline(this.#options.clock, REQUEST_TIMEOUT_MS, this.#closing.signal, asker);
     try {
-      return await action(deadline.signal);
+      return await Promise.race([action(deadline.signal), whenAborted(deadline.signal)]);
     } catch (error) {
       counters.refused++;
       if (error !== deadline.signal.reason || isOverlayError(error)) throw error;
+      if (this.#book.isWriting) throw this.#book.slow(REQUEST_TIMEOUT_MS, error);
       throw new OverlayError('ERR_ETCD_UNAVAILABLE', `cannot get an answer from etcd within ${REQUEST_TIMEOUT_MS} ms`, {
         cause: error,
         isRetryable: true,
@@ -332,6 +381,15 @@ export class AddressPools implements ContainerAddresses {
     const { clock, host, log } = this.#options;
     this.#rivalAtMs = clock.monotonicMs();
     log.error('another host gives addresses of containers under the id of this one', { kind: host, hint: RIVAL_HINT });
+  }
+
+  #noteKept(address: IpAddress): void {
+    this.#kept.tell((count) => {
+      this.#options.log.warn('an address was released that an interface in a container has, it stays', {
+        address: address.toString(),
+        count,
+      });
+    });
   }
 
   /** Each of the two finds the other one whenever it looks; once one of them is gone, that ends. */
@@ -489,12 +547,35 @@ export class AddressPools implements ContainerAddresses {
 
   #changed(): void {
     this.#upkeep.schedule(TIDY_DELAY_MS);
+    this.review();
     for (const callback of this.#callbacks) {
       try {
         callback();
       } catch (error) {
         this.#options.log.error('a change of container addresses was not processed', { error });
       }
+    }
+  }
+
+  /** Takes back what no container has had for long. */
+  async #releaseOrphans(): Promise<void> {
+    const { log } = this.#options;
+    try {
+      for (const pool of this.#pools.values()) {
+        const released = await pool.releaseOrphans();
+        if (released.length === 0) continue;
+        log.warn('took back addresses that no container has had for long', {
+          subnet: pool.identity.subnet.toString(),
+          address: released.slice(0, MAX_TOLD).join(' '),
+          count: released.length,
+        });
+      }
+      this.review();
+    } catch (error) {
+      this.#complaints.tell((count) => {
+        log.warn('addresses that no container has cannot be taken back, trying again', { count, error });
+      });
+      this.#reviewing.schedule(RETRY_CAP_MS);
     }
   }
 
@@ -619,6 +700,14 @@ async function readBook({
   return undefined;
 }
 
+function whenAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const giveUp = (): void => reject(signal.reason as Error);
+    if (signal.aborted) giveUp();
+    else signal.addEventListener('abort', giveUp, { once: true });
+  });
+}
+
 function givenPool(id: PoolId, identity: PoolIdentity): GivenPool {
   const { subnet } = identity;
   return { id, subnet, gateway: { address: new PoolLayout(identity).gateway, length: subnet.length } };
@@ -636,5 +725,6 @@ function newCounters(): { -readonly [K in keyof AddressCounters]: AddressCounter
     probes: 0,
     seen: 0,
     lost: 0,
+    orphaned: 0,
   };
 }

@@ -44,6 +44,22 @@ export interface AddressRequest {
   readonly mac: MacAddress | undefined;
   /** Whose it is, for people: the name or id of a container. */
   readonly owner: string | undefined;
+  /** The {@link InterfaceRegister} in which it will turn up soon; absent where nobody sees what becomes of it. */
+  readonly register?: string | undefined;
+}
+
+/** What a network driver of this host knows of the interfaces of containers. */
+export interface InterfaceRegister {
+  /** Another one after what was known is lost: then nothing follows from an interface not being there. */
+  readonly id: string;
+  /**
+   * The interface with an address: in its container, or made for one that will come; undefined if there is none.
+   *
+   * @param mac - of that interface; undefined: any.
+   */
+  interfaceOf(address: IpAddress, mac: MacAddress | undefined): 'joined' | 'made' | undefined;
+  /** The address was given back: an interface that no container has is none any more. */
+  forget(address: IpAddress, mac: MacAddress | undefined): Promise<void>;
 }
 
 /**
@@ -65,6 +81,8 @@ export interface AddressUse {
    * since; `lost`: another host has it by now.
    */
   readonly state: 'confirmed' | 'unconfirmed' | 'lost';
+  /** Since when no interface has it, in milliseconds since the epoch; undefined if one has it, or nobody can tell. */
+  readonly abandonedSinceMs: number | undefined;
 }
 
 /** An address that a machine on the network was seen with which is no container of ours. */
@@ -108,6 +126,8 @@ export interface AddressCounters {
   readonly seen: number;
   /** Uses that another host got after this host's lease had run out. */
   readonly lost: number;
+  /** Addresses that were taken back since no container had them. */
+  readonly orphaned: number;
 }
 
 /** How this host stands with the addresses of containers. */
@@ -136,10 +156,28 @@ export interface ContainerAddresses {
   requestPool(request: PoolRequest): Promise<GivenPool>;
   /** Leaves a pool; addresses in use stay until they are released. One that is not known is none to leave. */
   releasePool(id: PoolId): Promise<void>;
-  /** Gives an address; one that the same container has already is given again. */
-  requestAddress(id: PoolId, request: AddressRequest): Promise<IpAddress>;
-  /** Takes an address back, or gives up a shared one; one that is not given is none to take back. */
+  /**
+   * Gives an address; one that the same container has already is given again.
+   *
+   * @param asker - aborted when nobody waits for it any more: what was to be given is taken back.
+   */
+  requestAddress(id: PoolId, request: AddressRequest, asker?: AbortSignal): Promise<IpAddress>;
+  /**
+   * Takes an address back, or gives up a shared one; one that is not given is none to take back. One that an interface in
+   * a container has stays: an engine gives an address back after the interface, so this is an earlier container's.
+   */
   releaseAddress(id: PoolId, address: IpAddress): Promise<void>;
+  /**
+   * Takes an address back that no container has, for an operator.
+   *
+   * @param isForced - also if nobody can tell whether a container has it, or something answers for it on the network.
+   * @returns why not; undefined if that is done.
+   */
+  freeAddress(id: PoolId, address: IpAddress, isForced: boolean): Promise<string | undefined>;
+  /** Whether this host has given an address to somebody with that MAC address, or shares it. */
+  isGiven(address: IpAddress, mac: MacAddress): boolean;
+  /** Takes notice of a change in the {@link InterfaceRegister}. */
+  review(): void;
   /**
    * Compares the properties of a network with those that the first host wrote; writes them as the first one.
    *

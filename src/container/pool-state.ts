@@ -3,7 +3,8 @@ import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
 import type { SavedPool, SavedUse } from './address-book.js';
 import { inGivingOrder } from './address-order.js';
-import type { NetworkProperties, PoolStatus, SeenAddress } from './addresses.js';
+import type { AddressUse, NetworkProperties, PoolStatus, SeenAddress } from './addresses.js';
+import { ABANDONED_MS, Orphans } from './orphans.js';
 import type { PoolContext } from './pool-context.js';
 import { type PoolId, type PoolIdentity, parsePoolId } from './pool-id.js';
 import { type AddressMask, PoolLayout, addressesIn, maskOf } from './pool-layout.js';
@@ -63,6 +64,7 @@ export class PoolState {
   readonly fixed = new Set<string>();
   /** Asked for at this moment. */
   readonly pending = new Set<string>();
+  readonly orphans: Orphans;
   readonly seen = new Map<string, SeenAddress>();
   /** Addresses that have keys of their own, as they were listed last. */
   keyed: ReadonlySet<string> = new Set();
@@ -80,9 +82,10 @@ export class PoolState {
 
   constructor(
     readonly id: PoolId,
-    private readonly context: Pick<PoolContext, 'clock' | 'lease'>,
+    private readonly context: Pick<PoolContext, 'clock' | 'lease' | 'register'>,
   ) {
     this.identity = parsePoolId(id);
+    this.orphans = new Orphans(context.clock, context.register);
     this.layout = new PoolLayout(this.identity);
   }
 
@@ -145,16 +148,21 @@ export class PoolState {
       range,
       blocks: [...this.blocks.values()].map(({ block }) => block),
       free: this.free().length,
-      uses: [...this.uses.values()].map(({ isLost, ...use }) => ({
-        ...use,
-        state: isLost ? 'lost' : this.isConfirmed(use.address) ? 'confirmed' : 'unconfirmed',
-      })),
+      uses: [...this.uses.values()].map((use) => this.#describe(use)),
       shared: [...this.shared.values()]
         .filter(({ isReleased }) => !isReleased)
         .map(({ address, kind }) => ({ address, kind })),
       seen: [...this.seen.values()],
       isReleased: this.isReleased,
     };
+  }
+
+  #describe(use: Use): AddressUse {
+    const { address, mac, owner, sinceMs, isLost } = use;
+    const state = isLost ? 'lost' : this.isConfirmed(address) ? 'confirmed' : 'unconfirmed';
+    const ageMs = this.orphans.ageMs(use) ?? 0;
+    const abandonedSinceMs = ageMs < ABANDONED_MS ? undefined : this.context.clock.wallMs() - ageMs;
+    return { address, mac, owner, sinceMs, state, abandonedSinceMs };
   }
 
   /** Nothing is left to be done after a release, except for leaving the network. */
@@ -308,7 +316,7 @@ export class PoolState {
     const text = address.toString();
     if (this.uses.has(text)) return;
     const sinceMs = this.context.clock.wallMs();
-    this.uses.set(text, { address, mac: undefined, owner: undefined, sinceMs, isLost: false });
+    this.uses.set(text, { address, mac: undefined, owner: undefined, sinceMs, isLost: false, register: undefined });
   }
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { optionalTextFlag, textFlag } from '../config/flag-values.js';
+import { attachmentOwner } from '../docker/plugin/attachment-owner.js';
 import { OverlayError } from '../errors.js';
 import { type MacAddress, deriveMac } from '../ip/mac.js';
 import type {
@@ -63,7 +64,7 @@ export function attachmentOf(
     });
   }
   const netns = word.includes('/') ? path.resolve(word) : `/run/netns/${word}`;
-  const owner = `netns ${netns} ${ifname}`;
+  const owner = attachmentOwner(netns, ifname);
   return { netns, ifname, owner, id: digest(owner), mac: deriveMac(host, owner) };
 }
 

@@ -44,6 +44,8 @@ export interface AddressRow {
   readonly owner: string | null;
   readonly mac: string | null;
   readonly since: string | null;
+  /** Since when no container has it; null where one has it, or nobody can tell. */
+  readonly abandonedSince: string | null;
   /** `leased`: of another host, by what it wrote to etcd. */
   readonly state: 'confirmed' | 'unconfirmed' | 'lost' | 'leased';
 }
@@ -151,9 +153,14 @@ function hostsOf({ hosts, blocks, addresses }: ClusterNetwork): readonly string[
   return [...new Set([...hosts, ...[...blocks, ...addresses].map(({ host }) => host)])].sort();
 }
 
+/** What a daemon of an earlier release does not tell. */
+const LATER_FIELDS: Pick<AddressRow, 'abandonedSince'> = { abandonedSince: null };
+
 function localRows(here: ContainerNetworksStatus | undefined): readonly AddressRow[] {
   if (here === undefined) return [];
-  return here.pools.flatMap(({ network, uses }) => uses.map((use) => ({ ...use, network, host: here.host })));
+  return here.pools.flatMap(({ network, uses }) =>
+    uses.map((use) => ({ ...LATER_FIELDS, ...use, network, host: here.host })),
+  );
 }
 
 function remoteRows(network: ClusterNetwork, ownHost: string | undefined): readonly AddressRow[] {
@@ -170,6 +177,7 @@ function remoteRows(network: ClusterNetwork, ownHost: string | undefined): reado
       owner: null,
       mac: null,
       since: null,
+      abandonedSince: null,
       state: 'leased',
     }));
 }

@@ -81,11 +81,11 @@ export function formatNetworks(view: NetworksView, nowMs: number): string {
       ? ''
       : formatTable(
           ['ADDRESS', 'NETWORK', 'HOST', 'CONTAINER', 'MAC', 'FOR', 'STATE'],
-          view.addresses.map(({ address, network, host, owner, mac, since, state }) => [
+          view.addresses.map(({ address, network, host, owner, mac, since, state, abandonedSince }) => [
             address,
             network,
             host,
-            owner ?? '',
+            abandonedSince === null ? (owner ?? '') : `none for ${ago(abandonedSince)}`,
             mac ?? '',
             ago(since),
             state,

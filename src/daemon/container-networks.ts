@@ -147,6 +147,7 @@ export async function openContainerNetworks(
     files,
     file: path.join(directory, 'container-addresses.json'),
     probe,
+    register: () => known.plugin?.register,
     range,
     ttlSeconds: parts.ttlSeconds,
   });

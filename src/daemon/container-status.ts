@@ -64,12 +64,13 @@ function describePool({ id, subnet, range, blocks, free, uses, shared, seen }: P
     range: range.toString(),
     blocks: blocks.map((block) => block.toString()),
     free,
-    uses: uses.map(({ address, mac, owner, sinceMs, state }) => ({
+    uses: uses.map(({ address, mac, owner, sinceMs, state, abandonedSinceMs }) => ({
       address: address.toString(),
       mac: mac ?? null,
       owner: owner ?? null,
       since: iso(sinceMs),
       state,
+      abandonedSince: abandonedSinceMs === undefined ? null : iso(abandonedSinceMs),
     })),
     shared: shared.map(({ address }) => address.toString()),
     seen: seen.map(({ address, mac, seenAtMs }) => ({ address: address.toString(), mac, seenAt: iso(seenAtMs) })),

@@ -73,6 +73,8 @@ export interface AddressUseStatus {
   readonly owner: string | null;
   readonly since: string;
   readonly state: AddressUse['state'];
+  /** Since when no container has it, where that can be told. */
+  readonly abandonedSince: string | null;
 }
 
 /** What one method of the plugin was asked. */

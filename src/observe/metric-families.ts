@@ -284,6 +284,11 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     ({ uses }) => uses.filter(({ state }) => state === 'lost').length,
   ),
   pools(
+    'tsflannel_container_addresses_abandoned',
+    'Addresses that were given to containers of which there are none.',
+    ({ uses }) => uses.filter(({ abandonedSince }) => abandonedSince !== null).length,
+  ),
+  pools(
     'tsflannel_container_addresses_seen',
     'Addresses that are passed over, as a machine on the network has them.',
     ({ seen }) => seen.length,

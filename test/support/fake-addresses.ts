@@ -19,6 +19,9 @@ export class FakeAddresses implements ContainerAddresses {
   readonly given = new Map<PoolId, Map<string, AddressRequest['kind']>>();
   readonly agreed = new Map<PoolId, NetworkProperties>();
   readonly requests: AddressRequest[] = [];
+  /** Addresses that are somebody else's by now. */
+  readonly takenBack = new Set<string>();
+  reviews = 0;
   /** Awaited by every request. */
   gate: Promise<void> = Promise.resolve();
 
@@ -35,8 +38,9 @@ export class FakeAddresses implements ContainerAddresses {
     return Promise.resolve();
   }
 
-  async requestAddress(id: PoolId, request: AddressRequest): Promise<IpAddress> {
+  async requestAddress(id: PoolId, request: AddressRequest, asker?: AbortSignal): Promise<IpAddress> {
     await this.gate;
+    asker?.throwIfAborted();
     this.requests.push(request);
     const { subnet, range } = parsePoolId(id);
     const given = this.given.get(id) ?? new Map<string, AddressRequest['kind']>();
@@ -54,6 +58,19 @@ export class FakeAddresses implements ContainerAddresses {
   releaseAddress(id: PoolId, address: IpAddress): Promise<void> {
     this.given.get(id)?.delete(address.toString());
     return Promise.resolve();
+  }
+
+  freeAddress(id: PoolId, address: IpAddress): Promise<string | undefined> {
+    const isGiven = this.given.get(id)?.delete(address.toString()) === true;
+    return Promise.resolve(isGiven ? undefined : 'nobody has it');
+  }
+
+  isGiven(address: IpAddress): boolean {
+    return !this.takenBack.has(address.toString());
+  }
+
+  review(): void {
+    this.reviews++;
   }
 
   agree(id: PoolId, properties: NetworkProperties): Promise<void> {

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import type { Clock } from '../../clock.js';
 import { CoalescingTask } from '../../coalescing-task.js';
-import type { ContainerAddresses } from '../../container/addresses.js';
+import type { ContainerAddresses, InterfaceRegister } from '../../container/addresses.js';
 import type { PoolId } from '../../container/pool-id.js';
 import { Deadline } from '../../deadline.js';
 import { guarded } from '../../guard.js';
@@ -15,6 +15,7 @@ import type { TunnelSettings } from '../../reconcile/tunnels.js';
 import type { TextFiles } from '../../sys/text-files.js';
 import { type AnnouncementPort, Announcer, type AnnouncerStatistics } from './announcer.js';
 import type { CallStatistics } from './call-counters.js';
+import { EndpointRegister } from './endpoint-register.js';
 import { HostLinks, type PluginNetlink } from './host-links.js';
 import { hostState } from './host-state.js';
 import { InternalParents } from './internal-parents.js';
@@ -78,19 +79,21 @@ export interface DockerPluginStatus {
  *                                                      └▶ Reconciler: shims, routes, filters of the host
  * ```
  *
- * API: {@link start}, {@link stop}; {@link status}; {@link probeParentOf} for those who probe addresses.
+ * API: {@link start}, {@link stop}; {@link status}; {@link probeParentOf} and {@link register} for those who give addresses.
  * Threads: none.
  * Errors: {@link start} throws what an operator has to change; a call's error is its answer.
  */
 export class DockerPlugin {
   private readonly state: PluginState;
   private readonly claims: PoolClaims;
+  private readonly endpoints: EndpointRegister;
   private readonly server: PluginServer;
   private readonly announcer: Announcer;
   private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
   private readonly following: CoalescingTask;
   private readonly mark: string;
+  private isLoaded = false;
   private monitor: { close(): void } | undefined;
 
   constructor(private readonly parts: DockerPluginParts) {
@@ -100,6 +103,7 @@ export class DockerPlugin {
     this.mark = `${ALIAS_PREFIX}${own}:container`;
     this.state = new PluginState({ directory, files });
     this.claims = new PoolClaims(this.state);
+    this.endpoints = new EndpointRegister(this.state, log);
     this.internal = new InternalParents(netlink);
     this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
     this.following = new CoalescingTask(clock, () => this.follow());
@@ -115,12 +119,16 @@ export class DockerPlugin {
       log,
       onJoin: (endpoint, devices) => this.announcer.announce(endpoint, devices),
       onLeave: (endpointId) => this.announcer.cancel(endpointId),
-      onChange: () => this.following.schedule(0),
+      onChange: () => {
+        this.following.schedule(0);
+        addresses.review();
+      },
       settled: () => this.settled(),
     });
     const { socket, inherited } = parts;
     this.server = new PluginServer({
-      interfaces: [network, ipamDriver({ addresses, claims })],
+      interfaces: [network, ipamDriver({ addresses, claims, register: this.endpoints })],
+      onActivate: () => void this.endpoints.noteStart().then(() => addresses.review()),
       ...(socket === undefined ? {} : { socket }),
       inherited,
       clock,
@@ -138,6 +146,8 @@ export class DockerPlugin {
     await this.state.load();
     await this.forgetGoneSandboxes();
     await this.removeLeftovers();
+    this.isLoaded = true;
+    this.parts.addresses.review();
     const onEvent = guarded({ clock, logger, what: 'devices and addresses for containers' }, (event: NetlinkEvent) => {
       if (event.type === 'resync' || event.type === 'address' || event.type === 'link') {
         this.following.schedule(FOLLOW_MS);
@@ -167,6 +177,11 @@ export class DockerPlugin {
       announcements: this.announcer.statistics,
       kernel: this.reconciler.status,
     };
+  }
+
+  /** Which interfaces there are; undefined until what an earlier process left was taken up. */
+  get register(): InterfaceRegister | undefined {
+    return this.isLoaded ? this.endpoints : undefined;
   }
 
   /** The device on which an address of the pool is to be looked for; undefined where it is not to be. */

@@ -1,7 +1,8 @@
 import type { AddressRequest, ContainerAddresses } from '../../container/addresses.js';
 import { type PoolId, parsePoolId } from '../../container/pool-id.js';
 import { OverlayError, isOverlayError } from '../../errors.js';
-import type { Call, PluginInterface } from './method.js';
+import type { EndpointRegister } from './endpoint-register.js';
+import type { PluginInterface } from './method.js';
 import type { PoolClaims } from './pool-claims.js';
 import type { Request } from './request.js';
 
@@ -20,6 +21,7 @@ const NAME_OPTION = 'network';
 export interface IpamDriverOptions {
   readonly addresses: ContainerAddresses;
   readonly claims: PoolClaims;
+  readonly register: EndpointRegister;
 }
 
 /**
@@ -28,8 +30,10 @@ export interface IpamDriverOptions {
  * @remarks Docker is told to send MAC addresses: by them the request of a container is told from one for an auxiliary
  * address, which has none. It is told *not* to replay: pools, shared addresses and those of live containers are known
  * from disk and etcd, a replay lacks the options, and a pool whose replay was refused would be released.
+ *
+ * `FreeAddress` is not Docker's: it is what `tsflannelctl docker-networks release` asks for.
  */
-export function ipamDriver({ addresses, claims }: IpamDriverOptions): PluginInterface {
+export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): PluginInterface {
   return {
     name: 'IpamDriver',
     errorField: 'Error',
@@ -61,9 +65,11 @@ export function ipamDriver({ addresses, claims }: IpamDriverOptions): PluginInte
         return {};
       },
 
-      async RequestAddress(request, call) {
+      async RequestAddress(request, { signal }) {
         const id = poolId(request);
-        const address = await requestAddress(addresses, id, addressRequest(request), call);
+        const wanted = addressRequest(request);
+        const place = { register: register.idFor(id, wanted.owner) };
+        const address = await addresses.requestAddress(id, { ...wanted, ...place }, signal);
         return { Address: `${address.toString()}/${parsePoolId(id).subnet.length}`, Data: {} };
       },
 
@@ -73,20 +79,14 @@ export function ipamDriver({ addresses, claims }: IpamDriverOptions): PluginInte
         if (id !== undefined && address !== undefined) await addresses.releaseAddress(id, address);
         return {};
       },
+
+      async FreeAddress(request) {
+        const address = request.address('Address');
+        const why = address && (await addresses.freeAddress(poolId(request), address, request.flag('Force')));
+        return why === undefined ? {} : { Refusal: why };
+      },
     },
   };
-}
-
-/** An address that comes when nobody waits for it any more goes back; a shared one stays, as others may have it. */
-async function requestAddress(
-  addresses: ContainerAddresses,
-  id: PoolId,
-  wanted: AddressRequest,
-  { signal }: Call,
-): Promise<Awaited<ReturnType<ContainerAddresses['requestAddress']>>> {
-  const address = await addresses.requestAddress(id, wanted);
-  if (signal.aborted && wanted.kind === 'container') await addresses.releaseAddress(id, address);
-  return address;
 }
 
 function addressRequest(request: Request): AddressRequest {

@@ -8,7 +8,7 @@ import { netlinkErrno } from '../../netlink/socket.js';
 import type { EndpointLinks } from './announcer.js';
 import type { HostLinks, PluginNetlink } from './host-links.js';
 import { ADDRESS_SPACE } from './ipam-driver.js';
-import type { PluginInterface } from './method.js';
+import type { Call, PluginInterface } from './method.js';
 import {
   type ContainerNetwork,
   type Endpoint,
@@ -62,9 +62,9 @@ export function networkDriver(options: NetworkDriverOptions): PluginInterface {
   const driver = new NetworkDriver(options);
   const turns = new Turns();
   const inTurn =
-    (method: (request: Request) => Promise<object>) =>
-    (request: Request): Promise<object> =>
-      turns.take(() => method(request));
+    (method: (request: Request, call: Call) => Promise<object>) =>
+    (request: Request, call: Call): Promise<object> =>
+      turns.take(() => method(request, call));
   return {
     name: 'NetworkDriver',
     errorField: 'Err',
@@ -76,7 +76,7 @@ export function networkDriver(options: NetworkDriverOptions): PluginInterface {
       },
       CreateNetwork: inTurn((request) => driver.createNetwork(request)),
       DeleteNetwork: inTurn((request) => driver.deleteNetwork(request)),
-      CreateEndpoint: inTurn((request) => driver.createEndpoint(request)),
+      CreateEndpoint: inTurn((request, call) => driver.createEndpoint(request, call)),
       DeleteEndpoint: inTurn((request) => driver.deleteEndpoint(request)),
       EndpointOperInfo: (request) => driver.endpointInfo(request),
       Join: inTurn((request) => driver.join(request)),
@@ -130,7 +130,7 @@ class NetworkDriver {
     return {};
   }
 
-  async createEndpoint(request: Request): Promise<object> {
+  async createEndpoint(request: Request, { signal }: Call): Promise<object> {
     const { state } = this.options;
     const network = this.network(request);
     const id = request.id('EndpointID');
@@ -144,11 +144,15 @@ class NetworkDriver {
     if (known === undefined) {
       networkType(network.type).checkEndpoint(network, othersOn(network, state.contents));
     }
-    const endpoint: Endpoint = { id, networkId: network.id, mac: own, addresses, sandbox: known?.sandbox };
+    const sandbox = known?.sandbox;
+    const endpoint: Endpoint = { id, networkId: network.id, mac: own, addresses, sandbox, isStale: false };
     await state.change((before) => ({
       ...before,
       endpoints: [...before.endpoints.filter((each) => each.id !== id), endpoint],
     }));
+    // An engine that was not answered does not delete what it does not have.
+    if (signal.aborted && known === undefined) await this.deleteEndpoint(request);
+    this.options.onChange();
     // What Docker has set already must not be in the answer.
     return { Interface: mac === undefined ? { MacAddress: own } : {} };
   }
@@ -173,7 +177,8 @@ class NetworkDriver {
     const { links, state } = this.options;
     const network = this.network(request);
     const endpoint = this.endpoint(request.id('EndpointID'));
-    const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey') };
+    const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey'), isStale: false };
+    this.refuseTakenBack(network, endpoint);
     if (network.isInternal) await this.options.settled();
     const parent = await links.parentOf(network);
     this.removeLink(endpoint.id);
@@ -258,6 +263,19 @@ class NetworkDriver {
     throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot join endpoint ${id.slice(0, 12)}: it was not created`, {
       hint: 'start the container again',
     });
+  }
+
+  /** No interface is made for addresses that somebody else may have by now. */
+  private refuseTakenBack({ subnets }: ContainerNetwork, { addresses, mac }: Endpoint): void {
+    const isOurs = (address: IpAddress): boolean =>
+      subnets.some(({ subnet, pool }) => pool !== undefined && subnet.contains(address));
+    const gone = addresses.find(({ address }) => isOurs(address) && !this.options.addresses.isGiven(address, mac));
+    if (gone === undefined) return;
+    throw new OverlayError(
+      'ERR_CONTAINER_NETWORK',
+      `cannot join with ${gone.address.toString()}: it was taken back, as no container had it for long`,
+      { hint: 'start the container again' },
+    );
   }
 
   private makeLink(network: ContainerNetwork, endpoint: Endpoint, parent: LinkInfo): LinkInfo {

@@ -53,6 +53,8 @@ export interface Endpoint {
   readonly addresses: readonly EndpointAddress[];
   /** Network namespace of the container, as a path, as long as it is in one. */
   readonly sandbox: string | undefined;
+  /** In no container when an engine started last: one that the engine does not know of any more, unless it soon is. */
+  readonly isStale: boolean;
 }
 
 /** What all kinds of networks and endpoints are found in. */

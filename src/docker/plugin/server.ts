@@ -2,7 +2,7 @@ import { type IncomingMessage, type Server, type ServerResponse, createServer } 
 import path from 'node:path';
 import type { Clock } from '../../clock.js';
 import { Deadline } from '../../deadline.js';
-import { OverlayError, describeError } from '../../errors.js';
+import { OverlayError, describeError, isOverlayError } from '../../errors.js';
 import type { Logger } from '../../log.js';
 import { oneLine } from '../../printable.js';
 import { RateLimitedLog } from '../../rate-limited-log.js';
@@ -44,6 +44,8 @@ export interface PluginServerOptions {
   readonly interfaces: readonly PluginInterface[];
   /** Default {@link PLUGIN_SOCKET}. */
   readonly socket?: string;
+  /** An engine has begun to use the plugin: it does so once in its life. */
+  readonly onActivate?: () => void;
   /** Listening socket that systemd opened; it stays when this server closes. Default none: the socket is ours. */
   readonly inherited?: number | undefined;
   readonly clock: Clock;
@@ -134,6 +136,7 @@ export class PluginServer {
     const [, interfaceName = '', name = ''] = /^\/(?:([A-Za-z]+)\.)([A-Za-z]+)$/.exec(request.url ?? '') ?? [];
     const { interfaces } = this.options;
     if (interfaceName === 'Plugin' && name === 'Activate') {
+      this.options.onActivate?.();
       answer(response, 200, { Implements: interfaces.map((each) => each.name) });
       return;
     }
@@ -142,15 +145,24 @@ export class PluginServer {
       answer(response, 404, { Err: `there is no ${oneLine(request.url ?? '', 100)}` });
       return;
     }
-    const body = await this.call(found, name, request);
+    const asker = new AbortController();
+    response.once('close', () => {
+      if (!response.writableFinished) asker.abort(gone(`${found.name}.${name}`));
+    });
+    const body = await this.call(found, name, request, asker.signal);
     answer(response, 200, body);
   }
 
   /** The answer to a call, an error's included. */
-  private async call(found: PluginInterface, name: string, message: IncomingMessage): Promise<object> {
+  private async call(
+    found: PluginInterface,
+    name: string,
+    message: IncomingMessage,
+    asker: AbortSignal,
+  ): Promise<object> {
     const method = `${found.name}.${name}`;
     const finish = this.counters.begin(method);
-    const deadline = new Deadline(this.options.clock, ANSWER_MS);
+    const deadline = new Deadline(this.options.clock, ANSWER_MS, asker);
     this.active++;
     try {
       if (this.active > MAX_CALLS) throw tooMany();
@@ -217,6 +229,7 @@ async function readBody(message: IncomingMessage): Promise<string> {
 function givenUp(signal: AbortSignal, method: string): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener('abort', () => {
+      if (isOverlayError(signal.reason)) reject(signal.reason);
       reject(
         new OverlayError('ERR_PLUGIN_REQUEST', `cannot carry out ${method}: not done within ${ANSWER_MS / 1000} s`, {
           hint: 'look at "tsflannelctl status" for what it waits for, and try again',
@@ -224,6 +237,13 @@ function givenUp(signal: AbortSignal, method: string): Promise<never> {
         }),
       );
     });
+  });
+}
+
+/** Whoever is killed has closed its end of the connection. */
+function gone(method: string): OverlayError {
+  return new OverlayError('ERR_PLUGIN_REQUEST', `cannot answer ${method}: whoever asked has gone`, {
+    isRetryable: true,
   });
 }
 

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import type { PoolId } from '../../container/pool-id.js';
 import { parsePoolId } from '../../container/pool-id.js';
@@ -36,6 +37,7 @@ const EMPTY: Contents = { networks: [], endpoints: [], pools: [] };
  */
 export class PluginState {
   private current: Contents = EMPTY;
+  private currentId: string = randomUUID();
   private readonly file: string;
   private readonly turns = new Turns();
 
@@ -47,6 +49,11 @@ export class PluginState {
     return this.current;
   }
 
+  /** Stays the same as long as the file is not lost; written with the first change. */
+  get id(): string {
+    return this.currentId;
+  }
+
   /**
    * Reads what an earlier process wrote.
    *
@@ -54,7 +61,9 @@ export class PluginState {
    */
   async load(): Promise<void> {
     try {
-      this.current = decode(await this.options.files.read(this.file));
+      const file = Request.parse(await this.options.files.read(this.file));
+      this.current = decode(file);
+      this.currentId = file.text('id') ?? this.currentId;
     } catch (cause) {
       if (errnoOf(cause) === 'ENOENT') return;
       throw new OverlayError('ERR_PLUGIN_STATE', `cannot use ${this.file}: ${describeError(cause)}`, {
@@ -71,7 +80,7 @@ export class PluginState {
       const after = make(before);
       if (after === before) return;
       try {
-        await this.options.files.write(this.file, encode(after), MODES);
+        await this.options.files.write(this.file, encode(after, this.id), MODES);
       } catch (cause) {
         throw new OverlayError('ERR_PLUGIN_STATE', `cannot write ${this.file}: ${describeError(cause)}`, {
           cause,
@@ -83,8 +92,8 @@ export class PluginState {
   }
 }
 
-function encode({ networks, endpoints, pools }: Contents): string {
-  return `${JSON.stringify({ version: VERSION, networks: networks.map(encodeNetwork), endpoints, pools }, undefined, 1)}\n`;
+function encode({ networks, endpoints, pools }: Contents, id: string): string {
+  return `${JSON.stringify({ version: VERSION, id, networks: networks.map(encodeNetwork), endpoints, pools }, undefined, 1)}\n`;
 }
 
 function encodeNetwork({ type, mode, mtu, hasHostAccess, isProbed, ...rest }: ContainerNetwork): object {
@@ -100,8 +109,7 @@ function encodeNetwork({ type, mode, mtu, hasHostAccess, isProbed, ...rest }: Co
   };
 }
 
-function decode(text: string): Contents {
-  const file = Request.parse(text);
+function decode(file: Request): Contents {
   if (file.number('version') !== VERSION) throw new TypeError('it is of another version of tsflannel');
   return {
     networks: file.list('networks').map(decodeNetwork),
@@ -136,6 +144,7 @@ function decodeEndpoint(saved: Request): Endpoint {
     mac: parseMac(saved.required('mac')),
     addresses: saved.list('addresses').map(decodeAddress),
     sandbox: saved.text('sandbox'),
+    isStale: saved.flag('isStale'),
   };
 }
 

@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { AddressPools } from '../../../src/container/address-pools.js';
 import type { AddressRequest, AddressUse } from '../../../src/container/addresses.js';
 import { decodeBook } from '../../../src/container/address-book.js';
 import { addressesIn } from '../../../src/container/pool-layout.js';
 import { formatPoolId } from '../../../src/container/pool-id.js';
 import { isOverlayError } from '../../../src/errors.js';
+import type { IpAddress } from '../../../src/ip/address.js';
+import type { MacAddress } from '../../../src/ip/mac.js';
 import { ip, mac, net } from '../../support/builders.js';
 import { type AddressHost, AddressHosts, BOOK } from '../../support/address-hosts.js';
 import { settle } from '../../support/fake-clock.js';
+import { FakeRegister } from '../../support/fake-register.js';
 
 const SUBNET = net('10.9.0.0/24');
 const RANGE = net('10.9.0.0/27');
@@ -16,6 +20,9 @@ const NAMES = ['a', 'b', 'c'];
 
 /** So that leases run out in a history that is not long. */
 const TTL_SECONDS = 60;
+
+/** After which an address that no container has is taken back. */
+const ORPHAN_SECONDS = 60;
 
 type Step =
   | {
@@ -51,8 +58,10 @@ function pass(min: number, max: number): fc.Arbitrary<Step> {
 class History {
   readonly hosts: AddressHosts;
   readonly all: readonly AddressHost[];
-  /** Addresses that were answered and not released since, by host. */
-  readonly held = new Map<AddressHost, Set<string>>();
+  /** Addresses of containers, and their MAC addresses, by host. */
+  readonly held = new Map<AddressHost, Map<string, MacAddress>>();
+  /** What the network driver of each host knows. */
+  readonly registers = new Map<AddressHost, FakeRegister>();
   given = 0;
   #serial = 0;
   #epoch = 0;
@@ -64,12 +73,21 @@ class History {
     private readonly trouble: number,
   ) {
     this.hosts = new AddressHosts(seed);
-    this.all = NAMES.map((name) => this.hosts.make(name, { ttlSeconds: TTL_SECONDS }));
-    for (const host of this.all) this.held.set(host, new Set());
+    this.all = NAMES.map((name) => {
+      const register = new FakeRegister();
+      const host = this.hosts.make(name, {
+        ttlSeconds: TTL_SECONDS,
+        orphanSeconds: ORPHAN_SECONDS,
+        register: () => register,
+      });
+      this.registers.set(host, register);
+      this.held.set(host, new Map());
+      return host;
+    });
   }
 
-  heldBy(host: AddressHost): Set<string> {
-    return this.held.get(host) ?? new Set();
+  heldBy(host: AddressHost): Map<string, MacAddress> {
+    return this.held.get(host) ?? new Map<string, MacAddress>();
   }
 
   async start(host: AddressHost): Promise<void> {
@@ -105,7 +123,7 @@ class History {
         this.give(host, step.pick);
         return settle();
       case 'release':
-        this.release(host, [...this.heldBy(host)][step.pick % 8]);
+        this.release(host, [...this.heldBy(host).keys()][step.pick % 8], step.pick);
         return settle();
       case 'shared':
         this.forget(
@@ -142,21 +160,46 @@ class History {
   give(host: AddressHost, pick: number): void {
     const { pools } = host;
     const address = pick < 50 ? undefined : ip(`10.9.0.${2 + (pick % 34)}`);
-    const answer = pools.requestAddress(POOL, { ...request(++this.#serial), address });
+    const asked = request(++this.#serial);
+    const answer = pools.requestAddress(POOL, { ...asked, address, register: 'register' });
     this.forget(
       answer.then((given) => {
         if (!host.isUp || host.pools !== pools) return; // nobody was left to hear it
         this.given++;
-        this.heldBy(host).add(given.toString());
-        this.check();
+        this.#goOn(host, pools, given, asked.mac ?? mac(0));
       }),
     );
   }
 
-  release(host: AddressHost, address: string | undefined): void {
-    if (address === undefined) return;
-    this.heldBy(host).delete(address);
-    this.forget(host.pools.releaseAddress(POOL, ip(address)));
+  /** What an engine does with an address: mostly at once, sometimes late, and never if it is killed before. */
+  #goOn(host: AddressHost, pools: AddressPools, address: IpAddress, own: MacAddress): void {
+    const { clock } = this.hosts;
+    const chance = clock.random();
+    if (chance < 0.1) return;
+    if (chance >= 0.2) this.join(host, pools, address, own);
+    else {
+      clock.after(clock.random() * 1500 * ORPHAN_SECONDS, () => {
+        if (host.isUp && host.pools.isGiven(address, own)) this.join(host, host.pools, address, own);
+      });
+    }
+  }
+
+  join(host: AddressHost, pools: AddressPools, address: IpAddress, own: MacAddress): void {
+    this.registers.get(host)?.set(address, own, 'joined');
+    this.heldBy(host).set(address.toString(), own);
+    pools.review();
+    this.check();
+  }
+
+  release(host: AddressHost, text: string | undefined, pick: number): void {
+    const own = text === undefined ? undefined : this.heldBy(host).get(text);
+    if (text === undefined || own === undefined) return;
+    this.heldBy(host).delete(text);
+    const address = ip(text);
+    this.registers.get(host)?.set(address, own, undefined);
+    host.pools.review();
+    const isKilled = pick < 10;
+    if (!isKilled) this.forget(host.pools.releaseAddress(POOL, address));
   }
 
   /** What a host may rely on that nobody else has: what it says, or what its book says while it is down. */
@@ -168,7 +211,7 @@ class History {
       .filter((address) => held.has(address));
   }
 
-  uses(host: AddressHost): readonly AddressUse[] {
+  uses(host: AddressHost): readonly Pick<AddressUse, 'address' | 'state'>[] {
     if (host.isUp) return host.pools.status().pools.flatMap(({ uses }) => uses);
     if (this.#epoch > 0) return []; // it may be of another history, which a host hears of when it starts
     const text = host.files.texts.get(BOOK);
@@ -179,7 +222,8 @@ class History {
       uses.map((use) => {
         const isIn = blocks.some(({ block, own }) => addressesIn(block, own).some((each) => each.equals(use.address)));
         const isHeld = !isOver && (isIn || singles.some((each) => each.equals(use.address)));
-        return { ...use, state: use.isLost ? 'lost' : isHeld ? 'confirmed' : 'unconfirmed' };
+        const state = use.isLost ? 'lost' : isHeld ? 'confirmed' : 'unconfirmed';
+        return { address: use.address, state };
       }),
     );
   }
@@ -202,11 +246,15 @@ class History {
       host.store.fate = () => 'answered';
       host.store.isAway = false;
     }
-    await this.hosts.clock.advance(130_000);
+    await this.hosts.clock.advance(130_000 + 3000 * ORPHAN_SECONDS); // all that is late has come
     this.check();
     for (const host of this.all) {
       const { pools } = host;
+      const held = this.heldBy(host);
       for (const { uses, shared } of pools.status().pools) {
+        const orphans = uses.map(({ address }) => address.toString()).filter((address) => !held.has(address));
+        assert.deepEqual(orphans, [], `${host.name} has what no container has`);
+        for (const [address, own] of held) this.registers.get(host)?.set(ip(address), own, undefined);
         for (const { address } of [...uses, ...shared]) await this.hosts.settled(pools.releaseAddress(POOL, address));
       }
       await this.hosts.settled(pools.releasePool(POOL));
@@ -224,7 +272,7 @@ function request(n: number): AddressRequest {
 
 describe('AddressPools on several hosts, whatever happens', function () {
   const runs = Number(process.env['ADDRESS_HISTORIES'] ?? 40);
-  this.timeout(120_000 + runs * 200);
+  this.timeout(120_000 + runs * 1000);
 
   it('gives no address to two hosts at the same time, and leaves nothing behind', async () => {
     let given = 0;

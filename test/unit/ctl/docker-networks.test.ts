@@ -52,6 +52,7 @@ describe('docker-networks', () => {
     assert.match(text, /^host-1 \(this host\) +lan +192\.0\.2\.64\/30 /m);
     assert.match(text, /^host-2 +lan +192\.0\.2\.68\/30 +- +2h ago$/m);
     assert.match(text, /^192\.0\.2\.65 +lan +host-1 +web +02:42:c0:00:02:41 +1h +confirmed$/m);
+    assert.match(text, /^192\.0\.2\.66 +lan +host-1 +none for 15m +- +59m +lost$/m);
     assert.match(text, /^192\.0\.2\.67 +lan +02:00:00:00:00:67 +58m$/m);
   });
 

@@ -187,6 +187,7 @@ const use: AddressUseStatus = {
   owner: 'web',
   since: '2026-01-02T03:05:00.000Z',
   state: 'confirmed',
+  abandonedSince: null,
 };
 
 /** Pools in which nothing is wrong. */

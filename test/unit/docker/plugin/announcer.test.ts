@@ -16,6 +16,7 @@ const ENDPOINT: Endpoint = {
     { address: IpAddress.parse('2001:db8::2'), length: 64 },
   ],
   sandbox: '/run/docker/netns/1',
+  isStale: false,
 };
 
 describe('the announcer', () => {

@@ -22,7 +22,7 @@ function network(id: string, change: Partial<ContainerNetwork> = {}): ContainerN
 
 function endpoint(n: number, networkId: string): Endpoint {
   const addresses = [{ address: ip(`10.10.10.${n}`), length: 24 }];
-  return { id: `e${n}`, networkId, mac: mac(n), addresses, sandbox: '/run/netns/x' };
+  return { id: `e${n}`, networkId, mac: mac(n), addresses, sandbox: '/run/netns/x', isStale: false };
 }
 
 describe('host access', () => {

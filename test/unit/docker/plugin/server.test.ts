@@ -127,6 +127,60 @@ describe('the plugin server', () => {
     assert.equal(signal?.aborted, true);
   });
 
+  it('tells the method when whoever asked has gone, as an engine that is killed', async () => {
+    const signals: AbortSignal[] = [];
+    await start([
+      networks({
+        Hang: (_request, call) => {
+          signals.push(call.signal);
+          return new Promise(() => {});
+        },
+      }),
+    ]);
+    const sent = request({ socketPath: place.socket, path: '/NetworkDriver.Hang', method: 'POST', agent: false });
+    sent.on('error', () => {});
+    sent.end('{}');
+    await waitFor(() => signals.length > 0, { what: 'the call' });
+    const [signal] = signals;
+    assert.equal(signal?.aborted, false);
+    sent.destroy();
+    await waitFor(() => signal.aborted, { what: 'its end to be noticed' });
+    assert.match(String(signal.reason), /whoever asked has gone/);
+  });
+
+  it('does not take the end of an answered call for one', async () => {
+    const signals: AbortSignal[] = [];
+    await start([
+      networks({
+        Ok: (_request, { signal }) => {
+          signals.push(signal);
+          return {};
+        },
+      }),
+    ]);
+    await post(place.socket, 'NetworkDriver.Ok');
+    await settle();
+    assert.deepEqual(
+      signals.map(({ aborted }) => aborted),
+      [false],
+    );
+  });
+
+  it('tells when an engine begins to use the plugin', async () => {
+    let count = 0;
+    const server = new PluginServer({
+      interfaces: [],
+      socket: place.socket,
+      clock,
+      log: silentLogger,
+      onActivate: () => count++,
+    });
+    servers.push(server);
+    await server.start();
+    await post(place.socket, 'Plugin.Activate');
+    assert.equal(count, 1);
+  });
+
   it('refuses calls when too many are at work', async () => {
     const waiting: ((answer: object) => void)[] = [];
     await start([networks({ Wait: () => new Promise((resolve) => waiting.push(resolve)), Ok: () => ({}) })]);
