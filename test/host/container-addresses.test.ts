@@ -10,6 +10,7 @@ import { EtcdStore } from '../../src/etcd/store.js';
 import { systemFiles } from '../../src/sys/text-files.js';
 import { ip, mac, net } from '../support/builders.js';
 import { onExit } from '../support/cleanup.js';
+import { ctl } from '../support/ctl.js';
 import { type EtcdServer, type RawEtcd, rawEtcd, startEtcd } from '../support/loopback-etcd.js';
 import { RecordingLogger } from '../support/recorder.js';
 import { waitFor } from '../support/wait.js';
@@ -132,6 +133,24 @@ describe('AddressPools on etcd', () => {
     } finally {
       server.resume();
     }
+  });
+
+  it('finds out before its first answer that an operator has released what it had', async () => {
+    const a = await start('a');
+    await join(a);
+    const mine = await give(a);
+    hosts.length = 0;
+    await stop(a);
+    const store = [`--etcd-endpoints=${server.endpoint}`, `--etcd-prefix=${prefix}`, '--status-socket=/nonexistent'];
+    const { code, stderr } = await ctl(['docker-networks', 'release', 'a', '--yes', '--force', ...store]);
+    assert.equal(code, 0, stderr);
+    const b = await start('b');
+    await join(b);
+    const theirs = [await give(b), await give(b)];
+    assert.equal(theirs[0], mine);
+    const again = await start('a');
+    await assert.rejects(again.pools.requestAddress(POOL, request(mine)), { code: 'ERR_ADDRESS_TAKEN' });
+    assert.ok(!theirs.includes(await give(again)));
   });
 
   it('leaves nothing in etcd when all is released', async () => {

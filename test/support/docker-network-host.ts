@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import path from 'node:path';
 import koffi from 'koffi';
 import { SYS, bind, close, errnoName, sockaddrUn, socket } from '../../src/sys/libc.js';
-import type { Daemon } from './daemon.js';
+import { type Daemon, ctlFile } from './daemon.js';
 import { DockerEngine } from './docker.js';
 import { Netns, type Output, type RunOptions, run } from './netns.js';
 import { Program, type ProgramOptions } from './program.js';
@@ -87,6 +87,15 @@ export class DockerNetworkHost {
   /** Whether a container could be started so, and what Docker said. */
   tryRun(network: string, options: readonly string[] = []): Promise<Output> {
     return this.docker(['run', '--network', network, ...options, ...IDLE], { mayFail: true });
+  }
+
+  /** Runs `tsflannelctl` on this host. */
+  ctl(words: readonly string[]): Promise<Output> {
+    const sockets = [
+      ...['--status-socket', this.daemon.statusSocket],
+      ...['--plugin-socket', path.join(this.engine.pluginDirectory, SOCKET)],
+    ];
+    return run([process.execPath, ctlFile(), ...words, ...sockets]);
   }
 
   /** A container as Docker knows it now. */

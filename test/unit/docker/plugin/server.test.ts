@@ -148,24 +148,6 @@ describe('the plugin server', () => {
     assert.match(String(signal.reason), /whoever asked has gone/);
   });
 
-  it('does not take the end of an answered call for one', async () => {
-    const signals: AbortSignal[] = [];
-    await start([
-      networks({
-        Ok: (_request, { signal }) => {
-          signals.push(signal);
-          return {};
-        },
-      }),
-    ]);
-    await post(place.socket, 'NetworkDriver.Ok');
-    await settle();
-    assert.deepEqual(
-      signals.map(({ aborted }) => aborted),
-      [false],
-    );
-  });
-
   it('tells when an engine begins to use the plugin', async () => {
     let count = 0;
     const server = new PluginServer({
