@@ -144,6 +144,7 @@ export class Daemon implements StatusSource {
     });
     await this.containers?.start({
       range: (family) => this.config.network?.containerNetworks[family === 4 ? 'ipv4' : 'ipv6'],
+      overlay: () => [this.config.network?.ipv4, this.config.network?.ipv6].flatMap((each) => each?.network ?? []),
       defaultParent: () => this.pass?.underlay?.device,
     });
     this.pass = new Pass({

@@ -28,6 +28,7 @@ import {
 } from './addresses.js';
 import { HostLease } from './host-lease.js';
 import { foundNetwork } from './network-record.js';
+import { dropChoice, refuseOverlay } from './network-overlap.js';
 import type { PoolContext } from './pool-context.js';
 import { type PoolId, type PoolIdentity, formatPoolId, parsePoolId, poolPath } from './pool-id.js';
 import { PoolLayout } from './pool-layout.js';
@@ -63,6 +64,8 @@ export interface AddressPoolsOptions {
   readonly orphanSeconds?: number | undefined;
   /** Where new networks come from, as the network configuration says now. */
   readonly range: (family: Family) => ContainerRange | undefined;
+  /** The networks of the overlay, likewise. Default none. */
+  readonly overlay?: (() => readonly Prefix[]) | undefined;
   /** After which addresses of a host that is gone come free. Default 86 400, as for subnets. */
   readonly ttlSeconds?: number | undefined;
 }
@@ -408,6 +411,7 @@ export class AddressPools implements ContainerAddresses {
 
   async #enter(identity: PoolIdentity, signal: AbortSignal): Promise<GivenPool> {
     const id = formatPoolId(identity);
+    if (!this.#pools.has(id)) refuseOverlay(identity.subnet, this.#options.overlay?.() ?? []);
     const rival = [...this.#pools.values()].find(
       (pool) => pool.id !== id && poolPath(pool.identity) === poolPath(identity),
     );
@@ -471,9 +475,8 @@ export class AddressPools implements ContainerAddresses {
       return this.#enter(sameName, signal);
     }
     await this.#renew();
-    const taken = [...records, ...[...this.#pools.values()].map(({ identity }) => identity)].map(
-      ({ subnet }) => subnet,
-    );
+    const identities = [...records, ...[...this.#pools.values()].map(({ identity }) => identity)];
+    const taken = [...identities.map(({ subnet }) => subnet), ...(this.#options.overlay?.() ?? [])];
     const [subnet] = this.#candidates(family, taken);
     if (subnet === undefined) {
       throw new OverlayError('ERR_OUT_OF_ADDRESSES', `cannot choose a subnet of IPv${family}: all are in use`, {
@@ -483,7 +486,7 @@ export class AddressPools implements ContainerAddresses {
     const identity = { name, subnet, range: subnet };
     const paths = new PoolPaths(identity);
     const { host, instance } = this.#context;
-    const context = { host, instance, store, paths, name: poolPath(identity), etcdLeaseId: this.#lease.id };
+    const context = { host, instance, store, paths, identity, etcdLeaseId: this.#lease.id };
     if (!(await foundNetwork(context, identity, choice, signal))) return undefined;
     this.#lastChosen = { subnet, atMs: clock.monotonicMs(), name };
     return this.#add(formatPoolId(identity), (pool) => pool.join(signal));
@@ -627,6 +630,7 @@ export class AddressPools implements ContainerAddresses {
     if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
     const { id } = this.#lease;
     if (this.#pools.size > 0 || id === undefined) return;
+    await dropChoice(store, id, signal);
     this.#lease.forget();
     await this.#save();
     store.discardEtcdLease(id);

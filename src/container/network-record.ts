@@ -2,6 +2,8 @@ import { OverlayError } from '../errors.js';
 import type { EtcdLeaseId } from '../lease/record.js';
 import type { SharedValueStore, ValueCondition, ValueEntry } from '../lease/store.js';
 import type { NetworkProperties } from './addresses.js';
+import { readFounding } from './network-overlap.js';
+import { poolName } from './pool-errors.js';
 import type { PoolIdentity } from './pool-id.js';
 import {
   CHOICE_PATH,
@@ -19,8 +21,7 @@ export interface RecordContext {
   readonly instance: string;
   readonly store: SharedValueStore;
   readonly paths: PoolPaths;
-  /** Of the network, for people. */
-  readonly name: string;
+  readonly identity: Pick<PoolIdentity, 'name' | 'subnet'>;
   /** What ends the membership of this host. */
   readonly etcdLeaseId: EtcdLeaseId | undefined;
 }
@@ -38,7 +39,8 @@ const MAX_CONFLICTS = 8;
  *
  * @param options.isNew - whether its membership has to be written although it is there: it may end with another etcd lease.
  * @returns the process that was in the network for this host before, if it was another one.
- * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range.
+ * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range, `ERR_ADDRESS_POOL` if it
+ * overlaps another one.
  */
 export async function joinNetwork(
   context: RecordContext,
@@ -97,7 +99,7 @@ export async function agreeOnRecord(
   checkProperties(properties);
   await changeRecord(context, signal, (record, others, own) => {
     const known = record?.properties;
-    const difference = known && differenceOf(known, properties);
+    const difference = known && propertyDifference(known, properties);
     if (difference === undefined && known !== undefined && own !== undefined) return undefined;
     if (difference !== undefined && others.length > 0)
       throw differs(context, others, difference.known, difference.asked);
@@ -113,6 +115,22 @@ export async function leaveNetwork(context: RecordContext, signal: AbortSignal):
   });
 }
 
+/**
+ * Deletes the record of a network that no host is in.
+ *
+ * @returns false if there is one.
+ */
+export async function dropRecord(
+  store: Pick<SharedValueStore, 'listValues' | 'transactValues'>,
+  paths: PoolPaths,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const entry = await readEntry(store, paths.record, signal);
+  if (entry === undefined) return (await store.listValues(paths.hosts, signal)).length === 0;
+  const conditions = [{ path: paths.record, revision: entry.revision }, { noneBelow: paths.hosts }];
+  return (await store.transactValues({ conditions, deletes: [paths.record] }, signal)) !== undefined;
+}
+
 /** What becomes of a record. */
 interface Change {
   /** Undefined deletes it. */
@@ -121,10 +139,11 @@ interface Change {
 }
 
 async function changeRecord(
-  { store, paths, host, instance, etcdLeaseId, name }: RecordContext,
+  context: RecordContext,
   signal: AbortSignal,
   decide: (record: NetworkRecord | undefined, others: readonly string[], own: string | undefined) => Change | undefined,
 ): Promise<void> {
+  const { store, paths, host, instance, etcdLeaseId, identity } = context;
   for (let conflicts = 0; conflicts < MAX_CONFLICTS; conflicts++) {
     const entry = await readEntry(store, paths.record, signal);
     const members = await store.listValues(paths.hosts, signal);
@@ -133,29 +152,47 @@ async function changeRecord(
     const change = decide(entry && decodeRecord(entry.text), others, own);
     if (change === undefined) return;
     const { record, isLeaving = false } = change;
+    const founding = entry === undefined && record !== undefined ? await readFounding(context, signal) : undefined;
     const isDone = await store.transactValues(
       {
-        conditions: [entry === undefined ? { absent: paths.record } : { path: paths.record, revision: entry.revision }],
+        conditions: [
+          entry === undefined ? { absent: paths.record } : { path: paths.record, revision: entry.revision },
+          ...(founding?.conditions ?? []),
+        ],
         puts: [
+          ...(founding?.puts ?? []),
           ...(record === undefined ? [] : [{ path: paths.record, text: encodeRecord(record) }]),
           ...(isLeaving ? [] : [{ path: paths.host(host), text: instance, etcdLeaseId }]),
         ],
-        deletes: [...(record === undefined ? [paths.record] : []), ...(isLeaving ? [paths.host(host)] : [])],
+        deletes: [
+          ...(founding?.deletes ?? []),
+          ...(record === undefined ? [paths.record] : []),
+          ...(isLeaving ? [paths.host(host)] : []),
+        ],
       },
       signal,
     );
     if (isDone !== undefined) return;
   }
-  throw new OverlayError('ERR_CONFLICT', `cannot enter or leave the network ${name}: other hosts do so all the time`, {
-    isRetryable: true,
-  });
+  throw new OverlayError(
+    'ERR_CONFLICT',
+    `cannot enter or leave the network ${poolName(identity)}: other hosts do so all the time`,
+    {
+      isRetryable: true,
+    },
+  );
 }
 
-async function readEntry(store: SharedValueStore, path: string, signal: AbortSignal): Promise<ValueEntry | undefined> {
+async function readEntry(
+  store: Pick<SharedValueStore, 'listValues'>,
+  path: string,
+  signal: AbortSignal,
+): Promise<ValueEntry | undefined> {
   return (await store.listValues(path, signal)).find((entry) => entry.path === path);
 }
 
-function differenceOf(
+/** What two hosts do not agree on, if there is anything, each in words such as `gateway 10.10.10.1`. */
+export function propertyDifference(
   known: NetworkProperties,
   asked: NetworkProperties,
 ): { readonly known: string; readonly asked: string } | undefined {
@@ -166,11 +203,11 @@ function differenceOf(
   return { known: describe(known[name]).trim(), asked: describe(asked[name]).trim() };
 }
 
-function differs({ name }: RecordContext, others: readonly string[], known: string, asked: string): OverlayError {
+function differs({ identity }: RecordContext, others: readonly string[], known: string, asked: string): OverlayError {
   const who = others.length === 1 ? `host ${others[0] ?? ''}` : `${others.length} hosts`;
   return new OverlayError(
     'ERR_NETWORK_DIFFERS',
-    `cannot use the network ${name} with ${asked}: ${who} has it with ${known}`,
+    `cannot use the network ${poolName(identity)} with ${asked}: ${who} has it with ${known}`,
     {
       hint: 'use the same options on all hosts, or give the network a name of its own with --ipam-opt network=NAME',
     },

@@ -3,7 +3,7 @@ import type { IpAddress } from '../ip/address.js';
 import { type PoolIdentity, poolPath } from './pool-id.js';
 
 /** A network as people call it: its name, if it has one, and its subnet. */
-export function poolName(identity: PoolIdentity): string {
+export function poolName(identity: Pick<PoolIdentity, 'name' | 'subnet'>): string {
   return poolPath(identity).replace(/^-\//, '');
 }
 

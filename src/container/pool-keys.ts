@@ -4,7 +4,7 @@ import type { EtcdLeaseId, Revision } from '../lease/record.js';
 import type { ValueEntry } from '../lease/store.js';
 import type { RecordContext } from './network-record.js';
 import type { PoolContext } from './pool-context.js';
-import { poolName, unconfirmed } from './pool-errors.js';
+import { unconfirmed } from './pool-errors.js';
 import type { PoolState } from './pool-state.js';
 import { PoolPaths } from './records.js';
 
@@ -27,7 +27,7 @@ export class PoolKeys {
   /** What is needed to agree with other hosts on the network. */
   get records(): RecordContext {
     const { host, instance, store, lease } = this.context;
-    return { host, instance, store, paths: this.paths, name: poolName(this.state.identity), etcdLeaseId: lease.id };
+    return { host, instance, store, paths: this.paths, identity: this.state.identity, etcdLeaseId: lease.id };
   }
 
   list(path: string, signal: AbortSignal): Promise<readonly ValueEntry[]> {

@@ -7,6 +7,7 @@ import type { ContainerRange } from '../config/network-config.js';
 import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
 import { DockerPlugin } from '../docker/plugin/docker-plugin.js';
 import type { Family } from '../ip/address.js';
+import type { Prefix } from '../ip/prefix.js';
 import type { SharedValueStore } from '../lease/store.js';
 import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
@@ -20,6 +21,8 @@ import { describeContainerNetworks } from './container-status.js';
 export interface ContainerHost {
   /** Where networks without a subnet get theirs from. */
   readonly range: (family: Family) => ContainerRange | undefined;
+  /** The networks of the overlay, which networks of containers must not overlap. */
+  readonly overlay: () => readonly Prefix[];
   /** The device of the underlay. */
   readonly defaultParent: () => string | undefined;
 }
@@ -129,7 +132,7 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, defaultParent }: ContainerHost,
+  { range, overlay, defaultParent }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
@@ -149,6 +152,7 @@ export async function openContainerNetworks(
     probe,
     register: () => known.plugin?.register,
     range,
+    overlay,
     ttlSeconds: parts.ttlSeconds,
   });
   const kernel = parts.openKernel();

@@ -6,7 +6,7 @@ import { FakeClock, settle } from '../../support/fake-clock.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
 describe('ContainerService', () => {
-  const HOST = { range: () => undefined, defaultParent: () => undefined };
+  const HOST = { range: () => undefined, overlay: () => [], defaultParent: () => undefined };
   const taken = new OverlayError('ERR_PLUGIN_SOCKET', 'cannot answer Docker: somebody else does');
   let clock: FakeClock;
   let log: RecordingLogger;
