@@ -94,6 +94,11 @@ export class AddressPool {
     return this.#state.status;
   }
 
+  /** Addresses that containers of this host have. */
+  get uses(): Iterable<Use> {
+    return this.#state.uses.values();
+  }
+
   get isReleased(): boolean {
     return this.#state.isReleased;
   }

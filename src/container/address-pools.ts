@@ -26,6 +26,7 @@ import {
   type PoolRequest,
   REQUEST_TIMEOUT_MS,
 } from './addresses.js';
+import { HostAccount } from './host-account.js';
 import { HostLease } from './host-lease.js';
 import { foundNetwork } from './network-record.js';
 import { dropChoice, refuseOverlay } from './network-overlap.js';
@@ -48,6 +49,8 @@ import { Turns } from '../turns.js';
 export interface AddressPoolsOptions {
   /** Stands for this host in etcd, whatever its addresses are: 1…64 letters, digits, `_`, `.`, `:` and `-`. */
   readonly host: string;
+  /** What this host is called, for people. Default {@link host}. */
+  readonly hostName?: string | undefined;
   /** Of the keys, so that a book of another cluster is told apart. */
   readonly etcdPrefix: string;
   readonly store: SharedValueStore;
@@ -145,6 +148,7 @@ export class AddressPools implements ContainerAddresses {
   readonly #callbacks = new Set<() => void>();
   readonly #upkeep: CoalescingTask;
   readonly #reviewing: CoalescingTask;
+  readonly #account: HostAccount;
   readonly #closing = new AbortController();
   readonly #complaints: RateLimitedLog;
   readonly #kept: RateLimitedLog;
@@ -193,6 +197,15 @@ export class AddressPools implements ContainerAddresses {
         cancel();
         resolve();
       };
+    });
+    this.#account = new HostAccount({
+      host,
+      hostName: options.hostName ?? host,
+      store,
+      clock,
+      log,
+      lease: this.#lease,
+      networks: () => [...this.#pools.values()],
     });
     this.#context = {
       host,
@@ -336,6 +349,7 @@ export class AddressPools implements ContainerAddresses {
         });
       });
     }
+    this.#account.distrust();
     this.#upkeep.schedule(0);
   }
 
@@ -345,6 +359,7 @@ export class AddressPools implements ContainerAddresses {
     this.#endFirstLook();
     for (const subscription of this.#subscriptions.splice(0)) subscription.close();
     await Promise.all([this.#upkeep.close(), this.#reviewing.close()]);
+    await this.#account.close();
   }
 
   #find(id: PoolId): AddressPool {
@@ -605,6 +620,7 @@ export class AddressPools implements ContainerAddresses {
       this.#upkeep.schedule(backoffMs(++this.#failures, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random()));
     } finally {
       deadline.clear();
+      if (this.#pools.size > 0) this.#account.changed();
     }
   }
 
@@ -626,10 +642,14 @@ export class AddressPools implements ContainerAddresses {
       }
     }
     if (failure !== undefined) throw failure as Error;
-    if (isDue) this.#verifyAtMs = clock.monotonicMs() + this.#verifyMs;
+    if (isDue) {
+      this.#verifyAtMs = clock.monotonicMs() + this.#verifyMs;
+      this.#account.distrust();
+    }
     if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
     const { id } = this.#lease;
     if (this.#pools.size > 0 || id === undefined) return;
+    await this.#account.clear(signal);
     await dropChoice(store, id, signal);
     this.#lease.forget();
     await this.#save();

@@ -1,6 +1,14 @@
 import { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { ValueEntry, ValueStore } from '../lease/store.js';
+import {
+  ACCOUNTS_PATH,
+  type UseAccount,
+  accountHost,
+  decodeHostName,
+  decodeUse,
+  hostNamePath,
+} from './account-records.js';
 import type { AddressKind } from './addresses.js';
 import { type PoolIdentity, poolPath, tryParsePrefix } from './pool-id.js';
 import { type AddressMask, MAX_BLOCK, addressesIn } from './pool-layout.js';
@@ -52,6 +60,10 @@ export interface ClusterNetworks {
   readonly networks: readonly ClusterNetwork[];
   /** Everything that ends with a host, by host, its memberships included. */
   readonly entriesByHost: ReadonlyMap<string, readonly ValueEntry[]>;
+  /** What hosts are called, by host, as far as they tell. */
+  readonly hostNames: ReadonlyMap<string, string>;
+  /** What has an address, as its host tells, by the path of `usePath`. */
+  readonly uses: ReadonlyMap<string, UseAccount>;
   /** Paths that cannot be read; nobody knows whose the addresses below them are. */
   readonly badPaths: readonly string[];
 }
@@ -62,12 +74,23 @@ export async function readClusterNetworks(
   signal: AbortSignal,
 ): Promise<ClusterNetworks> {
   const records = await store.listValues(RECORDS_PATH, signal);
-  return describeCluster(records, await store.listValues(NETWORKS_PATH, signal));
+  const cluster = describeCluster(records, await store.listValues(NETWORKS_PATH, signal));
+  const accounts = readAccounts(await store.listValues(ACCOUNTS_PATH, signal));
+  return { ...cluster, ...accounts, badPaths: [...cluster.badPaths, ...accounts.badPaths] };
 }
 
 /** Name of a network for people: the one it was given, or else its subnet. */
 export function networkTitle({ name, subnet }: Pick<PoolIdentity, 'name' | 'subnet'>): string {
   return name ?? subnet.toString();
+}
+
+/** The networks that people call so: those with that name, or else those with that subnet. */
+export function networksTitled<T extends Pick<PoolIdentity, 'name' | 'subnet'>>(
+  title: string,
+  networks: readonly T[],
+): readonly T[] {
+  const named = networks.filter((each) => networkTitle(each) === title);
+  return named.length > 0 ? named : networks.filter(({ subnet }) => subnet.toString() === title);
 }
 
 interface Growing extends Pick<PoolIdentity, 'name' | 'subnet'> {
@@ -77,7 +100,26 @@ interface Growing extends Pick<PoolIdentity, 'name' | 'subnet'> {
   readonly addresses: LeasedAddress[];
 }
 
-function describeCluster(records: readonly ValueEntry[], entries: readonly ValueEntry[]): ClusterNetworks {
+function readAccounts(entries: readonly ValueEntry[]): Pick<ClusterNetworks, 'hostNames' | 'uses' | 'badPaths'> {
+  const hostNames = new Map<string, string>();
+  const uses = new Map<string, UseAccount>();
+  const badPaths: string[] = [];
+  for (const { path, text } of entries) {
+    const host = accountHost(path);
+    const isName = host !== undefined && path === hostNamePath(host);
+    const name = isName ? decodeHostName(text) : undefined;
+    const use = host === undefined || isName ? undefined : decodeUse(text);
+    if (host !== undefined && name !== undefined) hostNames.set(host, name);
+    else if (use !== undefined) uses.set(path, use);
+    else badPaths.push(path);
+  }
+  return { hostNames, uses, badPaths };
+}
+
+function describeCluster(
+  records: readonly ValueEntry[],
+  entries: readonly ValueEntry[],
+): Pick<ClusterNetworks, 'networks' | 'entriesByHost' | 'badPaths'> {
   const networks = new Map<string, Growing>();
   const entriesByHost = new Map<string, ValueEntry[]>();
   const badPaths: string[] = [];

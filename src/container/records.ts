@@ -204,7 +204,8 @@ function readMask(value: unknown): AddressMask | undefined {
   return typeof value === 'string' && /^[0-9a-f]{1,16}$/.test(value) ? BigInt(`0x${value}`) : undefined;
 }
 
-function readObject(text: string): Readonly<Record<string, unknown>> | undefined {
+/** Reads an object; undefined if the text is none, or longer than any that we write. */
+export function readObject(text: string): Readonly<Record<string, unknown>> | undefined {
   if (text.length > MAX_TEXT) return undefined;
   try {
     const value: unknown = JSON.parse(text);

@@ -1,5 +1,7 @@
 import { renewalSeconds } from '../container/address-pools.js';
+import { usePath } from '../container/account-records.js';
 import { type ClusterNetwork, type ClusterNetworks, networkTitle } from '../container/cluster-networks.js';
+import { parsePoolId, poolPath } from '../container/pool-id.js';
 import type { IpAddress } from '../ip/address.js';
 import type { OperatorStore, ValueEntry } from '../lease/store.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
@@ -13,7 +15,7 @@ export interface NetworkRow {
   /** What its hosts have agreed on, such as `type` and `gateway`; null where they have not yet. */
   readonly properties: Readonly<Record<string, string>> | null;
   readonly hosts: readonly string[];
-  /** How this host connects containers to it; null where Docker has not made it here. */
+  /** How this host connects containers to it; null where it is not on this host. */
   readonly here: {
     readonly type: string;
     readonly mode: string;
@@ -25,6 +27,8 @@ export interface NetworkRow {
 /** A host with what it has leased. */
 export interface HostRow {
   readonly host: string;
+  /** What it is called, as it tells itself; null where it does not. */
+  readonly hostName: string | null;
   readonly isThisHost: boolean;
   readonly network: string;
   readonly blocks: readonly string[];
@@ -40,7 +44,9 @@ export interface AddressRow {
   readonly address: string;
   readonly network: string;
   readonly host: string;
-  /** As below: known of this host alone. */
+  /** As in {@link HostRow}. */
+  readonly hostName: string | null;
+  /** As below, of other hosts what they tell, some seconds late; null where that is not known. */
   readonly owner: string | null;
   readonly mac: string | null;
   readonly since: string | null;
@@ -111,7 +117,7 @@ export function etcdLeasesOf(entries: readonly ValueEntry[]): readonly NonNullab
  * @param here - undefined where no daemon serves networks of containers.
  */
 export function viewNetworks(
-  { networks, badPaths }: ClusterNetworks,
+  { networks, hostNames, uses, badPaths }: ClusterNetworks,
   silence: HostSilence,
   here: ContainerNetworksStatus | undefined,
 ): NetworksView {
@@ -120,6 +126,7 @@ export function viewNetworks(
     hosts: networks.flatMap((network) =>
       hostsOf(network).map((host): HostRow => ({
         host,
+        hostName: hostNames.get(host) ?? null,
         isThisHost: host === here?.host,
         network: networkTitle(network),
         blocks: network.blocks.filter((each) => each.host === host).map(({ block }) => block.toString()),
@@ -127,7 +134,10 @@ export function viewNetworks(
         ...(silence.get(host) ?? { silentSeconds: null, isAlive: false }),
       })),
     ),
-    addresses: [...localRows(here), ...networks.flatMap((network) => remoteRows(network, here?.host))],
+    addresses: [
+      ...localRows(here),
+      ...networks.flatMap((network) => remoteRows(network, uses).filter(({ host }) => host !== here?.host)),
+    ].map((row) => ({ ...row, hostName: hostNames.get(row.host) ?? null })),
     seen: (here?.pools ?? []).flatMap(({ network, seen }) => seen.map((each) => ({ network, ...each }))),
     badKeys: badPaths,
   };
@@ -135,7 +145,8 @@ export function viewNetworks(
 
 function networkRow(network: ClusterNetwork, here: ContainerNetworksStatus | undefined): NetworkRow {
   const subnet = network.subnet.toString();
-  const local = here?.networks.find(({ subnets }) => subnets.includes(subnet));
+  const path = poolPath(network);
+  const local = here?.networks.find(({ pools }) => pools.some((id) => poolPath(parsePoolId(id)) === path));
   return {
     network: networkTitle(network),
     subnet,
@@ -156,28 +167,31 @@ function hostsOf({ hosts, blocks, addresses }: ClusterNetwork): readonly string[
 /** What a daemon of an earlier release does not tell. */
 const LATER_FIELDS: Pick<AddressRow, 'abandonedSince'> = { abandonedSince: null };
 
-function localRows(here: ContainerNetworksStatus | undefined): readonly AddressRow[] {
+type UnnamedRow = Omit<AddressRow, 'hostName'>;
+
+function localRows(here: ContainerNetworksStatus | undefined): readonly UnnamedRow[] {
   if (here === undefined) return [];
   return here.pools.flatMap(({ network, uses }) =>
     uses.map((use) => ({ ...LATER_FIELDS, ...use, network, host: here.host })),
   );
 }
 
-function remoteRows(network: ClusterNetwork, ownHost: string | undefined): readonly AddressRow[] {
+function remoteRows(network: ClusterNetwork, uses: ClusterNetworks['uses']): readonly UnnamedRow[] {
   const places: { readonly host: string; readonly address: IpAddress }[] = [
     ...network.blocks.flatMap(({ host, used }) => used.map((address) => ({ host, address }))),
     ...network.addresses.filter(({ kind }) => kind === 'container'),
   ];
-  return places
-    .filter(({ host }) => host !== ownHost)
-    .map(({ host, address }) => ({
+  return places.map(({ host, address }) => {
+    const use = uses.get(usePath(host, network, address));
+    return {
       address: address.toString(),
       network: networkTitle(network),
       host,
-      owner: null,
-      mac: null,
-      since: null,
+      owner: use?.owner ?? null,
+      mac: use?.mac ?? null,
+      since: use === undefined ? null : new Date(use.sinceMs).toISOString(),
       abandonedSince: null,
       state: 'leased',
-    }));
+    };
+  });
 }

@@ -10,8 +10,7 @@ import { formatDuration, formatTable } from './text-table.js';
 export const dockerNetworks = defineCommand({
   name: 'docker-networks',
   summary: 'List networks of containers, and who has which address',
-  description:
-    'Containers, MAC addresses and times are known of this host, from its daemon; of other hosts what they have leased, from etcd.',
+  description: 'Of this host as its daemon has it now, of other hosts as they tell it in etcd, some seconds late.',
   operands: [],
   flags: STORE_FLAGS,
   exits: ['unreachable', 'differences'],
@@ -68,9 +67,10 @@ export function formatNetworks(view: NetworksView, nowMs: number): string {
     view.hosts.length === 0
       ? ''
       : formatTable(
-          ['HOST', 'NETWORK', 'BLOCKS', 'SINGLE ADDRESSES', 'HEARD OF'],
+          ['HOST', 'NAME', 'NETWORK', 'BLOCKS', 'SINGLE ADDRESSES', 'HEARD OF'],
           view.hosts.map((row) => [
             row.isThisHost ? `${row.host} (this host)` : row.host,
+            row.hostName ?? '',
             row.network,
             row.blocks.join(' '),
             row.addresses.join(' '),
@@ -81,10 +81,10 @@ export function formatNetworks(view: NetworksView, nowMs: number): string {
       ? ''
       : formatTable(
           ['ADDRESS', 'NETWORK', 'HOST', 'CONTAINER', 'MAC', 'FOR', 'STATE'],
-          view.addresses.map(({ address, network, host, owner, mac, since, state, abandonedSince }) => [
+          view.addresses.map(({ address, network, host, hostName, owner, mac, since, state, abandonedSince }) => [
             address,
             network,
-            host,
+            hostName ?? host,
             abandonedSince === null ? (owner ?? '') : `none for ${ago(abandonedSince)}`,
             mac ?? '',
             ago(since),

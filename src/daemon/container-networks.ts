@@ -119,6 +119,8 @@ export interface ContainerNetworksParts {
   readonly instance: string;
   /** Stands for this host in etcd, whatever its name and addresses are. */
   readonly host: string;
+  /** For people. */
+  readonly hostName: string;
   /** After which addresses of a host that is away come free. */
   readonly ttlSeconds: number;
   /** The listening socket that systemd has opened. */
@@ -143,6 +145,7 @@ export async function openContainerNetworks(
   };
   const addresses = await AddressPools.open({
     host,
+    hostName: parts.hostName,
     etcdPrefix: parts.etcdPrefix,
     store,
     clock,

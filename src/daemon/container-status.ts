@@ -28,6 +28,7 @@ export function describeContainerNetworks(
         mode,
         parent,
         subnets: subnets.map(({ subnet }) => subnet.toString()),
+        pools: subnets.flatMap(({ pool }) => pool ?? []),
         gateways: subnets.flatMap(({ gateway }) => gateway?.toString() ?? []),
         isInternal,
         hasHostAccess,

@@ -88,6 +88,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             etcdPrefix: options.etcdPrefix,
             instance: instanceOf(options.etcdPrefix),
             host: options.hostId ?? machine.machine,
+            hostName: hostname(),
             ttlSeconds: options.containerAddressTtl,
             inheritedSocket: pluginSocket,
           },

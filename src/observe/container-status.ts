@@ -21,14 +21,16 @@ export interface ContainerNetworksStatus {
   readonly problems: readonly string[];
 }
 
-/** A network that Docker has made with the network driver. */
+/** A network that Docker has made with the network driver, or tsflannelctl where there is no Docker. */
 export interface ContainerNetworkStatus {
-  /** Docker's. */
+  /** Docker's; that of a network without Docker ends in `.made` or `.attach`. */
   readonly id: string;
   readonly type: string;
   readonly mode: string;
   readonly parent: string;
   readonly subnets: readonly string[];
+  /** Ids of the pools that its addresses come from. */
+  readonly pools: readonly string[];
   /** Where containers send what leads out. */
   readonly gateways: readonly string[];
   readonly isInternal: boolean;

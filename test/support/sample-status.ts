@@ -76,6 +76,7 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
         mode: 'bridge',
         parent: 'eth0',
         subnets: ['192.0.2.0/24'],
+        pools: ['lan/192.0.2.0-24/192.0.2.64-26'],
         gateways: ['192.0.2.1'],
         isInternal: false,
         hasHostAccess: true,
