@@ -1,19 +1,17 @@
 import { addressFlag, optionalTextFlag } from '../config/flag-values.js';
-import { networkTitle, readClusterNetworks } from '../container/cluster-networks.js';
-import { ADDRESS_SPACE } from '../docker/plugin/ipam-driver.js';
+import { networkTitle, networksTitled, readClusterNetworks } from '../container/cluster-networks.js';
+import { attachedNetworkId } from '../docker/plugin/own-ids.js';
 import { OverlayError, describeError } from '../errors.js';
 import { type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LinkInfo } from '../netlink/link.js';
 import { Netlink } from '../netlink/netlink.js';
 import { netlinkErrno } from '../netlink/socket.js';
-import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import { NetworkNamespace } from '../sys/netns.js';
 import {
   ATTACHMENT_FLAGS,
   type Attachment,
   type Held,
-  attachedNetworkId,
   attachmentOf,
   findHeld,
   readContainerNetworks,
@@ -28,6 +26,13 @@ import {
   withStore,
 } from './command.js';
 import { giveBack } from './detach.js';
+import {
+  type HostNetwork,
+  type WantedNetwork,
+  type WantedSubnet,
+  findHostNetwork,
+  makeHostNetwork,
+} from './host-network.js';
 import { PLUGIN_FLAGS, PluginClient } from './plugin-client.js';
 import { requireRoot } from './rights.js';
 
@@ -75,15 +80,17 @@ export const attach = defineCommand({
     const before = findHeld(attachment, status);
     const wanted = [ip, ip6].filter((each) => each !== undefined);
     refuseOther(attachment, before, title, wanted);
+    let entered: HostNetwork | undefined;
     try {
       const network =
-        findHere(title, status) ??
-        (await makeNetwork(plugin, title, await readSubnets(context, options, title), options.parent));
+        findHostNetwork(title, status) ??
+        (entered = await makeHostNetwork(plugin, await readNetwork(context, options, title)));
       const made = await join(plugin, attachment, network, { wanted, netns });
       showResult(context, options.json, attachment, title, made);
       return EXIT.ok;
     } catch (error) {
-      if (before.network === undefined) await undo(context, plugin, attachment, options.statusSocket);
+      if (before.network === undefined)
+        await undo(context, plugin, attachment, { entered, socket: options.statusSocket });
       throw error;
     } finally {
       netns.close();
@@ -91,32 +98,31 @@ export const attach = defineCommand({
   },
 });
 
-/** A subnet of a network as some host has written it down. */
-interface WantedSubnet {
-  readonly name: string | undefined;
-  readonly subnet: Prefix;
-  readonly range: Prefix;
-  readonly properties: Readonly<Record<string, string>>;
-}
-
-/** What other hosts have written down of a network. */
-function readSubnets(context: CtlContext, options: StoreOptions, title: string): Promise<readonly WantedSubnet[]> {
+/** What other hosts have written down of a network; it is entered as they have it. */
+function readNetwork(
+  context: CtlContext,
+  options: StoreOptions & { readonly parent: string | undefined },
+  title: string,
+): Promise<WantedNetwork> {
   return withStore(context, options, async (store) => {
     const { networks } = await readClusterNetworks(store, context.signal);
-    return networks
-      .filter((each) => networkTitle(each) === title || each.subnet.toString() === title)
-      .map(({ name, subnet, record }): WantedSubnet => {
-        if (record === undefined) throw unknownNetwork(title);
-        return { name, subnet, range: record.range, properties: record.properties ?? {} };
-      });
+    const found = networksTitled(title, networks);
+    const subnets = found.map(({ name, subnet, record }): WantedSubnet => {
+      if (record === undefined) throw unknownNetwork(title);
+      const gateway = IpAddress.tryParse(record.properties?.['gateway'] ?? '');
+      return { name, subnet, range: record.range, gateway: gateway ?? 'none', auxiliary: [] };
+    });
+    const [first] = found;
+    if (first === undefined) throw unknownNetwork(title);
+    const { type = 'macvlan', internal = 'false' } = first.record?.properties ?? {};
+    const { parent } = options;
+    return {
+      id: attachedNetworkId(networkTitle(first)),
+      subnets,
+      isInternal: internal === 'true',
+      options: { type, ...(parent === undefined ? {} : { parent }) },
+    };
   });
-}
-
-/** A network that this host is in. */
-interface LocalNetwork {
-  readonly id: string;
-  readonly pools: readonly { readonly id: string; readonly subnet: Prefix }[];
-  readonly gateways: readonly IpAddress[];
 }
 
 function openExisting({ netns: path }: Attachment): NetworkNamespace {
@@ -158,72 +164,6 @@ function refuseOther(
   );
 }
 
-/** A network that Docker, or an earlier attachment, has made on this host. */
-function findHere(title: string, { networks, pools }: ContainerNetworksStatus): LocalNetwork | undefined {
-  const named = pools.filter(({ network, subnet }) => network === title || subnet === title);
-  const network = networks.find(({ subnets }) => named.some(({ subnet }) => subnets.includes(subnet)));
-  if (network === undefined) return undefined;
-  const titles = new Set(named.map((pool) => pool.network));
-  return {
-    id: network.id,
-    pools: network.subnets.flatMap((subnet) => {
-      const all = pools.filter((pool) => pool.subnet === subnet);
-      const pool = all.find((each) => titles.has(each.network)) ?? all[0];
-      return pool === undefined ? [] : [{ id: pool.id, subnet: Prefix.parse(subnet) }];
-    }),
-    gateways: network.gateways.map((gateway) => IpAddress.parse(gateway)),
-  };
-}
-
-/** Enters this host into a network that others have made, as `docker network create` would. */
-async function makeNetwork(
-  plugin: PluginClient,
-  title: string,
-  subnets: readonly WantedSubnet[],
-  parent: string | undefined,
-): Promise<LocalNetwork> {
-  const [first] = subnets;
-  if (first === undefined) throw unknownNetwork(title);
-  const pools: { id: string; subnet: Prefix }[] = [];
-  const gateways: IpAddress[] = [];
-  const data: { readonly family: Family; readonly entry: object }[] = [];
-  for (const { name, subnet, range, properties } of subnets) {
-    const { family } = subnet;
-    const id = await plugin.callFor(
-      'IpamDriver.RequestPool',
-      {
-        AddressSpace: ADDRESS_SPACE,
-        Pool: subnet.toString(),
-        SubPool: range.equals(subnet) ? '' : range.toString(),
-        Options: name === undefined ? {} : { network: name },
-        V6: family === 6,
-      },
-      'PoolID',
-    );
-    pools.push({ id, subnet });
-    const gateway = IpAddress.tryParse(properties['gateway'] ?? '');
-    if (gateway !== undefined) {
-      gateways.push(gateway);
-      const Options = { RequestAddressType: 'com.docker.network.gateway' };
-      await plugin.call('IpamDriver.RequestAddress', { PoolID: id, Address: gateway.toString(), Options });
-    }
-    const Gateway = gateway === undefined ? '' : `${gateway.toString()}/${subnet.length}`;
-    data.push({ family, entry: { AddressSpace: ADDRESS_SPACE, Pool: subnet.toString(), Gateway } });
-  }
-  const id = attachedNetworkId(first.name ?? first.subnet.toString());
-  const { type = 'macvlan', internal = 'false' } = first.properties;
-  await plugin.call('NetworkDriver.CreateNetwork', {
-    NetworkID: id,
-    Options: {
-      'com.docker.network.generic': { type, ...(parent === undefined ? {} : { parent }) },
-      'com.docker.network.internal': internal,
-    },
-    IPv4Data: data.filter(({ family }) => family === 4).map(({ entry }) => entry),
-    IPv6Data: data.filter(({ family }) => family === 6).map(({ entry }) => entry),
-  });
-  return { id, pools, gateways };
-}
-
 /** What an interface got. */
 interface Joined {
   readonly addresses: readonly { readonly address: IpAddress; readonly length: number }[];
@@ -233,7 +173,7 @@ interface Joined {
 async function join(
   plugin: PluginClient,
   attachment: Attachment,
-  network: LocalNetwork,
+  network: HostNetwork,
   { wanted, netns }: { readonly wanted: readonly IpAddress[]; readonly netns: NetworkNamespace },
 ): Promise<Joined> {
   const addresses = await requestAddresses(plugin, attachment, network, wanted);
@@ -265,7 +205,7 @@ async function join(
 async function requestAddresses(
   plugin: PluginClient,
   { mac, owner }: Attachment,
-  { pools }: LocalNetwork,
+  { pools }: HostNetwork,
   wanted: readonly IpAddress[],
 ): Promise<Joined['addresses']> {
   const addresses: { address: IpAddress; length: number }[] = [];
@@ -359,10 +299,18 @@ function showResult(context: CtlContext, isJson: boolean, attachment: Attachment
 }
 
 /** Leaves nothing behind of what was begun; what cannot be undone is told, and goes with the next detach. */
-async function undo(context: CtlContext, plugin: PluginClient, attachment: Attachment, socket: string): Promise<void> {
+async function undo(
+  context: CtlContext,
+  plugin: PluginClient,
+  attachment: Attachment,
+  { entered, socket }: { readonly entered: HostNetwork | undefined; readonly socket: string },
+): Promise<void> {
   try {
-    const status = await readContainerNetworks(socket, context.signal);
-    await giveBack(plugin, attachment, findHeld(attachment, status), status);
+    const held = findHeld(attachment, await readContainerNetworks(socket, context.signal));
+    await giveBack(plugin, attachment, held);
+    const { networks } = await readContainerNetworks(socket, context.signal);
+    const isUnused = networks.some(({ id, endpoints }) => id === entered?.id && endpoints.length === 0);
+    if (isUnused) await plugin.call('NetworkDriver.DeleteNetwork', { NetworkID: entered?.id });
   } catch (error) {
     context.err.line(`not all was undone: ${describeError(error)}; run tsflannelctl detach`);
   }
@@ -370,6 +318,6 @@ async function undo(context: CtlContext, plugin: PluginClient, attachment: Attac
 
 function unknownNetwork(title: string): OverlayError {
   return new OverlayError('ERR_NOT_FOUND', `cannot attach to the network ${title}: no host has made it`, {
-    hint: 'see tsflannelctl docker-networks, or make it with docker network create',
+    hint: 'see tsflannelctl docker-networks, or make it with docker network create or tsflannelctl docker-networks create',
   });
 }

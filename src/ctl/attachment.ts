@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import path from 'node:path';
 import { optionalTextFlag, textFlag } from '../config/flag-values.js';
 import { attachmentOwner } from '../docker/plugin/attachment-owner.js';
+import { attachmentId } from '../docker/plugin/own-ids.js';
 import { OverlayError } from '../errors.js';
 import { type MacAddress, deriveMac } from '../ip/mac.js';
 import type {
@@ -28,9 +28,6 @@ export const ATTACHMENT_FLAGS = {
 
 /** `IFNAMSIZ` less the closing zero; the kernel's rule for names (`dev_valid_name()`). */
 const DEVICE = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
-
-/** Tells networks that were made for an attachment from Docker's. */
-const NETWORK_MARK = '.attach';
 
 /** An interface of a namespace, and what it is called elsewhere: always the same for the same one. */
 export interface Attachment {
@@ -65,17 +62,7 @@ export function attachmentOf(
   }
   const netns = word.includes('/') ? path.resolve(word) : `/run/netns/${word}`;
   const owner = attachmentOwner(netns, ifname);
-  return { netns, ifname, owner, id: digest(owner), mac: deriveMac(host, owner) };
-}
-
-/** The id of a network that is made for attachments where Docker has made none. */
-export function attachedNetworkId(title: string): string {
-  return `${digest(title).slice(0, 57)}${NETWORK_MARK}`;
-}
-
-/** Whether a network was made for attachments. */
-export function isForAttachments({ id }: Pick<ContainerNetworkStatus, 'id'>): boolean {
-  return id.endsWith(NETWORK_MARK);
+  return { netns, ifname, owner, id: attachmentId(owner), mac: deriveMac(host, owner) };
 }
 
 /** An address of an attachment, and the pool it comes from. */
@@ -117,8 +104,4 @@ export async function readContainerNetworks(socket: string, signal: AbortSignal)
       hint: 'enable tsflannel-docker-plugin.socket, or start tsflanneld with --docker-plugin',
     },
   );
-}
-
-function digest(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }

@@ -11,7 +11,9 @@ import { dockerDisable } from './docker-disable.js';
 import { dockerEnable } from './docker-enable.js';
 import { dockerFollow } from './docker-follow.js';
 import { dockerNetworks } from './docker-networks.js';
+import { dockerNetworksCreate } from './docker-networks-create.js';
 import { dockerNetworksRelease } from './docker-networks-release.js';
+import { dockerNetworksRemove } from './docker-networks-remove.js';
 import { dockerOpts } from './docker-opts.js';
 import { dockerStatus } from './docker-status.js';
 import { doctor } from './doctor.js';
@@ -46,6 +48,8 @@ export const COMMANDS: readonly Command[] = [
   dockerFollow,
   dockerOpts,
   dockerNetworks,
+  dockerNetworksCreate,
+  dockerNetworksRemove,
   dockerNetworksRelease,
   attach,
   detach,

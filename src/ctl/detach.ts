@@ -1,15 +1,12 @@
 import { OverlayError } from '../errors.js';
 import { Netlink } from '../netlink/netlink.js';
-import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import { NetworkNamespace } from '../sys/netns.js';
 import {
   ATTACHMENT_FLAGS,
   type Attachment,
   type Held,
-  attachedNetworkId,
   attachmentOf,
   findHeld,
-  isForAttachments,
   readContainerNetworks,
 } from './attachment.js';
 import { defineCommand, EXIT, HOST_FLAGS, printJson } from './command.js';
@@ -40,7 +37,7 @@ export const detach = defineCommand({
       );
     }
     const plugin = new PluginClient(options.pluginSocket, context.signal);
-    await giveBack(plugin, attachment, held, status);
+    await giveBack(plugin, attachment, held);
     const addresses = held.addresses.map(({ address }) => address);
     if (options.json)
       printJson(context, { netns: attachment.netns, interface: attachment.ifname, released: addresses });
@@ -68,13 +65,8 @@ async function removeInterface({ netns: path, mac }: Attachment): Promise<boolea
   }
 }
 
-/** Has the daemon forget the interface, give up its addresses, and the network if nobody else is in it. */
-export async function giveBack(
-  plugin: PluginClient,
-  { id }: Attachment,
-  { network, addresses }: Held,
-  { networks, pools }: ContainerNetworksStatus,
-): Promise<void> {
+/** Has the daemon forget the interface and give up its addresses; a network of attachments goes with its last one. */
+export async function giveBack(plugin: PluginClient, { id }: Attachment, { network, addresses }: Held): Promise<void> {
   if (network !== undefined) {
     const endpoint = { NetworkID: network.id, EndpointID: id };
     await plugin.call('NetworkDriver.Leave', endpoint);
@@ -82,12 +74,5 @@ export async function giveBack(
   }
   for (const { pool, address } of addresses) {
     await plugin.call('IpamDriver.ReleaseAddress', { PoolID: pool.id, Address: address });
-  }
-  if (network === undefined || !isForAttachments(network) || network.endpoints.some((each) => each.id !== id)) return;
-  await plugin.call('NetworkDriver.DeleteNetwork', { NetworkID: network.id });
-  const others = networks.filter((each) => each.id !== network.id).flatMap(({ subnets }) => subnets);
-  for (const pool of pools) {
-    const isOurs = attachedNetworkId(pool.network) === network.id && !others.includes(pool.subnet);
-    if (isOurs) await plugin.call('IpamDriver.ReleasePool', { PoolID: pool.id });
   }
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
 import type { NetworksView } from '../../src/ctl/docker-networks-view.js';
 import { encodeRecord } from '../../src/container/records.js';
 import { net } from '../support/builders.js';
@@ -54,12 +55,13 @@ describe('tsflannelctl attach beside daemons on two hosts', function () {
 
   const ctl = (on: Host, ...words: readonly string[]): Promise<Output> => {
     const { statusSocket = '', pluginSocket = '' } = on.daemon ?? {};
-    const isPlugin = words[0] === 'attach' || words[0] === 'detach';
+    const isPlugin = words[0] !== 'docker-networks' || words[1] === 'create' || words[1] === 'remove';
+    const isLocal = words[0] === 'detach' || words[1] === 'create';
     return on.netns.run(
       [
         ...[process.execPath, ctlFile(), ...words, '--status-socket', statusSocket],
         ...(isPlugin ? ['--plugin-socket', pluginSocket] : []),
-        ...(words[0] === 'detach' ? [] : [`--etcd-endpoints=${rig.etcd.endpoint}`]),
+        ...(isLocal ? [] : [`--etcd-endpoints=${rig.etcd.endpoint}`]),
       ],
       { mayFail: true },
     );
@@ -125,6 +127,8 @@ describe('tsflannelctl attach beside daemons on two hosts', function () {
     await eventually('the other host to see it', async () => {
       const other = (await view(2)).addresses.find(({ address }) => address === '192.0.2.100');
       assert.deepEqual([other?.host, other?.state], ['h1', 'leased']);
+      assert.deepEqual([other?.owner, other?.mac], [row?.owner, mac]);
+      assert.equal(other?.hostName, hostname());
     });
     const taken = await ctl(
       rig.host(2),
@@ -172,7 +176,121 @@ describe('tsflannelctl attach beside daemons on two hosts', function () {
     );
   });
 
+  describe('a network that one host makes without Docker', () => {
+    const OWN = '198.51.100.0/24';
+    const FULL = ['--subnet', OWN, '--ip-range', '198.51.100.64/26', '--gateway', '198.51.100.254'];
+
+    const make = (number: number, ...words: readonly string[]): Promise<Output> =>
+      ctl(rig.host(number), 'docker-networks', 'create', ...words);
+
+    const remove = (number: number, title: string): Promise<Output> =>
+      ctl(rig.host(number), 'docker-networks', 'remove', title);
+
+    const succeed = async (output: Promise<Output>): Promise<string> => {
+      const { code, stdout, stderr } = await output;
+      assert.equal(code, 0, stdout + stderr);
+      return stdout;
+    };
+
+    const records = async (): Promise<string[]> =>
+      (await rig.etcd.list(`${rig.etcdPrefix}-ts/network-records/own/`)).map(({ key }) => key);
+
+    it('takes namespaces of both hosts, stays after the last, and goes when it is removed', async () => {
+      const aux = ['--aux-address', 'printer=198.51.100.70', '--opt', 'parent=eth0', '--opt', 'mode=bridge'];
+      await succeed(make(1, '--network', 'own', ...FULL, ...aux));
+      const again = await make(1, '--network', 'own', ...FULL);
+      assert.match(again.stderr, /cannot make the network own: this host has it/);
+      const [near, far] = [
+        await attach(1, '--network', 'own'),
+        await attach(2, '--network', 'own', '--parent', 'eth0'),
+      ];
+      for (const { addresses } of [near, far])
+        assert.ok(net('198.51.100.64/26').contains(net(`${plain({ addresses, mac: '' })}/32`).address));
+      await eventually('an answer of the other host', async () => assert.ok(await ping(netnsOf(1), plain(far))));
+      const printer = await ctl(
+        rig.host(2),
+        'attach',
+        '--netns',
+        netnsOf(2).name,
+        '--ifname',
+        'lan1',
+        '--network',
+        'own',
+        '--ip',
+        '198.51.100.70',
+      );
+      assert.match(printer.stderr, /198\.51\.100\.70/);
+      assert.match((await remove(1, 'own')).stderr, /1 interfaces are attached to it/);
+      for (const number of [1, 2]) await succeed(detach(number));
+      await eventually('the other host to leave', async () => {
+        const { networks } = await view(1);
+        assert.deepEqual(networks.find(({ network }) => network === 'own')?.hosts, ['h1']);
+      });
+      await succeed(remove(1, 'own'));
+      await eventually('the record to go', async () => assert.deepEqual(await records(), []), { timeoutMs: 20_000 });
+    });
+
+    it('is refused to a host that says something else of it, with both values, and nothing is left', async () => {
+      await succeed(make(1, '--network', 'own', ...FULL));
+      const other = ['--network', 'own', '--subnet', OWN, '--ip-range', '198.51.100.64/26', '--opt', 'parent=eth0'];
+      const { code, stderr } = await make(2, ...other, '--gateway', '198.51.100.1');
+      assert.equal(code, 1);
+      assert.match(stderr, /gateway 198\.51\.100\.1: host h1 has it with gateway 198\.51\.100\.254/);
+      const overlapping = await make(2, '--network', 'own', '--subnet', '198.51.100.0/25', '--opt', 'parent=eth0');
+      assert.match(
+        overlapping.stderr,
+        /cannot use 198\.51\.100\.0\/25 of the network own: it overlaps 198\.51\.100\.0\/24, in use by h1/,
+      );
+      const overlay = await make(2, '--subnet', '10.5.3.0/24', '--opt', 'parent=eth0');
+      assert.match(overlay.stderr, /cannot use 10\.5\.3\.0\/24 .* overlaps 10\.5\.0\.0\/16/);
+      await eventually(
+        'nothing to be left',
+        async () => {
+          const { containerNetworks } = (await rig.host(2).daemon?.status()) ?? {};
+          assert.deepEqual([containerNetworks?.networks, containerNetworks?.pools], [[], []]);
+        },
+        { timeoutMs: 20_000 },
+      );
+      await succeed(remove(1, 'own'));
+    });
+
+    it('is removed from etcd where no host is in it any more, and not before', async () => {
+      await succeed(make(1, '--network', 'own', ...FULL));
+      const refused = await remove(2, 'own');
+      assert.equal(refused.code, 1);
+      assert.match(refused.stderr, /there are hosts in it: h1/);
+      await succeed(remove(1, 'own'));
+      await eventually('the record to go', async () => assert.deepEqual(await records(), []), { timeoutMs: 20_000 });
+      const text = encodeRecord({ range: net(OWN), properties: { type: 'macvlan' } });
+      await rig.etcd.put(`${rig.etcdPrefix}-ts/network-records/own/198.51.100.0-24`, text);
+      await succeed(remove(2, 'own'));
+      assert.deepEqual(await records(), []);
+      assert.match((await remove(2, 'own')).stderr, /cannot remove the network own: there is none/);
+    });
+
+    it('has what is attached go on while its daemon is started anew, and the same address after a reboot', async () => {
+      await succeed(make(1, '--network', 'own', ...FULL));
+      const before = await attach(1, '--network', 'own');
+      const far = await attach(2, '--network', 'own', '--parent', 'eth0');
+      const { daemon } = rig.host(1);
+      await daemon?.kill();
+      assert.ok(await ping(netnsOf(1), plain(far)), 'without its daemon');
+      await daemon?.startAndWait();
+      assert.ok(await ping(netnsOf(1), plain(far)));
+      assert.deepEqual(await attach(1, '--network', 'own'), before);
+      // What a reboot leaves: the daemon's files, and no interface.
+      await daemon?.kill();
+      await netnsOf(1).ip(['link del eth0']);
+      await daemon?.startAndWait();
+      assert.deepEqual(await attach(1, '--network', 'own'), before);
+      await eventually('an answer of the other host', async () => assert.ok(await ping(netnsOf(1), plain(far))));
+      for (const number of [1, 2]) await succeed(detach(number));
+      await succeed(remove(1, 'own'));
+    });
+  });
+
   it('says what is wrong, and leaves nothing behind', async () => {
+    await attach(2, '--network', 'lan'); // so that the network stays whatever host 1 does
     const name = netnsOf(1).name;
     const refusals: readonly (readonly [RegExp, readonly string[]])[] = [
       [/cannot attach to the network wan: no host has made it/, ['--netns', name, '--network', 'wan']],

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { capture } from '../support/capture.js';
+import { ctlFile } from '../support/daemon.js';
 import { DockerEngine } from '../support/docker.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
 import { Netns, type Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { SimRandom } from '../support/sim-etcd/random.js';
 import { skipBecause } from '../support/skip.js';
+import { ping } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 const SUBNET = '192.0.2.0/24';
@@ -175,6 +177,39 @@ describe('container networks of two hosts with real engines', function () {
       assert.ok(near && far);
       assert.ok(await near.host.reaches(near, far.address));
     });
+  });
+
+  it('keeps what is attached to a network after docker network rm, and Docker’s network after that is detached', async () => {
+    const on = host(1);
+    const netns = await rig.addNamespace('att');
+    const ctl = async (command: 'attach' | 'detach', ...words: readonly string[]): Promise<string> => {
+      const sockets = ['--status-socket', on.daemon.statusSocket, '--plugin-socket', on.pluginSocket];
+      const argv = [process.execPath, ctlFile(), command, '--netns', netns.name, ...words, ...sockets];
+      const etcd = command === 'attach' ? [`--etcd-endpoints=${rig.etcd.endpoint}`] : [];
+      return (await on.host.netns.run([...argv, ...etcd, '--json'])).stdout;
+    };
+    await createLan();
+    const { addresses } = JSON.parse(await ctl('attach', '--network', SUBNET)) as { readonly addresses: string[] };
+    const attached = addresses[0]?.split('/')[0] ?? '';
+    await eventually('an answer of the router', async () => assert.ok(await ping(netns, ROUTER)));
+
+    await on.docker(['network', 'rm', 'lan']);
+    assert.ok(await ping(netns, ROUTER), 'without Docker’s network');
+    const far = await host(2).run('lan');
+    assert.notEqual(far.address, attached);
+    assert.ok(await ping(netns, far.address));
+
+    await on.createNetwork('lan', LAN);
+    const near = await on.run('lan');
+    assert.equal(new Set([near.address, far.address, attached]).size, 3);
+    assert.ok(await on.reaches(near, attached));
+
+    await ctl('detach');
+    assert.ok(await on.reaches(near, far.address));
+    const next = await on.run('lan', ['--ip', attached]);
+    assert.ok(await on.reaches(next, ROUTER), 'the address is free again');
+    await onBoth((each) => each.removeAll());
+    await expectNothingLeft();
   });
 
   describe('a fixed address', () => {

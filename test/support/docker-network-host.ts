@@ -45,10 +45,15 @@ export class DockerNetworkHost {
     Object.assign(this.daemon.options, { netns });
   }
 
+  /** Where the plugin is asked, as this process sees it. */
+  get pluginSocket(): string {
+    return path.join(this.engine.pluginDirectory, SOCKET);
+  }
+
   /** Power on: the socket is there, and nothing else. */
   async boot(): Promise<void> {
     await this.engine.boot();
-    const file = path.join(this.engine.pluginDirectory, SOCKET);
+    const file = this.pluginSocket;
     rmSync(file, { force: true });
     this.#listener = listenOn(file);
   }

@@ -102,7 +102,7 @@ export class DockerPlugin {
     // Not the reconciler's own: it removes devices with its mark that it does not desire.
     this.mark = `${ALIAS_PREFIX}${own}:container`;
     this.state = new PluginState({ directory, files });
-    this.claims = new PoolClaims(this.state);
+    this.claims = new PoolClaims(this.state, addresses);
     this.endpoints = new EndpointRegister(this.state, log);
     this.internal = new InternalParents(netlink);
     this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
@@ -186,8 +186,9 @@ export class DockerPlugin {
 
   /** The device on which an address of the pool is to be looked for; undefined where it is not to be. */
   probeParentOf(pool: PoolId): string | undefined {
-    const network = this.state.contents.networks.find(({ subnets }) => subnets.some((each) => each.pool === pool));
-    return network?.isProbed === true && !network.isInternal ? network.parent : undefined;
+    const networks = this.state.contents.networks.filter(({ subnets }) => subnets.some((each) => each.pool === pool));
+    const isWanted = networks.every(({ isProbed }) => isProbed);
+    return isWanted ? networks.find(({ isInternal }) => !isInternal)?.parent : undefined;
   }
 
   /** Has the host look as it should for the present networks and containers. */

@@ -29,8 +29,9 @@ export class InternalParents {
    * @throws {@link OverlayError} `ERR_NETLINK`
    */
   desired(networks: readonly ContainerNetwork[], links: readonly LinkInfo[]): readonly LinkKinds[InternalKind][] {
-    return networks
-      .filter(({ isInternal }) => isInternal)
+    const internal = networks.filter(({ isInternal }) => isInternal);
+    return internal
+      .filter(({ parent }, index) => internal.findIndex((each) => each.parent === parent) === index)
       .map(({ parent: name, mtu = ETHERNET_MTU }) => {
         const present = links.find((link) => link.name === name)?.kind;
         return { kind: isInternalKind(present) ? present : (this.preferred ??= this.probe()), name, mtu };

@@ -52,16 +52,15 @@ export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): 
           name: networkName(request.options('Options')),
           family: pool?.family ?? request.family('V6'),
         });
-        if (signal.aborted) await addresses.releasePool(id);
-        else await claims.note(id);
+        if (signal.aborted) await claims.leave(id);
+        else if (!isOwnClient(request)) await claims.note(id);
         return { PoolID: id, Pool: subnet.toString(), Data: {} };
       },
 
       async ReleasePool(request) {
         const id = tryPoolId(request);
         if (id === undefined) return {};
-        await addresses.releasePool(id);
-        await claims.forget(id);
+        await (isOwnClient(request) ? claims.leave(id) : claims.giveBack(id));
         return {};
       },
 
@@ -76,7 +75,7 @@ export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): 
       async ReleaseAddress(request) {
         const id = tryPoolId(request);
         const address = request.address('Address');
-        if (id !== undefined && address !== undefined) await addresses.releaseAddress(id, address);
+        if (id !== undefined && address !== undefined) await claims.releaseAddress(id, address);
         return {};
       },
 
@@ -87,6 +86,11 @@ export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): 
       },
     },
   };
+}
+
+/** tsflannelctl, unlike Docker, knows the network's id before there is one, and says it. */
+function isOwnClient(request: Request): boolean {
+  return request.text('NetworkID') !== undefined;
 }
 
 function addressRequest(request: Request): AddressRequest {

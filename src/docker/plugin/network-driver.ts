@@ -1,7 +1,11 @@
 import type { ContainerAddresses, NetworkProperties } from '../../container/addresses.js';
 import { OverlayError } from '../../errors.js';
-import type { IpAddress } from '../../ip/address.js';
+import { IpAddress } from '../../ip/address.js';
+import { propertyDifference } from '../../container/network-record.js';
+import { poolName } from '../../container/pool-errors.js';
+import { type PoolId, parsePoolId } from '../../container/pool-id.js';
 import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../ip/mac.js';
+import type { Prefix } from '../../ip/prefix.js';
 import type { Logger } from '../../log.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import { netlinkErrno } from '../../netlink/socket.js';
@@ -23,6 +27,8 @@ import { networkType } from './network-types.js';
 import type { PoolClaims } from './pool-claims.js';
 import type { Request } from './request.js';
 import type { PluginState } from './state.js';
+import { oneLine } from '../../printable.js';
+import { inheritedNetworkId, isAttached, isOwn } from './own-ids.js';
 import { Turns } from '../../turns.js';
 
 /** Keys of libnetwork (`netlabel/labels.go`). */
@@ -95,17 +101,24 @@ class NetworkDriver {
   constructor(private readonly options: NetworkDriverOptions) {}
 
   async createNetwork(request: Request): Promise<object> {
-    const { addresses, state } = this.options;
+    const { addresses, claims, state } = this.options;
     const id = request.id('NetworkID');
     if (this.find(id) !== undefined) return {};
     const { network, parent } = await this.plan(id, request);
     if (parent !== undefined) {
       networkType(network.type).checkNetwork(network, parent, othersOn(network, state.contents));
     }
-    for (const { pool, gateway } of network.subnets) {
-      if (pool !== undefined) await addresses.agree(pool, propertiesOf(network, gateway));
+    for (const subnet of network.subnets) {
+      if (subnet.pool === undefined) continue;
+      const properties = propertiesOf(network, subnet);
+      refuseUnlikeOthers(subnet.pool, properties, state.contents.networks);
+      await addresses.agree(subnet.pool, properties);
     }
-    await state.change((before) => ({ ...before, networks: [...before.networks, network] }));
+    await state.change((before) => ({
+      ...before,
+      networks: [...before.networks, network],
+      pools: isOwn(id) ? before.pools : claims.afterTaking(before.pools, network.subnets),
+    }));
     this.options.log.info('container network made', {
       dev: network.parent,
       subnet: network.subnets.map(({ subnet }) => subnet.toString()).join(' '),
@@ -119,14 +132,33 @@ class NetworkDriver {
 
   async deleteNetwork(request: Request): Promise<object> {
     const id = request.id('NetworkID');
-    const { endpoints } = this.options.state.contents;
-    for (const endpoint of endpoints) if (endpoint.networkId === id) this.removeLink(endpoint.id);
-    await this.options.state.change((before) => ({
+    const { claims, log, onChange, state } = this.options;
+    const subnets = this.find(id)?.subnets ?? [];
+    const endpoints = state.contents.endpoints.filter(({ networkId }) => networkId === id);
+    const attached = endpoints.filter((each) => isAttached(each.id));
+    if (isOwn(id)) {
+      if (attached.length > 0) throw inUse(attached.length);
+      await this.dropOwn(id);
+      return {};
+    }
+    for (const endpoint of endpoints) if (!isAttached(endpoint.id)) this.removeLink(endpoint.id);
+    // Docker does not know what is attached, and asks nobody: that goes on in a network of its own.
+    const heir = attached.length > 0 ? inheritedNetworkId(id) : undefined;
+    await state.change((before) => ({
       ...before,
-      networks: before.networks.filter((each) => each.id !== id),
-      endpoints: before.endpoints.filter((each) => each.networkId !== id),
+      networks: before.networks.flatMap((each) => {
+        if (each.id !== id) return [each];
+        return heir === undefined ? [] : [{ ...each, id: heir }];
+      }),
+      endpoints: before.endpoints.flatMap((each) => {
+        if (each.networkId !== id) return [each];
+        return heir !== undefined && isAttached(each.id) ? [{ ...each, networkId: heir }] : [];
+      }),
     }));
-    this.options.onChange();
+    if (heir !== undefined) log.info('network kept for what is attached to it', { count: attached.length });
+    onChange();
+    // Docker 20.10 gives its pools back before this.
+    if (heir === undefined) await claims.releaseSubnets(subnets);
     return {};
   }
 
@@ -159,12 +191,13 @@ class NetworkDriver {
 
   async deleteEndpoint(request: Request): Promise<object> {
     const id = request.id('EndpointID');
+    const { onChange, state } = this.options;
+    const networkId = state.contents.endpoints.find((each) => each.id === id)?.networkId;
     this.removeLink(id);
-    await this.options.state.change((before) => ({
-      ...before,
-      endpoints: before.endpoints.filter((each) => each.id !== id),
-    }));
-    this.options.onChange();
+    await state.change((before) => ({ ...before, endpoints: before.endpoints.filter((each) => each.id !== id) }));
+    onChange();
+    const isLast = state.contents.endpoints.every((each) => each.networkId !== networkId);
+    if (networkId !== undefined && isAttached(networkId) && isLast) await this.dropOwn(networkId);
     return {};
   }
 
@@ -225,7 +258,9 @@ class NetworkDriver {
     const subnets = [...request.list('IPv4Data'), ...request.list('IPv6Data')].map((data) =>
       this.subnet(id, data, isInternal),
     );
-    if (isInternal) return internal({ ...settings, id, parent: internalParentOf(id), isInternal, subnets }, name);
+    if (isInternal) {
+      return internal({ ...settings, id, parent: this.internalParent(id, subnets), isInternal, subnets }, name);
+    }
     const parent = await this.options.links.choose(name, subnets);
     return { network: { ...settings, id, parent: parent.link.name, isInternal, subnets }, parent };
   }
@@ -235,9 +270,32 @@ class NetworkDriver {
     if (subnet === undefined) {
       throw new OverlayError('ERR_PLUGIN_REQUEST', 'cannot make a network: Docker gave it no subnet');
     }
-    const isOurs = data.text('AddressSpace') === ADDRESS_SPACE;
-    const pool = isOurs ? this.options.claims.poolFor(networkId, subnet) : undefined;
-    return { subnet, gateway: isInternal ? undefined : data.interfaceAddress('Gateway')?.address, pool };
+    return {
+      subnet,
+      gateway: isInternal ? undefined : data.interfaceAddress('Gateway')?.address,
+      auxiliary: auxiliaryAddresses(data),
+      pool: isOwn(networkId) ? poolNamed(data) : this.dockersPool(data, subnet),
+    };
+  }
+
+  private dockersPool(data: Request, subnet: Prefix): PoolId | undefined {
+    return data.text('AddressSpace') === ADDRESS_SPACE ? this.options.claims.poolFor(subnet) : undefined;
+  }
+
+  /** The device of a network that lies on none of the host: one for all on this host that have the same addresses. */
+  private internalParent(id: string, subnets: readonly NetworkSubnet[]): string {
+    const isSame = ({ isInternal, subnets: theirs }: ContainerNetwork): boolean =>
+      isInternal && theirs.some(({ pool }) => pool !== undefined && subnets.some((each) => each.pool === pool));
+    return this.options.state.contents.networks.find(isSame)?.parent ?? internalParentOf(id);
+  }
+
+  /** Removes a network that Docker does not know of, with what it had. */
+  private async dropOwn(id: string): Promise<void> {
+    const { claims, onChange, state } = this.options;
+    const subnets = this.find(id)?.subnets ?? [];
+    await state.change((before) => ({ ...before, networks: before.networks.filter((each) => each.id !== id) }));
+    onChange();
+    await claims.releaseSubnets(subnets);
   }
 
   private find(id: string): ContainerNetwork | undefined {
@@ -320,8 +378,52 @@ function internal(
 }
 
 /** What the hosts of the network have to agree on; the parent and the mode are each host's own. */
-function propertiesOf({ type, isInternal }: ContainerNetwork, gateway: IpAddress | undefined): NetworkProperties {
+function propertiesOf(
+  { type, isInternal }: Pick<ContainerNetwork, 'type' | 'isInternal'>,
+  { gateway }: Pick<NetworkSubnet, 'gateway'>,
+): NetworkProperties {
   return { type, internal: String(isInternal), ...(gateway === undefined ? {} : { gateway: gateway.toString() }) };
+}
+
+/** Networks of one host on one pool are the same network of the cluster: what hosts agree on is the same for all of them. */
+function refuseUnlikeOthers(pool: PoolId, properties: NetworkProperties, networks: readonly ContainerNetwork[]): void {
+  for (const network of networks) {
+    const subnet = network.subnets.find((each) => each.pool === pool);
+    const difference = subnet && propertyDifference(propertiesOf(network, subnet), properties);
+    if (difference === undefined) continue;
+    const { asked, known } = difference;
+    throw new OverlayError(
+      'ERR_NETWORK_DIFFERS',
+      `cannot use the network ${poolName(parsePoolId(pool))} with ${asked}: this host has it with ${known}`,
+      { hint: 'use the same options, or give the network a name of its own with --ipam-opt network=NAME' },
+    );
+  }
+}
+
+/** As Docker tells them, by the names that they were given. */
+function auxiliaryAddresses(data: Request): readonly IpAddress[] {
+  return Object.values(data.options('AuxAddresses')).map((text) => {
+    const address = IpAddress.tryParse(text.split('/', 1)[0] ?? '');
+    if (address !== undefined) return address;
+    throw new OverlayError('ERR_PLUGIN_REQUEST', `cannot use ${oneLine(text, 100)} as an auxiliary address`);
+  });
+}
+
+/** What tsflannelctl, unlike Docker, says of a subnet. */
+function poolNamed(data: Request): PoolId {
+  const text = data.required('PoolID');
+  parsePoolId(text);
+  return text as PoolId;
+}
+
+function inUse(count: number): OverlayError {
+  return new OverlayError(
+    'ERR_CONTAINER_NETWORK',
+    `cannot remove the network: ${count} interfaces are attached to it`,
+    {
+      hint: 'see them in tsflannelctl docker-networks, and take them away with tsflannelctl detach',
+    },
+  );
 }
 
 function gateways({ subnets }: ContainerNetwork): object {

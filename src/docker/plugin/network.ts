@@ -24,13 +24,15 @@ export interface NetworkSubnet {
   readonly subnet: Prefix;
   /** Undefined where containers get none. */
   readonly gateway: IpAddress | undefined;
+  /** No container gets these. */
+  readonly auxiliary: readonly IpAddress[];
   /** Undefined where its addresses are another IPAM driver's. */
   readonly pool: PoolId | undefined;
 }
 
-/** A network that Docker has made with this driver. */
+/** A network that Docker, or tsflannelctl, has made with this driver. */
 export interface ContainerNetwork extends NetworkSettings {
-  /** Docker's; another one on each host. */
+  /** Docker's, another one on each host; or our own, see {@link isOwn}. */
   readonly id: string;
   /** Device that its interfaces lie on. */
   readonly parent: string;

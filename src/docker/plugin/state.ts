@@ -22,7 +22,7 @@ const VERSION = 1;
 
 /** Everything that this host knows of container networks, as it is on disk. */
 interface Contents extends NetworkSet {
-  /** Pools that Docker has, in the order in which it asked for them. */
+  /** Pools that Docker has; the last one with a subnet is that of the next network with it. */
   readonly pools: readonly PoolId[];
 }
 
@@ -134,7 +134,12 @@ function decodeNetwork(saved: Request): ContainerNetwork {
 function decodeSubnet(saved: Request): NetworkSubnet {
   const pool = saved.text('pool');
   if (pool !== undefined) parsePoolId(pool);
-  return { subnet: Prefix.parse(saved.required('subnet')), gateway: saved.address('gateway'), pool: pool as PoolId };
+  return {
+    subnet: Prefix.parse(saved.required('subnet')),
+    gateway: saved.address('gateway'),
+    auxiliary: saved.texts('auxiliary').map((each) => IpAddress.parse(each)),
+    pool: pool as PoolId,
+  };
 }
 
 function decodeEndpoint(saved: Request): Endpoint {

@@ -15,7 +15,7 @@ function network(id: string, change: Partial<ContainerNetwork> = {}): ContainerN
     isProbed: true,
     parent: 'eth0',
     isInternal: false,
-    subnets: [{ subnet: net('10.10.10.0/24'), gateway: undefined, pool: undefined }],
+    subnets: [{ subnet: net('10.10.10.0/24'), gateway: undefined, auxiliary: [], pool: undefined }],
     ...change,
   };
 }
