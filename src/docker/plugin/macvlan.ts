@@ -30,11 +30,18 @@ export const macvlanType: NetworkType = {
   },
 
   checkEndpoint(network, others) {
-    const { length } = others.endpoints;
-    if (isPassthru(network) && length > 0) throw besidePassthru(network, 'another container has it');
-    if (network.hasHostAccess && length >= MAX_STATIONS) {
-      throw refused(network, `with host access it takes ${MAX_STATIONS} containers`, 'leave out -o host-access=true');
-    }
+    if (isPassthru(network) && others.endpoints.length > 0) throw besidePassthru(network, 'another container has it');
+    if (!network.hasHostAccess) return;
+    const accessed = new Set(
+      [network, ...others.networks].filter(({ hasHostAccess }) => hasHostAccess).map(({ id }) => id),
+    );
+    const stations = others.endpoints.filter(({ networkId }) => accessed.has(networkId)).length;
+    if (stations < MAX_STATIONS) return;
+    throw refused(
+      network,
+      `the filter for host access tells ${MAX_STATIONS} containers apart, and so many have it`,
+      'use another parent, or a network without -o host-access=true, which may share this one',
+    );
   },
 
   newLink(network, endpoint, parent) {
