@@ -91,6 +91,7 @@ describe('container networks of two hosts with real engines', function () {
       await Promise.all([on.daemon.startAndWait(), on.engine.start()]);
       await on.engine.importBusybox();
     });
+    process.stdout.write(`      Docker ${await host(1).engine.version()}\n`);
   });
 
   afterEach(async () => {

@@ -105,6 +105,7 @@ describe('the Docker plugin with engines on two hosts', function () {
     await Promise.all(engines.map((each) => each.start()));
     plugins = await Promise.all(engines.map(startPlugin));
     for (const each of engines) await each.importBusybox();
+    process.stdout.write(`      Docker ${await engine(1).version()}\n`);
   });
 
   afterEach(() => removeAll());

@@ -22,6 +22,9 @@ const CGROUP_ROOT = '/sys/fs/cgroup';
 const START_TIMEOUT_MS = 40_000;
 const STOP_TIMEOUT_MS = 20_000;
 
+/** Directories with the programs of another engine than that of this machine, in the form of `PATH`; see docs/testing.md. */
+const ENGINE_PATH = process.env['TSFLANNEL_DOCKER_PATH'] ?? '';
+
 /** Port of the host that leads to the web server of the container `published`. */
 export const PUBLISHED_PORT = 8080;
 
@@ -83,6 +86,8 @@ export class DockerEngine {
 
   /** Why there can be no engine here, undefined if there can. */
   static async obstacle(): Promise<string | undefined> {
+    if (ENGINE_PATH !== '' && !ENGINE_PATH.split(':').some((each) => existsSync(path.join(each, 'dockerd'))))
+      throw new Error(`TSFLANNEL_DOCKER_PATH=${ENGINE_PATH}: there is no dockerd`);
     for (const program of ['dockerd', 'docker', 'docker-init', 'busybox']) {
       const { code } = await run(['sh', '-c', `command -v ${program}`], { mayFail: true });
       if (code !== 0) return `no ${program} on this machine: node .ci/setup.mjs base docker`;
@@ -132,10 +137,18 @@ export class DockerEngine {
     const script = `set -a; . "$0"; exec dockerd "$@" ${options}`;
     const program = new Program(
       [...this.#enter(['--mount', '--net', '--pid']), 'sh', '-c', script, environmentFile, ...own],
-      { logFile: this.#file('dockerd.log') },
+      {
+        logFile: this.#file('dockerd.log'),
+        env: { PATH: [ENGINE_PATH, process.env['PATH']].filter(Boolean).join(':') },
+      },
     );
     this.#program = program;
     await program.waitForLine(/API listen on /, START_TIMEOUT_MS);
+  }
+
+  /** Such as `20.10.24`, with what a distribution has added. */
+  async version(): Promise<string> {
+    return (await this.docker(['version', '--format', '{{.Server.Version}}'])).stdout.trim();
   }
 
   /** Directory in which this engine finds the sockets of its plugins. */
