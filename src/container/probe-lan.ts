@@ -21,10 +21,11 @@ const FRAME_BYTES = 1514;
 /** Frames that are looked at before others get a turn. */
 const RECEIVE_BATCH = 64;
 
-/** linux/if_packet.h, linux/sockios.h, linux/if_arp.h */
-const [SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_MULTICAST] = [263, 1, 0];
+/** linux/if_packet.h, linux/sockios.h, linux/if_arp.h, linux/if_ether.h */
+const [SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_MULTICAST, PACKET_MR_UNICAST] = [263, 1, 0, 3];
 const SIOCGIFHWADDR = 0x8927;
 const ARPHRD_ETHER = 1;
+const ETH_P_ALL = 0x0003;
 
 /**
  * Asks the network of a device whether a machine has an address: an ARP probe for IPv4 (RFC 5227), a neighbour
@@ -37,9 +38,52 @@ const ARPHRD_ETHER = 1;
 export async function probeLan(device: string, address: IpAddress, clock: Clock): Promise<MacAddress | undefined> {
   const own = ownMac(address);
   if (own !== undefined) return own;
-  const frames = PROBE_FRAMES[address.family];
-  const { fd, ifindex, mac } = openSocket(device, address, frames);
-  const question = frames.encode(address, mac);
+  const socket = openSocket(device, address, undefined);
+  return ask(socket, address, clock, (frame) => {
+    const answer = socket.frames.read(address, frame);
+    return answer === socket.sender ? undefined : answer; // our own question, which a switch may reflect, is none
+  });
+}
+
+/**
+ * Whether a machine answers an ARP probe to the MAC address that asks, as it does for a container with that address: the
+ * question got out, and the answer back to where it was asked.
+ *
+ * @param address - IPv4, of another machine: a solicitation for IPv6 that changes no cache is answered to all nodes.
+ * @param sender - the device's own, or another one, which the device receives as long as this takes.
+ * @throws {@link OverlayError} as {@link probeLan}.
+ */
+export async function isAnsweredTo(
+  sender: MacAddress,
+  device: string,
+  address: IpAddress,
+  clock: Clock,
+): Promise<boolean> {
+  const socket = openSocket(device, address, sender);
+  const to = [...macToBytes(sender)];
+  const answer = await ask(socket, address, clock, (frame) =>
+    to.every((byte, index) => byte === frame[index]) ? socket.frames.read(address, frame) : undefined,
+  );
+  return answer !== undefined;
+}
+
+/** A socket that asks and hears. */
+interface ProbeSocket {
+  readonly fd: number;
+  readonly device: string;
+  readonly ifindex: number;
+  readonly sender: MacAddress;
+  readonly frames: ProbeFrames;
+}
+
+/** Asks until a frame is an answer, and closes the socket. */
+async function ask(
+  { fd, device, ifindex, sender, frames }: ProbeSocket,
+  address: IpAddress,
+  clock: Clock,
+  read: (frame: Uint8Array) => MacAddress | undefined,
+): Promise<MacAddress | undefined> {
+  const question = frames.encode(address, sender);
   const to = libc.sockaddrLl(ifindex, frames.etherType);
   try {
     return await new Promise((resolve, reject) => {
@@ -49,12 +93,12 @@ export async function probeLan(device: string, address: IpAddress, clock: Clock)
         poller.close();
       };
       const poller = pollFd(fd, () => {
-        const answer = receive(fd, address, mac, frames);
+        const answer = receive(fd, read);
         if (answer === undefined) return;
         end();
         resolve(answer);
       });
-      const ask = (left: number): void => {
+      const send = (left: number): void => {
         const sent = left === 0 ? 0 : libc.sendTo(fd, question, SYS.MSG_DONTWAIT, to);
         const errno = sent < 0 ? libc.errnoName(sent) : undefined;
         if (left === 0 || errno === 'ENETDOWN') {
@@ -63,9 +107,9 @@ export async function probeLan(device: string, address: IpAddress, clock: Clock)
         } else if (errno !== undefined && errno !== 'EAGAIN' && errno !== 'ENOBUFS') {
           end();
           reject(failure(device, address, errno));
-        } else cancel = clock.after(PROBE_INTERVAL_MS, () => ask(left - 1));
+        } else cancel = clock.after(PROBE_INTERVAL_MS, () => send(left - 1));
       };
-      ask(PROBES);
+      send(PROBES);
     });
   } finally {
     libc.close(fd);
@@ -80,12 +124,13 @@ function ownMac(address: IpAddress): MacAddress | undefined {
   return own && parseMac(own.mac);
 }
 
-/** A packet socket that gets frames about the address alone, from the first one on. */
-function openSocket(
-  device: string,
-  address: IpAddress,
-  frames: ProbeFrames,
-): { readonly fd: number; readonly ifindex: number; readonly mac: MacAddress } {
+/**
+ * A packet socket that gets frames about the address alone, from the first one on.
+ *
+ * @param sender - a MAC address to receive as well; undefined for the device's own alone.
+ */
+function openSocket(device: string, address: IpAddress, sender: MacAddress | undefined): ProbeSocket {
+  const frames = PROBE_FRAMES[address.family];
   const ifindex = libc.ifNameToIndex(device);
   if (ifindex < 0) throw failure(device, address, libc.errnoName(ifindex));
   const fd = libc.socket(SYS.AF_PACKET, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, 0); // of no protocol yet: it gets nothing
@@ -94,36 +139,40 @@ function openSocket(
     const must = (result: number): void => {
       if (result < 0) throw failure(device, address, libc.errnoName(result));
     };
+    const join = (type: number, mac: MacAddress): void => {
+      // struct packet_mreq { int ifindex; uint16 type; uint16 length; uint8 address[8]; }
+      const membership = new Uint8Array(16);
+      new Int32Array(membership.buffer, 0, 1)[0] = ifindex;
+      new Uint16Array(membership.buffer, 4, 2).set([type, 6]);
+      membership.set(macToBytes(mac), 8);
+      must(libc.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership));
+    };
     // struct ifreq { char name[16]; struct sockaddr { uint16 family; uint8 data[14] }; }
     const request = new Uint8Array(40);
     request.set(new TextEncoder().encode(device).subarray(0, 15));
     must(libc.ioctl(fd, SIOCGIFHWADDR, request));
     if (new Uint16Array(request.buffer, 16, 1)[0] !== ARPHRD_ETHER) throw failure(device, address, 'it is no Ethernet');
     must(libc.attachFilter(fd, frames.filter(address)));
-    for (const group of frames.groups(address)) {
-      // struct packet_mreq { int ifindex; uint16 type; uint16 length; uint8 address[8]; }
-      const membership = new Uint8Array(16);
-      new Int32Array(membership.buffer, 0, 1)[0] = ifindex;
-      new Uint16Array(membership.buffer, 4, 2).set([PACKET_MR_MULTICAST, 6]);
-      membership.set(macToBytes(group), 8);
-      must(libc.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership));
-    }
-    must(libc.bind(fd, libc.sockaddrLl(ifindex, frames.etherType)));
-    return { fd, ifindex, mac: macFromBytes(request.subarray(18, 24)) };
+    for (const group of frames.groups(address)) join(PACKET_MR_MULTICAST, group);
+    // As macvlan does it (`dev_uc_add()`): the device's filter lets it in, and nothing else changes.
+    if (sender !== undefined) join(PACKET_MR_UNICAST, sender);
+    // What macvlan takes for a container does not get as far as to sockets of one protocol.
+    must(libc.bind(fd, libc.sockaddrLl(ifindex, sender === undefined ? frames.etherType : ETH_P_ALL)));
+    return { fd, device, ifindex, sender: sender ?? macFromBytes(request.subarray(18, 24)), frames };
   } catch (error) {
     libc.close(fd);
     throw error;
   }
 }
 
-/** The first answer among the frames that have arrived; our own, which a switch may reflect, is none. */
-function receive(fd: number, address: IpAddress, own: MacAddress, frames: ProbeFrames): MacAddress | undefined {
+/** The first answer among the frames that have arrived. */
+function receive(fd: number, read: (frame: Uint8Array) => MacAddress | undefined): MacAddress | undefined {
   const buffer = new Uint8Array(FRAME_BYTES);
   for (let count = 0; count < RECEIVE_BATCH; count++) {
     const length = libc.recv(fd, buffer, SYS.MSG_DONTWAIT);
     if (length < 0) return undefined; // EAGAIN: drained; ENETDOWN: told once, the next question finds it
-    const answer = frames.read(address, buffer.subarray(0, length));
-    if (answer !== undefined && answer !== own) return answer;
+    const answer = read(buffer.subarray(0, length));
+    if (answer !== undefined) return answer;
   }
   return undefined;
 }
