@@ -3,6 +3,7 @@ import { describeError, isOverlayError } from '../errors.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import { type CtlContext, defineCommand, EXIT, printJson, STORE_FLAGS, withStore } from './command.js';
 import { readDaemonStatus } from './daemon-client.js';
+import { withContainerNames } from './docker-containers.js';
 import { type HostRow, type NetworksView, readSilence, viewNetworks } from './docker-networks-view.js';
 import { formatDuration, formatTable } from './text-table.js';
 
@@ -10,7 +11,8 @@ import { formatDuration, formatTable } from './text-table.js';
 export const dockerNetworks = defineCommand({
   name: 'docker-networks',
   summary: 'List networks of containers, and who has which address',
-  description: 'Of this host as its daemon has it now, of other hosts as they tell it in etcd, some seconds late.',
+  description:
+    'Of this host as its daemon has it now, with names of containers from docker; of other hosts as they tell it in etcd, some seconds late.',
   operands: [],
   flags: STORE_FLAGS,
   exits: ['unreachable', 'differences'],
@@ -32,7 +34,7 @@ export const dockerNetworks = defineCommand({
 async function readLocal(context: CtlContext, socket: string): Promise<ContainerNetworksStatus | undefined> {
   try {
     const { containerNetworks } = await readDaemonStatus(socket, context.signal);
-    return containerNetworks ?? undefined;
+    return containerNetworks === null ? undefined : await withContainerNames(containerNetworks);
   } catch (error) {
     context.signal.throwIfAborted();
     if (!isOverlayError(error, 'ERR_DAEMON_UNREACHABLE') && !isOverlayError(error, 'ERR_NOT_PRIVILEGED')) throw error;
