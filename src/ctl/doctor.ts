@@ -11,7 +11,7 @@ export const doctor = defineCommand({
   name: 'doctor',
   summary: 'Look for what is wrong on this host and on the way to its peers, with the command that fixes it',
   description:
-    'Nothing is changed. Peers are probed with echoes on the underlay and through the overlay, and with one TCP and one UDP packet to a port that nobody serves.',
+    'Nothing is changed. Peers are probed with echoes on the underlay and through the overlay, and with one TCP and one UDP packet to a port that nobody serves; a router of each container network with ARP, once from the interface and once from another MAC address.',
   operands: [],
   flags: {
     ...HOST_FLAGS,
@@ -20,6 +20,14 @@ export const doctor = defineCommand({
       64,
       { min: 0, max: 65_536 },
       { group: 'observe', help: 'How many peers are probed at most; 0 probes nobody.' },
+    ),
+    'mac-limit': intFlag(
+      0,
+      { min: 0, max: 65_536 },
+      {
+        group: 'observe',
+        help: 'How many MAC addresses the switch ports of this host take; 0: as many as there are.',
+      },
     ),
   },
   exits: ['differences'],

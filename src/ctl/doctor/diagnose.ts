@@ -1,5 +1,6 @@
 import { CONTAINER_CHECKS } from './checks/containers.js';
 import { CONTAINER_NETWORK_CHECKS } from './checks/container-networks.js';
+import { CONTAINER_PORT_CHECKS } from './checks/container-ports.js';
 import { DAEMON_CHECKS } from './checks/daemon.js';
 import { DOCKER_CHECKS } from './checks/docker.js';
 import { FIREWALL_CHECKS } from './checks/firewall.js';
@@ -21,6 +22,7 @@ export const CHECKS: readonly Check[] = [
   ...FIREWALL_CHECKS,
   ...DOCKER_CHECKS,
   ...CONTAINER_NETWORK_CHECKS,
+  ...CONTAINER_PORT_CHECKS,
   ...PEER_CHECKS,
   ...CONTAINER_CHECKS,
 ];

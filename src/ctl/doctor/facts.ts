@@ -14,6 +14,7 @@ import type { RouteInfo } from '../../netlink/route.js';
 import type { DaemonStatus } from '../../observe/status.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
 import type { LeaseRow } from '../lease-rows.js';
+import type { ContainerFacts } from './container-facts.js';
 
 /**
  * What comes back for an echo: an answer; that the host cannot be reached, which the last router says after it has
@@ -116,6 +117,10 @@ export interface DoctorFacts {
   readonly rulesets: readonly TracedTable[];
   /** The Docker engine of this host, undefined if none runs. */
   readonly docker: RunningDocker | undefined;
+  /** Undefined where the daemon serves no networks of containers. */
+  readonly containers: ContainerFacts | undefined;
+  /** MAC addresses that a switch port takes, as the operator says; undefined where nobody said. */
+  readonly macLimit: number | undefined;
   /** Whether systemd runs this host. */
   readonly hasSystemd: boolean;
   readonly bridgeNetfilter: FirewallFinding | undefined;

@@ -18,8 +18,10 @@ import type { DaemonStatus } from '../../observe/status.js';
 import { type CtlContext, type StoreOptions, withStore } from '../command.js';
 import { checkConfig, tryCheckConfig } from '../config-validation.js';
 import { readDaemonStatus } from '../daemon-client.js';
+import { withContainerNames } from '../docker-containers.js';
 import { type LeaseRow, readLeaseRows } from '../lease-rows.js';
 import type { DoctorFacts, PeerProbe } from './facts.js';
+import { readContainerFacts } from './gather-containers.js';
 import { readPolicy, readWays } from './gather-routes.js';
 import { readRules } from './gather-rules.js';
 import { type Ping, type ProbeOptions, probePeers } from './probe.js';
@@ -34,6 +36,8 @@ export interface GatherOptions extends StoreOptions {
   /** 0 probes nobody. */
   readonly maxPeers: number;
   readonly ping: Ping;
+  /** MAC addresses that a switch port takes; 0: not known. */
+  readonly macLimit: number;
   /** See {@link ProbeOptions}. */
   readonly onProgress: ProbeOptions['onProgress'];
 }
@@ -71,6 +75,9 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
     const { probes, probeNote } = await probe(peers, underlay?.mtu, options);
     const policy = await readPolicy();
     const rules = await readRules();
+    const networks = daemon.status?.containerNetworks ?? undefined;
+    const macLimit = options.macLimit === 0 ? undefined : options.macLimit;
+    const sources = { links, addresses, routes, leases: stored.leases, macLimit, netlink };
     return {
       etcdPrefix: options.etcdPrefix,
       etcdEndpoints: options.etcdEndpoints,
@@ -90,6 +97,8 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
       sysctls: readSysctls(underlay?.device),
       ...rules,
       docker: await findRunningDocker(),
+      containers: networks && (await readContainerFacts(context, options, { ...sources, containers: networks })),
+      macLimit,
       hasSystemd: existsSync('/run/systemd/system'), // sd_booted(3)
       bridgeNetfilter: await bridgeNetfilterFinding({
         mode: stored.network?.useNftables === true ? 'nftables' : 'iptables',
@@ -149,7 +158,10 @@ async function readDaemon(
   socket: string,
 ): Promise<{ readonly status: DaemonStatus | undefined; readonly error: string | undefined }> {
   try {
-    return { status: await readDaemonStatus(socket, context.signal), error: undefined };
+    const status = await readDaemonStatus(socket, context.signal);
+    const { containerNetworks: networks } = status;
+    const containerNetworks = networks && (await withContainerNames(networks));
+    return { status: { ...status, containerNetworks }, error: undefined };
   } catch (error) {
     context.signal.throwIfAborted();
     return { status: undefined, error: describeError(error) };

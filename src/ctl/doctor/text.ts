@@ -11,3 +11,9 @@ export function someOf(texts: readonly string[], most = MAX_LISTED): string {
 export function shellWord(text: string): string {
   return /^[\w.:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
+
+/** The commands that remove a network of Docker; Docker itself refuses to while containers are in it. */
+export function networkRemoval(id: string): string {
+  const short = id.slice(0, 12);
+  return `for c in $(docker ps -aq --filter network=${short}); do docker network disconnect --force ${short} $c; done; docker network rm ${short}`;
+}

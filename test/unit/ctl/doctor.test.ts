@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { CHECKS, diagnose } from '../../../src/ctl/doctor/diagnose.js';
+import type { ContainerFacts, ParentFacts } from '../../../src/ctl/doctor/container-facts.js';
 import type { DoctorFacts, Finding, PeerProbe, PeerWay } from '../../../src/ctl/doctor/facts.js';
 import { findPathMtu } from '../../../src/ctl/doctor/probe.js';
 import type { LeaseRow } from '../../../src/ctl/lease-rows.js';
 import { parseSave } from '../../../src/firewall/iptables-plan.js';
 import { iptablesRuleset } from '../../../src/firewall/trace/iptables-ruleset.js';
+import type { ClusterNetwork, LeasedBlock } from '../../../src/container/cluster-networks.js';
+import { parseMac } from '../../../src/ip/mac.js';
+import type { ValueEntry } from '../../../src/lease/store.js';
 import type { AddressInfo } from '../../../src/netlink/address.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
@@ -169,6 +173,8 @@ function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     policyRoutes: [],
     ...rules('*filter', ':FORWARD DROP [0:0]', ':FLANNEL-FWD -', '-A FORWARD -j FLANNEL-FWD', ...OUR_RULES),
     docker: undefined,
+    containers: undefined,
+    macLimit: undefined,
     hasSystemd: true,
     bridgeNetfilter: undefined,
     underlay: { device: 'eth0', mtu: 1500 },
@@ -202,6 +208,34 @@ function containers(
 ): Pick<DoctorFacts, 'daemon'> {
   return { daemon: { ...daemon, containerNetworks: { ...sample, pools: calmPools(uses), ...changes } } };
 }
+
+const foreign = { address: '192.0.2.254', mac: parseMac('02:42:c0:00:02:41'), isAnswered: true };
+
+/** An interface on which nothing is wrong. */
+const parent: ParentFacts = {
+  name: 'eth0',
+  macs: [parseMac('02:00:00:00:00:01'), foreign.mac],
+  isWireless: false,
+  foreign,
+};
+
+/** A daemon that serves networks of containers, and what is around it. */
+function around(changes: Partial<ContainerFacts>): Partial<DoctorFacts> {
+  const calm = { parents: [parent], cluster: undefined, silentHosts: [], stranded: [], machine: '' };
+  return { ...containers(), containers: { ...calm, ...changes } };
+}
+
+/** The network of the sample, in which this host has one block, and another one those that are given. */
+function cluster(others: readonly string[]): ClusterNetwork {
+  const entry = { path: '', text: '', revision: 1n, etcdLeaseId: undefined } as unknown as ValueEntry;
+  const block = (text: string, host: string): LeasedBlock => ({ block: net(text), host, own: 0n, used: [], entry });
+  const blocks = [block('192.0.2.64/30', 'host-1'), ...others.map((text) => block(text, 'host-2'))];
+  const [subnet, hosts] = [net('192.0.2.0/24'), ['host-1', 'host-2']];
+  return { name: 'lan', subnet, record: undefined, hosts, blocks, addresses: [] };
+}
+
+/** All blocks of the sample's range but its first and its last. */
+const CROWDED = Array.from({ length: 14 }, (_, index) => `192.0.2.${68 + 4 * index}/30`);
 
 interface Case {
   readonly when: string;
@@ -644,7 +678,7 @@ const CASES: readonly Case[] = [
     when: 'the interface of a container network does not exist',
     facts: containers({ networks: sample.networks.map((each) => ({ ...each, parent: 'eth9' })) }),
     check: 'network-parent',
-    command: /^docker network rm 5f2b0c7d9e1a #/,
+    command: /^for c in .*network=5f2b0c7d9e1a.*; docker network rm 5f2b0c7d9e1a #/,
   },
   {
     when: 'another host was given the address of a container',
@@ -675,6 +709,63 @@ const CASES: readonly Case[] = [
     evidence: /^192\.0\.2\.67 at 02:00:00:00:00:67$/,
   },
   {
+    when: 'a container network is nearly full',
+    facts: around({ cluster: [cluster(CROWDED)] }),
+    check: 'address-range',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks #/,
+    evidence: /^of the 64 addresses of 192\.0\.2\.64\/26, 59 are in use or leased by host-1; host-2$/,
+  },
+  {
+    when: 'a container network is nearly full, and a host that is gone has a part of it',
+    facts: around({ cluster: [cluster(CROWDED)], silentHosts: ['host-2', 'host-9'] }),
+    check: 'address-range',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks release host-2 #/,
+  },
+  {
+    when: 'Docker could not start containers again',
+    facts: around({ stranded: [{ name: 'web', error: 'plugin "tsflannel" not found' }] }),
+    check: 'container-start',
+    command: /^docker start web$/,
+    evidence: /^web: plugin "tsflannel" not found$/,
+  },
+  ...(
+    [
+      ['', /^bridge link set dev PORT learning on flood on locked off #/],
+      ['VMware, Inc. VMware7,1', /^esxcli .* --allow-promiscuous=true --allow-forged-transmits=true #/],
+      ['innotek GmbH VirtualBox', /^VBoxManage controlvm NAME nicpromisc1 allow-all #/],
+      ['Microsoft Corporation Virtual Machine', /^Set-VMNetworkAdapter -VMName NAME -MacAddressSpoofing On #/],
+      ['Amazon EC2 c5.large', /; docker network rm 5f2b0c7d9e1a # this cloud/],
+    ] as const
+  ).map(([machine, command]): Case => ({
+    when: `the network drops frames of containers, on a machine "${machine}"`,
+    facts: around({ machine, parents: [{ ...parent, foreign: { ...foreign, isAnswered: false } }] }),
+    check: 'foreign-mac',
+    command,
+    evidence: /^192\.0\.2\.254 answers 02:00:00:00:00:01, and not 02:42:c0:00:02:41 on the same interface$/,
+  })),
+  {
+    when: 'the network is a Wi-Fi, which drops frames of containers',
+    facts: around({ parents: [{ ...parent, isWireless: true, foreign: { ...foreign, isAnswered: false } }] }),
+    check: 'foreign-mac',
+    command: /; docker network rm 5f2b0c7d9e1a # Wi-Fi/,
+  },
+  {
+    when: 'a switch port gets more MAC addresses than it takes',
+    facts: { ...around({}), macLimit: 1 },
+    check: 'mac-limit',
+    command: /^tsflannelctl docker-networks # .* end 2 here/,
+    evidence: /^2 MAC addresses, the interface's own included, and the limit is 1$/,
+  },
+  {
+    when: 'a switch port takes no further container',
+    facts: { ...around({}), macLimit: 2 },
+    check: 'mac-limit',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks # .* end 1 here/,
+  },
+  {
     when: 'the daemon has made the socket of the plugin, and systemd could',
     facts: containers({ socket: '/run/docker/plugins/tsflannel.sock' }),
     check: 'plugin-socket',
@@ -687,6 +778,12 @@ describe('diagnose', () => {
   it('finds nothing on a host with nothing wrong', () => {
     assert.deepEqual(diagnose(facts()), []);
     assert.deepEqual(diagnose(facts(containers())), []);
+  });
+
+  it('finds nothing where containers have room, answers, and fewer MAC addresses than the switch takes', () => {
+    const room = CROWDED.slice(0, 13);
+    assert.deepEqual(diagnose(facts({ ...around({ cluster: [cluster(room)] }), macLimit: 3 })), []);
+    assert.deepEqual(diagnose(facts(around({ parents: [{ ...parent, foreign: undefined }] }))), []);
   });
 
   it('asks for no socket of systemd where it does not run, and for no addresses that etcd has not confirmed', () => {

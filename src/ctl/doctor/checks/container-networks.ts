@@ -1,6 +1,7 @@
-import type { AddressPoolStatus, AddressUseStatus } from '../../../observe/container-status.js';
+import type { AddressUseStatus } from '../../../observe/container-status.js';
 import type { Check, DoctorFacts, Found } from '../facts.js';
-import { someOf } from '../text.js';
+import { isOf, rangeLeft } from '../range-left.js';
+import { networkRemoval, shellWord, someOf } from '../text.js';
 
 /** Networks of containers with addresses of the real network, by the daemon's account and the devices of this host. */
 export const CONTAINER_NETWORK_CHECKS: readonly Check[] = [
@@ -11,6 +12,11 @@ export const CONTAINER_NETWORK_CHECKS: readonly Check[] = [
     id: 'address-seen',
     title: "no machine on the network has an address of the containers' range",
     run: seenAddresses,
+  },
+  {
+    id: 'container-start',
+    title: 'Docker could start every container of these networks that restarts by itself',
+    run: strandedContainers,
   },
   { id: 'plugin-socket', title: "systemd keeps the plugin's socket open while the daemon restarts", run: pluginSocket },
 ];
@@ -32,13 +38,13 @@ function parents({ daemon, links }: DoctorFacts): readonly Found[] {
         },
       ];
     }
-    const ids = networks.filter(({ parent }) => parent === name).map(({ id }) => id.slice(0, 12));
+    const ids = networks.filter(({ parent }) => parent === name).map(({ id }) => id);
     return [
       {
         severity: 'error',
         message: `containers of ${subnets} cannot start: their interface ${name} does not exist`,
         evidence: `there are ${someOf(links.filter(({ isLoopback }) => !isLoopback).map((each) => each.name))}`,
-        command: `docker network rm ${ids.join(' ')} # unless ${name} comes back; then create it again with -o parent=`,
+        command: `${ids.map(networkRemoval).join('; ')} # unless ${name} comes back; then create it again with -o parent=`,
       },
     ];
   });
@@ -64,16 +70,36 @@ function lostAddresses({ daemon }: DoctorFacts): readonly Found[] {
   );
 }
 
-/** A host leases more addresses before it has none left: then there were none, or etcd was away. */
-function fullRanges({ daemon }: DoctorFacts): readonly Found[] {
+/** A range with no more than this part of its addresses left is nearly full. */
+const NEARLY_FULL = 0.1;
+
+function fullRanges({ daemon, containers }: DoctorFacts): readonly Found[] {
   const { pools = [], isConfirmed = false } = daemon?.containerNetworks ?? {};
-  const isFull = ({ free, uses }: AddressPoolStatus): boolean => isConfirmed && free === 0 && uses.length > 0;
-  return pools.filter(isFull).map(({ network, subnet, range, uses, blocks }) => ({
-    severity: 'warning',
-    message: `network ${network} has no address left for further containers of this host`,
-    evidence: `${uses.length} in use, no block of ${range} is free besides ${someOf(blocks)}`,
-    command: `tsflannelctl docker-networks # who has them; release what hosts have that are gone, or create the network again with a larger --ip-range of ${subnet}`,
-  }));
+  const inUse = pools.filter(({ uses }) => isConfirmed && uses.length > 0);
+  return inUse.flatMap((pool): Found[] => {
+    const { network, subnet, range, uses, free, blocks } = pool;
+    const inCluster = containers?.cluster?.find((each) => isOf(each, pool));
+    const found = inCluster && rangeLeft(pool, inCluster);
+    // Without etcd, what the host has already is all that it can give.
+    const left = found?.left ?? free;
+    if (left > (found?.all ?? 0) * NEARLY_FULL) return [];
+    const holders = new Set([...(inCluster?.blocks ?? []), ...(inCluster?.addresses ?? [])].map(({ host }) => host));
+    const gone = (containers?.silentHosts ?? []).filter((host) => holders.has(host));
+    return [
+      {
+        severity: 'warning',
+        message: `network ${network} has ${left === 0 ? 'no address' : left === 1 ? 'one address' : `${left} addresses`} left for further containers of this host`,
+        evidence:
+          found === undefined
+            ? `${uses.length} in use, no block of ${range} is free besides ${someOf(blocks)}`
+            : `of the ${found.all} addresses of ${range}, ${found.all - left} are in use or leased by ${someOf([...holders])}`,
+        command:
+          gone.length > 0
+            ? `tsflannelctl docker-networks release ${gone.map(shellWord).join(' ')} # not heard of for long; make sure that it is off`
+            : `tsflannelctl docker-networks # who has them: end what is not needed; or remove the network on all hosts and, once none is listed here, create it again with a larger --ip-range of ${subnet}`,
+      },
+    ];
+  });
 }
 
 function seenAddresses({ daemon }: DoctorFacts): readonly Found[] {
@@ -85,6 +111,24 @@ function seenAddresses({ daemon }: DoctorFacts): readonly Found[] {
       evidence: someOf(seen.map(({ address, mac }) => `${address} at ${mac}`)),
       command: `ip neigh show # which machine it is: give it another address, or the network an --ip-range of its own`,
     }));
+}
+
+/**
+ * Docker finds a plugin whenever its socket is there, but starts the containers of before only once: one that started
+ * before the socket was there leaves them down.
+ */
+function strandedContainers({ containers }: DoctorFacts): readonly Found[] {
+  const stranded = containers?.stranded ?? [];
+  if (stranded.length === 0) return [];
+  const isOne = stranded.length === 1;
+  return [
+    {
+      severity: 'error',
+      message: `${isOne ? 'a container is down that restarts by itself' : `${stranded.length} containers are down that restart by themselves`}: Docker could not start ${isOne ? 'it' : 'them'} while this plugin, or etcd, was not there, and does not try again`,
+      evidence: someOf(stranded.map(({ name, error }) => `${name}: ${error}`)),
+      command: `docker start ${stranded.map(({ name }) => shellWord(name)).join(' ')}`,
+    },
+  ];
 }
 
 function pluginSocket({ daemon, hasSystemd }: DoctorFacts): readonly Found[] {
