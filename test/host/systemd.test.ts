@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { debianPackage } from '../support/debian-package.js';
 import { skipBecause } from '../support/skip.js';
 import { SystemdMachine } from '../support/systemd-machine.js';
@@ -150,6 +151,27 @@ describe('the Debian package under systemd', function () {
     await successorOf(pid);
     assert.match(await machine.journal('tsflanneld'), /Watchdog timeout/);
     await machine.shell('rm -r /etc/systemd/system/tsflanneld.service.d; systemctl daemon-reload');
+  });
+
+  it('gets the socket of the Docker plugin from systemd, as the doctor and the manual say', async () => {
+    const socketFindings = async (): Promise<readonly { readonly command: string }[]> => {
+      const { stdout } = await machine.run(['tsflannelctl', 'doctor', '--json', '--max-peers=0'], { mayFail: true });
+      const { findings } = JSON.parse(stdout) as { findings: { readonly check: string; readonly command: string }[] };
+      return findings.filter(({ check }) => check === 'plugin-socket');
+    };
+    await machine.shell("echo 'FLANNELD_DOCKER_PLUGIN=true' >>/etc/default/tsflanneld; systemctl restart tsflanneld");
+    const [finding] = await socketFindings();
+    assert.ok(finding !== undefined, 'the doctor finds nothing');
+    const page = readFileSync(new URL('../../docs/docker-networks.md', import.meta.url), 'utf8');
+    const [, written = ''] = /```sh\n(systemctl [^`]*tsflannel-docker-plugin[^`]*)```/.exec(page) ?? [];
+    assert.equal(written.trim().split('\n').join(' && '), finding.command);
+    // Why it stops the daemon first.
+    const socket = 'tsflannel-docker-plugin.socket';
+    const early = await machine.run(['systemctl', 'start', socket], { mayFail: true });
+    assert.notEqual(early.code, 0, 'systemd opens a socket for a service that runs');
+    await machine.shell(finding.command, { timeoutMs: 60_000 });
+    assert.deepEqual(await socketFindings(), []);
+    assert.equal(await machine.property(socket, 'ActiveState'), 'active');
   });
 
   it('leaves nothing behind when it is purged, except what is not its own', async () => {
