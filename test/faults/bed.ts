@@ -4,11 +4,11 @@ import type { DaemonStatus } from '../../src/observe/status.js';
 import { type Daemon, type DaemonOptions, ctlFile } from '../support/daemon.js';
 import type { EtcdEntry, EtcdServer } from '../support/etcd.js';
 import type { Output, RunOptions } from '../support/netns.js';
-import { netState } from '../support/net-state.js';
 import { leaseKey } from '../support/overlay.js';
 import { Relay } from '../support/relay.js';
 import { type Container, MEMBER_PORTS, Rig, type RigOptions } from '../support/rig.js';
-import { longestGapMs, ping, startPing, startStream } from '../support/traffic.js';
+import { SteadyPing } from '../support/steady-ping.js';
+import { ping, startStream } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 /** Backends that the faults are tried on: one whose packets the kernel carries, and one with a data plane of ours. */
@@ -302,8 +302,8 @@ export class FaultBed {
     assert.ok(program.isRunning, `the daemon of host ${number} ended: ${program.output.slice(-2000)}`);
     const subnet = address.replace(/\.\d+$/, '.0/24');
     if (this.options.backend === 'vxlan') {
-      const { routes } = await netState(this.rig.host(number).netns);
-      return routes.some((route) => route.startsWith(`${subnet} `) && route.includes('flannel')) ? 'peer' : 'none';
+      const [route] = await this.rig.host(number).netns.ipJson(['route', 'show', 'exact', subnet]);
+      return String(route?.['dev']).startsWith('flannel') ? 'peer' : 'none';
     }
     const { peers } = await this.daemon(number).status();
     return peers.some((peer) => peer.subnet === subnet && peer.skipped === null) ? 'peer' : 'none';
@@ -328,7 +328,9 @@ export class FaultBed {
         return startStream(near.netns, far.netns, far.address, { seed: from });
       }),
     );
-    const pings = ends.map(([near, far]) => startPing(near.netns, far.address, { intervalMs: PING_INTERVAL_MS }));
+    const pings = ends.map(([near, far]) =>
+      SteadyPing.start(near.netns, far.address, { intervalMs: PING_INTERVAL_MS }),
+    );
     let failure: { readonly error: unknown } | undefined;
     try {
       await action();
@@ -343,7 +345,7 @@ export class FaultBed {
     const result = {
       sent,
       lost: sent - received,
-      longestGapMs: Math.max(...answers.map((each) => longestGapMs(each, PING_INTERVAL_MS))),
+      longestGapMs: Math.max(...answers.map((each) => each.longestGapMs)),
       bytes: transfers.reduce((sum, each) => sum + (each.status === 'fulfilled' ? each.value.bytes : 0), 0),
     };
     this.#lastTraffic = result;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type Container, type Host, Rig } from '../support/rig.js';
-import { ping, startPing } from '../support/traffic.js';
+import { SteadyPing } from '../support/steady-ping.js';
+import { ping } from '../support/traffic.js';
 import { waitFor } from '../support/wait.js';
 
 const NETWORK = { Network: '10.5.0.0/16' };
@@ -49,7 +50,7 @@ describe('live change of the configuration', () => {
         [3, 1],
       ] as const;
       const pings = pairs.map(([a, b]) =>
-        startPing(container(a).netns, container(b).address, { intervalMs: PING_INTERVAL_MS }),
+        SteadyPing.start(container(a).netns, container(b).address, { intervalMs: PING_INTERVAL_MS }),
       );
       await waitFor(async () => (await ping(container(1).netns, container(2).address, { count: 1 })).received === 1, {
         what: 'pings before the change',

@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream';
 import { capture } from '../support/capture.js';
 import { netState } from '../support/net-state.js';
 import { Rig, type Container } from '../support/rig.js';
+import { SteadyPing } from '../support/steady-ping.js';
 import { iperf, ping, startPing, tcpTransfer, udpExchange } from '../support/traffic.js';
 
 const ourNamespaces = (pid: number | undefined): string[] =>
@@ -88,6 +89,26 @@ describe('Rig', () => {
     const { sent, received } = await pings.stop();
     assert.ok(sent > 5);
     assert.equal(received, sent);
+  });
+
+  it('counts what a steady ping lost, for how long at a time, and nothing that was answered', async () => {
+    const silence = `blackhole ${far.address}/32`;
+    const pings = SteadyPing.start(near.netns, far.address);
+    await ping(near.netns, far.address);
+    await near.netns.ip([`route add ${silence}`]);
+    await ping(far.netns, '127.0.0.1', { count: 5, intervalMs: 25 });
+    await near.netns.ip([`route del ${silence}`]);
+    await ping(near.netns, far.address);
+    const { sent, received, longestGapMs } = await pings.stop();
+    assert.ok(received > 0 && received < sent, `${received} of ${sent}`);
+    assert.equal(longestGapMs, (sent - received) * 5);
+  });
+
+  it('counts what a steady ping sends to nobody as lost', async () => {
+    const pings = SteadyPing.start(near.netns, '203.0.113.9');
+    await ping(near.netns, far.address);
+    const { sent, received, longestGapMs } = await pings.stop();
+    assert.deepEqual({ received, longestGapMs }, { received: 0, longestGapMs: sent * 5 });
   });
 
   it('describes equal states equally and a changed one differently', async () => {

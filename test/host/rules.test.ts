@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { netState } from '../support/net-state.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
-import { type PingResult, ping, startPing } from '../support/traffic.js';
+import { SteadyPing } from '../support/steady-ping.js';
+import { type PingResult, ping } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 const NETWORK = { Network: '10.5.0.0/16', Backend: { Type: 'vxlan' } };
@@ -56,7 +57,7 @@ describe('rules of a running daemon', () => {
   });
 
   it('go over to nftables, leave nothing in iptables, and lose no packet on the way', async () => {
-    const pings = startPing(container.netns, '192.0.2.1', { intervalMs: 5 });
+    const pings = SteadyPing.start(container.netns, '192.0.2.1');
     await putMode(true);
     await waitFor(async () => (await flannelRules()).length === 0, { what: 'no rules of flannel in iptables' });
     await waitFor(async () => (await flannelTables()).length > 0, { what: 'tables' });

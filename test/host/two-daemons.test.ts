@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import type { Daemon } from '../support/daemon.js';
 import { type NetState, netState } from '../support/net-state.js';
 import { type Host, Rig } from '../support/rig.js';
-import { ping, startPing } from '../support/traffic.js';
+import { SteadyPing } from '../support/steady-ping.js';
+import { ping } from '../support/traffic.js';
 import { waitFor } from '../support/wait.js';
 
 const PREFIX = { a: '/coreos.com/network', b: '/other/network' } as const;
@@ -91,7 +92,7 @@ for (const type of ['vxlan', 'udp', 'host-gw']) {
     it('do not notice when the other one starts, stops or is killed', async () => {
       const before = part(await netState(host.netns), 'a');
       assert.ok(before.length > 0);
-      const pings = startPing(host.netns, address(2, 'a'), { intervalMs: 5, source: address(1, 'a') });
+      const pings = SteadyPing.start(host.netns, address(2, 'a'), { source: address(1, 'a') });
       await daemon('1b').stop();
       await daemon('1b').startAndWait();
       await daemon('1b').kill();
@@ -105,7 +106,7 @@ for (const type of ['vxlan', 'udp', 'host-gw']) {
     it('do not notice when the other one gets another configuration', async () => {
       const change = { vxlan: { VNI: 3, MTU: 1400 }, udp: { Port: 8290 }, 'host-gw': { Type: 'vxlan', VNI: 9 } }[type];
       const before = part(await netState(host.netns), 'a');
-      const pings = startPing(host.netns, address(2, 'a'), { intervalMs: 5, source: address(1, 'a') });
+      const pings = SteadyPing.start(host.netns, address(2, 'a'), { source: address(1, 'a') });
       await rig.etcd.put(`${PREFIX.b}/config`, config('b', change));
       for (const name of ['1b', '2b']) await daemon(name).waitForLog(/network configuration changed/);
       const sign = type === 'udp' ? ['ss', '-lnu'] : ['ip', '-o', 'link'];

@@ -117,21 +117,6 @@ export function withoutPending(result: PingResult, intervalMs: number): PingResu
   return pending * intervalMs <= PENDING_MS ? { ...result, sent: result.sent - pending } : result;
 }
 
-/** Longest run of requests without an answer, as time; 0 if all were answered. The last moment is left out. */
-export function longestGapMs(result: PingResult, intervalMs: number): number {
-  const SEQUENCES = 65_536;
-  let longest = 0;
-  let expected = 1;
-  for (const [, text] of result.output.matchAll(/^\d+ bytes from .* icmp_seq=(\d+) /gm)) {
-    const behind = (Number(text) - expected + SEQUENCES) % SEQUENCES;
-    // One that was overtaken is no gap.
-    if (behind > SEQUENCES / 2) continue;
-    longest = Math.max(longest, behind);
-    expected += behind + 1;
-  }
-  return longest * intervalMs;
-}
-
 /** What arrived of a {@link tcpTransfer}. */
 export interface TransferResult {
   readonly bytes: number;
