@@ -1,4 +1,4 @@
-import { run, type Netns } from './netns.js';
+import type { Netns } from './netns.js';
 
 /**
  * What a namespace's network looks like, without anything that differs between two equal ones: no interface numbers,
@@ -18,46 +18,60 @@ export interface NetState {
   readonly nftables: readonly object[];
 }
 
+const QUERIES = {
+  links: 'ip -j -d link show',
+  addresses: 'ip -j addr show',
+  routes4: 'ip -4 route show table all',
+  routes6: 'ip -6 route show table all',
+  rules4: 'ip -4 rule',
+  rules6: 'ip -6 rule',
+  neighbours: 'ip neigh show nud permanent',
+  fdb: 'bridge fdb show',
+  iptables: 'iptables-save',
+  ip6tables: 'ip6tables-save',
+  nftables: 'nft -j -a list ruleset',
+} as const;
+
+const END_OF_ANSWER = '-- end of answer --\n';
+
+/** All in one go: entering a namespace, with a mount namespace of its own, costs more than the answer. */
+const SCRIPT = Object.values(QUERIES).join(`\nprintf '%s' '${END_OF_ANSWER}'\n`);
+
 /** Reads the state of a namespace. */
 export async function netState(netns: Netns): Promise<NetState> {
-  const lines = async (argv: string[]): Promise<string[]> => {
-    const { stdout } = await netns.run(argv);
-    return stdout
+  const { stdout } = await netns.run(['sh', '-ec', SCRIPT]);
+  const answers = stdout.split(END_OF_ANSWER);
+  const answer = (query: keyof typeof QUERIES): string => answers[Object.keys(QUERIES).indexOf(query)] ?? '';
+  const json = (query: 'links' | 'addresses'): Record<string, unknown>[] =>
+    JSON.parse(answer(query).trim() || '[]') as Record<string, unknown>[];
+  const lines = (query: keyof typeof QUERIES): string[] =>
+    answer(query)
       .split('\n')
       .map((line) => line.trim())
       .filter((line) => line !== '');
-  };
-  const [links, addresses, routes4, routes6, rules4, rules6, neighbours, fdb, iptables, ip6tables, nft] =
-    await Promise.all([
-      netns.ipJson(['-d', 'link', 'show']),
-      netns.ipJson(['addr', 'show']),
-      lines(['ip', '-4', 'route', 'show', 'table', 'all']),
-      lines(['ip', '-6', 'route', 'show', 'table', 'all']),
-      lines(['ip', '-4', 'rule']),
-      lines(['ip', '-6', 'rule']),
-      lines(['ip', 'neigh', 'show', 'nud', 'permanent']),
-      lines(['bridge', 'fdb', 'show']),
-      lines(['iptables-save']),
-      lines(['ip6tables-save']),
-      run(netns.command(['nft', '-j', '-a', 'list', 'ruleset'])),
-    ]);
   const isMade = (route: string): boolean => !/ table local /.test(`${route} `);
   return {
-    links: sortBy(links.map(describeLink), (link) => String(link.name)),
-    addresses: addresses
+    links: sortBy(json('links').map(describeLink), (link) => String(link.name)),
+    addresses: json('addresses')
       .flatMap((link) =>
         (link.addr_info as { local: string; prefixlen: number; scope: string; label?: string; peer?: string }[]).map(
           ({ local, prefixlen, scope }) => `${String(link.ifname)} ${local}/${prefixlen} ${scope}`,
         ),
       )
       .sort(),
-    routes: [...routes4, ...routes6].filter(isMade).map(withoutTimers).sort(),
-    rules: [...rules4, ...rules6],
-    neighbours: neighbours.map(withoutTimers).sort(),
-    fdb: fdb.filter((entry) => entry.includes('permanent')).sort(),
-    iptables: iptables.map(normaliseSavedRule).filter((line) => line !== ''),
-    ip6tables: ip6tables.map(normaliseSavedRule).filter((line) => line !== ''),
-    nftables: normaliseNft(JSON.parse(nft.stdout) as { nftables: object[] }),
+    routes: [...lines('routes4'), ...lines('routes6')].filter(isMade).map(withoutTimers).sort(),
+    rules: [...lines('rules4'), ...lines('rules6')],
+    neighbours: lines('neighbours').map(withoutTimers).sort(),
+    fdb: lines('fdb')
+      .filter((entry) => entry.includes('permanent'))
+      .sort(),
+    iptables: lines('iptables')
+      .map(normaliseSavedRule)
+      .filter((line) => line !== ''),
+    ip6tables: lines('ip6tables')
+      .map(normaliseSavedRule)
+      .filter((line) => line !== ''),
+    nftables: normaliseNft(JSON.parse(answer('nftables')) as { nftables: object[] }),
   };
 }
 
