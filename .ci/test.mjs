@@ -6,7 +6,7 @@
 //
 //   node .ci/test.mjs [unit] [native] [simulation] [host] [faults]
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,6 +21,14 @@ const QUIET_PRESSURE = 0.2;
 const FILE_LIMIT_MS = 12 * 60_000;
 /** Host tests wait for three quarters of their time, so that two for each processor, and one, keep these busy. */
 const LANES = 2 * os.availableParallelism() + 1;
+/** What takes longest, the longest first, so that no lane is left with one when the others have nothing to do. */
+const LONG = [
+  ...['host/docker-networks', 'host/native-tunnel', 'host/doctor', 'faults/hostile-keys', 'host/quick-start'],
+  ...['host/reachability', 'host/docker-plugin', 'host/hostile-packets', 'host/ctl-daemon', 'faults/restore'],
+  ...['host/self-healing', 'host/firewall', 'host/daemon-errors', 'host/removal', 'host/etcd-faults', 'host/docker'],
+  ...['host/bulk', 'host/observe', 'host/doctor-docker', 'host/image', 'host/reconcile', 'host/daemon-etcd'],
+  ...['host/attach', 'host/upgrading'],
+].map((name) => `test/${name}.test.ts`);
 /** Files that measure how long something takes, or a ratio of two ways. They run when nothing else does. */
 const ALONE = ['down-time', 'systemd', 'reboot'].map((name) => `test/host/${name}.test.ts`);
 
@@ -54,13 +62,11 @@ const counting = (title, command, pattern) => ({
   },
 });
 
-/** Every file of a directory in a mocha of its own: the large ones first, those of {@link ALONE} at the end. */
+/** Every file of a directory in a mocha of its own. */
 function files(directory, config) {
-  const size = (file) => statSync(path.join(root, file)).size;
   const all = readdirSync(path.join(root, directory))
     .filter((name) => name.endsWith('.test.ts'))
-    .map((name) => `${directory}/${name}`)
-    .sort((a, b) => size(b) - size(a));
+    .map((name) => `${directory}/${name}`);
   const job = (file) => ({ ...mocha(file, 'spec', ['--config', config, file]), isAlone: ALONE.includes(file) });
   return all.map(job);
 }
@@ -75,11 +81,11 @@ const PARTS = {
       /^(?:\S+: )?(\d+) passed, (\d+) failed(?:, \d+ skipped)?$/gm,
     ),
   ],
-  // The short form; npm run test:simulation runs as many as are asked for.
+  // The short form, as long on every machine; npm run test:simulation runs as many as are asked for.
   simulation: () => [
     counting(
       'simulation',
-      [process.execPath, '--import', 'tsx', 'test/simulation/main.ts', '--histories', '4000', '--minutes', '1'],
+      [process.execPath, '--import', 'tsx', 'test/simulation/main.ts', '--histories', '1200'],
       /^(\d+) passed, (\d+) failed$/gm,
     ),
   ],
@@ -108,6 +114,8 @@ const remarks = [];
 /** By part: when its first job began and its last one ended. */
 const spans = new Map();
 const startedAt = Date.now();
+/** Of {@link reapedCpuSeconds}, what has been put down to a program. */
+let countedCpuSeconds = 0;
 
 const jobs = chosen.flatMap((part) => PARTS[part]().map((job) => ({ ...job, part })));
 for (const parts of STAGES) {
@@ -117,14 +125,20 @@ for (const parts of STAGES) {
   // If one fails, so do the tests that need it.
   for (const part of going) if (PREPARATIONS[part] !== undefined) await run(PREPARATIONS[part], true);
   const ofStage = going.flatMap((part) => jobs.filter((job) => job.part === part));
-  await inLanes(ofStage.filter((job) => !job.isAlone));
+  await inLanes(ofStage.filter((job) => !job.isAlone).sort((a, b) => rank(a) - rank(b)));
   for (const job of ofStage.filter((each) => each.isAlone)) await inLanes([job]);
 }
 
 for (const remark of remarks) process.stdout.write(`${remark}\n`);
-process.stdout.write(`\ntime: ${chosen.map(timeOf).join(', ')}; ${secondsSince(startedAt)} s in all\n`);
+process.stdout.write(`\ntime: ${chosen.map(timeOf).join(', ')}; ${secondsSince(startedAt)} s in all`);
+process.stdout.write(`, of the processors ${Math.round(reapedCpuSeconds())} s\n`);
 process.stdout.write(`${sum.passed} passed, ${sum.failed} failed, ${sum.skipped} skipped\n`);
 process.exitCode = sum.failed === 0 && sum.passed > 0 ? 0 : 1;
+
+/** Files that {@link LONG} does not name come after those that it does. */
+function rank({ title }) {
+  return LONG.includes(title) ? LONG.indexOf(title) : LONG.length;
+}
 
 function secondsSince(at, now = Date.now()) {
   return Math.round((now - at) / 1000);
@@ -143,11 +157,13 @@ async function inLanes(jobs) {
     for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
       const before = { at: Date.now(), waitedUs: cpuWaitUs() };
       spans.set(job.part, { start: before.at, ...spans.get(job.part) });
-      const { output, code } = await run(job.command, isSingle);
+      const { output, code, cpuSeconds } = await run(job.command, isSingle);
       const seconds = (Date.now() - before.at) / 1000;
       spans.set(job.part, { ...spans.get(job.part), end: Date.now() });
       if (!isSingle) process.stdout.write(output);
-      if (jobs.length > 1 || job.isAlone) process.stdout.write(`${job.title}: ${seconds.toFixed(1)} s\n`);
+      if (jobs.length > 1 || job.isAlone) {
+        process.stdout.write(`${job.title}: ${seconds.toFixed(1)} s, processor ${cpuSeconds.toFixed(1)} s\n`);
+      }
       addUp(job, output, code, (cpuWaitUs() - before.waitedUs) / (seconds * 1e6) < QUIET_PRESSURE);
     }
   };
@@ -181,6 +197,15 @@ function cpuWaitUs() {
   return Number(/^some .* total=(\d+)$/m.exec(readFileSync('/proc/pressure/cpu', 'utf8'))?.[1]);
 }
 
+/** What the programs that have ended so far took of the processors, with all that they started and waited for. */
+function reapedCpuSeconds() {
+  // proc_pid_stat(5): cutime and cstime, in ticks of 10 ms. A name may hold spaces; the state comes after its bracket.
+  const fields = readFileSync('/proc/self/stat', 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ');
+  return (Number(fields[13]) + Number(fields[14])) / 100;
+}
+
 /** Runs a program and keeps its output, which is shown as it comes if wanted. */
 function run([program, ...args], isShown) {
   return new Promise((resolve) => {
@@ -199,10 +224,16 @@ function run([program, ...args], isShown) {
       child.kill('SIGTERM');
       setTimeout(() => child.kill('SIGKILL'), 20_000).unref();
     }, FILE_LIMIT_MS);
+    let cpuSeconds = 0;
     const end = (code) => {
       clearTimeout(limit);
-      resolve({ output, code });
+      resolve({ output, code, cpuSeconds });
     };
+    // Right after the one child that was waited for.
+    child.on('exit', () => {
+      cpuSeconds = reapedCpuSeconds() - countedCpuSeconds;
+      countedCpuSeconds += cpuSeconds;
+    });
     child.on('error', (error) => end(error.message));
     child.on('close', (code, signal) => end(code ?? signal));
   });
