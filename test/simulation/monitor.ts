@@ -211,10 +211,10 @@ export class Monitor {
     const isForged = ({ attributes, subnet }: Key, { address, addresses, vtepMac }: SimHost): boolean => {
       const publicIp = attributes?.publicIp.toString() ?? '';
       const isCopy = vtepMac !== undefined && vtepMacOf(attributes) === vtepMac && !addresses.has(publicIp);
-      return (publicIp === address || isCopy) && !hosts.some((host) => subnetOf(host)?.equals(subnet) === true);
+      return (publicIp === address || isCopy) && !hosts.some((host) => host.subnet?.equals(subnet) === true);
     };
     for (const host of hosts) {
-      const now = subnetOf(host);
+      const now = host.subnet;
       const before = this.subnets.get(host)?.subnet;
       if (now === undefined) continue;
       const subnets = before === undefined ? [now] : [now, Prefix.parse(before)];
@@ -258,15 +258,15 @@ export class Monitor {
   }
 
   private hasDouble(host: SimHost): boolean {
-    const subnet = subnetOf(host)?.toString();
+    const subnet = host.subnet?.toString();
     return this.simulation.hosts.some(
-      (other) => other !== host && other.address === host.address && subnetOf(other)?.toString() === subnet,
+      (other) => other !== host && other.address === host.address && other.subnet?.toString() === subnet,
     );
   }
 
   private checkSubnets(): void {
     for (const host of this.simulation.hosts) {
-      const subnet = subnetOf(host)?.toString();
+      const subnet = host.subnet?.toString();
       if (subnet === undefined) continue;
       const before = this.subnets.get(host);
       if (before?.subnet === subnet && before.generation === host.generation) continue;
@@ -394,10 +394,4 @@ function tryDecode(value: string): LeaseAttributes | undefined {
 /** What a lease says of the VXLAN device of its host. */
 function vtepMacOf(attributes: LeaseAttributes | undefined): unknown {
   return (attributes?.backendData as { readonly VtepMAC?: unknown } | null | undefined)?.VtepMAC;
-}
-
-/** The subnet that the containers of a host are in. */
-function subnetOf(host: SimHost): Prefix | undefined {
-  const text = /^FLANNEL_SUBNET=(.*)$/m.exec(host.subnetFile ?? '')?.[1];
-  return text === undefined ? undefined : Prefix.parse(text);
 }

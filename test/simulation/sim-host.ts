@@ -38,6 +38,7 @@ export class SimHost {
   #kernelEvents = 0;
   #status: DaemonStatus | undefined;
   #statusStep = -1;
+  readonly #parsed = new Map<string, Prefix>();
 
   constructor(private readonly options: SimHostOptions) {
     // Probes change nothing that a history is checked for, and cost a tenth of its time.
@@ -76,12 +77,17 @@ export class SimHost {
     if (this.phase === 'down') return undefined;
     const { lease } = this.status;
     const isHeld = lease !== null && (lease.state === 'held' || lease.state === 'renewing');
-    return isHeld ? Prefix.parse(lease.subnet) : undefined;
+    return isHeld ? this.#parse(lease.subnet) : undefined;
   }
 
-  /** The subnet that its containers are in. */
   get subnetFile(): string | undefined {
     return this.daemon.host.files.texts.get(SUBNET_FILE);
+  }
+
+  /** The subnet that its containers are in, by {@link subnetFile}. */
+  get subnet(): Prefix | undefined {
+    const text = /^FLANNEL_SUBNET=(.*)$/m.exec(this.subnetFile ?? '')?.[1];
+    return text === undefined ? undefined : this.#parse(text);
   }
 
   /** MAC address of its VXLAN device, if it has one. */
@@ -149,6 +155,15 @@ export class SimHost {
 
   touch(): void {
     this.touchedMs = this.options.clock.monotonicMs();
+  }
+
+  /** A host has few subnets, which are asked for at every step. */
+  #parse(text: string): Prefix {
+    const known = this.#parsed.get(text);
+    if (known !== undefined) return known;
+    const subnet = Prefix.parse(text);
+    this.#parsed.set(text, subnet);
+    return subnet;
   }
 
   #watchKernel(): void {
