@@ -1,0 +1,41 @@
+// How esbuild puts a program of ours and the packages that it needs into few files: the programs (bundle.mjs) and the
+// tests that run in a virtual machine (test/support/vm/bundle.ts).
+//
+// koffi stays a package, as it brings a shared library.
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+
+/** Packages that were written for CommonJS call `require` for Node's own modules. */
+const REQUIRE =
+  "import { createRequire as createRequireOfBundle } from 'node:module';\nconst require = createRequireOfBundle(import.meta.url);";
+
+/** etcd3 reads its interface definition from a file beside it, and parses it at each start; here it is parsed once. */
+const parsedDefinition = {
+  name: 'etcd3-definition',
+  setup({ onLoad }) {
+    onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path: file }) => {
+      const source = readFileSync(file, 'utf8');
+      const call = '(0, proto_loader_1.loadSync)(`${__dirname}/../proto/rpc.proto`,';
+      if (source.split(call).length !== 2) throw new Error(`${file} reads its interface definition in another way now`);
+      const { Root } = createRequire(createRequire(file).resolve('@grpc/proto-loader'))('protobufjs');
+      const proto = path.join(path.dirname(file), '../proto/rpc.proto');
+      const definition = JSON.stringify(new Root().loadSync(proto, { keepCase: true }).toJSON());
+      return { contents: source.replace(call, () => `(0, proto_loader_1.fromJSON)(${definition},`), loader: 'js' };
+    });
+  },
+};
+
+/** Options of every bundle. */
+export const BUNDLING = {
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node20.19',
+  external: ['koffi'],
+  // What a package does not export unless it runs in a browser would otherwise be chosen.
+  mainFields: ['main', 'module'],
+  banner: { js: REQUIRE },
+  plugins: [parsedDefinition],
+  logLevel: 'warning',
+};
