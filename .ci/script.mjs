@@ -89,7 +89,7 @@ const SCRIPTS = {
   bench: { setup: ['base'], run: [tsx('bench/main.ts')] },
   soak: { setup: ['base'], run: [tsx('test/soak/main.ts')] },
   test: {
-    help: 'Runs every test, or these parts: unit, native, simulation, host, faults.',
+    help: 'Runs every test, or these parts: unit, native, simulation, vm, host, faults.',
     setup: ['base', 'deb', 'docker', 'containers', 'observe'],
     run: [node('.ci/test.mjs')],
   },
@@ -118,6 +118,7 @@ const SCRIPTS = {
     run: [mocha(...HOST_TESTS, 'test/host/**/*.test.ts')],
   },
   'test:faults': { setup: ['base'], run: [tsx('test/faults/main.ts')] },
+  'test:vm': { setup: ['base'], run: [tsx('test/vm/main.ts')] },
 };
 
 function crossGroups(args) {

@@ -5,6 +5,7 @@ import { PLUGIN_SOCKET } from '../../src/docker/plugin/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { distFile } from './dist.js';
 import type { Netns } from './netns.js';
+import { patient } from './patience.js';
 import type { ExitStatus, Program } from './program.js';
 import { waitFor } from './wait.js';
 
@@ -115,7 +116,7 @@ export class Daemon {
       intervalMs: 10,
     }).catch(() => false);
     if (!isThere || !program.isRunning) {
-      const why = program.isRunning ? `wrote no subnet.env in ${timeoutMs / 1000} s` : 'ended';
+      const why = program.isRunning ? `wrote no subnet.env in ${patient(timeoutMs) / 1000} s` : 'ended';
       throw new DaemonStartError(`${program.argv.join(' ')} ${why}; its log:\n${program.output}`);
     }
     return this.subnetEnv();

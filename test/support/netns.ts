@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { patient } from './patience.js';
 import { Program, type ProgramOptions } from './program.js';
 
 /** What a finished command gave. */
@@ -29,7 +30,7 @@ export interface RunOptions {
  */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<Output> {
   const [command = '', ...args] = argv;
-  const timeoutMs = options.timeoutMs ?? 30_000;
+  const timeoutMs = patient(options.timeoutMs ?? 30_000);
   const child = spawn(command, args, { env: { ...process.env, LC_ALL: 'C', ...options.env }, timeout: timeoutMs });
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input ?? '');

@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { onExit } from './cleanup.js';
+import { patient } from './patience.js';
 
 /** How a {@link Program} ended. */
 export interface ExitStatus {
@@ -114,7 +115,8 @@ export class Program {
    * @param from - where to begin, see {@link mark}; default the beginning.
    * @throws Error with the output so far when the time is up or the program ended without such a line.
    */
-  async waitForLine(pattern: RegExp, timeoutMs = 20_000, from = 0): Promise<RegExpMatchArray> {
+  async waitForLine(pattern: RegExp, limitMs = 20_000, from = 0): Promise<RegExpMatchArray> {
+    const timeoutMs = patient(limitMs);
     const lines = new RegExp(pattern.source, `${pattern.flags.replace('m', '')}m`);
     return new Promise((resolve, reject) => {
       const finish = (settle: () => void): void => {
@@ -155,7 +157,8 @@ export class Program {
    *
    * @throws Error if it is still there after the time; it is killed then.
    */
-  async stop(signal: NodeJS.Signals = 'SIGTERM', timeoutMs = 20_000): Promise<ExitStatus> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM', limitMs = 20_000): Promise<ExitStatus> {
+    const timeoutMs = patient(limitMs);
     this.signal(signal);
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {

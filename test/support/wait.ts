@@ -1,3 +1,5 @@
+import { patient } from './patience.js';
+
 /** How long {@link waitFor} waits and how often it looks. */
 export interface WaitOptions {
   /** What is waited for, as it reads after "waited 10 s for". */
@@ -36,7 +38,8 @@ export async function waitFor<T>(
   probe: () => T | undefined | false | Promise<T | undefined | false>,
   options: WaitOptions,
 ): Promise<T> {
-  const { what, timeoutMs = 20_000, intervalMs = 20 } = options;
+  const { what, intervalMs = 20 } = options;
+  const timeoutMs = patient(options.timeoutMs ?? 20_000);
   const start = performance.now();
   let cause: unknown;
   for (;;) {
