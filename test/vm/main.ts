@@ -43,7 +43,7 @@ async function run(tests: readonly string[]): Promise<Totals> {
   const remove = (): void => rmSync(directory, { recursive: true, force: true });
   const withdraw = onExit(remove);
   try {
-    const files = machineFiles();
+    const files = machineFiles((line) => process.stdout.write(`${line}\n`));
     const results = path.join(directory, 'results');
     mkdirSync(results);
     const program = await bundleTests(tests, path.join(directory, 'bundle'), `${RESULTS}/totals.json`);

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { onExit } from '../cleanup.js';
 import { initramfs } from './initramfs.js';
 import type { MachineFiles } from './packages.js';
@@ -28,7 +29,7 @@ export class GuestError extends Error {}
 /** Idle, a machine of 2020 needs 5 s until the program runs. */
 const BOOT_LIMIT_MS = 180_000;
 const CONSOLE_LINES = 40;
-const GUEST = new URL('guest.sh', import.meta.url).pathname;
+const GUEST = fileURLToPath(new URL('guest.sh', import.meta.url));
 
 /**
  * Boots Debian's kernel on an emulated machine, whose file system is a copy of this one's, runs a program there, and
@@ -41,20 +42,9 @@ const GUEST = new URL('guest.sh', import.meta.url).pathname;
 export async function runGuest({ files, directory, results, program, limitMs, onOutput }: GuestOptions): Promise<void> {
   const log = path.join(directory, 'console');
   const image = path.join(directory, 'initramfs');
-  const busybox = files.program('busybox');
-  const settings = {
-    GUEST,
-    BUSYBOX: busybox,
-    RELEASE: files.release,
-    MODULES: files.modules,
-    KMOD: files.program('kmod'),
-    LIBRARIES: files.environment.LD_LIBRARY_PATH ?? '',
-    NODE: process.execPath,
-    PROGRAM: program,
-    DIRECTORY: process.cwd(),
-  };
+  const settings = { GUEST, NODE: process.execPath, PROGRAM: program, DIRECTORY: process.cwd() };
   writeFileSync(log, '');
-  writeFileSync(image, initramfs({ modules: files.modules, busybox, settings }));
+  writeFileSync(image, initramfs({ modules: files.modules, busybox: files.program('busybox'), settings }));
   const share = (tag: string, folder: string, more = ''): string[] => [
     '-virtfs',
     `local,mount_tag=${tag},path=${folder.replaceAll(',', ',,')},security_model=none,multidevs=remap${more}`,
@@ -66,6 +56,7 @@ export async function runGuest({ files, directory, results, program, limitMs, on
     ...['-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2', '-m', '2G', '-display', 'none'],
     ...['-serial', `file:${log}`, '-serial', 'stdio', '-no-reboot'],
     ...share('host', '/', ',readonly=on'),
+    ...share('packages', files.directory, ',readonly=on'),
     ...share('results', results),
     ...['-kernel', files.kernel, '-initrd', image],
     ...['-append', 'console=ttyS0 panic=-1 oops=panic mitigations=off nokaslr audit=0 tsc=reliable'],

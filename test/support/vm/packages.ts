@@ -1,12 +1,24 @@
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync, utimesSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { onExit } from '../cleanup.js';
 
 /** Why no virtual machine can be had here: tests that need one are skipped with this reason. */
 export class Unavailable extends Error {}
+
+/** Takes a line for whoever waits. */
+export type Say = (line: string) => void;
 
 /** A package in the version that apt would install. */
 export interface Package {
@@ -21,15 +33,15 @@ const TOOLS = { 'qemu-system-x86': 'qemu-system-x86_64', kmod: 'kmod', 'busybox-
 const UNUSED_MS = 30 * 24 * 3_600_000;
 
 /**
- * A folder of the cache with the unpacked packages: Debian's kernel, and those that the host has not installed of qemu,
- * kmod, busybox and what these depend on.
+ * A folder of the cache with the unpacked packages: Debian's kernel, and those that the host has not installed of
+ * {@link TOOLS} and of what these depend on. Everything lies below `usr`, as on a system of today.
  */
 export class MachineFiles {
   constructor(readonly directory: string) {}
 
   /** Kernel release, such as `6.1.0-56-amd64`. */
   get release(): string {
-    const [release] = readdirSync(path.join(this.directory, 'lib/modules'));
+    const [release] = readdirSync(path.join(this.directory, 'usr/lib/modules'));
     if (release === undefined) throw new Error(`${this.directory} has no kernel: delete it, and it is made anew`);
     return release;
   }
@@ -39,27 +51,27 @@ export class MachineFiles {
   }
 
   get modules(): string {
-    return path.join(this.directory, 'lib/modules', this.release);
+    return path.join(this.directory, 'usr/lib/modules', this.release);
   }
 
   /** Where qemu looks for firmware; none if the host's qemu is used, which knows. */
   get firmware(): readonly string[] {
-    const folders = ['usr/share/qemu', 'usr/share/seabios'].map((folder) => path.join(this.directory, folder));
+    const folders = ['qemu', 'seabios'].map((name) => path.join(this.directory, 'usr/share', name));
     return folders.filter((folder) => existsSync(folder));
   }
 
   /** The path of a program: from here, else from the host. */
   program(name: string): string {
-    const own = ['usr/bin', 'bin'].map((folder) => path.join(this.directory, folder, name));
-    const found = own.find((file) => existsSync(file)) ?? findProgram(name);
+    const own = path.join(this.directory, 'usr/bin', name);
+    const found = existsSync(own) ? own : findProgram(name);
     if (found === undefined) throw new Error(`there is no ${name}, neither on this host nor in ${this.directory}`);
     return found;
   }
 
   /** Environment in which programs from here find their libraries. */
   get environment(): Record<string, string> {
-    const folders = ['usr/lib', 'lib'].map((folder) => path.join(this.directory, folder, 'x86_64-linux-gnu'));
-    return { LD_LIBRARY_PATH: folders.join(':'), QEMU_MODULE_DIR: path.join(folders[0] ?? '', 'qemu') };
+    const libraries = path.join(this.directory, 'usr/lib/x86_64-linux-gnu');
+    return { LD_LIBRARY_PATH: libraries, QEMU_MODULE_DIR: path.join(libraries, 'qemu') };
   }
 }
 
@@ -69,49 +81,74 @@ export class MachineFiles {
  *
  * @remarks A folder gets its name when it is complete, so that an interrupted download is not taken for one. If apt
  * gives nothing, what was used last will do. Folders that nobody has used for a month go.
+ * @param say - is told what takes time, and what went wrong.
  * @throws Unavailable if they cannot be had here.
  */
-export function machineFiles(cache = defaultCache()): MachineFiles {
+export function machineFiles(say: Say, cache = defaultCache()): MachineFiles {
   if (process.arch !== 'x64') throw new Unavailable(`the kernel is for x64, and this is ${process.arch}`);
   for (const program of ['apt-get', 'dpkg-deb']) {
     if (findProgram(program) === undefined) throw new Unavailable(`this system has no ${program}`);
   }
   mkdirSync(cache, { recursive: true });
-  const directory = find(cache);
+  const directory = find(cache, say);
   const now = new Date();
   utimesSync(directory, now, now);
   return new MachineFiles(directory);
 }
 
-function find(cache: string): string {
-  try {
-    return load(cache, wantedPackages());
-  } catch (error) {
-    if (!(error instanceof Unavailable)) throw error;
-    // apt's lists may be too old, or never have been fetched; only root may do that.
-    if (process.getuid?.() === 0 && spawnSync('apt-get', ['update', '-qq']).status === 0) {
-      try {
-        return load(cache, wantedPackages());
-      } catch (again) {
-        if (!(again instanceof Unavailable)) throw again;
-      }
+function find(cache: string, say: Say): string {
+  const reasons: string[] = [];
+  for (const attempt of [load, loadAfterUpdate]) {
+    try {
+      return attempt(cache, say);
+    } catch (error) {
+      if (!(error instanceof Unavailable)) throw error;
+      reasons.push(error.message);
     }
-    const last = foldersOf(cache).at(-1);
-    if (last === undefined) throw error;
-    process.stderr.write(`${error.message}; taking ${last}, which was used last\n`);
-    return last;
+  }
+  const last = foldersOf(cache).at(-1);
+  if (last === undefined) throw new Unavailable(reasons.join('; '));
+  say(`${reasons.join('; ')}; taking ${last}, which was used last`);
+  return last;
+}
+
+/** apt's lists may be too old, or never have been fetched; only root can do something about that. */
+function loadAfterUpdate(cache: string, say: Say): string {
+  run(['apt-get', 'update', '-q']);
+  return load(cache, say);
+}
+
+/**
+ * The folder of the kernel that apt knows and of the tools that this host lacks, which is made if it is not there.
+ *
+ * @throws Unavailable if the packages cannot be downloaded.
+ */
+function load(cache: string, say: Say): string {
+  const kernel = parseKernel(run(['apt-cache', 'show', '--no-all-versions', KERNEL]));
+  if (kernel === undefined) throw new Unavailable(`apt has no kernel ${KERNEL}`);
+  const tools = Object.entries(TOOLS).flatMap(([name, program]) => (findProgram(program) === undefined ? [name] : []));
+  const directory = path.join(cache, [`${kernel.name}_${kernel.version}`, ...tools].join('+'));
+  if (existsSync(directory)) return directory;
+
+  sweep(cache);
+  const partial = mkdtempSync(path.join(cache, `${PARTIAL}${process.pid}-`));
+  const withdraw = onExit(() => rmSync(partial, { recursive: true, force: true }));
+  try {
+    say(`downloading Debian’s kernel and ${tools.join(', ') || 'no tools'} into ${cache}`);
+    unpack([kernel, ...withDependencies(tools)], partial);
+    // Another process may have been faster.
+    if (!existsSync(directory)) renameSync(partial, directory);
+    return directory;
+  } finally {
+    withdraw();
+    rmSync(partial, { recursive: true, force: true });
   }
 }
 
-/** What has to be unpacked: the kernel, and what apt would install for the tools that the host lacks. */
-function wantedPackages(): Package[] {
-  const missing = Object.entries(TOOLS).flatMap(([name, program]) =>
-    findProgram(program) === undefined ? [name] : [],
-  );
-  const kernel = parseKernel(apt(['apt-cache', 'show', '--no-all-versions', KERNEL]));
-  if (kernel === undefined) throw new Unavailable(`apt knows no package ${KERNEL}`);
-  if (missing.length === 0) return [kernel];
-  return [kernel, ...parseSimulation(apt(['apt-get', 'install', '-s', '--no-install-recommends', ...missing]))];
+/** What apt would install for these packages. */
+function withDependencies(names: readonly string[]): Package[] {
+  if (names.length === 0) return [];
+  return parseSimulation(run(['apt-get', 'install', '-s', '--no-install-recommends', ...names]));
 }
 
 /**
@@ -134,38 +171,24 @@ export function parseSimulation(output: string): Package[] {
   return [...lines].map(([, name = '', version = '']) => ({ name, version }));
 }
 
-/**
- * The folder of these packages, which is made if it is not there.
- *
- * @throws Unavailable if they cannot be downloaded.
- */
-function load(cache: string, packages: readonly Package[]): string {
-  const names = packages.map(({ name, version }) => `${name}=${version}`);
-  const digest = createHash('sha256').update(names.toSorted().join('\n')).digest('hex').slice(0, 8);
-  const directory = path.join(cache, `${packages[0]?.name ?? ''}_${packages[0]?.version ?? ''}_${digest}`);
-  if (existsSync(directory)) return directory;
-
-  sweep(cache);
-  const partial = mkdtempSync(path.join(cache, `${PARTIAL}${process.pid}-`));
-  const withdraw = onExit(() => rmSync(partial, { recursive: true, force: true }));
-  try {
-    process.stderr.write(`downloading ${names.length} Debian packages into ${cache}\n`);
-    const archives = path.join(partial, 'archives');
-    mkdirSync(archives);
-    apt(['apt-get', 'download', '-qq', ...names], archives);
-    for (const archive of readdirSync(archives)) apt(['dpkg-deb', '-x', path.join(archives, archive), partial]);
-    rmSync(archives, { recursive: true });
-    const files = new MachineFiles(partial);
-    const depmod = { argv0: 'depmod', env: { ...process.env, ...files.environment } };
-    const { status, stderr } = spawnSync(files.program('kmod'), ['-b', partial, files.release], depmod);
-    if (status !== 0) throw new Unavailable(`cannot index the kernel’s modules: ${String(stderr)}`);
-    // Another process may have been faster.
-    if (!existsSync(directory)) renameSync(partial, directory);
-    return directory;
-  } finally {
-    withdraw();
-    rmSync(partial, { recursive: true, force: true });
+/** Downloads packages and unpacks them into one directory, with an index of the kernel's modules. */
+function unpack(packages: readonly Package[], directory: string): void {
+  const archives = path.join(directory, 'archives');
+  mkdirSync(archives);
+  run(['apt-get', 'download', '-q', ...packages.map(({ name, version }) => `${name}=${version}`)], { cwd: archives });
+  for (const archive of readdirSync(archives)) run(['dpkg-deb', '-x', path.join(archives, archive), directory]);
+  rmSync(archives, { recursive: true });
+  for (const name of ['bin', 'sbin', 'lib'].map((each) => path.join(directory, each)).filter(existsSync)) {
+    const merged = path.join(directory, 'usr', path.basename(name));
+    mkdirSync(merged, { recursive: true });
+    run(['cp', '-al', `${name}/.`, merged]);
+    rmSync(name, { recursive: true });
   }
+  // depmod looks in lib, and goes by the name that it is called with.
+  symlinkSync('usr/lib', path.join(directory, 'lib'));
+  const files = new MachineFiles(directory);
+  const [argv0, env] = ['depmod', files.environment];
+  run([files.program('kmod'), '-b', directory, files.release], { argv0, env });
 }
 
 const PARTIAL = '.partial-';
@@ -190,13 +213,20 @@ function sweep(cache: string): void {
   }
 }
 
-/** @throws Unavailable with what it said if it fails. */
-function apt([program = '', ...args]: readonly string[], cwd?: string): string {
-  const env = { ...process.env, LC_ALL: 'C' };
-  const result = spawnSync(program, args, { encoding: 'utf8', env, ...(cwd === undefined ? {} : { cwd }) });
+/** @throws Unavailable with what the command said if it fails. */
+function run(argv: readonly string[], options: RunOptions = {}): string {
+  const [program = '', ...args] = argv;
+  const { env, ...more } = options;
+  const result = spawnSync(program, args, { ...more, encoding: 'utf8', env: { ...process.env, LC_ALL: 'C', ...env } });
   if (result.status === 0) return result.stdout;
   const [reason = ''] = (result.error?.message ?? result.stderr).trim().split('\n');
   throw new Unavailable(`${program} ${args[0] ?? ''}: ${reason}`);
+}
+
+interface RunOptions {
+  readonly cwd?: string;
+  readonly argv0?: string;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 function findProgram(name: string): string | undefined {
