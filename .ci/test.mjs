@@ -4,7 +4,7 @@
 // reason counts as failed. A test that passed at its second try is named, too, and counts as failed if nothing else
 // kept the processors busy meanwhile.
 //
-//   node .ci/test.mjs [unit] [native] [simulation] [host] [faults]
+//   node .ci/test.mjs [unit] [native] [simulation] [vm] [host] [faults]
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -50,6 +50,16 @@ const mocha = (title, style, args) => {
   };
 };
 
+/** Mocha on an emulated machine, which hands out the totals of the same reporter. */
+const emulated = () => {
+  const totals = path.join(scratch, 'vm.json');
+  return {
+    title: 'vm',
+    command: [process.execPath, '--import', 'tsx', 'test/vm/main.ts', '--totals', totals],
+    totals: () => (existsSync(totals) ? JSON.parse(readFileSync(totals, 'utf8')) : undefined),
+  };
+};
+
 /** Programs whose output ends with totals in words. */
 const counting = (title, command, pattern) => ({
   title,
@@ -89,13 +99,17 @@ const PARTS = {
       /^(\d+) passed, (\d+) failed$/gm,
     ),
   ],
+  vm: () => [emulated()],
   host: () => files('test/host', '.ci/mocharc.host.json'),
   // The short form; npm run test:faults is the long one.
   faults: () => files('test/faults', '.ci/mocharc.faults.json'),
 };
 
-/** What runs side by side: what computes all the time, the packet core by itself, and then what mostly waits. */
-const STAGES = [['unit', 'simulation'], ['native'], ['faults', 'host']];
+/**
+ * What runs side by side: what computes all the time, the packet core by itself, the emulated machine likewise, and then
+ * what mostly waits.
+ */
+const STAGES = [['unit', 'simulation'], ['native'], ['vm'], ['faults', 'host']];
 
 /** What several files of a part would otherwise make at the same time, in the same place. */
 const PREPARATIONS = { host: [process.execPath, '.ci/prebuild.mjs'] };
