@@ -53,6 +53,6 @@ export async function waitFor<T>(
     if (performance.now() - start > timeoutMs) {
       throw new Error(`waited ${timeoutMs / 1000} s in vain for ${what}`, { cause });
     }
-    await new Promise((resolve) => setTimeout(resolve, intervalMs));
+    await new Promise((resolve) => setTimeout(resolve, patient(intervalMs)));
   }
 }

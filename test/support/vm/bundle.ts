@@ -28,7 +28,9 @@ const ownPlaces: Plugin = {
  * @returns the file to run.
  */
 export async function bundleTests(files: readonly string[], directory: string, totals: string): Promise<string> {
-  const loads = files.map((file) => `${JSON.stringify(file)}: () => import(${JSON.stringify(path.resolve(ROOT, file))}),`);
+  const loads = files.map(
+    (file) => `${JSON.stringify(file)}: () => import(${JSON.stringify(path.resolve(ROOT, file))}),`,
+  );
   await build({
     ...BUNDLING,
     absWorkingDir: ROOT,
