@@ -114,13 +114,17 @@ function readNetwork(
     });
     const [first] = found;
     if (first === undefined) throw unknownNetwork(title);
-    const { type = 'macvlan', internal = 'false' } = first.record?.properties ?? {};
+    const { type = 'macvlan', internal = 'false', vlan } = first.record?.properties ?? {};
     const { parent } = options;
     return {
       id: attachedNetworkId(networkTitle(first)),
       subnets,
       isInternal: internal === 'true',
-      options: { type, ...(parent === undefined ? {} : { parent }) },
+      options: {
+        type,
+        ...(vlan === undefined ? {} : { vlan }),
+        ...(parent === undefined ? {} : { parent }),
+      },
     };
   });
 }

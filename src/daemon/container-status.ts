@@ -20,26 +20,29 @@ export function describeContainerNetworks(
   return {
     host,
     socket,
-    networks: networks.map(({ id, type, mode, parent, subnets, isInternal, hasHostAccess }): ContainerNetworkStatus => {
-      const own = endpoints.filter(({ networkId }) => networkId === id);
-      return {
-        id,
-        type,
-        mode,
-        parent,
-        subnets: subnets.map(({ subnet }) => subnet.toString()),
-        pools: subnets.flatMap(({ pool }) => pool ?? []),
-        gateways: subnets.flatMap(({ gateway }) => gateway?.toString() ?? []),
-        isInternal,
-        hasHostAccess,
-        endpoints: own.map((endpoint) => ({
-          id: endpoint.id,
-          mac: endpoint.mac,
-          addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
-          isJoined: endpoint.sandbox !== undefined,
-        })),
-      };
-    }),
+    networks: networks.map(
+      ({ id, type, mode, parent, vlan, subnets, isInternal, hasHostAccess }): ContainerNetworkStatus => {
+        const own = endpoints.filter(({ networkId }) => networkId === id);
+        return {
+          id,
+          type,
+          mode,
+          parent,
+          vlan: vlan?.id ?? null,
+          subnets: subnets.map(({ subnet }) => subnet.toString()),
+          pools: subnets.flatMap(({ pool }) => pool ?? []),
+          gateways: subnets.flatMap(({ gateway }) => gateway?.toString() ?? []),
+          isInternal,
+          hasHostAccess,
+          endpoints: own.map((endpoint) => ({
+            id: endpoint.id,
+            mac: endpoint.mac,
+            addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
+            isJoined: endpoint.sandbox !== undefined,
+          })),
+        };
+      },
+    ),
     pools: addresses.pools.map(describePool),
     isConfirmed: addresses.isConfirmed,
     expiresAt: addresses.expiresAtMs === undefined ? null : iso(addresses.expiresAtMs),

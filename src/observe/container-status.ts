@@ -28,6 +28,8 @@ export interface ContainerNetworkStatus {
   readonly type: string;
   readonly mode: string;
   readonly parent: string;
+  /** Id of the VLAN that the parent is a sub-interface for. */
+  readonly vlan: number | null;
   readonly subnets: readonly string[];
   /** Ids of the pools that its addresses come from. */
   readonly pools: readonly string[];

@@ -56,6 +56,15 @@ export interface MacvlanLink extends LinkCommon {
   readonly mode: 'bridge';
 }
 
+/** An 802.1Q sub-interface: the tagged frames of one VLAN on another device. Its MAC address is that one's. */
+export interface VlanLink extends LinkCommon {
+  readonly kind: 'vlan';
+  /** Interface index of the device that carries the tagged frames. */
+  readonly lowerIndex: number;
+  /** 1…4094. */
+  readonly id: number;
+}
+
 /** A device that leads nowhere. */
 export interface DummyLink extends LinkCommon {
   readonly kind: 'dummy';
@@ -72,6 +81,7 @@ export interface LinkKinds {
   readonly vxlan: VxlanLink;
   readonly ipip: IpipLink;
   readonly macvlan: MacvlanLink;
+  readonly vlan: VlanLink;
   readonly dummy: DummyLink;
   readonly bridge: BridgeLink;
 }

@@ -371,7 +371,7 @@ export class FakeKernel implements Kernel {
       if (operation.replaces) this.delLink(indexOf(name));
       const { spec, alias } = operation;
       const mac = 'mac' in spec ? { mac: spec.mac } : {};
-      const lower = spec.kind === 'macvlan' ? { lowerIndex: spec.lowerIndex } : {};
+      const lower = 'lowerIndex' in spec ? { lowerIndex: spec.lowerIndex } : {};
       this.addLink({
         name,
         kind: spec.kind,
@@ -468,6 +468,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 /** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
 export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails | undefined {
   if (spec.kind === 'dummy' || spec.kind === 'bridge') return undefined;
+  if (spec.kind === 'vlan') return { kind: 'vlan', id: spec.id };
   if (spec.kind === 'macvlan') return { kind: 'macvlan', mode: spec.mode };
   const { local } = spec;
   if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };

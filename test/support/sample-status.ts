@@ -75,6 +75,7 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
         type: 'macvlan',
         mode: 'bridge',
         parent: 'eth0',
+        vlan: null,
         subnets: ['192.0.2.0/24'],
         pools: ['lan/192.0.2.0-24/192.0.2.64-26'],
         gateways: ['192.0.2.1'],

@@ -92,6 +92,9 @@ export class DockerPlugin {
   private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
   private readonly following: CoalescingTask;
+  /** Alias of what the reconciler makes. */
+  private readonly hostMark: string;
+  /** Alias of interfaces for containers. */
   private readonly mark: string;
   private isLoaded = false;
   private monitor: { close(): void } | undefined;
@@ -99,8 +102,9 @@ export class DockerPlugin {
   constructor(private readonly parts: DockerPluginParts) {
     const { addresses, clock, directory, files, instance, kernel, log, netlink, announcementPort: port } = parts;
     const own = `${instance}:docker`;
+    this.hostMark = `${ALIAS_PREFIX}${own}`;
     // Not the reconciler's own: it removes devices with its mark that it does not desire.
-    this.mark = `${ALIAS_PREFIX}${own}:container`;
+    this.mark = `${this.hostMark}:container`;
     this.state = new PluginState({ directory, files });
     this.claims = new PoolClaims(this.state, addresses);
     this.endpoints = new EndpointRegister(this.state, log);
@@ -114,7 +118,7 @@ export class DockerPlugin {
       claims,
       state,
       netlink,
-      links: new HostLinks(netlink, parts.defaultParent),
+      links: new HostLinks(netlink, this.hostMark, parts.defaultParent),
       mark,
       log,
       onJoin: (endpoint, devices) => this.announcer.announce(endpoint, devices),
@@ -124,6 +128,7 @@ export class DockerPlugin {
         addresses.review();
       },
       settled: () => this.settled(),
+      failureOf: (device) => this.reconciler.status.failures.find((each) => each.device === device)?.error,
     });
     const { socket, inherited } = parts;
     this.server = new PluginServer({
@@ -197,7 +202,7 @@ export class DockerPlugin {
     try {
       const [links, addresses] = [await netlink.links.list(), await netlink.addresses.list()];
       const { contents } = this.state;
-      const facts = { links, addresses, defaultParent: defaultParent(), identity };
+      const facts = { links, addresses, defaultParent: defaultParent(), identity, mark: this.hostMark };
       const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
       this.reconciler.setDesired(hostState(contents, facts, this.internal), { scope });
     } catch (error) {

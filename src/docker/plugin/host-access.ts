@@ -16,6 +16,8 @@ export interface HostFacts {
   readonly defaultParent: string | undefined;
   /** Stays the same on this host and differs between hosts. */
   readonly identity: string;
+  /** Alias of what is on the host for networks. */
+  readonly mark: string;
 }
 
 /** `IFNAMSIZ` less the closing zero. */

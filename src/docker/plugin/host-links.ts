@@ -4,7 +4,8 @@ import type { LinkInfo } from '../../netlink/link.js';
 import type { NetlinkMonitor } from '../../netlink/monitor.js';
 import type { NetlinkEvent, NetlinkTopic } from '../../netlink/monitor.js';
 import type { NetlinkLinks } from '../../netlink/netlink.js';
-import type { ContainerNetwork, NetworkSubnet } from './network.js';
+import type { ContainerNetwork, NetworkSubnet, NetworkVlan } from './network.js';
+import { type RequestedParent, VLAN_ID } from './network-settings.js';
 import type { ParentDevice } from './network-type.js';
 
 /** What the plugin needs of the kernel of this host. */
@@ -14,28 +15,70 @@ export interface PluginNetlink {
   subscribe(topics: readonly NetlinkTopic[], onEvent: (event: NetlinkEvent) => void): Pick<NetlinkMonitor, 'close'>;
 }
 
+/** Where a new network lies. */
+export interface ChosenParent {
+  readonly name: string;
+  readonly vlan: NetworkVlan | undefined;
+  readonly device: ParentDevice;
+}
+
+/** `IFNAMSIZ` less the closing zero. */
+const MAX_NAME = 15;
+
 /** Finds interfaces of this host. */
 export class HostLinks {
-  /** @param defaultParent - name of the interface that the daemon itself uses, where it has one. */
+  /**
+   * @param mark - alias of what the reconciler has made for networks.
+   * @param defaultParent - name of the interface that the daemon itself uses, where it has one.
+   */
   constructor(
     private readonly netlink: PluginNetlink,
+    private readonly mark: string,
     private readonly defaultParent: () => string | undefined,
   ) {}
 
   /**
-   * The interface that a new network lies on.
+   * The interface that a new network lies on: one that is there, or a sub-interface to make for a VLAN.
    *
-   * @param name - undefined: the one with an address in one of the subnets, else the daemon's.
+   * @param wanted.name - undefined: the one with an address in one of the subnets, else the daemon's.
    * @throws {@link OverlayError} `ERR_CONTAINER_NETWORK`
    */
-  async choose(name: string | undefined, subnets: readonly NetworkSubnet[]): Promise<ParentDevice> {
+  async choose(wanted: RequestedParent, subnets: readonly NetworkSubnet[]): Promise<ChosenParent> {
     const links = await this.netlink.links.list();
-    const chosen = name ?? (await this.inSubnet(subnets, links)) ?? this.defaultParent();
-    const link = links.find((each) => each.name === chosen);
-    if (link === undefined) throw noParent(chosen, links);
-    const master = links.find(({ index }) => index === link.masterIndex);
-    const upper = links.filter(({ lowerIndex, kind }) => lowerIndex === link.index && kind !== 'veth');
-    return { link, master, upper };
+    const name = wanted.name ?? (await this.inSubnet(subnets, links)) ?? this.defaultParent();
+    const named = links.find((each) => each.name === name);
+    if (named === undefined) {
+      const missing = subInterface(name, links);
+      if (missing === undefined || (wanted.vlanId ?? missing.id) !== missing.id) throw noParent(name, links);
+      return this.onVlan(missing.trunk, missing.id, links);
+    }
+    const id = vlanIdOf(named);
+    if (wanted.vlanId === undefined || wanted.vlanId === id) return this.present(named, links);
+    if (id !== undefined) throw otherVlan(named, id, wanted.vlanId);
+    return this.onVlan(named, wanted.vlanId, links);
+  }
+
+  /** The sub-interface of a VLAN, whatever its name is: the kernel takes a single one for each trunk. */
+  private onVlan(trunk: LinkInfo, id: number, links: readonly LinkInfo[]): ChosenParent {
+    const present = links.find((link) => link.lowerIndex === trunk.index && vlanIdOf(link) === id);
+    if (present !== undefined) return this.present(present, links);
+    const name = `${trunk.name}.${id}`;
+    refuseName(name, trunk, links);
+    return { name, vlan: { id, trunk: trunk.name }, device: { link: trunk, master: undefined, upper: [] } };
+  }
+
+  private present(link: LinkInfo, links: readonly LinkInfo[]): ChosenParent {
+    const below = links.find(({ index }) => index === link.lowerIndex);
+    const id = vlanIdOf(link);
+    return {
+      name: link.name,
+      vlan: id === undefined ? undefined : { id, trunk: link.alias === this.mark ? below?.name : undefined },
+      device: {
+        link,
+        master: links.find(({ index }) => index === link.masterIndex),
+        upper: links.filter(({ lowerIndex, kind }) => lowerIndex === link.index && kind !== 'veth'),
+      },
+    };
   }
 
   /**
@@ -58,6 +101,42 @@ export class HostLinks {
       .map(({ index }) => isCandidate(index)?.name)
       .find((name) => name !== undefined);
   }
+}
+
+function vlanIdOf({ details }: LinkInfo): number | undefined {
+  return details?.kind === 'vlan' ? details.id : undefined;
+}
+
+/** What a name like `eth1.20` asks for; undefined if it is none, or there is no such trunk. */
+function subInterface(
+  name: string | undefined,
+  links: readonly LinkInfo[],
+): { readonly trunk: LinkInfo; readonly id: number } | undefined {
+  const [, trunkName, digits] = /^(.+)\.([1-9]\d{0,3})$/.exec(name ?? '') ?? [];
+  const trunk = links.find((link) => link.name === trunkName);
+  const id = Number(digits);
+  return trunk === undefined || id > VLAN_ID.max ? undefined : { trunk, id };
+}
+
+function refuseName(name: string, trunk: LinkInfo, links: readonly LinkInfo[]): void {
+  const why =
+    name.length > MAX_NAME
+      ? `the name of its interface, ${name}, would be longer than ${MAX_NAME} characters`
+      : links.some((link) => link.name === name)
+        ? `${name} is something else`
+        : undefined;
+  if (why === undefined) return;
+  throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot put a VLAN on ${trunk.name}: ${why}`, {
+    context: { dev: trunk.name },
+    hint: 'make the sub-interface yourself under another name, and name that one with -o parent=',
+  });
+}
+
+function otherVlan({ name }: LinkInfo, id: number, wanted: number): OverlayError {
+  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put VLAN ${wanted} on ${name}: that is VLAN ${id}`, {
+    context: { dev: name },
+    hint: 'leave out -o vlan=, or name the interface below with -o parent=',
+  });
 }
 
 function noParent(name: string | undefined, links: readonly LinkInfo[]): OverlayError {

@@ -2,6 +2,7 @@ import { type DesiredState, mergeStates } from '../../reconcile/desired.js';
 import { type HostFacts, hostAccessStates } from './host-access.js';
 import type { InternalParents } from './internal-parents.js';
 import type { NetworkSet } from './network.js';
+import { vlanParents } from './vlan-parents.js';
 
 /**
  * Everything that has to be on this host for its container networks, besides the interfaces of containers.
@@ -9,5 +10,6 @@ import type { NetworkSet } from './network.js';
  * @throws {@link OverlayError} `ERR_NETLINK`
  */
 export function hostState(set: NetworkSet, facts: HostFacts, internal: InternalParents): DesiredState {
-  return mergeStates([{ links: internal.desired(set.networks, facts.links) }, ...hostAccessStates(set, facts)]);
+  const links = [...internal.desired(set.networks, facts.links), ...vlanParents(set.networks, facts)];
+  return mergeStates([{ links }, ...hostAccessStates(set, facts)]);
 }

@@ -1,5 +1,5 @@
 import type { ContainerAddresses, NetworkProperties } from '../../container/addresses.js';
-import { OverlayError } from '../../errors.js';
+import { OverlayError, describeError } from '../../errors.js';
 import { IpAddress } from '../../ip/address.js';
 import { propertyDifference } from '../../container/network-record.js';
 import { poolName } from '../../container/pool-errors.js';
@@ -17,11 +17,12 @@ import {
   type ContainerNetwork,
   type Endpoint,
   type NetworkSubnet,
+  hasOwnParent,
   internalParentOf,
   linkNameOf,
   othersOn,
 } from './network.js';
-import { readSettings } from './network-settings.js';
+import { type RequestedParent, readSettings } from './network-settings.js';
 import type { ParentDevice } from './network-type.js';
 import { networkType } from './network-types.js';
 import type { PoolClaims } from './pool-claims.js';
@@ -49,6 +50,8 @@ export interface NetworkDriverOptions {
   readonly onJoin: (endpoint: Endpoint, links: EndpointLinks) => void;
   /** Resolves when what lies on the host for networks is there, if it can be. */
   readonly settled: () => Promise<void>;
+  /** Why a device that the host has for networks is not as it should be; undefined if nothing is known to be wrong. */
+  readonly failureOf: (device: string) => unknown;
   /** An interface has left its container, or does so now. */
   readonly onLeave: (endpointId: string) => void;
   /** Networks, or who is in them, have changed. */
@@ -119,6 +122,7 @@ class NetworkDriver {
       networks: [...before.networks, network],
       pools: isOwn(id) ? before.pools : claims.afterTaking(before.pools, network.subnets),
     }));
+    if (network.vlan?.trunk !== undefined) await this.makeParent(network);
     this.options.log.info('container network made', {
       dev: network.parent,
       subnet: network.subnets.map(({ subnet }) => subnet.toString()).join(' '),
@@ -212,7 +216,7 @@ class NetworkDriver {
     const endpoint = this.endpoint(request.id('EndpointID'));
     const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey'), isStale: false };
     this.refuseTakenBack(network, endpoint);
-    if (network.isInternal) await this.options.settled();
+    if (hasOwnParent(network)) await this.options.settled();
     const parent = await links.parentOf(network);
     this.removeLink(endpoint.id);
     const own = this.makeLink(network, joined, parent);
@@ -253,16 +257,28 @@ class NetworkDriver {
     request: Request,
   ): Promise<{ readonly network: ContainerNetwork; readonly parent: ParentDevice | undefined }> {
     const options = request.nested('Options');
-    const { parent: name, ...settings } = readSettings(options.options(GENERIC));
+    const { settings, parent: wanted } = readSettings(options.options(GENERIC));
     const isInternal = options.flag(INTERNAL);
     const subnets = [...request.list('IPv4Data'), ...request.list('IPv6Data')].map((data) =>
       this.subnet(id, data, isInternal),
     );
+    const network = { ...settings, id, isInternal, subnets };
     if (isInternal) {
-      return internal({ ...settings, id, parent: this.internalParent(id, subnets), isInternal, subnets }, name);
+      return internal({ ...network, parent: this.internalParent(id, subnets), vlan: undefined }, wanted);
     }
-    const parent = await this.options.links.choose(name, subnets);
-    return { network: { ...settings, id, parent: parent.link.name, isInternal, subnets }, parent };
+    const { name: parent, vlan, device } = await this.options.links.choose(wanted, subnets);
+    return { network: { ...network, parent, vlan }, parent: device };
+  }
+
+  /** Has the sub-interface of a network made; without it there is no network. */
+  private async makeParent(network: ContainerNetwork): Promise<void> {
+    const { netlink, settled, state, failureOf, onChange } = this.options;
+    await settled();
+    if (netlink.links.get(network.parent) !== undefined) return;
+    const cause = failureOf(network.parent);
+    await state.change((before) => ({ ...before, networks: before.networks.filter(({ id }) => id !== network.id) }));
+    onChange();
+    throw noSubInterface(network, cause);
   }
 
   private subnet(networkId: string, data: Request, isInternal: boolean): NetworkSubnet {
@@ -368,9 +384,10 @@ class NetworkDriver {
 /** A network that nothing leads out of: it lies on a device of its own. */
 function internal(
   network: ContainerNetwork,
-  parent: string | undefined,
+  { name, vlanId }: RequestedParent,
 ): { network: ContainerNetwork; parent: undefined } {
-  const extra = parent === undefined ? (network.hasHostAccess ? 'host-access' : undefined) : 'parent';
+  const given = { parent: name !== undefined, vlan: vlanId !== undefined, 'host-access': network.hasHostAccess };
+  const extra = Object.entries(given).find(([, isGiven]) => isGiven)?.[0];
   if (extra === undefined) return { network, parent: undefined };
   throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use -o ${extra} together with --internal`, {
     hint: 'leave out one of the two: an internal network leads to no interface and to no host',
@@ -379,10 +396,15 @@ function internal(
 
 /** What the hosts of the network have to agree on; the parent and the mode are each host's own. */
 function propertiesOf(
-  { type, isInternal }: Pick<ContainerNetwork, 'type' | 'isInternal'>,
+  { type, isInternal, vlan }: Pick<ContainerNetwork, 'type' | 'isInternal' | 'vlan'>,
   { gateway }: Pick<NetworkSubnet, 'gateway'>,
 ): NetworkProperties {
-  return { type, internal: String(isInternal), ...(gateway === undefined ? {} : { gateway: gateway.toString() }) };
+  return {
+    type,
+    internal: String(isInternal),
+    ...(vlan === undefined ? {} : { vlan: String(vlan.id) }),
+    ...(gateway === undefined ? {} : { gateway: gateway.toString() }),
+  };
 }
 
 /** Networks of one host on one pool are the same network of the cluster: what hosts agree on is the same for all of them. */
@@ -439,6 +461,23 @@ function macFor(addresses: readonly IpAddress[]): MacAddress {
     throw new OverlayError('ERR_PLUGIN_REQUEST', 'cannot make an interface: Docker gave it no address');
   }
   return asLocallyAdministered(macFromBytes(Uint8Array.of(0x02, 0x42, ...bytes)));
+}
+
+function noSubInterface({ parent, vlan }: ContainerNetwork, cause: unknown): OverlayError {
+  const hasNone = netlinkErrno(cause) === 'EOPNOTSUPP';
+  const why = hasNone
+    ? 'the kernel has no 802.1Q there'
+    : cause === undefined
+      ? 'it took too long'
+      : describeError(cause);
+  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot make the interface ${parent}: ${why}`, {
+    cause,
+    context: { dev: parent },
+    hint: hasNone
+      ? `load the module 8021q, and look whether ${vlan?.trunk ?? parent} takes VLANs ("ethtool -k")`
+      : 'try again; tsflannelctl status shows what is not as it should be',
+    isRetryable: !hasNone,
+  });
 }
 
 /** The kernel's refusals in words of whoever made the network; anything else as it is. */

@@ -3,10 +3,12 @@ import { oneLine } from '../../printable.js';
 import type { NetworkSettings } from './network.js';
 import { networkType } from './network-types.js';
 
-/** Settings with the parent, which is looked up before it is known. */
-export interface RequestedSettings extends NetworkSettings {
+/** What an operator says of where a network lies. */
+export interface RequestedParent {
   /** Undefined: the interface with an address in the subnet, else the daemon's. */
-  readonly parent: string | undefined;
+  readonly name: string | undefined;
+  /** 1…4094; undefined: that of the interface, if it has one. */
+  readonly vlanId: number | undefined;
 }
 
 /** Reads the value of one option; throws what has to be written instead. */
@@ -14,6 +16,9 @@ type Reader<Value> = (text: string) => Value;
 
 /** 1280 carries IPv6 (RFC 8200 5), 68 IPv4 (RFC 791); 65535 is the largest IP packet. */
 const MTU = { min: 68, max: 65_535 } as const;
+
+/** IEEE 802.1Q 9.6: 0 means no VLAN, 4095 is reserved. */
+export const VLAN_ID = { min: 1, max: 4094 } as const;
 
 /** `IFNAMSIZ` less the closing zero; the kernel's rule for names (`dev_valid_name()`). */
 const DEVICE = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
@@ -24,12 +29,9 @@ const READERS = {
     if (!DEVICE.test(text)) throw new TypeError('the name of an interface, or auto');
     return text === 'auto' ? undefined : text;
   },
+  vlan: numberFrom(VLAN_ID),
   mode: (text: string) => text, // which ones there are, the type says
-  mtu: (text: string) => {
-    const mtu = /^\d{1,5}$/.test(text) ? Number(text) : 0;
-    if (mtu < MTU.min || mtu > MTU.max) throw new TypeError(`a number from ${MTU.min} to ${MTU.max}`);
-    return mtu;
-  },
+  mtu: numberFrom(MTU),
   'host-access': oneOf('true', 'false'),
   probe: oneOf('on', 'off'),
 } as const satisfies Readonly<Record<string, Reader<unknown>>>;
@@ -47,7 +49,10 @@ const ALIASES: Readonly<Record<string, OptionName>> = {
  *
  * @throws {@link OverlayError} `ERR_CONTAINER_NETWORK` for one that there is not, or a value that it cannot have.
  */
-export function readSettings(options: Readonly<Record<string, string>>): RequestedSettings {
+export function readSettings(options: Readonly<Record<string, string>>): {
+  readonly settings: NetworkSettings;
+  readonly parent: RequestedParent;
+} {
   const given = new Map<OptionName, string>();
   for (const [name, text] of Object.entries(options)) given.set(optionNamed(name), text);
   const value = <N extends OptionName>(name: N): ReturnType<(typeof READERS)[N]> | undefined => {
@@ -59,12 +64,14 @@ export function readSettings(options: Readonly<Record<string, string>>): Request
   const mode = value('mode') ?? modes[0];
   if (!modes.includes(mode)) throw refused('mode', mode, `one of ${modes.join(', ')}`);
   return {
-    type,
-    mode,
-    parent: value('parent'),
-    mtu: value('mtu'),
-    hasHostAccess: value('host-access') === 'true',
-    isProbed: value('probe') !== 'off',
+    settings: {
+      type,
+      mode,
+      mtu: value('mtu'),
+      hasHostAccess: value('host-access') === 'true',
+      isProbed: value('probe') !== 'off',
+    },
+    parent: { name: value('parent'), vlanId: value('vlan') },
   };
 }
 
@@ -91,6 +98,14 @@ function refused(name: string, text: string, expected: string): OverlayError {
     'ERR_CONTAINER_NETWORK',
     `cannot use -o ${name}=${oneLine(text, 100)}: it has to be ${expected}`,
   );
+}
+
+function numberFrom({ min, max }: { readonly min: number; readonly max: number }): Reader<number> {
+  return (text) => {
+    const number = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+    if (!(number >= min && number <= max)) throw new TypeError(`a number from ${min} to ${max}`);
+    return number;
+  };
 }
 
 function oneOf<const T extends string>(...values: readonly T[]): Reader<T> {

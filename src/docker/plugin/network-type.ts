@@ -3,6 +3,7 @@ import type { ContainerNetwork, Endpoint, NetworkSet } from './network.js';
 
 /** How a device stands on this host. */
 export interface ParentDevice {
+  /** Of a sub-interface that is not there yet, its trunk: what is above that is not above it. */
   readonly link: LinkInfo;
   /** The device that it is a port of. */
   readonly master: LinkInfo | undefined;

@@ -30,12 +30,22 @@ export interface NetworkSubnet {
   readonly pool: PoolId | undefined;
 }
 
+/** That the frames of a network are tagged. */
+export interface NetworkVlan {
+  /** 1…4094 (IEEE 802.1Q). */
+  readonly id: number;
+  /** Device on which the parent is made as a sub-interface; undefined where somebody else has made it. */
+  readonly trunk: string | undefined;
+}
+
 /** A network that Docker, or tsflannelctl, has made with this driver. */
 export interface ContainerNetwork extends NetworkSettings {
   /** Docker's, another one on each host; or our own, see {@link isOwn}. */
   readonly id: string;
   /** Device that its interfaces lie on. */
   readonly parent: string;
+  /** Of the parent; undefined where frames carry no tag that the host would know of. */
+  readonly vlan: NetworkVlan | undefined;
   /** Nothing leads out of it. */
   readonly isInternal: boolean;
   readonly subnets: readonly NetworkSubnet[];
@@ -68,6 +78,11 @@ export interface NetworkSet {
 /** Name of the interface on its way into the container: 15 characters, the most that the kernel takes. */
 export function linkNameOf(endpointId: string): string {
   return `${LINK_PREFIX}${endpointId.slice(0, 11)}`;
+}
+
+/** Whether this host has the parent of a network only for as long as it has networks there. */
+export function hasOwnParent({ isInternal, vlan }: ContainerNetwork): boolean {
+  return isInternal || vlan?.trunk !== undefined;
 }
 
 /** Name of the device that the interfaces of an internal network lie on. */

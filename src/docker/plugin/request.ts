@@ -123,6 +123,11 @@ export class Request {
     return Request.of(this.present(key) ?? {}, `${this.where}${key}.`);
   }
 
+  /** An object inside that need not be there. */
+  optional(key: string): Request | undefined {
+    return this.present(key) === undefined ? undefined : this.nested(key);
+  }
+
   /** Objects inside. */
   list(key: string): Request[] {
     return this.array(key).map((each, index) => Request.of(each, `${this.where}${key}[${index}].`));

@@ -8,7 +8,7 @@ import { parseMac } from '../../ip/mac.js';
 import { Prefix } from '../../ip/prefix.js';
 import { errnoOf } from '../../sys/errno.js';
 import type { TextFiles } from '../../sys/text-files.js';
-import type { ContainerNetwork, Endpoint, EndpointAddress, NetworkSet, NetworkSubnet } from './network.js';
+import type { ContainerNetwork, Endpoint, EndpointAddress, NetworkSet, NetworkSubnet, NetworkVlan } from './network.js';
 import { readSettings } from './network-settings.js';
 import { Request } from './request.js';
 import { Turns } from '../../turns.js';
@@ -122,13 +122,19 @@ function decode(file: Request): Contents {
 }
 
 function decodeNetwork(saved: Request): ContainerNetwork {
+  const vlan = saved.optional('vlan');
   return {
-    ...readSettings(saved.options('options')),
+    ...readSettings(saved.options('options')).settings,
     id: saved.id('id'),
     parent: saved.required('parent'),
+    vlan: vlan && decodeVlan(vlan),
     isInternal: saved.flag('isInternal'),
     subnets: saved.list('subnets').map(decodeSubnet),
   };
+}
+
+function decodeVlan(saved: Request): NetworkVlan {
+  return { id: saved.number('id'), trunk: saved.text('trunk') };
 }
 
 function decodeSubnet(saved: Request): NetworkSubnet {

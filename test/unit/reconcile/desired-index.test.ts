@@ -173,6 +173,10 @@ describe('DesiredIndex', () => {
       { kind: 'macvlan', name: 'eth0-host', mtu: 1500, mac: mac(1), lowerIndex: 2, mode: 'bridge' },
       { kind: [], name: ['other'], mtu: [1400], mac: [mac(9)], lowerIndex: [3], mode: [] },
     ],
+    vlan: [
+      { kind: 'vlan', name: 'eth0.20', mtu: 1500, lowerIndex: 2, id: 20 },
+      { kind: [], name: ['other'], mtu: [1400], lowerIndex: [3], id: [21] },
+    ],
     dummy: [
       { kind: 'dummy', name: 'tsfi-1', mtu: 1500 },
       { kind: [], name: ['other'], mtu: [1400] },

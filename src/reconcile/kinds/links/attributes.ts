@@ -20,6 +20,13 @@ export const macAttribute = {
   losesNeighbours: true,
 };
 
+/** The device that one lies on, as an attribute of devices that lie on another. */
+export const lowerAttribute = {
+  isSame: isIdentical,
+  isOn: (lowerIndex: number, device: { readonly lowerIndex: number }) => device.lowerIndex === lowerIndex,
+  make: (lowerIndex: number) => ({ lowerIndex }),
+};
+
 /** The outer source address, as an attribute of devices that encapsulate. */
 export const localAttribute = {
   isSame: isSame<IpAddress>,

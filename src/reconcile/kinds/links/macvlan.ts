@@ -1,5 +1,5 @@
 import { isIdentical } from '../../equality.js';
-import { macAttribute, mtuAttribute } from './attributes.js';
+import { lowerAttribute, macAttribute, mtuAttribute } from './attributes.js';
 import type { LinkKind } from './link-kind.js';
 
 /** Macvlan devices that stay with the host. */
@@ -8,11 +8,7 @@ export const macvlanKind: LinkKind<'macvlan'> = {
   fields: {
     mtu: mtuAttribute,
     mac: macAttribute,
-    lowerIndex: {
-      isSame: isIdentical,
-      isOn: (lowerIndex, device) => device.lowerIndex === lowerIndex,
-      make: (lowerIndex) => ({ lowerIndex }),
-    },
+    lowerIndex: lowerAttribute,
     mode: { isSame: isIdentical, isOn: (mode, { details }) => details.mode === mode, make: (mode) => ({ mode }) },
   },
   others: {},

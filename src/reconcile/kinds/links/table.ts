@@ -8,6 +8,7 @@ import { ipipKind } from './ipip.js';
 import type { LinkDefaults, LinkKind } from './link-kind.js';
 import { macvlanKind } from './macvlan.js';
 import { tunKind } from './tun.js';
+import { vlanKind } from './vlan.js';
 import { vxlanKind } from './vxlan.js';
 
 const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
@@ -15,6 +16,7 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   vxlan: vxlanKind,
   ipip: ipipKind,
   macvlan: macvlanKind,
+  vlan: vlanKind,
   dummy: dummyKind,
   bridge: bridgeKind,
 };

@@ -14,6 +14,7 @@ function network(id: string, change: Partial<ContainerNetwork> = {}): ContainerN
     hasHostAccess: true,
     isProbed: true,
     parent: 'eth0',
+    vlan: undefined,
     isInternal: false,
     subnets: [{ subnet: net('10.10.10.0/24'), gateway: undefined, auxiliary: [], pool: undefined }],
     ...change,
@@ -44,6 +45,7 @@ describe('host access', () => {
       addresses: [...kernel.addresses.values()],
       defaultParent: 'eth1',
       identity: 'host',
+      mark: 'tsflannel:test:docker',
     };
     return mergeStates(hostAccessStates({ networks, endpoints }, facts));
   };

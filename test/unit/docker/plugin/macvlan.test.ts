@@ -13,6 +13,7 @@ function network(id: string, hasHostAccess: boolean): ContainerNetwork {
     hasHostAccess,
     isProbed: true,
     parent: 'eth0',
+    vlan: undefined,
     isInternal: false,
     subnets: [],
   };
@@ -29,6 +30,7 @@ describe('macvlan with host access', () => {
       mac: mac(n),
       addresses: [],
       sandbox: undefined,
+      isStale: false,
     }));
 
   const set = (...all: readonly Endpoint[][]): NetworkSet => ({ networks: [beside, without], endpoints: all.flat() });

@@ -218,11 +218,12 @@ describe('the network driver', () => {
     [
       'an unknown option',
       { parnet: 'eth0' },
-      /-o parnet: there is no such option; .*type, parent, mode, mtu, host-access, probe/,
+      /-o parnet: there is no such option; .*type, parent, vlan, mode, mtu, host-access, probe/,
     ],
     ['an unknown mode', { mode: 'l2' }, /mode=l2: it has to be one of bridge, vepa, private, passthru/],
     ['an MTU that is none', { mtu: '15OO' }, /mtu=15OO: it has to be a number from 68 to 65535/],
     ['an MTU above the parent’s', { mtu: '9000' }, /its MTU is 1500, below the wanted 9000/],
+    ['a VLAN that is none', { vlan: '4095' }, /vlan=4095: it has to be a number from 1 to 4094/],
     ['host access that is neither', { 'host-access': 'yes' }, /host-access=yes: it has to be one of true, false/],
     ['host access in another mode', { 'host-access': 'true', mode: 'vepa' }, /host access needs mode=bridge/],
     ['a parent that there is not', { parent: 'eth7' }, /this host has no interface eth7; .*there are eth0/],
@@ -334,7 +335,7 @@ describe('the network driver', () => {
       assert.equal(bed.kernel.getLink('tsfi-aaaaaaaaaa'), undefined);
     });
 
-    for (const options of [{ parent: 'eth0' }, { 'host-access': 'true' }] as const) {
+    for (const options of [{ parent: 'eth0' }, { vlan: '20' }, { 'host-access': 'true' }] as const) {
       it(`refuses -o ${Object.keys(options).join('')}`, async () => {
         const error = await bed.failure('NetworkDriver.CreateNetwork', creation(options, internal));
         assert.match(error, /together with --internal/);
