@@ -2,6 +2,9 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import ts from 'typescript';
 
+/** What a change makes unused or unreachable would be tidied up by whoever made it by mistake. */
+const LENIENT: ts.CompilerOptions = { noUnusedLocals: false, noUnusedParameters: false, allowUnreachableCode: true };
+
 /** Says of changed sources whether they would compile. The first takes seconds, as the whole program is read for it. */
 export class Compiler {
   readonly #changed = new Map<string, { readonly text: string; readonly version: number }>();
@@ -15,7 +18,7 @@ export class Compiler {
     };
     const { options, fileNames } = ts.parseJsonConfigFileContent(config, ts.sys, root);
     this.#service = ts.createLanguageService({
-      getCompilationSettings: () => options,
+      getCompilationSettings: () => ({ ...options, ...LENIENT }),
       getScriptFileNames: () => fileNames,
       getScriptVersion: (file) => String(this.#changed.get(file)?.version ?? 0),
       getScriptSnapshot: (file) => {

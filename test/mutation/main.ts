@@ -68,10 +68,12 @@ async function main(minutes: number, seed: number, wanted: string): Promise<numb
 
   const compiler = new Compiler(ROOT);
   const results: Result[] = [];
-  for (const [index, subject] of rotated(subjects, seed).entries()) {
-    // What one file leaves of its share is the others'.
+  let rest = lengthOf(subjects);
+  for (const subject of rotated(subjects, seed)) {
+    // As long a share as the file is; what it leaves of it is the others'.
     const nowMs = performance.now();
-    const shareMs = Math.max(0, endMs - nowMs) / (subjects.length - index);
+    const shareMs = (Math.max(0, endMs - nowMs) * lengthOf([subject])) / rest;
+    rest -= lengthOf([subject]);
     const result = await trySubject(scratch, subject, explanations, compiler, seed, nowMs + shareMs);
     results.push(result);
     process.stderr.write(`${result.file}: ${result.tried} of ${result.mutants} mutants tried\n`);
@@ -162,6 +164,10 @@ function filesLike(pattern: string): readonly string[] {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
     throw error;
   }
+}
+
+function lengthOf(subjects: readonly Subject[]): number {
+  return subjects.reduce((sum, { source }) => sum + source.length, 0);
 }
 
 function mutantsOf(file: string): readonly Mutant[] {

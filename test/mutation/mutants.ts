@@ -31,6 +31,10 @@ export interface Mutation {
 
 const MAX_TEXT = 80;
 
+/** Of a type from which the compiler does not conclude that what comes after is never reached. */
+const ALWAYS = 'true as boolean';
+const NEVER = 'false as boolean';
+
 const OPERATORS: ReadonlyMap<ts.SyntaxKind, readonly string[]> = new Map([
   [ts.SyntaxKind.LessThanToken, ['<=', '>=']],
   [ts.SyntaxKind.LessThanEqualsToken, ['<', '>']],
@@ -101,7 +105,7 @@ export function mutate(fileName: string, source: string): Mutation {
     if (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) return;
     if (ts.isStatement(node)) {
       if (isDebugLine(node)) return;
-      if (isRemovable(node)) add(node, 'statement', [['removed', '']]);
+      if (isRemovable(node)) add(node, 'statement', [['removed', '{}']]);
     } else if (ts.isExpression(node) && canBeWrapped(node)) add(node, 'expression', expressionChanges(node));
     ts.forEachChild(node, visit);
   }
@@ -109,8 +113,8 @@ export function mutate(fileName: string, source: string): Mutation {
   function expressionChanges(node: ts.Expression): (readonly [string, string])[] {
     const changes: (readonly [string, string])[] = [];
     if (isCondition(node)) {
-      if (!isLoopCondition(node)) changes.push(['always true', 'true']);
-      changes.push(['always false', 'false']);
+      if (!isLoopCondition(node)) changes.push(['always true', ALWAYS]);
+      changes.push(['always false', NEVER]);
     }
     if (ts.isBinaryExpression(node)) {
       const { left, right, operatorToken } = node;

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { type Spent, Stopwatch, processorTimeOf } from './processor-time.js';
 
 /** To a worker. */
 export type Request =
@@ -41,18 +41,19 @@ const NONE = -1;
 const MORE_CALLS = 100_000;
 const MORE_CALLS_FACTOR = 20;
 
-/** A mutant that takes so much processor time is held to run for ever; time says little on a busy machine. */
-const HUNG_AFTER_CPU_SECONDS = 10;
-/** One that takes none either, but does not end. */
-const HUNG_AFTER_MS = 120_000;
+/**
+ * A mutant that takes so much more than all tests without one is held to run for ever, or to wait in vain. The clock
+ * would blame it for what other programs take of a busy machine.
+ */
+const MORE: Spent = { runMs: 10_000, idleMs: 60_000 };
 const LOOK_EVERY_MS = 250;
-/** `USER_HZ` of every Linux that Node runs on. */
-const TICKS_PER_SECOND = 100;
 
 /** Tries mutants of one file in worker processes that begin in a copy of the tree with the instrumented file. */
 export class Session {
   #worker: ChildProcess | undefined;
   #known: Known | undefined;
+  /** What the tests take by themselves is not limited. */
+  #limit: Spent = { runMs: Infinity, idleMs: Infinity };
 
   /** @param endMs - when the time is over, by `performance.now()`. */
   constructor(
@@ -97,9 +98,12 @@ export class Session {
   }
 
   async #explore(): Promise<Known | undefined> {
-    this.#worker = this.#fork(NONE);
-    const reply = await this.#exchange(this.#worker, { kind: 'explore' });
+    const worker = (this.#worker = this.#fork(NONE));
+    const stopwatch = new Stopwatch(() => processorTimeOf(worker.pid));
+    const reply = await this.#exchange(worker, { kind: 'explore' });
     if (reply === undefined && this.#isOver()) return undefined;
+    const { runMs, idleMs } = stopwatch.read();
+    this.#limit = { runMs: runMs + MORE.runMs, idleMs: idleMs + MORE.idleMs };
     if (reply?.kind !== 'explored') throw new Error(`${this.tests.join(' ')}: the tests cannot be run`);
     if (reply.failure !== undefined) throw new Error(`${this.tests.join(' ')} fail without a mutant: ${reply.failure}`);
     return { exploration: reply, testsOf: new Map(reply.reach), allTests: [...reply.calls.keys()] };
@@ -132,12 +136,11 @@ export class Session {
   /** @returns the reply; undefined from a worker that ends, or is ended because it hangs or the time is over. */
   #exchange(worker: ChildProcess, request: Request): Promise<Reply | undefined> {
     return new Promise((resolve) => {
-      // How long the tests take by themselves is not limited.
-      const maxCpuSeconds = request.kind === 'explore' ? Infinity : cpuSecondsOf(worker) + HUNG_AFTER_CPU_SECONDS;
-      const hungAtMs = request.kind === 'explore' ? Infinity : performance.now() + HUNG_AFTER_MS;
-      const untilMs = Math.min(hungAtMs, this.endMs);
+      const stopwatch = new Stopwatch(() => processorTimeOf(worker.pid));
       const watch = setInterval(() => {
-        if (performance.now() >= untilMs || cpuSecondsOf(worker) > maxCpuSeconds) worker.kill('SIGKILL');
+        const { runMs, idleMs } = stopwatch.read();
+        const isHung = runMs > this.#limit.runMs || idleMs > this.#limit.idleMs;
+        if (isHung || this.#isOver()) worker.kill('SIGKILL');
       }, LOOK_EVERY_MS);
       const done = (reply?: Reply): void => {
         clearInterval(watch);
@@ -155,17 +158,5 @@ export class Session {
       });
       worker.send(request);
     });
-  }
-}
-
-function cpuSecondsOf({ pid }: ChildProcess): number {
-  try {
-    // After the name, which may hold anything: proc_pid_stat(5), fields 14 and 15.
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      .replace(/^.*\) /s, '')
-      .split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
-  } catch {
-    return 0; // it has ended
   }
 }

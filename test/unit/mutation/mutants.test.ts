@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import vm from 'node:vm';
 import ts from 'typescript';
+import { Compiler } from '../../mutation/compiler.js';
 import { type Explanation, findStale, readExplanations } from '../../mutation/explanations.js';
 import { mutate } from '../../mutation/mutants.js';
 import { mutateNative } from '../../mutation/native-mutants.js';
@@ -69,6 +70,32 @@ describe('mutants of TypeScript', () => {
   it('leave types and debug lines alone', () => {
     const source = "type A = 1 | true;\nlog.debug('x', { n: 1 < 2 });\nconst a: A = 1;";
     assert.deepEqual(mutate('test.ts', source).mutants, []);
+  });
+});
+
+describe('the compiler of mutants', function () {
+  this.timeout(120_000);
+
+  it('refuses what has a wrong type, and nothing that is only unused, unreachable or empty', () => {
+    const file = 'src/reconcile/equality.ts';
+    const source = `
+      import path from 'node:path';
+      export function f(a: number | undefined, b: number[]): number {
+        if (a === undefined) return 0;
+        if (b.length === 0) return a;
+        for (const each of b) b.push(each);
+        return a + path.sep.length;
+      }`;
+    const { mutants, sourceOf } = mutate(file, source);
+    const compiler = new Compiler(ROOT);
+    const refused = mutants.filter((mutant) => !compiler.doesCompile(file, sourceOf(mutant)));
+    assert.deepEqual(
+      refused.map(({ change }) => change),
+      ['always true', 'always false', '=== → !=='].map((how) => `a === undefined: ${how}`),
+      'a may be undefined then',
+    );
+    assert.ok(mutants.some(({ change }) => change === 'b.push(each);: removed'));
+    assert.ok(mutants.some(({ change }) => change === 'b.length === 0: always true'));
   });
 });
 
