@@ -251,10 +251,10 @@ export function describeKernelContract(
         makeDevice();
         const wanted = route({ destination: net(destination), gateway: ip(gateway) });
         const common = { ...ROUTE, device: NAME };
-        apply({ ...common, verb: 'add', route: wanted });
+        assert.equal(apply({ ...common, verb: 'add', route: wanted }), true);
         fails({ ...common, verb: 'add', route: wanted }, 'EEXIST');
         const other = route({ destination: net(destination), gateway: ip(gateway).add(1n) });
-        apply({ ...common, verb: 'replace', route: other });
+        assert.equal(apply({ ...common, verb: 'replace', route: other }), true);
         assert.deepEqual(await routesTo(destination), [
           `unicast via ${ip(gateway).add(1n).toString()} proto 173 metric ${metric}`,
         ]);

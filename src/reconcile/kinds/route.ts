@@ -138,7 +138,7 @@ function putBehind(actual: ActualState, route: RouteInfo): void {
   if (route.nexthopId !== 0) actual.nexthopIds.add(route.nexthopId);
 }
 
-/** Puts a route before the others of its tos and metric, or in place of the first of them. */
+/** Puts a route before the others of its tos, or in place of the first of them. */
 function insert({ routes }: ActualState, key: ObjectKey, route: RouteInfo, isReplacement: boolean): void {
   const known = routes.get(key) ?? [];
   const at = known.findIndex((other) => isSameSlot(other, route));
@@ -171,9 +171,9 @@ function madeRoute(spec: RouteSpec, index: number): RouteInfo {
   };
 }
 
-/** Routes to one destination compete by tos and metric; among equal ones only the first is used. */
+/** Routes to one destination with one metric compete by tos; among equal ones only the first is used. */
 function isSameSlot(a: RouteInfo, b: RouteInfo): boolean {
-  return a.tos === b.tos && a.metric === b.metric;
+  return a.tos === b.tos;
 }
 
 function isSameRouteInfo(a: RouteInfo, b: RouteInfo): boolean {
@@ -201,8 +201,7 @@ function planWanted(
   const { actual } = planner;
   const { device } = spec;
   const index = actual.indexOf(device);
-  const metric = spec.metric ?? defaultMetric(spec.destination.family);
-  const equals = present.filter((route) => route.tos === 0 && route.metric === metric);
+  const equals = present.filter(({ tos }) => tos === 0);
   const [first] = equals;
   if (first === undefined) {
     planner.add('routes', { kind: 'route', verb: 'add', key, reason: 'missing', device, route: spec });

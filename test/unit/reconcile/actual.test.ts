@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type MacAddress, parseMac } from '../../../src/ip/mac.js';
+import { stationProgram } from '../../../src/netlink/filter-program.js';
 import type { IpipDetails, LinkDetails, VxlanDetails } from '../../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../../src/netlink/monitor.js';
+import type { RouteInfo } from '../../../src/netlink/route.js';
 import { ActualState } from '../../../src/reconcile/actual.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
-import { EMPTY_STATE, ROUTE_PROTOCOL } from '../../../src/reconcile/desired.js';
+import { EMPTY_STATE, ROUTE_PROTOCOL, type RouteSpec } from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
-import { follow, record } from '../../../src/reconcile/kinds/table.js';
+import { follow, forgetDevice, record } from '../../../src/reconcile/kinds/table.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
+import type { Operation } from '../../../src/reconcile/operation.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
-import { ip, net } from '../../support/builders.js';
+import { ip, net, vxlanLink } from '../../support/builders.js';
 import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
 
 const MARK = 'tsflannel:a';
@@ -28,6 +31,8 @@ desired.update({
       isOnlink: false,
     },
   ],
+  links: [vxlanLink()],
+  filters: [{ device: 'flannel.1', direction: 'ingress', stations: [] }],
 });
 const ownership = new Ownership({ instance: 'a', scope: [net('10.5.0.0/16')], staleDevices: [] }, desired);
 
@@ -37,8 +42,8 @@ const dump = (kernel: FakeKernel): Promise<ActualState> => readActual(kernel, de
 function describeState(actual: ActualState): string[] {
   const lines = (map: ReadonlyMap<string, unknown>): string[] =>
     Array.from(map, ([key, value]) => `${key}: ${JSON.stringify(value)}`);
-  const { links, addresses, neighbours, fdb, routes } = actual;
-  return [links, addresses, neighbours, fdb, routes].flatMap(lines).sort();
+  const { links, addresses, neighbours, fdb, filters, routes } = actual;
+  return [links, addresses, neighbours, fdb, filters, routes].flatMap(lines).sort();
 }
 
 /** A kernel with a device of ours and one of others, and a state that follows its events. */
@@ -97,6 +102,14 @@ describe('ActualState', () => {
         const route = kernel.routes.get(`10.5.${a}.0/24`)?.[at];
         if (route !== undefined) kernel.delRoute(route);
       }),
+      fc
+        .tuple(indexes, fc.constantFrom('ingress', 'egress'), n)
+        .map(([index, direction, m]) => ({ kernel }: Follower) => {
+          kernel.replaceFilter({ index, direction, program: stationProgram(direction, [mac(m)]) });
+        }),
+      fc.tuple(indexes, fc.constantFrom('ingress', 'egress')).map(([index, direction]) => ({ kernel }: Follower) => {
+        kernel.delFilter(index, direction);
+      }),
       fc.tuple(indexes, fc.constantFrom(1400, 1500)).map(([index, mtu]) => ({ kernel }: Follower) => {
         kernel.setLink(index, { mtu });
       }),
@@ -141,6 +154,144 @@ describe('ActualState', () => {
     follower.kernel.delNeighbour(follower.ours.index, ip('10.5.2.0'));
     follower.follow();
     assert.deepEqual([...follower.touched], [key]);
+  });
+
+  it('is after an operation of ours what a dump would find, whatever the kind, and takes no notice of the echo', async () => {
+    const follower = await new Follower().start();
+    const { kernel, ours, actual } = follower;
+    const device = 'flannel.1';
+    const common = { key: '', reason: 'missing', device } as const;
+    const address = { ...common, kind: 'address', address: ip('10.5.1.0'), length: 32, peer: undefined } as const;
+    const neighbour = { ...common, kind: 'neighbour', address: ip('10.5.2.0') } as const;
+    const fdb = { ...common, kind: 'fdb', mac: mac(2) } as const;
+    const filter = { ...common, kind: 'filter', direction: 'ingress' } as const;
+    const route = { destination: net('10.5.2.0/24'), type: 'unicast', device, isOnlink: true } as const;
+    const via = (n: number): RouteSpec => ({ ...route, gateway: ip(`10.5.2.${n}`) });
+    const steps: readonly Operation[] = [
+      { ...address, key: 'address flannel.1 10.5.1.0/32', verb: 'replace' },
+      { ...neighbour, key: 'neighbour flannel.1 10.5.2.0', verb: 'replace', mac: mac(2) },
+      { ...neighbour, key: 'neighbour flannel.1 10.5.2.0', verb: 'replace', mac: mac(3) },
+      { ...fdb, key: `fdb flannel.1 ${mac(2)}`, verb: 'replace', destination: ip('192.0.2.2') },
+      { ...fdb, key: `fdb flannel.1 ${mac(2)}`, verb: 'replace', destination: ip('192.0.2.3') },
+      { ...filter, key: 'filter flannel.1 ingress', verb: 'replace', stations: [mac(2)] },
+      { ...common, kind: 'route', key: 'route 10.5.2.0/24', verb: 'add', route: via(0) },
+      { ...common, kind: 'route', key: 'route 10.5.2.0/24', verb: 'replace', route: via(1) },
+      {
+        ...common,
+        kind: 'route',
+        key: 'route 10.5.2.0/24 metric 7',
+        verb: 'add',
+        route: { ...via(0), metric: 7 },
+      },
+      { ...neighbour, key: 'neighbour flannel.1 10.5.2.0', verb: 'del', mac: undefined },
+      { ...fdb, key: `fdb flannel.1 ${mac(2)}`, verb: 'del' },
+    ];
+    const carryOut = async (operation: Operation): Promise<void> => {
+      const what = `${operation.verb} ${operation.key}`;
+      kernel.apply(operation, () => ours.index);
+      record(actual, operation);
+      assert.deepEqual(describeState(actual), describeState(await dump(kernel)), what);
+      follower.follow();
+      assert.deepEqual([...follower.touched], [], what);
+    };
+    for (const step of steps) await carryOut(step);
+    const made = kernel.routes.get('10.5.2.0/24') ?? [];
+    for (const [at, key] of (['route 10.5.2.0/24', 'route 10.5.2.0/24 metric 7'] as const).entries()) {
+      const each = made[at] ?? assert.fail(key);
+      await carryOut({ kind: 'route', verb: 'del', key, reason: 'unexpected', device, route: each });
+    }
+    await carryOut({ ...address, key: 'address flannel.1 10.5.1.0/32', verb: 'del' });
+    record(actual, { ...filter, key: 'filter flannel.1 ingress', verb: 'del', stations: [] });
+    assert.equal(actual.filters.size, 0);
+  });
+
+  it('forgets with a device what lies on it, and nothing else', async () => {
+    const follower = await new Follower().start();
+    const { kernel, eth0, ours } = follower;
+    kernel.putAddress(ours.index, ip('10.5.1.0'), 32);
+    kernel.putNeighbour(ours.index, ip('10.5.2.0'), mac(2));
+    kernel.replaceFdb(ours.index, mac(2), ip('192.0.2.2'));
+    kernel.replaceFilter({ index: ours.index, direction: 'ingress', program: stationProgram('ingress', []) });
+    kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: ours.index }), 'add');
+    kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: eth0.index }), 'append');
+    kernel.putRoute(routeInfo(net('10.5.3.0/24'), { index: eth0.index }), 'add');
+    follower.follow();
+    const actual = await dump(kernel);
+    assert.equal(
+      describeState(actual).length,
+      2 + 5 + 1,
+      'two devices, five objects on one and the routes in a list each',
+    );
+    kernel.delLink(ours.index);
+    forgetDevice(actual, ours.index);
+    assert.deepEqual(describeState(actual), describeState(await dump(kernel)));
+  });
+
+  describe('on routes', () => {
+    const destination = net('10.5.9.0/24');
+    const plain = { gateway: ip('192.0.2.9'), protocol: ROUTE_PROTOCOL } as const;
+
+    const started = async (...routes: readonly Partial<RouteInfo>[]): Promise<Follower> => {
+      const follower = await new Follower().start();
+      for (const more of routes) {
+        follower.kernel.putRoute(routeInfo(destination, { index: follower.eth0.index, ...plain, ...more }), 'append');
+      }
+      follower.actual = await dump(follower.kernel);
+      follower.follow();
+      follower.touched.clear();
+      return follower;
+    };
+    const heard = (follower: Follower, more: Partial<RouteInfo>, isDeleted = false, isReplacement = true): boolean => {
+      const route = routeInfo(destination, { index: follower.eth0.index, ...plain, ...more });
+      return follow(follower.actual, { type: 'route', isDeleted, isReplacement, route }, follower.touched);
+    };
+
+    for (const [field, value] of Object.entries({
+      type: 'blackhole',
+      protocol: 4,
+      scope: 'link',
+      prefsrc: ip('192.0.2.1'),
+      index: 2,
+      gateway: ip('192.0.2.7'),
+      isOnlink: true,
+      nexthopId: 7,
+    } satisfies Partial<RouteInfo>)) {
+      it(`notices another ${field}`, async () => {
+        const follower = await started({});
+        assert.equal(heard(follower, {}), false);
+        assert.deepEqual([...follower.touched], [], 'the same again');
+        assert.equal(heard(follower, { [field]: value }), false);
+        assert.deepEqual([...follower.touched], ['route 10.5.9.0/24']);
+        follower.touched.clear();
+        heard(follower, {});
+        assert.deepEqual([...follower.touched], ['route 10.5.9.0/24'], 'and back');
+      });
+    }
+
+    it('doubts what an event says of one with several ways', async () => {
+      const hops = [1, 2].map((index) => ({ index, gateway: undefined })) as unknown as RouteInfo['multipath'];
+      assert.equal(heard(await started({}), { multipath: hops }), true);
+      assert.equal(heard(await started({ multipath: hops }), { gateway: ip('192.0.2.7') }), true);
+      assert.equal(heard(await started({ multipath: hops }), { tos: 16 }), false, 'it is another one');
+    });
+
+    it('doubts where one comes to stand among several with equal rank, and knows it otherwise', async () => {
+      const other = { gateway: ip('192.0.2.7') };
+      assert.equal(heard(await started({}, { gateway: ip('192.0.2.8') }), other), true);
+      assert.equal(heard(await started({}), other, false, false), true);
+      assert.equal(heard(await started({}), other), false);
+      assert.equal(heard(await started({ tos: 16 }), other, false, false), false, 'of another rank');
+    });
+
+    it('doubts when a next hop object is gone that one of them uses, and none else', async () => {
+      const { actual, touched } = await started({ nexthopId: 7 });
+      const isDoubtful = (id: number): boolean => follow(actual, { type: 'nexthop', id }, touched);
+      assert.deepEqual([isDoubtful(7), isDoubtful(8), isDoubtful(0)], [true, false, false]);
+      const later = await started({});
+      heard(later, { nexthopId: 9 });
+      const isDoubtfulNow = (id: number): boolean => follow(later.actual, { type: 'nexthop', id }, later.touched);
+      assert.deepEqual([isDoubtfulNow(9), isDoubtfulNow(0)], [true, false], 'as an event told');
+    });
   });
 
   const vxlan: VxlanDetails = {
@@ -198,6 +349,23 @@ describe('ActualState', () => {
       });
     }
   }
+
+  it('notices a filter that is another one, doubts when one is gone, and no more than that', async () => {
+    const follower = await new Follower().start();
+    const { kernel, ours, eth0 } = follower;
+    const put = (index: number, n: number): void => {
+      kernel.replaceFilter({ index, direction: 'ingress', program: stationProgram('ingress', [mac(n)]) });
+    };
+    put(ours.index, 2);
+    assert.deepEqual([follower.follow(), [...follower.touched]], [false, ['filter flannel.1 ingress']]);
+    follower.touched.clear();
+    put(ours.index, 2);
+    put(eth0.index, 2);
+    kernel.delFilter(eth0.index, 'ingress');
+    assert.deepEqual([follower.follow(), [...follower.touched]], [false, []], "the same again, and somebody else's");
+    kernel.delFilter(ours.index, 'ingress');
+    assert.equal(follower.follow(), true, 'the event does not name it');
+  });
 
   it('keeps nothing of what is not ours', async () => {
     const follower = await new Follower().start();

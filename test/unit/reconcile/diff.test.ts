@@ -3,8 +3,10 @@ import fc from 'fast-check';
 import { IpAddress } from '../../../src/ip/address.js';
 import { parseMac } from '../../../src/ip/mac.js';
 import { Prefix } from '../../../src/ip/prefix.js';
+import { stationProgram } from '../../../src/netlink/filter-program.js';
 import type { LinkInfo } from '../../../src/netlink/link.js';
 import type { IpipDetails, LinkDetails, VxlanDetails } from '../../../src/netlink/link-details.js';
+import type { RouteInfo } from '../../../src/netlink/route.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
 import {
   type DesiredState,
@@ -373,6 +375,71 @@ describe('diff', () => {
     });
   });
 
+  describe('on filters', () => {
+    const filtered = (stations: readonly number[], link = vxlanLink()): DesiredState => {
+      const common = { device: 'flannel.1', stations: stations.map(mac) } as const;
+      return {
+        ...overlay([], link),
+        filters: [
+          { ...common, direction: 'ingress' },
+          { ...common, direction: 'egress' },
+        ],
+      };
+    };
+    const why = (plan: Plan): string[] => plan.operations.map(({ verb, reason }) => `${verb} ${reason}`);
+
+    it('lets no frame pass a new device before its filters', async () => {
+      const host = new Host();
+      assert.deepEqual(steps(await host.reconcile(filtered([2]))), [
+        ...['link add', 'filter replace', 'filter replace'],
+        ...['address replace', 'link set'],
+      ]);
+    });
+
+    it('replaces the filter that is altered, and it alone', async () => {
+      const host = new Host();
+      await host.reconcile(filtered([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.replaceFilter({ index, direction: 'egress', program: stationProgram('egress', [mac(9)]) });
+      const plan = await host.reconcile(filtered([2]));
+      assert.deepEqual([steps(plan), why(plan)], [['filter replace'], ['replace altered']]);
+      host.kernel.delFilter(index, 'ingress');
+      assert.deepEqual(why(await host.reconcile(filtered([2]))), ['replace missing']);
+      assert.deepEqual(why(await host.reconcile(filtered([2, 3]))), ['replace altered', 'replace altered']);
+    });
+
+    it('removes the filter that is no longer wanted, and not where it goes with its device', async () => {
+      const host = new Host();
+      await host.reconcile(filtered([2]));
+      const state = filtered([2]);
+      const plan = await host.reconcile({ ...state, filters: state.filters.slice(0, 1) });
+      assert.deepEqual([steps(plan), why(plan)], [['filter del'], ['del unexpected']]);
+      assert.deepEqual(
+        Array.from(host.kernel.filters.values(), ({ direction }) => direction),
+        ['ingress'],
+      );
+      assert.deepEqual(steps(await host.reconcile(EMPTY_STATE)), ['link del']);
+    });
+
+    it('renews the filters of a device that is made anew', async () => {
+      const host = new Host();
+      await host.reconcile(filtered([2]));
+      const plan = await host.reconcile(filtered([2], vxlanLink({ vni: 2 })));
+      assert.deepEqual(steps(plan).slice(0, 3), ['link add', 'filter replace', 'filter replace']);
+      assert.equal(why(plan)[1], 'replace missing');
+      assert.equal(host.kernel.filters.size, 2);
+    });
+
+    it("keeps off another daemon's device", async () => {
+      const host = new Host();
+      const { index } = host.kernel.addLink({ name: 'flannel.1', kind: 'vxlan', alias: 'tsflannel:b', isUp: true });
+      host.kernel.replaceFilter({ index, direction: 'ingress', program: stationProgram('ingress', [mac(9)]) });
+      const plan = await host.plan(filtered([2]));
+      assert.deepEqual(plan.operations, []);
+      assert.equal(plan.blocked.has('filter flannel.1 ingress'), true);
+    });
+  });
+
   describe('on routes', () => {
     it("takes over flannel's route that leads the same way", async () => {
       const host = new Host();
@@ -409,6 +476,74 @@ describe('diff', () => {
         const hint = plan.conflicts.get(routeKey(net('10.5.2.0/24')))?.hint ?? '';
         assert.equal(hint, 'choose another network for the overlay, or another address for eth0');
       }
+    });
+
+    it('tells of a foreign route in the way as ip shows it, and how it is removed', async () => {
+      const subnet = net('10.5.2.0/24');
+      const subnet6 = net('fd00:10:5:2::/64');
+      const hops = [2, 3].map((index) => ({ index, gateway: undefined })) as unknown as RouteInfo['multipath'];
+      const gateway = ip('192.0.2.77');
+      for (const [destination, foreign, text, removal] of [
+        [
+          subnet,
+          { gateway },
+          '10.5.2.0/24 via 192.0.2.77 dev eth0',
+          'ip route del 10.5.2.0/24 via 192.0.2.77 dev eth0',
+        ],
+        [subnet, {}, '10.5.2.0/24 dev eth0', 'ip route del 10.5.2.0/24 dev eth0'],
+        [subnet, { type: 'prohibit' }, 'prohibit 10.5.2.0/24', 'ip route del prohibit 10.5.2.0/24'],
+        [subnet, { index: 0, multipath: hops }, '10.5.2.0/24 (multipath)', 'ip route del 10.5.2.0/24'],
+        [subnet6, {}, 'fd00:10:5:2::/64 dev eth0', 'ip -6 route del fd00:10:5:2::/64 dev eth0'],
+      ] as const) {
+        const host = new Host();
+        host.kernel.putRoute(routeInfo(destination, { index: host.eth0.index, protocol: 4, ...foreign }), 'add');
+        const wanted = {
+          destination,
+          type: 'unicast',
+          device: 'eth0',
+          gateway: ip('192.0.2.2'),
+          isOnlink: false,
+        } as const;
+        const { conflicts } = await host.plan({ ...EMPTY_STATE, routes: [wanted] });
+        const error = conflicts.get(routeKey(destination));
+        assert.equal(error?.message, `cannot route ${destination.toString()}: somebody else's route ${text} is there`);
+        assert.equal(error.hint, `remove it (${removal}) or choose another network for the overlay`);
+        const { route, dev } = error.context as { readonly route?: string; readonly dev?: string };
+        assert.deepEqual([route, dev], [destination.toString(), 'index' in foreign ? undefined : 'eth0']);
+      }
+    });
+
+    it('names the metric of a foreign route where it is not the usual one', async () => {
+      const host = new Host();
+      const destination = net('10.5.2.0/24');
+      const foreign = { index: host.eth0.index, gateway: ip('192.0.2.77'), metric: 50 };
+      host.kernel.putRoute(routeInfo(destination, foreign), 'add');
+      const [wanted] = directRoute(2).routes;
+      assert.ok(wanted);
+      const { conflicts } = await host.plan({ ...EMPTY_STATE, routes: [{ ...wanted, metric: 50 }] });
+      assert.match(
+        conflicts.get(routeKey(destination, 50))?.hint ?? '',
+        /ip route del \S+ via 192\.0\.2\.77 dev eth0 metric 50\)/,
+      );
+    });
+
+    it('makes its route beside a foreign one for another type of service', async () => {
+      const host = new Host();
+      const foreign = { index: host.eth0.index, gateway: ip('192.0.2.77'), tos: 16 };
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), foreign), 'add');
+      const plan = await host.reconcile(directRoute(2));
+      assert.deepEqual([steps(plan), plan.conflicts.size], [['route add'], 0]);
+    });
+
+    it('leaves the routes of a device that goes to the kernel, and deletes those that lead elsewhere too', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      assert.deepEqual(steps(await host.plan(EMPTY_STATE)), ['link del']);
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      const multipath = [index, host.eth0.index].map((each) => ({ index: each })) as unknown as RouteInfo['multipath'];
+      const more = { index, multipath, protocol: ROUTE_PROTOCOL };
+      host.kernel.putRoute(routeInfo(net('10.5.9.0/24'), more), 'add');
+      assert.deepEqual(steps(await host.plan(EMPTY_STATE)), ['route del', 'link del']);
     });
 
     it('lets a foreign route with another metric be', async () => {
