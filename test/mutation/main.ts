@@ -6,11 +6,12 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { onExit } from '../support/cleanup.js';
 import { Compiler } from './compiler.js';
-import { type Explanation, findStale, isAbout, readExplanations } from './explanations.js';
+import { type Explanation, findStale, readExplanations } from './explanations.js';
 import { type Mutant, mutate } from './mutants.js';
 import { mutateNative } from './native-mutants.js';
 import { NativeSession } from './native-session.js';
-import { type Fate, Session } from './session.js';
+import { Session } from './session.js';
+import { type Result, Tally } from './tally.js';
 import { TARGETS, type Target } from './targets.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -24,22 +25,11 @@ const { values } = parseArgs({
   },
 });
 
-/** One file that is mutated. */
+/** Files that are mutated against the same suites. */
 interface Subject {
-  readonly file: string;
-  readonly source: string;
+  readonly files: readonly { readonly file: string; readonly source: string }[];
   readonly tests: readonly string[];
   readonly isNative: boolean;
-}
-
-/** What came of the mutants of one file. */
-interface Result {
-  readonly file: string;
-  readonly mutants: number;
-  tried: number;
-  killed: number;
-  explained: number;
-  readonly survivors: { readonly mutant: Mutant; readonly fate: Fate }[];
 }
 
 const [minutes, seed] = [Number(values.minutes), Number(values.seed)];
@@ -56,7 +46,7 @@ async function main(minutes: number, seed: number, wanted: string): Promise<numb
   const explanations = readExplanations();
   const stale = findStale(explanations, mutantsOf);
   for (const line of stale) process.stderr.write(`${line}\n`);
-  const subjects = TARGETS.flatMap(subjectsOf).filter(({ file }) => file.includes(wanted));
+  const subjects = TARGETS.map((target) => subjectOf(target, wanted)).filter(({ files }) => files.length > 0);
   if (subjects.length === 0) throw new Error(`no file that is mutated has "${wanted}" in its name: see test/mutation`);
 
   const scratch = mkdtempSync(path.join(tmpdir(), 'tsflannel-mutation-'));
@@ -70,13 +60,11 @@ async function main(minutes: number, seed: number, wanted: string): Promise<numb
   const results: Result[] = [];
   let rest = lengthOf(subjects);
   for (const subject of rotated(subjects, seed)) {
-    // As long a share as the file is; what it leaves of it is the others'.
+    // As long a share as the files are; what they leave of it is the others'.
     const nowMs = performance.now();
     const shareMs = (Math.max(0, endMs - nowMs) * lengthOf([subject])) / rest;
     rest -= lengthOf([subject]);
-    const result = await trySubject(scratch, subject, explanations, compiler, seed, nowMs + shareMs);
-    results.push(result);
-    process.stderr.write(`${result.file}: ${result.tried} of ${result.mutants} mutants tried\n`);
+    results.push(...(await trySubject(scratch, subject, explanations, compiler, seed, nowMs + shareMs)));
   }
   remove();
   report(results, seed);
@@ -85,51 +73,50 @@ async function main(minutes: number, seed: number, wanted: string): Promise<numb
 
 async function trySubject(
   scratch: string,
-  subject: Subject,
+  { files, tests, isNative }: Subject,
   explanations: readonly Explanation[],
   compiler: Compiler,
   seed: number,
   untilMs: number,
-): Promise<Result> {
-  const { file, source } = subject;
-  const result: Result = { file, mutants: 0, tried: 0, killed: 0, explained: 0, survivors: [] };
-  const about = explanations.filter((explanation) => explanation.file === file);
-  const note = (mutant: Mutant, fate: Fate): void => {
-    result.tried++;
-    if (fate === 'killed') result.killed++;
-    else if (about.some((explanation) => isAbout(explanation, mutant))) result.explained++;
-    else result.survivors.push({ mutant, fate });
-  };
-  if (subject.isNative) {
-    const mutants = mutateNative(source);
-    const session = new NativeSession(scratch, file, source, subject.tests);
-    let invalid = 0;
-    for (const mutant of shuffled(mutants, seed)) {
-      if (performance.now() >= untilMs) break;
-      const fate = session.try(mutant);
-      if (fate === undefined) invalid++;
-      else note(mutant, fate);
+): Promise<readonly Result[]> {
+  const tallies = files.map(({ file }) => new Tally(file, explanations));
+  if (isNative) {
+    for (const [index, { file, source }] of files.entries()) {
+      const tally = tallies[index];
+      const session = new NativeSession(scratch, file, source, tests);
+      const mutants = mutateNative(source);
+      tally?.expect(mutants.length);
+      for (const mutant of shuffled(mutants, seed)) {
+        if (performance.now() >= untilMs) break;
+        tally?.note(mutant, session.try(mutant));
+      }
     }
-    return { ...result, mutants: mutants.length - invalid };
-  }
-  const { mutants, instrumented, sourceOf } = mutate(file, source);
-  writeFileSync(path.join(scratch, file), instrumented);
-  const session = new Session(scratch, subject.tests, untilMs);
-  let invalid = 0;
-  try {
-    for (const mutant of shuffled(mutants, seed)) {
-      const fate = await session.try(mutant.id);
-      if (fate === undefined) break;
-      // The compiler takes longer than most tests, so that only those are shown to it that no test notices.
-      if (fate !== 'killed' && !compiler.doesCompile(file, sourceOf(mutant))) invalid++;
-      else note(mutant, fate);
+  } else {
+    // All of them at once, so that the tests have to be explored once only.
+    let firstId = 0;
+    const all = files.flatMap(({ file, source }, index) => {
+      const { mutants, instrumented, sourceOf } = mutate(file, source, firstId);
+      firstId += mutants.length;
+      writeFileSync(path.join(scratch, file), instrumented);
+      tallies[index]?.expect(mutants.length);
+      return mutants.map((mutant) => ({ mutant, file, sourceOf, tally: tallies[index] }));
+    });
+    const session = new Session(scratch, tests, untilMs);
+    try {
+      for (const { mutant, file, sourceOf, tally } of shuffled(all, seed)) {
+        const fate = await session.try(mutant.id);
+        if (fate === undefined) break;
+        // The compiler takes longer than most tests, so that only those are shown to it that no test notices.
+        const isValid = fate === 'killed' || compiler.doesCompile(file, sourceOf(mutant));
+        tally?.note(mutant, isValid ? fate : undefined);
+      }
+      await session.check();
+    } finally {
+      session.close();
+      for (const { file, source } of files) writeFileSync(path.join(scratch, file), source);
     }
-    await session.check();
-  } finally {
-    session.close();
-    writeFileSync(path.join(scratch, file), source);
   }
-  return { ...result, mutants: mutants.length - invalid };
+  return tallies.map(({ result }) => result);
 }
 
 /** With the C++ sources and pages, which some unit tests compare names with. */
@@ -141,14 +128,14 @@ function copyTree(scratch: string): void {
   symlinkSync(path.join(ROOT, 'node_modules'), path.join(scratch, 'node_modules'));
 }
 
-function subjectsOf({ files, tests }: Target): readonly Subject[] {
-  const isNative = files.endsWith('.cc');
-  return filesLike(files).map((file) => ({
-    file,
-    source: readFileSync(path.join(ROOT, file), 'utf8'),
+function subjectOf({ files, tests }: Target, wanted: string): Subject {
+  const named = files.flatMap(filesLike).filter((file) => file.includes(wanted));
+  const isNative = named.some((file) => file.endsWith('.cc'));
+  return {
+    files: named.map((file) => ({ file, source: readFileSync(path.join(ROOT, file), 'utf8') })),
     tests: isNative ? tests : tests.flatMap(filesLike),
     isNative,
-  }));
+  };
 }
 
 /** Files that a pattern names; none where the directory does not exist. */
@@ -167,7 +154,7 @@ function filesLike(pattern: string): readonly string[] {
 }
 
 function lengthOf(subjects: readonly Subject[]): number {
-  return subjects.reduce((sum, { source }) => sum + source.length, 0);
+  return subjects.flatMap(({ files }) => files).reduce((sum, { source }) => sum + source.length, 0);
 }
 
 function mutantsOf(file: string): readonly Mutant[] {

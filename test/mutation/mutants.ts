@@ -2,7 +2,7 @@ import ts from 'typescript';
 
 /** One small change to a source file that some test should notice. */
 export interface Mutant {
-  /** Of the file's mutants, in order of their places. */
+  /** Counted in order of their places. */
   readonly id: number;
   /** Counted from 1. */
   readonly line: number;
@@ -67,8 +67,12 @@ const METHODS: ReadonlyMap<string, string> = new Map([
 /** Methods whose result has the type of what they are called on. */
 const DROPPED_METHODS: ReadonlySet<string> = new Set(['filter', 'slice', 'sort', 'toSorted', 'reverse', 'toReversed']);
 
-/** Finds the mutants of a TypeScript source. Type annotations, texts and debug lines are left alone. */
-export function mutate(fileName: string, source: string): Mutation {
+/**
+ * Finds the mutants of a TypeScript source. Type annotations, texts and debug lines are left alone.
+ *
+ * @param firstId - for several files in one process, whose mutants must not share their numbers.
+ */
+export function mutate(fileName: string, source: string, firstId = 0): Mutation {
   const file = ts.createSourceFile(fileName, source, ts.ScriptTarget.Latest, true);
   const lines = source.split('\n');
   const mutants: Mutant[] = [];
@@ -92,7 +96,7 @@ export function mutate(fileName: string, source: string): Mutation {
     const whole = textOf(node).replace(/\s+/g, ' ');
     const what = whole.length > MAX_TEXT ? `${whole.slice(0, MAX_TEXT - 1)}…` : whole;
     const variants = changes.map(([how, text]) => {
-      const id = mutants.length;
+      const id = firstId + mutants.length;
       mutants.push({ id, line, code, change: `${what}: ${how}` });
       return { id, text };
     });
