@@ -14,7 +14,7 @@ export const ROWS = [
   ['ip', 'log.ts', 'alarm.ts', 'rate-limited-log.ts', 'deadline.ts', 'gatherer.ts'],
   ['sys', 'coalescing-task.ts', 'guard.ts', 'turns.ts'],
   ['netlink', 'config', 'lease', 'etcd'],
-  ['dataplane', 'reconcile', 'underlay', 'firewall', 'container'],
+  ['dataplane', 'reconcile', 'underlay', 'firewall', 'container', 'extension'],
   ['backend'],
   ['systemd', 'reach', 'docker', 'observe'],
   ['daemon', 'ctl'],
