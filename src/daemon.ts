@@ -8,6 +8,7 @@ import { Pass } from './daemon/pass.js';
 import { PassLoop } from './daemon/pass-loop.js';
 import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
 import { SubnetFile } from './daemon/subnet-file.js';
+import { assertCommandsAllowed } from './daemon/allowed-commands.js';
 import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
@@ -17,6 +18,7 @@ import type { Here } from './daemon/saved-origin.js';
 import { StateDirectory } from './daemon/saved-state.js';
 import { storeTunnels } from './daemon/tunnel-store.js';
 import { OverlayError, describeError, isOverlayError } from './errors.js';
+import { BackendCommands } from './extension/backend-commands.js';
 import { layoutKeys } from './etcd/endpoints.js';
 import { guarded } from './guard.js';
 import { HostNames } from './lease/host-names.js';
@@ -58,6 +60,7 @@ export class Daemon implements StatusSource {
   private readonly dockerWatch: DockerWatch;
   private readonly passes: PassLoop;
   private readonly prober: PeerProber | undefined;
+  private readonly commands: BackendCommands;
   private facts: HostFactsSource | undefined;
   private readonly membership: Membership;
   private pass: Pass | undefined;
@@ -117,6 +120,7 @@ export class Daemon implements StatusSource {
       const { openEchoPort: openPort } = parts;
       this.prober = new PeerProber({ clock, log, openPort, intervalMs: peerProbeInterval * 1000 });
     }
+    this.commands = new BackendCommands({ ...parts.programs, clock, log, onChange: () => this.passes.trigger() });
     this.hostNames = new HostNames(store, clock, log);
     const { openContainerNetworks: open } = parts;
     if (open !== undefined) this.containers = new ContainerService({ clock, log, open });
@@ -157,6 +161,7 @@ export class Daemon implements StatusSource {
       membership: this.membership,
       reconciler: this.reconciler,
       prober: this.prober,
+      commands: this.commands,
       subnetFile: this.subnetFile,
       dockerWatch: this.dockerWatch,
       stateDirectory: this.stateDirectory,
@@ -202,6 +207,7 @@ export class Daemon implements StatusSource {
     await this.passes.close();
     this.prober?.close();
     this.pass?.flush();
+    await this.commands.close();
     await this.containers?.close();
     await this.membership.close();
     await this.stateDirectory.close();
@@ -245,6 +251,7 @@ export class Daemon implements StatusSource {
       problems: this.log.problems,
       hostNames: this.hostNames,
       containers: this.containers?.status(),
+      commands: this.commands.status,
       refused: this.server?.refused ?? noRefusals(),
     });
   }
@@ -271,7 +278,9 @@ export class Daemon implements StatusSource {
   private reasonsNotReady(): readonly string[] {
     return reasonsNotReady({
       hasNetwork: this.config.network !== undefined,
+      rejectedConfig: this.config.rejected,
       problem: this.problem,
+      pendingCommand: this.config.carried?.backend.commands === undefined ? undefined : this.commands.notReadyBecause,
       isLeaseHeld: this.membership.isLeaseHeld,
       savedUse: this.footing.useNow,
       isLeasePublished: this.membership.keeper?.isPublished ?? false,
@@ -330,8 +339,9 @@ export class Daemon implements StatusSource {
   }
 
   private takeConfig(text: string | undefined): void {
-    const isNew = this.config.take(text, (network) => {
+    const isNew = this.config.take(text, ({ network, backend }) => {
       this.admission.assertSafe(network, this.pass?.underlay);
+      assertCommandsAllowed(backend, this.options);
     });
     if (isNew) this.passes.trigger();
   }

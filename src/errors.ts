@@ -8,7 +8,8 @@ export const ERROR_CODES = {
   ERR_FLAG: 'A command line flag is unknown or has a value it cannot take.',
   ERR_NETWORK_CONFIG: 'The network configuration under <prefix>/config is not valid.',
   ERR_BACKEND_UNKNOWN: 'Backend.Type names a backend that does not exist.',
-  ERR_BACKEND_HOST: 'The backend cannot run on this host: it lacks an address or a kernel feature.',
+  ERR_BACKEND_HOST:
+    "The backend cannot run on this host: it lacks an address, a kernel feature or its operator's leave.",
   ERR_BACKEND_OPTION: 'A key inside Backend has a value that its backend cannot take.',
   ERR_NOT_PRIVILEGED: 'The kernel refuses this user an operation that needs root or CAP_NET_ADMIN.',
   ERR_ADDON_MISSING: 'The native packet path is not built for this host, or cannot be loaded.',

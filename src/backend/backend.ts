@@ -5,6 +5,8 @@ import {
   readBackendOptions,
 } from '../config/backend-options.js';
 import type { NetworkConfig } from '../config/network-config.js';
+import type { CommandValues } from '../extension/command-text.js';
+import type { HostCommands, PeerInput } from '../extension/host-commands.js';
 import type { Carrier } from '../firewall/carrier.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
@@ -93,6 +95,8 @@ export interface PeerState {
   /** What it must have alone: where several claim the same, one of them is reached. */
   readonly claims?: readonly Claim[];
   readonly skipped?: SkippedPeer;
+  /** What the backend's commands are told of it. */
+  readonly input?: PeerInput;
   /** Undefined also where the device has no other address to go on with. */
   readonly contested?: ContestedDevice;
 }
@@ -101,6 +105,8 @@ export interface PeerState {
 export interface BackendState {
   /** Devices and whatever else does not belong to one peer. */
   readonly base: Partial<DesiredState>;
+  /** What the backend's commands are told of this host; absent without {@link BackendActions.commands}. */
+  readonly ownValues?: CommandValues;
   /** Routes, neighbours and forwarding entries towards one peer whose lease names this backend. */
   readonly peer: (lease: Lease) => PeerState;
 }
@@ -134,6 +140,8 @@ interface BackendActions {
   readonly carrier: Carrier | undefined;
   /** Whether {@link HostFacts.isOnLink} decides how, or whether, a peer is reached. */
   readonly asksOnLink: boolean;
+  /** What it has run on the host besides, or instead of, what it desires of the kernel; absent if nothing. */
+  readonly commands?: HostCommands;
   /**
    * Checks that this host can run it in this network.
    *
@@ -142,7 +150,8 @@ interface BackendActions {
   check(network: NetworkConfig, underlay: Underlay): void;
   /** MTU for containers, as written to subnet.env. */
   mtu(network: NetworkConfig, underlay: Underlay): number;
-  leaseData(network: NetworkConfig, host: HostFacts): LeaseData;
+  /** @param startupOutput - what the backend's PreStartupCommand has written. */
+  leaseData(network: NetworkConfig, host: HostFacts, startupOutput?: string): LeaseData;
   /**
    * The host's state is `base` plus `peer` for each lease that names this backend; the two are apart so that one
    * changed peer among thousands costs one call.

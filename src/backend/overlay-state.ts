@@ -1,3 +1,5 @@
+import type { CommandValues } from '../extension/command-text.js';
+import type { HostCommands, PeerInput } from '../extension/host-commands.js';
 import type { IpAddress } from '../ip/address.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
@@ -24,6 +26,13 @@ export interface OverlayInput extends Omit<BackendContext, 'isOwn'> {
   readonly lingering: readonly string[];
 }
 
+/** What a backend has commands do on this host. */
+export interface DesiredCommands {
+  readonly commands: HostCommands;
+  readonly own: CommandValues;
+  readonly peers: readonly PeerInput[];
+}
+
 /** Result of {@link OverlayState.compute}. */
 export interface OverlayResult {
   /** Everything but what single peers add. */
@@ -37,6 +46,8 @@ export interface OverlayResult {
   readonly lingeringDevices: readonly string[];
   /** Devices of this host that need another link address, since a peer published theirs first; each once. */
   readonly contested: readonly ContestedDevice[];
+  /** Undefined where no backend in use, or lingering, has commands. */
+  readonly commands: DesiredCommands | undefined;
 }
 
 /**
@@ -54,6 +65,7 @@ export class OverlayState {
   private parts: readonly Partial<DesiredState>[] = [];
   private readonly skipped = new Map<Lease, SkippedPeer>();
   private readonly contested = new Map<Lease, ContestedDevice>();
+  private readonly inputs = new Map<Lease, PeerInput>();
   private readonly claims = new Claims();
   private readonly claimsOf = new WeakMap<Lease, readonly Claim[]>();
   /** How many peers each backend reaches. */
@@ -81,7 +93,14 @@ export class OverlayState {
       backends: used,
       lingeringDevices,
       contested: [...new Map([...this.contested.values()].map((each) => [each.device, each])).values()],
+      commands: types.map((type) => this.commandsOf(type, input, states)).find((each) => each !== undefined),
     };
+  }
+
+  private commandsOf(type: string, { backendFor }: OverlayInput, states: States): DesiredCommands | undefined {
+    const commands = backendFor(type)?.commands;
+    if (commands === undefined) return undefined;
+    return { commands, own: states.of(type)?.ownValues ?? {}, peers: [...this.inputs.values()] };
   }
 
   /** Brings what is known of each peer up to date. */
@@ -93,6 +112,7 @@ export class OverlayState {
       this.parts = [];
       this.skipped.clear();
       this.contested.clear();
+      this.inputs.clear();
       this.claims.clear();
       this.counts.clear();
     }
@@ -111,7 +131,8 @@ export class OverlayState {
     this.leases = peers;
   }
 
-  private join(lease: Lease, { skipped, contested, claims = [] }: PeerState, states: States): void {
+  private join(lease: Lease, { skipped, contested, input, claims = [] }: PeerState, states: States): void {
+    if (input !== undefined) this.inputs.set(lease, input);
     if (skipped !== undefined) this.skipped.set(lease, skipped);
     if (contested !== undefined) this.contested.set(lease, contested);
     this.claimsOf.set(lease, claims);
@@ -122,6 +143,7 @@ export class OverlayState {
   private leave(lease: Lease, states: States): void {
     this.skipped.delete(lease);
     this.contested.delete(lease);
+    this.inputs.delete(lease);
     this.claims.remove(lease, this.claimsOf.get(lease) ?? []);
     this.count(lease, -1, states);
   }
@@ -133,6 +155,12 @@ export class OverlayState {
     if (count === 0) this.counts.delete(type);
     else this.counts.set(type, count);
   }
+}
+
+/** What commands were told of such peers, by the backends as they are configured now. */
+export function commandInputs(input: OverlayInput, leases: readonly Lease[]): readonly PeerInput[] {
+  const states = new States(input);
+  return leases.flatMap((lease) => states.partOf(lease).input ?? []);
 }
 
 /** What a peer adds that another one is reached in place of. */

@@ -1,13 +1,21 @@
 import { OverlayError } from '../errors.js';
 import { allocBackend } from './alloc.js';
 import type { Backend } from './backend.js';
+import { extensionBackend } from './extension.js';
 import { hostGwBackend } from './host-gw.js';
 import { ipipBackend } from './ipip.js';
 import { udpBackend } from './udp.js';
 import { vxlanBackend } from './vxlan.js';
 
 /** All backends that there are. */
-export const BACKENDS: readonly Backend[] = [udpBackend, vxlanBackend, hostGwBackend, ipipBackend, allocBackend];
+export const BACKENDS: readonly Backend[] = [
+  udpBackend,
+  vxlanBackend,
+  hostGwBackend,
+  ipipBackend,
+  extensionBackend,
+  allocBackend,
+];
 
 const BY_TYPE: ReadonlyMap<string, Backend> = new Map(BACKENDS.map((backend) => [backend.type, backend]));
 

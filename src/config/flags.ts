@@ -187,6 +187,10 @@ export const FLAGS = {
     help: 'Keep a blackhole route for the own subnet, so that packets for absent containers do not loop.',
   }),
 
+  'allow-extension-commands': switchFlag(false, {
+    group: 'datapath',
+    help: 'Run the commands of backend extension: whoever may write PREFIX/config in etcd can then do anything on this host.',
+  }),
   datapath: choiceFlag(['auto', 'native', 'portable'], 'auto', {
     group: 'datapath',
     help: 'native: C++ threads; portable: plain Node, slow; auto: native where it is built.',

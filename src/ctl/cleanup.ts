@@ -1,5 +1,6 @@
 import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { readNetwork } from '../backend/network.js';
 import { UnfitValue, repeatableFlag, switchFlag } from '../config/flag-values.js';
 import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
@@ -101,6 +102,7 @@ export const cleanup = defineCommand({
         errors.push(error);
       }
     }
+    left.push(...known.commands);
     if (options.removeFiles) {
       const files = await removeFiles(options, daemon?.description);
       removed.push(...files.removed);
@@ -197,15 +199,19 @@ async function knownNetworks(
     readonly subnetFile: string;
     readonly stateDir: string;
   } & Parameters<CtlContext['openStore']>[0],
-): Promise<{ readonly networks: readonly Prefix[]; readonly notes: readonly string[] }> {
+): Promise<{
+  readonly networks: readonly Prefix[];
+  /** What commands may have made, which nobody but their author knows. */
+  readonly commands: readonly string[];
+  readonly notes: readonly string[];
+}> {
   const notes: string[] = [];
   const found: (Prefix | undefined)[] = options.network.map((text) => Prefix.parse(text));
   const env = await readSubnetEnv(options.subnetFile);
   found.push(env?.network, env?.ipv6Network);
   // The daemon's copy of the configuration; see its state directory.
-  found.push(
-    ...networksOf(await readFile(path.join(options.stateDir, STATE_FILES.config), 'utf8').catch(() => undefined)),
-  );
+  const saved = await readFile(path.join(options.stateDir, STATE_FILES.config), 'utf8').catch(() => undefined);
+  found.push(...networksOf(saved));
   const deadline = new Deadline(context.clock, STORE_PATIENCE_MS, context.signal);
   try {
     found.push(...networksOf((await withStore(context, options, (store) => store.readConfig(deadline.signal)))?.text));
@@ -220,7 +226,29 @@ async function knownNetworks(
     deadline.clear();
   }
   const networks = new Map(found.flatMap((prefix) => (prefix === undefined ? [] : [[prefix.toString(), prefix]])));
-  return { networks: [...networks.values()], notes };
+  return { networks: [...networks.values()], commands: commandsOf(saved), notes };
+}
+
+/**
+ * What the commands of the backend may have left that the daemon ran last: nobody but their author knows.
+ *
+ * @param config - as the daemon saved it.
+ */
+function commandsOf(config: string | undefined): readonly string[] {
+  if (config === undefined) return [];
+  try {
+    const { network, backend } = readNetwork(config);
+    if (backend.commands === undefined) return [];
+    const shutdown = network.backendOptions['shutdowncommand'];
+    const advice =
+      shutdown?.kind === 'string' && shutdown.value !== ''
+        ? `run its ShutdownCommand if you trust it: ${shutdown.value}`
+        : 'it has no ShutdownCommand, so look for it yourself';
+    return [`what commands of backend ${network.backendType} have made: ${advice}`];
+  } catch (error) {
+    if (error instanceof OverlayError) return []; // no daemon could have used it
+    throw error;
+  }
 }
 
 function networksOf(config: string | undefined): readonly (Prefix | undefined)[] {

@@ -1,3 +1,4 @@
+import type { CommandsStatus } from '../extension/status.js';
 import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
 import {
@@ -24,6 +25,7 @@ export function formatStatus(status: DaemonStatus, previous?: DaemonStatus): str
     devices(status, seconds > 0 ? previous : undefined, seconds),
     ...status.tunnels.map(tunnel),
     peers(status),
+    commands(status.commands),
     repairs(status),
     problems(status),
   ];
@@ -161,6 +163,23 @@ function answer(path: PathStatus, isOneOfSeveral: boolean, nowMs: number): strin
 function peerNote({ skipped, isReservation }: PeerStatus): string {
   if (skipped !== null) return `not reached: ${skipped.reason}; ${skipped.hint}`;
   return isReservation ? 'reserved' : '';
+}
+
+/** @param status - absent from a daemon of an earlier version. */
+function commands(status: CommandsStatus | null | undefined): string {
+  if (!status) return '';
+  const { failing, failingCount, peersDone, peersWaiting, state } = status;
+  const lines: (readonly [string, string])[] = [
+    ['commands', `${state}, done for ${peersDone} peers, ${peersWaiting} waiting, ${failingCount} failing`],
+    ...failing.map(
+      ({ command, peer, failure, lastLine, attempts }) =>
+        [
+          'failing',
+          `${command}${peer === null ? '' : ` for ${peer}`}: ${[failure, lastLine].filter((text) => text !== '').join(': ')} (${attempts} times)`,
+        ] as const,
+    ),
+  ];
+  return formatFields(lines);
 }
 
 function repairs({ reconcile, firewall }: DaemonStatus): string {

@@ -77,6 +77,11 @@ export class Footing {
     return this.use.kind === 'all' ? (this.state?.peers ?? []) : [];
   }
 
+  /** Peers for which something may still be on this host: none after a reboot. */
+  get peersOfThisBoot(): readonly Lease[] {
+    return this.isSameBoot ? (this.state?.peers ?? []) : [];
+  }
+
   /** The lease that no other lease may overlap before the host holds one. */
   get claim(): Lease | undefined {
     return this.isSettled ? undefined : this.state?.own;

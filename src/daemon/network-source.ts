@@ -58,7 +58,7 @@ export class NetworkSource {
    * @param check - throws what speaks against a network that is valid by itself.
    * @returns whether {@link network} is another one than before.
    */
-  take(text: string | undefined, check: (network: NetworkConfig) => void): boolean {
+  take(text: string | undefined, check: (carried: CarriedNetwork) => void): boolean {
     if (text === this.latest) return false;
     this.latest = text;
     const goingOn = this.current === undefined ? {} : { kind: 'going on with the last one' };
@@ -77,7 +77,7 @@ export class NetworkSource {
     try {
       const carried = readNetwork(text);
       const { network, backend, unknownKeys } = carried;
-      check(network);
+      check(carried);
       for (const key of unknownKeys) this.log.warn('key of the network configuration is not used', { key });
       this.tell(network);
       this.current = carried;

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import type { CommandRunnerOptions } from '../extension/command-runner.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
 import type { IpAddress } from '../ip/address.js';
 import type { OwnLeaseStore, ValueStore, WorldStore } from '../lease/store.js';
@@ -40,6 +41,8 @@ export interface DaemonParts {
   readonly kernel: Kernel;
   readonly tunnels: TunnelSettings;
   readonly firewall: RuleKeeper;
+  /** Runs what a backend has commands for. */
+  readonly programs: Pick<CommandRunnerOptions, 'run' | 'environment'>;
   /** What peers are probed through. */
   readonly openEchoPort: OpenEchoPort;
   /** Where subnet file and saved state lie. */

@@ -1,9 +1,16 @@
-import { OverlayState, type OverlayResult, onLinkQuestions } from '../backend/overlay-state.js';
+import {
+  type BackendLookup,
+  OverlayState,
+  type OverlayResult,
+  commandInputs,
+  onLinkQuestions,
+} from '../backend/overlay-state.js';
 import type { ConfiguredBackend, ContestedDevice, HostFacts } from '../backend/backend.js';
 import type { Clock } from '../clock.js';
 import type { DaemonOptions } from '../config/flags.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import { versionText } from '../config/version.js';
+import type { BackendCommands } from '../extension/backend-commands.js';
 import type { FirewallSpec } from '../firewall/firewall.js';
 import { type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
@@ -54,6 +61,7 @@ export interface PassContext {
   readonly membership: Membership;
   readonly reconciler: Reconciler;
   readonly prober: PeerProber | undefined;
+  readonly commands: BackendCommands;
   readonly subnetFile: SubnetFile;
   readonly dockerWatch: DockerWatch;
   readonly stateDirectory: StateDirectory;
@@ -119,18 +127,21 @@ export class Pass {
    * @throws {@link OverlayError} what keeps the overlay from being carried as configured.
    */
   async run(): Promise<boolean> {
-    const { admission, config, dockerWatch, facts: source, footing, membership, options, subnetFile } = this.context;
+    const { admission, commands, config, dockerWatch, facts: source, footing, membership } = this.context;
+    const { options, subnetFile } = this.context;
     if (config.carried === undefined) return false;
     const { network, backend } = config.carried;
     const { underlay } = (await this.followUnderlay(network)).state;
     admission.assertSafe(network, underlay);
     backend.check(network, underlay);
+    const startupOutput = backend.commands === undefined ? '' : commands.start(backend.commands);
+    if (startupOutput === undefined) return false;
     await admission.refresh(underlay);
     const facts = await source.refresh({
       underlay,
       onLinkAddresses: onLinkQuestions(membership.peers, (type) => config.backendFor(type)),
     });
-    const attributes = attributesFor(backend, network, facts);
+    const attributes = attributesFor(backend, network, facts, startupOutput);
     const context = this.admissionContext(network, underlay, attributes);
     membership.keep(network, attributes, context, subnetFile.previousSubnets);
     const own = membership.ownLease(network, attributes);
@@ -144,6 +155,8 @@ export class Pass {
     if (membership.isLeaseHeld && keeper?.lease !== undefined) footing.confirm(keeper.lease);
     if (footing.useNow === 'subnet') this.desireNothing(network);
     else await this.desire(network, facts, own, membership.peers);
+    // What peers and Docker are told holds only once the command has made it so; then there is another pass.
+    if (backend.commands !== undefined && commands.isStarting) return true;
     if (this.publishedBackend !== undefined && this.publishedBackend !== network.backendType) {
       // Peers send the new way as soon as they see the lease: receive that way first.
       await this.waitForKernel(network);
@@ -217,17 +230,13 @@ export class Pass {
   // Outputs
 
   private async desire(network: NetworkConfig, host: HostFacts, own: Lease, peers: readonly Lease[]): Promise<void> {
-    const { config, facts, options, prober, reconciler, subnetFile } = this.context;
+    const { commands, config, facts, footing, options, prober, reconciler, subnetFile } = this.context;
     const networks = [network.ipv4?.network, network.ipv6?.network].filter((prefix) => prefix !== undefined);
     if (this.current === undefined) this.staleDevices = await facts.flannelDevices(networks);
-    const result = this.overlay.compute({
-      network,
-      host,
-      own,
-      peers,
-      backendFor: (type) => config.backendFor(type),
-      lingering: this.lingering.names,
-    });
+    const backendFor: BackendLookup = (type) => config.backendFor(type);
+    const input = { network, host, own, peers, backendFor, lingering: this.lingering.names };
+    const result = this.overlay.compute(input);
+    const isFirst = this.current === undefined;
     this.current = result;
     this.lingering.use(result.backends);
     this.skippedPeers.tell(result.skipped);
@@ -238,6 +247,8 @@ export class Pass {
     // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
     const scope = [...networks, ...subnetFile.previousNetworks];
     reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
+    const former = isFirst ? commandInputs(input, footing.peersOfThisBoot) : [];
+    commands.follow(result.commands && { ...result.commands, ...(isFirst && { former }) });
   }
 
   private giveUpMac({ device, replacement }: ContestedDevice): void {
@@ -251,6 +262,8 @@ export class Pass {
 
   /** Takes the overlay off this host, so that nothing has addresses that are another host's. */
   private desireNothing({ ipv4, ipv6 }: NetworkConfig): void {
+    const commands = this.context.config.carried?.backend.commands;
+    this.context.commands.follow(commands && { commands, own: undefined, peers: [] });
     this.current = undefined;
     const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
     this.context.reconciler.setDesired(EMPTY_STATE, { scope });
@@ -322,13 +335,18 @@ export class Pass {
   }
 }
 
-function attributesFor(backend: ConfiguredBackend, network: NetworkConfig, facts: HostFacts): LeaseAttributes {
+function attributesFor(
+  backend: ConfiguredBackend,
+  network: NetworkConfig,
+  facts: HostFacts,
+  startupOutput: string,
+): LeaseAttributes {
   const { publicIp, publicIpv6 }: Underlay = facts.underlay;
   return {
     publicIp: publicIp ?? UNSPECIFIED_V4,
     publicIpv6: network.ipv6 === undefined ? undefined : publicIpv6,
     backendType: backend.publishedType,
-    ...backend.leaseData(network, facts),
+    ...backend.leaseData(network, facts, startupOutput),
   };
 }
 

@@ -24,6 +24,11 @@ export const ENDED_BY: Readonly<Record<string, readonly string[]>> = {
   'peer can be reached again, or is gone': ['peer cannot be reached'],
   'peers can be reached again, or are gone': ['peer cannot be reached', 'peers cannot be reached'],
   'all peers answer again': ['peers do not answer'],
+  'command of the backend works again, or is no longer needed': ['command of the backend failed, trying again'],
+  'commands of the backend work again, or are no longer needed': [
+    'command of the backend failed, trying again',
+    'commands of the backend failed, trying again',
+  ],
   'objects of others are no longer in the way': [
     'object of somebody else is in the way',
     'more objects of others are in the way',

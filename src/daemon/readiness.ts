@@ -8,6 +8,8 @@ import type { SavedUse } from './saved-origin.js';
 /** What {@link reasonsNotReady} looks at. */
 export interface ReadinessParts {
   readonly hasNetwork: boolean;
+  /** Why the configuration in the store is not in use. */
+  readonly rejectedConfig?: string | undefined;
   /** Why the overlay cannot be carried as configured, if it cannot. */
   readonly problem: string | undefined;
   readonly isLeaseHeld: boolean;
@@ -15,6 +17,8 @@ export interface ReadinessParts {
   readonly savedUse: Exclude<SavedUse['kind'], 'nothing'> | undefined;
   /** Whether the store tells peers what this host wants it to tell. */
   readonly isLeasePublished: boolean;
+  /** Which command of the backend has not succeeded. */
+  readonly pendingCommand?: string | undefined;
   readonly isSubnetFileWritten: boolean;
   readonly kernel: Pick<ReconcilerStatus, 'isConverged' | 'failures'>;
   /** Devices of former backends, kept for peers that have not seen the change yet. */
@@ -50,8 +54,11 @@ const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
 export function reasonsNotReady(parts: ReadinessParts): readonly string[] {
   const { isConverged, failures } = parts.kernel;
   const reasons: string[] = [];
-  if (!parts.hasNetwork) reasons.push('no valid network configuration');
+  const { rejectedConfig } = parts;
+  if (!parts.hasNetwork)
+    reasons.push(`no valid network configuration${rejectedConfig === undefined ? '' : `: ${rejectedConfig}`}`);
   if (parts.problem !== undefined) reasons.push(parts.problem);
+  if (parts.pendingCommand !== undefined) reasons.push(parts.pendingCommand);
   if (!parts.isLeaseHeld) reasons.push(parts.savedUse === undefined ? 'no lease' : STANDING_IN[parts.savedUse]);
   else if (!parts.isLeasePublished) reasons.push('lease not yet written as it should be');
   if (!parts.isSubnetFileWritten) reasons.push('subnet file not written');

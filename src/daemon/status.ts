@@ -4,6 +4,7 @@ import type { NetworkConfig } from '../config/network-config.js';
 import { versionText } from '../config/version.js';
 import type { Offload, Tunnel, TunnelPeerCounters } from '../dataplane/tunnel.js';
 import { describeError } from '../errors.js';
+import type { CommandsStatus } from '../extension/status.js';
 import type { RuleKeeper } from '../firewall/firewall.js';
 import type { HostNames } from '../lease/host-names.js';
 import type { LeaseKeeper } from '../lease/keeper.js';
@@ -68,6 +69,7 @@ export interface StatusParts {
   readonly refused: Refusals;
   /** Undefined where networks of containers are not switched on. */
   readonly containers: ContainerNetworksStatus | undefined;
+  readonly commands: CommandsStatus | null;
 }
 
 /** Puts the daemon's account of itself together; cheap enough for every scrape. */
@@ -113,6 +115,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     problems: parts.problems,
     requests: { refused: parts.refused },
     containerNetworks: parts.containers ?? null,
+    commands: parts.commands,
   };
 }
 

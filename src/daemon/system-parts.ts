@@ -14,6 +14,7 @@ import { ObserveServer } from '../observe/server.js';
 import { EchoSocket } from '../reach/echo-socket.js';
 import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
 import { instanceOf } from '../reconcile/ownership.js';
+import { programGroups } from '../sys/program-group.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { openContainerNetworks } from './container-networks.js';
@@ -72,6 +73,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     netlink,
     kernel: new NetlinkKernel(clock),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
+    programs: { run: programGroups(clock), environment },
     openEchoPort: EchoSocket.open,
     files: systemFiles,
     ...(hasPlugin && {

@@ -184,6 +184,22 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
         value: peers.filter(({ skipped }) => skipped?.cause === cause).length,
       })),
   ),
+  family(
+    'counter',
+    'tsflannel_extension_commands_total',
+    'Commands of backend extension that have ended, by command and result.',
+    ['command', 'result'],
+    ({ commands }) =>
+      Object.entries(commands?.runs ?? {}).flatMap(([command, { succeeded, failed }]) => [
+        { labels: { command, result: 'success' }, value: succeeded },
+        { labels: { command, result: 'failure' }, value: failed },
+      ]),
+  ),
+  gauge(
+    'tsflannel_extension_commands_failing',
+    'Commands of backend extension that have failed and are tried again: those of this host, and one for each peer.',
+    (s) => s.commands?.failingCount,
+  ),
   gauge('tsflannel_peers_synced', 'Whether the peers come from etcd (1) or still from an earlier run (0).', (s) =>
     Number(s.peerSet.isSynced),
   ),

@@ -1,5 +1,6 @@
 import type { Offload, OffloadState, TunnelCounters } from '../dataplane/tunnel.js';
 import type { SkipCause } from '../backend/backend.js';
+import type { CommandsStatus } from '../extension/status.js';
 import type { FirewallStatus } from '../firewall/firewall.js';
 import type { QuarantineReason } from '../lease/admission.js';
 import type { KeeperCounters, KeeperState } from '../lease/keeper.js';
@@ -67,6 +68,8 @@ export interface DaemonStatus {
   readonly requests: RequestStatus;
   /** Networks of containers with addresses of their own; null where they are not switched on. */
   readonly containerNetworks: ContainerNetworksStatus | null;
+  /** What the commands of backend extension do on this host; null where no such backend is in use. */
+  readonly commands: CommandsStatus | null;
 }
 
 /** The cluster's configuration in use. */

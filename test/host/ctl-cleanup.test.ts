@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync, existsSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { systemClock } from '../../src/clock.js';
+import { STATE_FILES } from '../../src/config/paths.js';
 import { openPortableTunnel } from '../../src/dataplane/portable.js';
 import { Firewall, type FirewallMode } from '../../src/firewall/firewall.js';
 import { parseMac } from '../../src/ip/mac.js';
@@ -163,6 +164,24 @@ describe('tsflannelctl cleanup', () => {
       },
     ],
   };
+
+  it('names what commands of a backend may have left, and runs none of them', async () => {
+    const state = path.join(directory, 'state');
+    mkdirSync(state, { recursive: true });
+    const file = path.join(directory, 'was-run');
+    const backend = { Type: 'extension', SubnetAddCommand: 'true', ShutdownCommand: `touch ${file}` };
+    writeFileSync(path.join(state, STATE_FILES.config), JSON.stringify({ Network: '10.5.0.0/16', Backend: backend }));
+    const { stdout } = await cleanUp();
+    rmSync(state, { recursive: true });
+    assert.match(
+      stdout,
+      new RegExp(
+        `^left what commands of backend extension have made: run its ShutdownCommand if you trust it: touch ${file}$`,
+        'm',
+      ),
+    );
+    assert.equal(existsSync(file), false);
+  });
 
   it('removes what vxlan made, and nothing of others', async () => {
     await makeState(await vxlanState('flannel.1', 1));

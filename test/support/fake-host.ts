@@ -11,6 +11,7 @@ import { FakeEcho } from './fake-echo.js';
 import { FakeFiles } from './fake-files.js';
 import { FakeFirewall } from './fake-firewall.js';
 import { FakeKernel, routeInfo } from './fake-kernel.js';
+import { FakeProgramGroups } from './fake-program-groups.js';
 import type { FakeTunnel } from './fake-tunnel.js';
 
 const DEFAULT_ROUTE = net('0.0.0.0/0');
@@ -41,6 +42,7 @@ export class FakeHost implements HostNetlink {
   readonly firewall = new FakeFirewall();
   readonly files = new FakeFiles();
   readonly echo = new FakeEcho();
+  readonly programs = new FakeProgramGroups();
   /** Those that are open. */
   tunnels: readonly FakeTunnel[] = [];
   private readonly uplink: LinkInfo;

@@ -1,4 +1,5 @@
 import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane/tunnel.js';
+import type { CommandsStatus } from '../../src/extension/status.js';
 import type { ContainerNetworksStatus } from '../../src/observe/container-status.js';
 import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
@@ -132,6 +133,32 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
     },
     announcements: { announced: 2, failed: 0 },
     problems: ['cannot set the MTU of eth0-host: EINVAL'],
+  };
+}
+
+/** Commands of which that of one peer fails. */
+export function sampleCommands(): CommandsStatus {
+  return {
+    state: 'running',
+    peersDone: 3,
+    peersWaiting: 1,
+    failing: [
+      {
+        command: 'SubnetAddCommand',
+        peer: '10.100.2.0/24',
+        failure: 'exit status 2',
+        lastLine: 'RTNETLINK answers: File exists',
+        attempts: 4,
+      },
+    ],
+    failingCount: 1,
+    runs: {
+      PreStartupCommand: { succeeded: 1, failed: 0 },
+      PostStartupCommand: { succeeded: 1, failed: 1 },
+      SubnetAddCommand: { succeeded: 3, failed: 4 },
+      SubnetRemoveCommand: { succeeded: 0, failed: 4 },
+      ShutdownCommand: { succeeded: 0, failed: 0 },
+    },
   };
 }
 
@@ -287,6 +314,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
     },
     subnetFile: { path: '/run/flannel/subnet.env', writtenAt: '2026-01-02T03:04:06.000Z', error: null },
     containerNetworks: sampleContainerNetworks(),
+    commands: sampleCommands(),
     savedState: null,
     dockerHint: null,
     problems: [

@@ -144,6 +144,7 @@ export class TestDaemon {
         disabledOffloads: [],
       },
       firewall: host.firewall,
+      programs: { run: host.programs.run, environment: {} },
       openEchoPort: host.echo.open,
       files: host.files,
       service: this.service,

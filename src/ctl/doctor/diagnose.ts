@@ -3,6 +3,7 @@ import { CONTAINER_NETWORK_CHECKS } from './checks/container-networks.js';
 import { CONTAINER_PORT_CHECKS } from './checks/container-ports.js';
 import { DAEMON_CHECKS } from './checks/daemon.js';
 import { DOCKER_CHECKS } from './checks/docker.js';
+import { EXTENSION_CHECKS } from './checks/extension.js';
 import { FIREWALL_CHECKS } from './checks/firewall.js';
 import { HOST_CHECKS } from './checks/host.js';
 import { LEASE_CHECKS, publicIpCheck } from './checks/leases.js';
@@ -16,6 +17,7 @@ export const CHECKS: readonly Check[] = [
   ...STORE_CHECKS,
   publicIpCheck,
   ...DAEMON_CHECKS,
+  ...EXTENSION_CHECKS,
   ...LEASE_CHECKS,
   ...HOST_CHECKS,
   ...ROUTE_CHECKS,

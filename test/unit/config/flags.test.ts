@@ -64,6 +64,7 @@ describe('parseCommandLine', () => {
       statusSocket: '/run/flannel/tsflanneld.sock',
       subnetLeaseRenewMargin: 60,
       dockerPlugin: false,
+      allowExtensionCommands: false,
       containerAddressTtl: 86_400,
       hostId: undefined,
       ipMasq: false,

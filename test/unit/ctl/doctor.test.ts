@@ -25,7 +25,7 @@ import {
   tunnel,
   way,
 } from '../../support/doctor-facts.js';
-import { sampleContainerNetworks, samplePeer } from '../../support/sample-status.js';
+import { sampleCommands, sampleContainerNetworks, samplePeer } from '../../support/sample-status.js';
 
 const sample = sampleContainerNetworks();
 const use: AddressUseStatus = {
@@ -508,6 +508,29 @@ const CASES: readonly Case[] = [
     check: 'bridge-netfilter',
     severity: 'note',
     command: /^modprobe br_netfilter$/,
+  },
+  {
+    when: 'commands of backend extension fail for a peer',
+    facts: { daemon: { ...daemon, commands: sampleCommands() } },
+    check: 'extension-commands',
+    severity: 'warning',
+    command: /^tsflannelctl config get # and run that command by hand/,
+    evidence: /^10\.100\.2\.0\/24: SubnetAddCommand: exit status 2: RTNETLINK answers: File exists$/,
+  },
+  {
+    when: 'a command of backend extension fails for this host',
+    facts: {
+      daemon: {
+        ...daemon,
+        commands: {
+          ...sampleCommands(),
+          failing: [{ command: 'PostStartupCommand', peer: null, failure: 'exit status 1', lastLine: '', attempts: 3 }],
+        },
+      },
+    },
+    check: 'extension-commands',
+    command: /^tsflannelctl config get/,
+    evidence: /^exit status 1$/,
   },
   {
     when: 'the interface of a container network is down',

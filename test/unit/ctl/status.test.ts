@@ -7,6 +7,7 @@ import { isDaemonListening, readDaemonStatus } from '../../../src/ctl/daemon-cli
 import { formatBytes, formatDuration, formatTable } from '../../../src/ctl/text-table.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { ctl } from '../../support/ctl.js';
+import { sampleCommands } from '../../support/sample-status.js';
 
 const STATUS = {
   statusVersion: 1,
@@ -202,6 +203,14 @@ describe('tsflannelctl status', () => {
     answer({ ...STATUS, savedState: { ...savedState, isolatedBecause: 'its lease ended' } });
     const isolated = await ctl(['status', '--status-socket', socket]);
     assert.match(isolated.stdout, /^ +nothing is sent to other hosts: its lease ended$/m);
+  });
+
+  it('shows which commands of a backend fail, with what they wrote last', async () => {
+    answer({ ...STATUS, commands: sampleCommands() });
+    const { stdout } = await ctl(['status', '--status-socket', socket]);
+    assert.match(stdout, /^commands +running, done for 3 peers, 1 waiting, 1 failing$/m);
+    const failing = 'SubnetAddCommand for 10.100.2.0/24: exit status 2: RTNETLINK answers: File exists (4 times)';
+    assert.ok(stdout.includes(failing), stdout);
   });
 
   it('shows what a daemon of an earlier release tells, which has not probed anybody', async () => {

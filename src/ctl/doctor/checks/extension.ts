@@ -1,0 +1,45 @@
+import type { FailingCommand } from '../../../extension/status.js';
+import type { Check, Found } from '../facts.js';
+import { someOf } from '../text.js';
+
+/** What the commands of backend extension do on this host, by the daemon's account. */
+export const EXTENSION_CHECKS: readonly Check[] = [
+  {
+    id: 'extension-commands',
+    title: 'the commands of backend extension succeed',
+    run: ({ daemon }) => {
+      // A daemon of an earlier version does not tell of any.
+      const { failing = [], failingCount = 0 } = daemon?.commands ?? {};
+      const ofHost = failing.filter(({ peer }) => peer === null);
+      const ofPeers = failing.filter(({ peer }) => peer !== null);
+      return [...ofHost.map(hostFinding), ...(ofPeers.length === 0 ? [] : [peerFinding(ofPeers, failingCount)])];
+    },
+  },
+];
+
+const COMMAND = 'tsflannelctl config get # and run that command by hand on this host, with the variables it is told';
+
+function hostFinding(failing: FailingCommand): Found {
+  const { command, attempts } = failing;
+  return {
+    severity: 'error',
+    message: `${command} of backend extension has failed ${attempts} times: nothing is sent to other hosts before it succeeds`,
+    evidence: describe(failing),
+    command: COMMAND,
+  };
+}
+
+function peerFinding(failing: readonly FailingCommand[], count: number): Found {
+  const peers = count === 1 ? 'one peer fails' : `${count} peers fail`;
+  return {
+    severity: 'warning',
+    message: `commands of backend extension for ${peers}`,
+    evidence: someOf(failing.map((each) => `${each.peer ?? ''}: ${each.command}: ${describe(each)}`)),
+    command: COMMAND,
+    subnets: failing.flatMap(({ peer }) => (peer === null ? [] : [peer])),
+  };
+}
+
+function describe({ failure, lastLine }: FailingCommand): string {
+  return lastLine === '' ? failure : `${failure}: ${lastLine}`;
+}
