@@ -199,6 +199,8 @@ describe('Daemon with backend extension', () => {
     a.host.programs.answer = (words) => (words.startsWith('post') ? { failure: 'exit status 1' } : {});
     await start(a);
     cluster.configure(config('vxlan'));
+    await clock.advance(500);
+    assert.equal(published(a).backendType, 'vxlan', 'nobody waits for a command of the former one');
     await clock.advance(60_000);
     assert.equal(a.isReady, true);
     assert.equal(ran(a).at(-1), `shutdown ${a.subnet}`);

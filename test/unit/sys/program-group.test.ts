@@ -91,6 +91,14 @@ describe('programGroups', () => {
     await waitFor(() => pids.every((pid) => !isAlive(pid)), { what: 'the end of both' });
   });
 
+  it('ends what a program has started that obeys SIGTERM itself', async () => {
+    const script = `sh -c 'trap "" TERM; echo $$ >child; while :; do sleep 1; done' & wait`;
+    const end = await run(`cd ${directory}; ${script}`, { timeoutMs: 1000 });
+    assert.equal(end.failure, 'not ended within 1 s');
+    const pid = await pidIn('child');
+    await waitFor(() => !isAlive(pid), { what: 'its end' });
+  });
+
   it('lets a program put things in order when it is interrupted', async () => {
     const controller = new AbortController();
     const script = `cd ${directory}; trap 'echo bye; exit 1' TERM; echo $$ >own; while :; do sleep 0.05; done`;
