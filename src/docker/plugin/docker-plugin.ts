@@ -32,6 +32,12 @@ const FOLLOW_MS = 50;
 /** A device is there within some ms of being desired. */
 const SETTLE_MS = 2000;
 
+/**
+ * Docker asks for an interface before it makes the namespace that this will be in (libnetwork `sandbox.go`, `SetKey()`,
+ * from a hook of runc). By then it has, or never will.
+ */
+const UNDER_WAY_MS = 60_000;
+
 /** What a {@link DockerPlugin} is made of. */
 export interface DockerPluginParts {
   readonly clock: Clock;
@@ -97,6 +103,7 @@ export class DockerPlugin {
   /** Alias of interfaces for containers. */
   private readonly mark: string;
   private isLoaded = false;
+  private cancelSecondLook = (): void => {};
   private monitor: { close(): void } | undefined;
 
   constructor(private readonly parts: DockerPluginParts) {
@@ -149,8 +156,10 @@ export class DockerPlugin {
   async start(): Promise<void> {
     const { clock, log: logger, netlink } = this.parts;
     await this.state.load();
-    await this.forgetGoneSandboxes();
+    const present = new Set((await netlink.links.list()).map(({ name }) => name));
+    await this.forgetGoneSandboxes(({ id }) => present.has(linkNameOf(id)));
     await this.removeLeftovers();
+    this.cancelSecondLook = clock.after(UNDER_WAY_MS, () => void this.lookAgain());
     this.isLoaded = true;
     this.parts.addresses.review();
     const onEvent = guarded({ clock, logger, what: 'devices and addresses for containers' }, (event: NetlinkEvent) => {
@@ -165,6 +174,7 @@ export class DockerPlugin {
 
   /** Answers what was asked; networks, and what lies on the host for them, stay. Idempotent. */
   async stop(): Promise<void> {
+    this.cancelSecondLook();
     await this.server.close();
     this.announcer.close();
     this.monitor?.close();
@@ -220,10 +230,11 @@ export class DockerPlugin {
   }
 
   /** After the host was started anew the containers of before are gone, whatever Docker will still say of them. */
-  private async forgetGoneSandboxes(): Promise<void> {
+  private async forgetGoneSandboxes(isUnderWay: (endpoint: Endpoint) => boolean): Promise<void> {
     const gone = new Set<string>();
-    for (const { sandbox } of this.state.contents.endpoints) {
-      if (sandbox === undefined) continue;
+    for (const endpoint of this.state.contents.endpoints) {
+      const { sandbox } = endpoint;
+      if (sandbox === undefined || isUnderWay(endpoint)) continue;
       const isThere = await access(sandbox).then(
         () => true,
         () => false,
@@ -237,6 +248,18 @@ export class DockerPlugin {
       );
       return { ...before, endpoints };
     });
+  }
+
+  /** What was taken to be under way at the start has had its time. */
+  private async lookAgain(): Promise<void> {
+    try {
+      await this.forgetGoneSandboxes(() => false);
+      await this.removeLeftovers();
+      this.following.schedule(0);
+      this.parts.addresses.review();
+    } catch (error) {
+      this.parts.log.warn('interfaces that no container took were not removed', { error });
+    }
   }
 
   /** Interfaces that a crash left on their way into, or back from, a container. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { parseMac } from '../../../../src/ip/mac.js';
 import { IpAddress } from '../../../../src/ip/address.js';
+import { waitFor } from '../../../support/wait.js';
 import { PluginBed } from './plugin-bed.js';
 
 const NETWORK = 'a'.repeat(64);
@@ -46,6 +47,8 @@ describe('the network driver', () => {
     await bed.call('NetworkDriver.CreateEndpoint', endpoint());
     return bed.call('NetworkDriver.Join', joining);
   };
+
+  const sandboxes = (): readonly (string | undefined)[] => bed.plugin.status().endpoints.map(({ sandbox }) => sandbox);
 
   it('is of local scope, and is asked whether a network needs a gateway', async () => {
     assert.deepEqual(await bed.call('NetworkDriver.GetCapabilities'), { Scope: 'local', GwAllocChecker: true });
@@ -133,11 +136,21 @@ describe('the network driver', () => {
     await create();
     await bed.call('NetworkDriver.CreateEndpoint', endpoint());
     await bed.call('NetworkDriver.Join', { ...joining, SandboxKey: '/nowhere/netns' });
+    bed.kernel.delLink(bed.link(LINK).index);
     await bed.restart();
-    assert.deepEqual(
-      bed.plugin.status().endpoints.map(({ sandbox }) => sandbox),
-      [undefined],
-    );
+    assert.deepEqual(sandboxes(), [undefined]);
+  });
+
+  it('leaves an interface alone at its start whose namespace Docker has not made yet, for as long as that takes', async () => {
+    await create();
+    await bed.call('NetworkDriver.CreateEndpoint', endpoint());
+    await bed.call('NetworkDriver.Join', { ...joining, SandboxKey: '/nowhere/netns' });
+    await bed.restart();
+    await bed.clock.advance(59_000);
+    assert.ok(bed.kernel.getLink(LINK));
+    assert.deepEqual(sandboxes(), ['/nowhere/netns']);
+    await bed.clock.advance(2000);
+    await waitFor(() => sandboxes()[0] === undefined && bed.kernel.getLink(LINK) === undefined, { what: 'it to go' });
   });
 
   it('removes at its start interfaces that no container took, and nobody else’s', async () => {
