@@ -1,6 +1,7 @@
 /**
- * Numbers of the kernel's rtnetlink interface under their kernel names: `uapi/linux/netlink.h`, `rtnetlink.h`,
- * `if_link.h`, `if_addr.h`, `neighbour.h`, `pkt_sched.h`, `pkt_cls.h` and `if_tunnel.h` of Linux 6.12. They never change once released.
+ * Numbers of the kernel's netlink interfaces under their kernel names: `uapi/linux/netlink.h`, `rtnetlink.h`,
+ * `if_link.h`, `if_addr.h`, `neighbour.h`, `pkt_sched.h`, `pkt_cls.h`, `if_tunnel.h`, `genetlink.h` and `wireguard.h` of
+ * Linux 6.12. They never change once released.
  */
 
 /** Message types and header flags. */
@@ -209,3 +210,44 @@ export const TC_ACT = { OK: 0, SHOT: 2 } as const;
 
 /** Every Ethernet type. */
 export const ETH_P_ALL = 3;
+
+/** The family that tells the numbers of all others, and how it is asked (`genetlink.h`). */
+export const GENL_ID_CTRL = 16;
+export const CTRL_CMD_GETFAMILY = 3;
+export const CTRL_ATTR = { FAMILY_ID: 1, FAMILY_NAME: 2, MAX: 10 } as const;
+
+/** Commands of the family `wireguard`. */
+export const WG_CMD = { GET_DEVICE: 0, SET_DEVICE: 1 } as const;
+
+/** Attributes of its messages. */
+export const WGDEVICE_A = {
+  IFINDEX: 1,
+  IFNAME: 2,
+  PRIVATE_KEY: 3,
+  PUBLIC_KEY: 4,
+  FLAGS: 5,
+  LISTEN_PORT: 6,
+  FWMARK: 7,
+  PEERS: 8,
+  MAX: 8,
+} as const;
+
+/** Inside an entry of `WGDEVICE_A_PEERS`. */
+export const WGPEER_A = {
+  PUBLIC_KEY: 1,
+  PRESHARED_KEY: 2,
+  FLAGS: 3,
+  ENDPOINT: 4,
+  PERSISTENT_KEEPALIVE_INTERVAL: 5,
+  LAST_HANDSHAKE_TIME: 6,
+  RX_BYTES: 7,
+  TX_BYTES: 8,
+  ALLOWEDIPS: 9,
+  MAX: 10,
+} as const;
+
+/** `WGPEER_A_FLAGS` */
+export const WGPEER_F = { REMOVE_ME: 1, REPLACE_ALLOWEDIPS: 2 } as const;
+
+/** Inside an entry of `WGPEER_A_ALLOWEDIPS`. */
+export const WGALLOWEDIP_A = { FAMILY: 1, IPADDR: 2, CIDR_MASK: 3, MAX: 3 } as const;

@@ -44,6 +44,7 @@ export type NewLink =
       >)
   | (NewLinkCommon & { readonly kind: 'bridge' })
   | (NewLinkCommon & { readonly kind: 'dummy' })
+  | (NewLinkCommon & { readonly kind: 'wireguard' })
   /** The peer starts down: the kernel opens no end before both are there. */
   | (NewLinkCommon & { readonly kind: 'veth'; readonly peer: Omit<NewLinkCommon, 'isUp'> });
 

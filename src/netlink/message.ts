@@ -287,6 +287,11 @@ export class AttributeTable {
     return this.at(type, 4, (view, offset) => view.getUint32(offset, isLittle));
   }
 
+  /** At most 2^53; larger ones lose their lowest bits. */
+  u64(type: number): number | undefined {
+    return this.at(type, 8, (view, offset) => Number(view.getBigUint64(offset, isLittle)));
+  }
+
   /** Up to the first zero byte. */
   text(type: number): string | undefined {
     const bytes = this.borrow(type);
@@ -336,6 +341,27 @@ export class AttributeTable {
     if (this.source === undefined || !this.has(type)) return undefined;
     const offset = this.offsets[type] ?? 0;
     return this.source.bytes.subarray(offset, offset + (this.lengths[type] ?? 0));
+  }
+}
+
+/**
+ * Goes through attributes of which several have the same type, as the entries of a nested list.
+ *
+ * @param visit - gets the type and where the payload lies in the reader's bytes.
+ * @throws {@link OverlayError} `ERR_NETLINK` if a length contradicts the bytes.
+ */
+export function eachAttribute(
+  reader: MessageReader,
+  { offset, length: available }: { readonly offset: number; readonly length: number },
+  visit: (type: number, offset: number, length: number) => void,
+): void {
+  const end = offset + available;
+  for (let at = offset; at + ATTRIBUTE_HEADER_BYTES <= end;) {
+    const length = reader.view.getUint16(at, isLittle);
+    if (length < ATTRIBUTE_HEADER_BYTES || at + length > end) throw malformed('attribute', at, length, end);
+    const type = reader.view.getUint16(at + 2, isLittle) & NLA_TYPE_MASK;
+    visit(type, at + ATTRIBUTE_HEADER_BYTES, length - ATTRIBUTE_HEADER_BYTES);
+    at += aligned(length);
   }
 }
 

@@ -49,6 +49,7 @@ import {
   writeRouteLookup,
 } from './route.js';
 import { NetlinkSocket, type NetlinkSocketOptions, netlinkErrno } from './socket.js';
+import { NetlinkWireguard } from './wireguard-devices.js';
 
 /** How a new object relates to one that is there: `add` must not exist, `replace` creates or overwrites, `append` goes beside. */
 const VERB_FLAGS = {
@@ -60,7 +61,7 @@ const VERB_FLAGS = {
 type Verb = keyof typeof VERB_FLAGS;
 
 /**
- * The kernel's devices, addresses, routes, neighbours and forwarding entries.
+ * The kernel's devices, addresses, routes, neighbours and forwarding entries, and what WireGuard devices are set to.
  *
  * API: verbs as in iproute2: add = must not exist, replace = create or overwrite, append = beside what is there, del, list, get. Changes and
  * look-ups return when the kernel has done them; lists are read in parts.
@@ -77,7 +78,10 @@ export class Netlink {
   readonly fdb: NetlinkFdb;
   readonly filters: NetlinkFilters;
 
-  private constructor(private readonly channel: Channel) {
+  private constructor(
+    private readonly channel: Channel,
+    readonly wireguard: NetlinkWireguard,
+  ) {
     this.links = new NetlinkLinks(channel);
     this.addresses = new NetlinkAddresses(channel);
     this.routes = new NetlinkRoutes(channel);
@@ -92,7 +96,8 @@ export class Netlink {
    */
   static open(options: Partial<NetlinkSocketOptions> = {}): Netlink {
     const { clock = systemClock, deadlineMs = 5000, openSocket } = options;
-    return new Netlink(new Channel({ clock, deadlineMs, openSocket }));
+    const wireguard = new NetlinkWireguard({ clock, deadlineMs, isElsewhere: openSocket !== undefined });
+    return new Netlink(new Channel({ clock, deadlineMs, openSocket }), wireguard);
   }
 
   /**
@@ -107,6 +112,7 @@ export class Netlink {
   /** Closes the sockets; lists under way fail. Idempotent. */
   close(): void {
     this.channel.close();
+    this.wireguard.close();
   }
 }
 
@@ -512,7 +518,15 @@ class NetlinkFilters {
   }
 }
 
-export type { NetlinkAddresses, NetlinkFdb, NetlinkFilters, NetlinkLinks, NetlinkNeighbours, NetlinkRoutes };
+export type {
+  NetlinkAddresses,
+  NetlinkFdb,
+  NetlinkFilters,
+  NetlinkLinks,
+  NetlinkNeighbours,
+  NetlinkRoutes,
+  NetlinkWireguard,
+};
 
 /** Undefined instead of the errors by which the kernel says that there is no such object. */
 function ifExists<T>(get: () => T | undefined): T | undefined {
