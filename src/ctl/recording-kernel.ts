@@ -11,6 +11,7 @@ export function recordingKernel(kernel: Kernel, onDeleted: (object: string) => v
     listNeighbours: (family, index) => kernel.listNeighbours(family, index),
     listFdb: (index) => kernel.listFdb(index),
     listFilters: (index) => kernel.listFilters(index),
+    getWireguard: (index) => kernel.getWireguard(index),
     readSysctl: (path) => kernel.readSysctl(path),
     defaultVxlanPort: () => kernel.defaultVxlanPort(),
     subscribe: (onEvent) => kernel.subscribe(onEvent),

@@ -43,6 +43,8 @@ const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
   neighbour: false,
   fdb: false,
   filter: false,
+  wireguard: true,
+  'wireguard-peer': false,
 };
 
 /**

@@ -7,10 +7,16 @@ import type { DesiredObjects } from './spec-list.js';
 /**
  * Lists everything that can matter.
  *
+ * @param former - what was known before; default nothing.
  * @throws {@link OverlayError} `ERR_NETLINK` or `ERR_SYSCTL`
  */
-export async function readActual(kernel: Kernel, desired: DesiredObjects, ownership: Ownership): Promise<ActualState> {
-  const actual = new ActualState(desired, ownership, kernel.defaultVxlanPort());
+export async function readActual(
+  kernel: Kernel,
+  desired: DesiredObjects,
+  ownership: Ownership,
+  former?: ActualState,
+): Promise<ActualState> {
+  const actual = new ActualState(desired, ownership, kernel.defaultVxlanPort(), former?.setEndpoints);
   for (const kind of KERNEL_OBJECT_KINDS) await KERNEL_KINDS[kind].read(kernel, actual);
   return actual;
 }

@@ -3,6 +3,7 @@ import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
+import type { WireguardEndpoint, WireguardInfo, WireguardPeerInfo } from '../netlink/wireguard.js';
 import type { ObjectKey } from './object-key.js';
 import type { Ownership } from './ownership.js';
 import type { DesiredObjects } from './spec-list.js';
@@ -21,6 +22,8 @@ export class ActualState {
   /** Permanent ones of unicast MACs only; those have one destination each (`vxlan_fdb_update_existing()`). */
   readonly fdb = new Map<ObjectKey, FdbInfo>();
   readonly filters = new Map<ObjectKey, FilterInfo>();
+  readonly wireguard = new Map<ObjectKey, Omit<WireguardInfo, 'peers'>>();
+  readonly wireguardPeers = new Map<ObjectKey, WireguardPeerInfo>();
   /** All with the same destination and metric, in the kernel's order: the first of those with equal tos is used. */
   readonly routes = new Map<ObjectKey, readonly RouteInfo[]>();
   /** Texts of the parameters that exist. */
@@ -30,11 +33,16 @@ export class ActualState {
   private readonly byIndex = new Map<number, LinkInfo>();
   private readonly ours = new Map<number, string>();
 
-  /** @param defaultVxlanPort - UDP port of VXLAN devices that were made without one. */
+  /**
+   * @param defaultVxlanPort - UDP port of VXLAN devices that were made without one.
+   * @param setEndpoints - where this process has told the kernel to look for peers of WireGuard devices; from one dump to
+   * the next, as the kernel only tells where they are now.
+   */
   constructor(
     readonly desired: DesiredObjects,
     readonly ownership: Ownership,
     readonly defaultVxlanPort: number,
+    readonly setEndpoints = new Map<ObjectKey, SetEndpoint>(),
   ) {}
 
   /** Indexes and names of our devices. */
@@ -69,6 +77,11 @@ export class ActualState {
     this.ours.delete(index);
     if (this.links.get(link.name)?.index === index) this.links.delete(link.name);
   }
+}
+
+/** An endpoint with the index of the device that it was set on. */
+export interface SetEndpoint extends WireguardEndpoint {
+  readonly index: number;
 }
 
 /** Forgets what lies on a device that is gone. */

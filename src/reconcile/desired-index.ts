@@ -18,6 +18,8 @@ export class DesiredIndex implements DesiredObjects {
   readonly neighbours = new SpecList(KINDS.neighbour);
   readonly fdb = new SpecList(KINDS.fdb);
   readonly filters = new SpecList(KINDS.filter);
+  readonly wireguard = new SpecList(KINDS.wireguard);
+  readonly wireguardPeers = new SpecList(KINDS['wireguard-peer']);
   readonly sysctls = new SpecList(KINDS.sysctl);
   readonly tunnels = new SpecList(KINDS.tunnel);
   private base: DesiredState = EMPTY_STATE;

@@ -2,6 +2,8 @@ import type { TunnelSpec } from '../dataplane/tunnel-spec.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { Prefix } from '../ip/prefix.js';
+import type { WireguardPublicKey, WireguardSecret } from '../ip/wireguard-key.js';
+import type { WireguardEndpoint } from '../netlink/wireguard.js';
 
 /**
  * Number that marks our routes in the kernel (`rtm_protocol`), so that after a restart we know them from everybody
@@ -47,6 +49,11 @@ export interface IpipLink extends LinkCommon {
   readonly local: IpAddress;
 }
 
+/** A WireGuard device; what it is set to is a {@link WireguardSpec}. */
+export interface WireguardLink extends LinkCommon {
+  readonly kind: 'wireguard';
+}
+
 /** A device with a MAC address of its own on another device. */
 export interface MacvlanLink extends LinkCommon {
   readonly kind: 'macvlan';
@@ -80,6 +87,7 @@ export interface LinkKinds {
   readonly tun: TunLink;
   readonly vxlan: VxlanLink;
   readonly ipip: IpipLink;
+  readonly wireguard: WireguardLink;
   readonly macvlan: MacvlanLink;
   readonly vlan: VlanLink;
   readonly dummy: DummyLink;
@@ -141,6 +149,30 @@ export interface FdbSpec {
   readonly destination: IpAddress;
 }
 
+/** What a WireGuard device of ours is known by and listens on. Identity: device. */
+export interface WireguardSpec {
+  readonly device: string;
+  readonly privateKey: WireguardSecret;
+  /** UDP. */
+  readonly listenPort: number;
+}
+
+/** A peer of a WireGuard device of ours. Identity: device and public key. */
+export interface WireguardPeerSpec {
+  readonly device: string;
+  readonly publicKey: WireguardPublicKey;
+  readonly presharedKey: WireguardSecret | undefined;
+  /**
+   * Where the peer is to be looked for. The kernel follows a peer that sends from elsewhere, and that is left as it is
+   * until another endpoint is desired.
+   */
+  readonly endpoint: WireguardEndpoint;
+  /** 0: no keep-alives. */
+  readonly keepaliveSeconds: number;
+  /** What is sent to it and believed of it, each of them of one peer of the device only. Order does not matter. */
+  readonly allowedIps: readonly Prefix[];
+}
+
 /** Which way frames go through a device, as the host sees it. */
 export type FilterDirection = 'ingress' | 'egress';
 
@@ -170,6 +202,8 @@ export interface Kinds {
   readonly neighbour: NeighSpec;
   readonly fdb: FdbSpec;
   readonly filter: FilterSpec;
+  readonly wireguard: WireguardSpec;
+  readonly 'wireguard-peer': WireguardPeerSpec;
   readonly sysctl: SysctlSpec;
   readonly tunnel: TunnelSpec;
 }
@@ -185,6 +219,8 @@ export const LISTS = {
   neighbour: 'neighbours',
   fdb: 'fdb',
   filter: 'filters',
+  wireguard: 'wireguard',
+  'wireguard-peer': 'wireguardPeers',
   sysctl: 'sysctls',
   tunnel: 'tunnels',
 } as const satisfies Readonly<Record<ObjectKind, string>>;
@@ -212,5 +248,16 @@ export function mergeStates(states: readonly Partial<DesiredState>[]): DesiredSt
 }
 
 function emptyLists(): { [K in ObjectKind as (typeof LISTS)[K]]: Kinds[K][] } {
-  return { links: [], addresses: [], routes: [], neighbours: [], fdb: [], filters: [], sysctls: [], tunnels: [] };
+  return {
+    links: [],
+    addresses: [],
+    routes: [],
+    neighbours: [],
+    fdb: [],
+    filters: [],
+    wireguard: [],
+    wireguardPeers: [],
+    sysctls: [],
+    tunnels: [],
+  };
 }

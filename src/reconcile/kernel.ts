@@ -5,6 +5,7 @@ import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
+import type { WireguardInfo } from '../netlink/wireguard.js';
 import type { Operation } from './operation.js';
 
 /** Change events of the kernel. */
@@ -25,6 +26,8 @@ export interface Kernel {
   listFdb(index: number): Promise<readonly FdbInfo[]>;
   /** The filters of ours, or in the place of ours. */
   listFilters(index: number): Promise<readonly FilterInfo[]>;
+  /** What a WireGuard device is set to, and its peers; undefined if the device is gone. */
+  getWireguard(index: number): Promise<WireguardInfo | undefined>;
   /** Undefined if there is no such parameter. */
   readSysctl(path: string): string | undefined;
   /** UDP port of VXLAN devices that are made without one. */

@@ -11,6 +11,7 @@ import { Netlink } from '../netlink/netlink.js';
 import type { RouteInfo } from '../netlink/route.js';
 import { netlinkErrno } from '../netlink/socket.js';
 import { readSysctl } from '../netlink/sysctl.js';
+import type { WireguardInfo } from '../netlink/wireguard.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
 import { carryOut } from './kinds/table.js';
 import type { Operation } from './operation.js';
@@ -51,6 +52,10 @@ export class NetlinkKernel implements Kernel {
 
   listFilters(index: number): Promise<readonly FilterInfo[]> {
     return this.netlink.filters.list(index);
+  }
+
+  getWireguard(index: number): Promise<WireguardInfo | undefined> {
+    return this.netlink.wireguard.get(index);
   }
 
   readSysctl(path: string): string | undefined {

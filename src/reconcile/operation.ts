@@ -1,8 +1,17 @@
 import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
+import type { WireguardPublicKey, WireguardSecret } from '../ip/wireguard-key.js';
 import type { LinkChange } from '../netlink/link.js';
 import type { RouteInfo } from '../netlink/route.js';
-import type { FilterDirection, LinkField, LinkKinds, MadeLinkKind, ObjectKind, RouteSpec } from './desired.js';
+import type {
+  FilterDirection,
+  LinkField,
+  LinkKinds,
+  MadeLinkKind,
+  ObjectKind,
+  RouteSpec,
+  WireguardPeerSpec,
+} from './desired.js';
 import type { ObjectKey } from './object-key.js';
 
 /** Why an operation is needed: the object is not there, is not as it should be, or should not be there. */
@@ -63,6 +72,21 @@ interface Operations {
     /** Empty for deletion. */
     readonly stations: readonly MacAddress[];
   };
+  readonly wireguard: {
+    readonly verb: 'set';
+    readonly device: string;
+    readonly privateKey: WireguardSecret;
+    readonly listenPort: number;
+  };
+  readonly 'wireguard-peer':
+    | {
+        readonly verb: 'replace';
+        readonly device: string;
+        readonly peer: WireguardPeerSpec;
+        /** False leaves the peer where it was last heard from. */
+        readonly setsEndpoint: boolean;
+      }
+    | { readonly verb: 'del'; readonly device: string; readonly publicKey: WireguardPublicKey };
   readonly route:
     | { readonly verb: 'add' | 'replace'; readonly device: string | undefined; readonly route: RouteSpec }
     | {

@@ -269,7 +269,7 @@ export class Reconciler {
     this.pending = [];
     this.schedule.beginList();
     try {
-      this.actual = await readActual(this.options.kernel, this.desired, this.ownership);
+      this.actual = await readActual(this.options.kernel, this.desired, this.ownership, this.actual);
     } finally {
       this.schedule.endList();
       this.subscription?.drain();

@@ -1,6 +1,7 @@
 import { OverlayError } from '../../src/errors.js';
 import type { Family, IpAddress } from '../../src/ip/address.js';
 import { type MacAddress, parseMac } from '../../src/ip/mac.js';
+import type { WireguardPublicKey } from '../../src/ip/wireguard-key.js';
 import { Prefix } from '../../src/ip/prefix.js';
 import type { AddressInfo } from '../../src/netlink/address.js';
 import type { FilterInfo } from '../../src/netlink/filter.js';
@@ -10,6 +11,7 @@ import type { LinkDetails } from '../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../src/netlink/monitor.js';
 import type { FdbInfo, NeighInfo } from '../../src/netlink/neighbour.js';
 import type { RouteInfo } from '../../src/netlink/route.js';
+import type { NewWireguardPeer, WireguardInfo, WireguardPeerInfo } from '../../src/netlink/wireguard.js';
 import { type LinkKinds, type MadeLinkKind, ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
 import type { Kernel, KernelSubscription } from '../../src/reconcile/kernel.js';
 import type { KernelObjectKind, Operation } from '../../src/reconcile/operation.js';
@@ -34,6 +36,9 @@ export class FakeKernel implements Kernel {
   /** Unicast MACs have one destination each. */
   readonly fdb = new Map<string, FdbInfo>();
   readonly filters = new Map<string, FilterInfo>();
+  /** Of WireGuard devices, by index: their keys and ports. */
+  readonly wireguard = new Map<number, Omit<WireguardInfo, 'peers'>>();
+  readonly wireguardPeers = new Map<string, WireguardPeerInfo>();
   readonly routes = new Map<string, RouteInfo[]>();
   readonly sysctls = new Map<string, string>();
   /** Every operation that was carried out. */
@@ -81,6 +86,12 @@ export class FakeKernel implements Kernel {
 
   listFilters(index: number): Promise<readonly FilterInfo[]> {
     return Promise.resolve([...this.filters.values()].filter((filter) => filter.index === index));
+  }
+
+  getWireguard(index: number): Promise<WireguardInfo | undefined> {
+    const own = this.wireguard.get(index);
+    const peers = [...this.wireguardPeers.values()].filter((peer) => peer.index === index);
+    return Promise.resolve(own && { ...own, peers });
   }
 
   readSysctl(path: string): string | undefined {
@@ -152,6 +163,21 @@ export class FakeKernel implements Kernel {
       this.replaceFilter({ index, direction, program: stationProgram(direction, stations) });
       return true;
     },
+    wireguard: ({ device, privateKey, listenPort }, indexOf) => {
+      this.setWireguard(indexOf(device), { publicKey: privateKey.publicKey, listenPort });
+      return true;
+    },
+    'wireguard-peer': (operation, indexOf) => {
+      const index = indexOf(operation.device);
+      if (operation.verb === 'del') {
+        if (!this.wireguard.has(index)) return false;
+        this.delWireguardPeer(index, operation.publicKey);
+      } else {
+        const { peer, setsEndpoint } = operation;
+        this.putWireguardPeer({ ...peer, index, endpoint: setsEndpoint ? peer.endpoint : undefined });
+      }
+      return true; // the kernel does not say
+    },
     route: (operation, indexOf) => {
       if (operation.verb === 'del') return this.delRoute(operation.route);
       this.putRoute(this.routeOf(operation.route, indexOf), operation.verb);
@@ -200,6 +226,7 @@ export class FakeKernel implements Kernel {
       index,
     };
     this.links.set(index, made);
+    if (made.kind === 'wireguard') this.wireguard.set(index, { index, publicKey: undefined, listenPort: 0 });
     this.emit({ type: 'link', isDeleted: false, link: made });
     return made;
   }
@@ -230,6 +257,8 @@ export class FakeKernel implements Kernel {
     for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
     for (const [key, entry] of this.fdb) if (entry.index === index) this.fdb.delete(key);
     for (const [key, filter] of this.filters) if (filter.index === index) this.filters.delete(key);
+    for (const [key, peer] of this.wireguardPeers) if (peer.index === index) this.wireguardPeers.delete(key);
+    this.wireguard.delete(index);
     this.links.delete(index);
     this.emit({ type: 'link', isDeleted: true, link: { ...link, isUp: false } });
   }
@@ -301,6 +330,49 @@ export class FakeKernel implements Kernel {
     return true;
   }
 
+  /** The device takes no peer with its own key, and drops one that has it. */
+  setWireguard(index: number, settings: Omit<WireguardInfo, 'index' | 'peers'>): void {
+    if (!this.wireguard.has(index)) fail(String(index), this.links.has(index) ? 'EOPNOTSUPP' : 'ENODEV');
+    this.wireguard.set(index, { index, ...settings });
+    if (settings.publicKey !== undefined) this.delWireguardPeer(index, settings.publicKey);
+  }
+
+  /** What the peer is allowed, no other peer of the device is any more. */
+  putWireguardPeer({ index, publicKey, ...peer }: NewWireguardPeer): void {
+    const own = this.wireguard.get(index);
+    if (own === undefined) fail(String(index), this.links.has(index) ? 'EOPNOTSUPP' : 'ENODEV');
+    if (own.publicKey === publicKey) return;
+    for (const [key, other] of this.wireguardPeers) {
+      if (other.index !== index) continue;
+      const allowedIps = other.allowedIps.filter((prefix) => !peer.allowedIps.some((moved) => moved.equals(prefix)));
+      this.wireguardPeers.set(key, { ...other, allowedIps });
+    }
+    const before = this.wireguardPeers.get(`${index} ${publicKey}`);
+    this.wireguardPeers.set(`${index} ${publicKey}`, {
+      lastHandshakeMs: undefined,
+      rxBytes: 0,
+      txBytes: 0,
+      ...before,
+      index,
+      publicKey,
+      presharedKey: peer.presharedKey,
+      endpoint: peer.endpoint ?? before?.endpoint,
+      keepaliveSeconds: peer.keepaliveSeconds,
+      allowedIps: peer.allowedIps,
+    });
+  }
+
+  delWireguardPeer(index: number, publicKey: WireguardPublicKey): void {
+    this.wireguardPeers.delete(`${index} ${publicKey}`);
+  }
+
+  /** What happens in the kernel of itself: a handshake, from wherever the peer is, and bytes. */
+  touchWireguardPeer(index: number, publicKey: WireguardPublicKey, change: Partial<WireguardPeerInfo>): void {
+    const key = `${index} ${publicKey}`;
+    const before = this.wireguardPeers.get(key) ?? fail(key, 'ENOENT');
+    this.wireguardPeers.set(key, { ...before, ...change });
+  }
+
   putRoute(route: RouteInfo, verb: 'add' | 'replace' | 'append'): void {
     if (route.index !== 0 && this.links.get(route.index)?.isUp !== true) fail(routeKey(route), 'ENETDOWN');
     const key = route.destination.toString();
@@ -346,6 +418,13 @@ export class FakeKernel implements Kernel {
       ...Array.from(
         this.neighbours.values(),
         (one) => `neighbour ${name(one.index)} ${one.address.toString()} ${one.mac ?? ''} ${one.isPermanent}`,
+      ),
+      ...[...this.wireguard.values()].map(
+        (own) => `wireguard ${name(own.index)} ${own.publicKey ?? '-'} port ${own.listenPort}`,
+      ),
+      ...[...this.wireguardPeers.values()].map(
+        (one) =>
+          `wireguard-peer ${name(one.index)} ${one.publicKey} ${one.endpoint?.address.toString() ?? '-'} ${one.endpoint?.port ?? ''} ${one.keepaliveSeconds} ${one.presharedKey?.toBase64() ?? '-'} ${one.allowedIps.map(String).sort().join()}`,
       ),
       ...[...this.fdb.values()].map((one) => `fdb ${name(one.index)} ${one.mac} ${String(one.destination)}`),
       ...[...this.routes.values()]
@@ -467,7 +546,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 
 /** What the kernel says about a VXLAN or IPIP device that was made to this specification. */
 export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails | undefined {
-  if (spec.kind === 'dummy' || spec.kind === 'bridge') return undefined;
+  if (spec.kind === 'dummy' || spec.kind === 'bridge' || spec.kind === 'wireguard') return undefined;
   if (spec.kind === 'vlan') return { kind: 'vlan', id: spec.id };
   if (spec.kind === 'macvlan') return { kind: 'macvlan', mode: spec.mode };
   const { local } = spec;

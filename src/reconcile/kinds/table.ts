@@ -13,6 +13,8 @@ import { neighbourKind } from './neighbour.js';
 import { routeKind } from './route.js';
 import { sysctlKind } from './sysctl.js';
 import { tunnelKind } from './tunnel.js';
+import { wireguardKind } from './wireguard.js';
+import { wireguardPeerKind } from './wireguard-peer.js';
 
 /** Kinds of objects in the kernel, in the order in which they are read and planned: devices first. */
 export const KERNEL_KINDS: { readonly [K in KernelObjectKind]: KernelKind<K> } = {
@@ -22,6 +24,8 @@ export const KERNEL_KINDS: { readonly [K in KernelObjectKind]: KernelKind<K> } =
   neighbour: neighbourKind,
   fdb: fdbKind,
   filter: filterKind,
+  wireguard: wireguardKind,
+  'wireguard-peer': wireguardPeerKind,
   route: routeKind,
 };
 

@@ -16,6 +16,7 @@ import { routeKey } from '../../../src/reconcile/kinds/route.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { SpecList } from '../../../src/reconcile/spec-list.js';
 import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
+import { secretOf } from '../../support/wireguard-contract.js';
 
 interface Spec {
   readonly name: number;
@@ -169,6 +170,10 @@ describe('DesiredIndex', () => {
       { kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip('192.0.2.1') },
       { kind: [], name: ['other'], mtu: [1400], local: [ip('192.0.2.9')] },
     ],
+    wireguard: [
+      { kind: 'wireguard', name: 'flannel-wg', mtu: 1420 },
+      { kind: [], name: ['other'], mtu: [1400] },
+    ],
     macvlan: [
       { kind: 'macvlan', name: 'eth0-host', mtu: 1500, mac: mac(1), lowerIndex: 2, mode: 'bridge' },
       { kind: [], name: ['other'], mtu: [1400], mac: [mac(9)], lowerIndex: [3], mode: [] },
@@ -226,6 +231,35 @@ describe('DesiredIndex', () => {
       [
         { device, direction: 'ingress', stations: [mac(2)] },
         { device: ['flannel.2'], direction: ['egress'], stations: [[], [mac(3)], [mac(2), mac(3)]] },
+      ],
+    ],
+    wireguard: [
+      [
+        { device, privateKey: secretOf(1), listenPort: 51820 },
+        { device: ['flannel.2'], privateKey: [secretOf(2)], listenPort: [51821] },
+      ],
+    ],
+    'wireguard-peer': [
+      [
+        {
+          device,
+          publicKey: secretOf(2).publicKey,
+          presharedKey: secretOf(7),
+          endpoint: { address: ip('192.0.2.2'), port: 51820 },
+          keepaliveSeconds: 0,
+          allowedIps: [net('10.5.2.0/24')],
+        },
+        {
+          device: ['flannel.2'],
+          publicKey: [secretOf(3).publicKey],
+          presharedKey: [secretOf(8), undefined],
+          endpoint: [
+            { address: ip('192.0.2.3'), port: 51820 },
+            { address: ip('192.0.2.2'), port: 51821 },
+          ],
+          keepaliveSeconds: [25],
+          allowedIps: [[], [net('10.5.3.0/24')], [net('10.5.2.0/24'), net('10.5.3.0/24')]],
+        },
       ],
     ],
     sysctl: [

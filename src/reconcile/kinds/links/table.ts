@@ -10,11 +10,13 @@ import { macvlanKind } from './macvlan.js';
 import { tunKind } from './tun.js';
 import { vlanKind } from './vlan.js';
 import { vxlanKind } from './vxlan.js';
+import { wireguardLinkKind } from './wireguard.js';
 
 const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   tun: tunKind,
   vxlan: vxlanKind,
   ipip: ipipKind,
+  wireguard: wireguardLinkKind,
   macvlan: macvlanKind,
   vlan: vlanKind,
   dummy: dummyKind,
