@@ -5,6 +5,8 @@ import { HostFactsSource } from './daemon/host-facts.js';
 import { Membership } from './daemon/membership.js';
 import { NetworkSource } from './daemon/network-source.js';
 import { Pass } from './daemon/pass.js';
+import { PrivateKeyFile } from './daemon/private-key.js';
+import { WireguardSamples } from './daemon/wireguard-samples.js';
 import { PassLoop } from './daemon/pass-loop.js';
 import { isReadyForOthers, reasonsNotReady } from './daemon/readiness.js';
 import { SubnetFile } from './daemon/subnet-file.js';
@@ -70,6 +72,8 @@ export class Daemon implements StatusSource {
   private traffic: History | undefined;
   private readonly hostNames: HostNames;
   private readonly containers: ContainerService | undefined;
+  private readonly privateKey: PrivateKeyFile;
+  private readonly wireguard: WireguardSamples;
 
   private readonly footing: Footing;
   private problem: string | undefined;
@@ -85,12 +89,12 @@ export class Daemon implements StatusSource {
     private readonly options: DaemonOptions,
     private readonly parts: DaemonParts,
   ) {
-    const { clock, files, log, service, store } = parts;
+    const { clock, files, kernel, log, service, store } = parts;
     this.log = log;
     this.clock = clock;
     this.startedAtMs = clock.wallMs();
     this.reconciler = new Reconciler({
-      kernel: parts.kernel,
+      kernel,
       clock,
       logger: log,
       instance: instanceOf(options.etcdPrefix),
@@ -125,6 +129,10 @@ export class Daemon implements StatusSource {
     const { openContainerNetworks: open } = parts;
     if (open !== undefined) this.containers = new ContainerService({ clock, log, open });
     this.admission = new AdmissionSource(parts.netlink);
+    const { privateKeyFile: file, secretFiles } = parts;
+    const onChange = (): void => this.passes.trigger();
+    this.privateKey = new PrivateKeyFile({ file, files: secretFiles, clock, log, onChange });
+    this.wireguard = new WireguardSamples(kernel, clock, this.privateKey);
   }
 
   /**
@@ -144,6 +152,7 @@ export class Daemon implements StatusSource {
       identity,
       tunDevices: [...(tunnels.inherited?.keys() ?? [])],
       published: claim?.attributes,
+      privateKey: this.privateKey,
       onRoutesChanged: () => this.passes.trigger(),
     });
     await this.containers?.start({
@@ -165,6 +174,7 @@ export class Daemon implements StatusSource {
       subnetFile: this.subnetFile,
       dockerWatch: this.dockerWatch,
       stateDirectory: this.stateDirectory,
+      wireguard: this.wireguard,
       here: () => this.here(),
       trigger: () => this.passes.trigger(),
     });
@@ -208,6 +218,8 @@ export class Daemon implements StatusSource {
     this.prober?.close();
     this.pass?.flush();
     await this.commands.close();
+    this.privateKey.close();
+    this.wireguard.close();
     await this.containers?.close();
     await this.membership.close();
     await this.stateDirectory.close();
@@ -250,6 +262,7 @@ export class Daemon implements StatusSource {
       dockerHint: this.subnetFile.pendingRestart?.hint,
       problems: this.log.problems,
       hostNames: this.hostNames,
+      wireguard: this.wireguard,
       containers: this.containers?.status(),
       commands: this.commands.status,
       refused: this.server?.refused ?? noRefusals(),

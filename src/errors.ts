@@ -26,6 +26,7 @@ export const ERROR_CODES = {
   ERR_OUT_OF_SUBNETS: 'Every subnet of the configured range belongs to some host.',
   ERR_UNSAFE_PATH: 'On the way to a file that is to be written is a symbolic link that another user can change.',
   ERR_SUBNET_FILE: 'The file with subnet and MTU for Docker and CNI cannot be written or read.',
+  ERR_PRIVATE_KEY: 'The file with the private key that peers know this host by cannot be used.',
   ERR_UNDERLAY: 'No network interface fits what the flags ask for.',
   ERR_PEER_CACHE: 'The file with the last known peers cannot be used.',
   ERR_STATE_LOCKED: 'Another daemon runs on the same state directory.',

@@ -10,6 +10,7 @@ import type { HostCommands, PeerInput } from '../extension/host-commands.js';
 import type { Carrier } from '../firewall/carrier.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
+import type { WireguardSecret } from '../ip/wireguard-key.js';
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
@@ -42,6 +43,8 @@ export interface HostFacts {
   readonly contested: ReadonlySet<string>;
   /** Whether the kernel reaches the address without a gateway, over the underlay device. */
   readonly isOnLink: (address: IpAddress) => boolean;
+  /** By which peers know this host; undefined unless a backend with {@link BackendFacts.usesPrivateKey} was configured. */
+  readonly privateKey: WireguardSecret | undefined;
 }
 
 /** Input of {@link ConfiguredBackend.desired}. */
@@ -57,9 +60,9 @@ export interface BackendContext {
 
 /**
  * Why a peer is not reached: its public address is missing or unusable, it is behind a router, its backend data is not
- * valid, another host has its VTEP MAC, or this daemon lacks its backend.
+ * valid, another host has its VTEP MAC or public key, or this host cannot use its backend.
  */
-export const SKIP_CAUSES = ['address', 'off-link', 'data', 'vtep-mac', 'backend'] as const;
+export const SKIP_CAUSES = ['address', 'off-link', 'data', 'vtep-mac', 'public-key', 'backend'] as const;
 
 /** One of {@link SKIP_CAUSES}; the `cause` label of metrics. */
 export type SkipCause = (typeof SKIP_CAUSES)[number];
@@ -132,6 +135,8 @@ export interface BackendFacts {
   readonly deviceKind: LinkSpec['kind'] | undefined;
   /** Names of its devices that outlive the daemon, as flannel gives them; undefined if there are none. */
   readonly deviceNames: RegExp | undefined;
+  /** Whether peers know this host by the key in {@link HostFacts.privateKey}. Default false. */
+  readonly usesPrivateKey?: boolean;
 }
 
 /** What a backend with given options does. */

@@ -6,6 +6,7 @@ import { hostGwBackend } from './host-gw.js';
 import { ipipBackend } from './ipip.js';
 import { udpBackend } from './udp.js';
 import { vxlanBackend } from './vxlan.js';
+import { wireguardBackend } from './wireguard.js';
 
 /** All backends that there are. */
 export const BACKENDS: readonly Backend[] = [
@@ -13,6 +14,7 @@ export const BACKENDS: readonly Backend[] = [
   vxlanBackend,
   hostGwBackend,
   ipipBackend,
+  wireguardBackend,
   extensionBackend,
   allocBackend,
 ];

@@ -8,6 +8,8 @@ export type BackendOptions = Readonly<Record<string, JsonNode>>;
 export type OptionRule =
   | { readonly key: string; readonly kind: 'bool'; readonly default: boolean }
   | { readonly key: string; readonly kind: 'string'; readonly default: string }
+  /** A text that no message may show. */
+  | { readonly key: string; readonly kind: 'secret'; readonly default: '' }
   | { readonly key: string; readonly kind: 'int'; readonly min: number; readonly max: number; readonly default: number }
   | {
       readonly key: string;
@@ -49,9 +51,9 @@ export function readBackendOptions<const Rules extends OptionRules>(
     if (value !== undefined) return [name, value];
     throw new OverlayError(
       'ERR_BACKEND_OPTION',
-      `cannot use backend ${backend}: Backend.${rule.key} is ${fault(node)}`,
+      `cannot use backend ${backend}: Backend.${rule.key} is ${rule.kind === 'secret' ? 'not a text' : fault(node)}`,
       {
-        hint: `set it to ${expectation(rule)}, or leave it out for ${JSON.stringify(rule.default)}`,
+        hint: `set it to ${expectation(rule)}, or leave it out${rule.kind === 'secret' ? '' : ` for ${JSON.stringify(rule.default)}`}`,
       },
     );
   });
@@ -64,6 +66,7 @@ function valueOf(rule: OptionRule, node: JsonNode): boolean | number | string | 
     case 'bool':
       return node.kind === 'boolean' ? node.value : undefined;
     case 'string':
+    case 'secret':
       return node.kind === 'string' ? node.value : undefined;
     case 'int': {
       const value = node.kind === 'number' && isWhole(node.literal) ? Number(node.literal) : Number.NaN;
@@ -88,6 +91,7 @@ function expectation(rule: OptionRule): string {
     case 'bool':
       return 'true or false, without quotes';
     case 'string':
+    case 'secret':
       return 'a text';
     case 'int':
       return `a whole number from ${rule.min} to ${rule.max}, without quotes`;

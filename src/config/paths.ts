@@ -3,6 +3,8 @@ export const DEFAULT_PATHS = {
   subnetFile: '/run/flannel/subnet.env',
   dockerOptions: '/run/docker_opts.env',
   statusSocket: '/run/flannel/tsflanneld.sock',
+  /** Where flannel keeps it, unless `WIREGUARD_KEY_FILE` names another place. */
+  privateKey: '/run/flannel/wgkey',
   /** On a disk, so that a reboot finds the state. */
   stateDirectory: '/var/lib/tsflannel',
   /** Where version 0.1 kept the state. */

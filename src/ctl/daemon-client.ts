@@ -43,11 +43,12 @@ export async function readDaemonStatus(socketPath: string, signal?: AbortSignal)
 }
 
 /** What a daemon of an earlier release does not tell; it runs on after an upgrade until it is restarted. */
-const LATER_FIELDS: Pick<DaemonStatus, 'reachability' | 'containerNetworks'> = {
+const LATER_FIELDS: Pick<DaemonStatus, 'reachability' | 'containerNetworks' | 'wireguard'> = {
   reachability: null,
+  wireguard: null,
   containerNetworks: null,
 };
-const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability'> = { reachability: [] };
+const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability' | 'wireguard'> = { reachability: [], wireguard: [] };
 
 /**
  * How the daemon on this host was started.

@@ -1,6 +1,7 @@
 import type { CommandsStatus } from '../extension/status.js';
 import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
+import { type WireguardPathStatus, isSilent } from '../observe/wireguard-status.js';
 import {
   formatBytes,
   formatDuration,
@@ -65,6 +66,11 @@ function head(status: DaemonStatus): string {
   if (underlay !== null)
     lines.push(['underlay', `${underlay.device}, MTU ${underlay.mtu}; containers ${status.mtu ?? '-'}`]);
   if (status.backends.length > 0) lines.push(['backends', status.backends.join(', ')]);
+  if (status.wireguard !== null) {
+    const { devices: all, keyFile, publicKey } = status.wireguard;
+    const ports = all.map(({ name, listenPort }) => `${name} on UDP port ${listenPort}`).join(', ');
+    lines.push(['wireguard', [`public key ${publicKey} of ${keyFile}`, ...(ports === '' ? [] : [ports])].join('; ')]);
+  }
   const requests = `${store.counters.roundTrips} requests, ${sum(Object.values(store.counters.errors))} errors`;
   lines.push([
     'etcd',
@@ -138,11 +144,17 @@ function peers(status: DaemonStatus): string {
     peer.publicIp,
     peer.backend,
     peer.reachability.map((path, _, paths) => answer(path, paths.length > 1, nowMs)).join('; '),
-    peer.traffic === null ? '' : formatBytes(peer.traffic.txBytes),
-    peer.traffic === null ? '' : formatBytes(peer.traffic.rxBytes),
-    peerNote(peer),
+    bytesOf(peer, 'txBytes'),
+    bytesOf(peer, 'rxBytes'),
+    peerNote(peer, nowMs),
   ]);
   return title + formatTable(['PEER', 'PUBLIC IP', 'BACKEND', 'ANSWERS', 'SENT', 'RECEIVED', 'NOTE'], rows) + bad;
+}
+
+/** Inner bytes where a tunnel counts them, those of WireGuard's datagrams where it does. */
+function bytesOf({ traffic, wireguard }: PeerStatus, key: 'txBytes' | 'rxBytes'): string {
+  if (traffic !== null) return formatBytes(traffic[key]);
+  return wireguard.length === 0 ? '' : formatBytes(sum(wireguard.map((path) => path[key])));
 }
 
 /** What probes of one path found, in a few words. */
@@ -160,9 +172,19 @@ function answer(path: PathStatus, isOneOfSeveral: boolean, nowMs: number): strin
   return `${family}${formatMilliseconds(roundTripSeconds ?? 0)}${lost}${only}`;
 }
 
-function peerNote({ skipped, isReservation }: PeerStatus): string {
+function peerNote({ skipped, isReservation, wireguard }: PeerStatus, nowMs: number): string {
   if (skipped !== null) return `not reached: ${skipped.reason}; ${skipped.hint}`;
-  return isReservation ? 'reserved' : '';
+  const handshakes = wireguard.map((path) => handshake(path, wireguard.length > 1, nowMs));
+  return [...(isReservation ? ['reserved'] : []), ...handshakes].join('; ');
+}
+
+/** Whether the peer has proved to be the one that its lease names, and when. */
+function handshake(path: WireguardPathStatus, isOneOfSeveral: boolean, nowMs: number): string {
+  const device = isOneOfSeveral ? `${path.device} ` : '';
+  if (isSilent(path)) return `${device}NO handshake`;
+  if (path.lastHandshakeAt === null) return `${device}no handshake yet`;
+  const age = Math.max(0, nowMs - Date.parse(path.lastHandshakeAt)) / 1000;
+  return `${device}handshake ${formatDuration(age)} ago`;
 }
 
 /** @param status - absent from a daemon of an earlier version. */

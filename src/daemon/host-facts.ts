@@ -2,6 +2,7 @@ import type { HostAtStart, HostFacts } from '../backend/backend.js';
 import { isBackendDevice } from '../backend/registry.js';
 import type { IpAddress } from '../ip/address.js';
 import { parseMac } from '../ip/mac.js';
+import type { WireguardSecret } from '../ip/wireguard-key.js';
 import type { Prefix } from '../ip/prefix.js';
 import { RTPROT } from '../netlink/constants.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
@@ -10,6 +11,7 @@ import { ALIAS_PREFIX } from '../reconcile/ownership.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 import { OnLinkCache } from './on-link.js';
+import type { PrivateKeyFile } from './private-key.js';
 
 /**
  * Collects what backends may know of the host.
@@ -22,11 +24,13 @@ export class HostFactsSource {
   private readonly onLink: OnLinkCache;
   private contested: ReadonlySet<string> = new Set();
   private current: HostFacts | undefined;
+  private key: WireguardSecret | undefined;
   private monitor: { close(): void } | undefined;
 
   private constructor(
     private readonly netlink: HostNetlink,
     private readonly atStart: HostAtStart,
+    private readonly privateKey: Pick<PrivateKeyFile, 'load'>,
     private readonly onRoutesChanged: () => void,
   ) {
     this.onLink = new OnLinkCache((address) => {
@@ -38,33 +42,41 @@ export class HostFactsSource {
   /** @param options - what is found here besides the devices. */
   static async open({
     netlink,
+    privateKey,
     onRoutesChanged,
     ...found
   }: Omit<HostAtStart, 'devices'> & {
     readonly netlink: HostNetlink;
+    readonly privateKey: Pick<PrivateKeyFile, 'load'>;
     readonly onRoutesChanged: () => void;
   }): Promise<HostFactsSource> {
     const devices = (await netlink.links.list())
       .filter(({ name }) => name.startsWith('flannel'))
       .map(({ name, kind, mac }) => ({ name, kind, mac: mac === undefined ? undefined : parseMac(mac) }));
-    return new HostFactsSource(netlink, { ...found, devices }, onRoutesChanged);
+    return new HostFactsSource(netlink, { ...found, devices }, privateKey, onRoutesChanged);
   }
 
   /**
    * @param options.onLinkAddresses - addresses that a backend will ask about; empty if none does.
+   * @param options.needsPrivateKey - whether peers know this host by its key; one that was needed once stays known.
+   * @throws {@link OverlayError} `ERR_PRIVATE_KEY`
    */
   async refresh(options: {
     readonly underlay: Underlay;
     readonly onLinkAddresses: readonly IpAddress[];
+    readonly needsPrivateKey: boolean;
   }): Promise<HostFacts> {
-    const { underlay, onLinkAddresses } = options;
+    const { underlay, onLinkAddresses, needsPrivateKey } = options;
     this.watchRoutes(onLinkAddresses.length > 0);
     const hasChanged = await this.onLink.refresh(onLinkAddresses, underlay.ifindex);
-    if (!hasChanged && this.current?.underlay === underlay) return this.current;
+    if (needsPrivateKey) this.key = await this.privateKey.load();
+    const isSame = this.current?.underlay === underlay && this.current.privateKey === this.key;
+    if (!hasChanged && this.current !== undefined && isSame) return this.current;
     this.current = {
       underlay,
       atStart: this.atStart,
       contested: this.contested,
+      privateKey: this.key,
       isOnLink: (address) => this.onLink.isOnLink(address),
     };
     return this.current;

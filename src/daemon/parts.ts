@@ -9,6 +9,7 @@ import type { StatusSource } from '../observe/status.js';
 import type { OpenEchoPort } from '../reach/echo-socket.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TunnelSettings } from '../reconcile/tunnels.js';
+import type { SecretFiles } from '../sys/secret-file.js';
 import type { TextFiles } from '../sys/text-files.js';
 import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
@@ -47,6 +48,9 @@ export interface DaemonParts {
   readonly openEchoPort: OpenEchoPort;
   /** Where subnet file and saved state lie. */
   readonly files: TextFiles;
+  /** Where the private key lies that peers know this host by. */
+  readonly privateKeyFile: string;
+  readonly secretFiles: SecretFiles;
   readonly service: ServiceManager;
   /** Serves networks of containers; absent where the operator has not switched them on. */
   readonly openContainerNetworks?: OpenContainerNetworks;

@@ -37,6 +37,7 @@ import type { Here } from './saved-origin.js';
 import type { StateDirectory, StateToSave } from './saved-state.js';
 import { SkippedPeers } from './skipped-peers.js';
 import type { SubnetFile } from './subnet-file.js';
+import type { WireguardSamples } from './wireguard-samples.js';
 
 /** How long a change of backend waits for the kernel before the peers are told; they retry anyway. */
 const CONVERGE_TIMEOUT_MS = 5000;
@@ -65,6 +66,7 @@ export interface PassContext {
   readonly subnetFile: SubnetFile;
   readonly dockerWatch: DockerWatch;
   readonly stateDirectory: StateDirectory;
+  readonly wireguard: WireguardSamples;
   /** Where the host and its etcd are, and when. */
   readonly here: () => Here;
   /** Asks for another pass. */
@@ -140,6 +142,7 @@ export class Pass {
     const facts = await source.refresh({
       underlay,
       onLinkAddresses: onLinkQuestions(membership.peers, (type) => config.backendFor(type)),
+      needsPrivateKey: backend.usesPrivateKey === true,
     });
     const attributes = attributesFor(backend, network, facts, startupOutput);
     const context = this.admissionContext(network, underlay, attributes);
@@ -239,6 +242,7 @@ export class Pass {
     const isFirst = this.current === undefined;
     this.current = result;
     this.lingering.use(result.backends);
+    this.context.wireguard.follow(result.base.links);
     this.skippedPeers.tell(result.skipped);
     for (const each of result.contested) this.giveUpMac(each);
     prober?.follow({ network, host, own, peers, skipped: result.skipped });

@@ -37,6 +37,7 @@ import type { Underlay } from '../underlay/underlay.js';
 import type { PeerProber } from '../reach/peer-prober.js';
 import type { LoggedProblem } from './problem-log.js';
 import { describePaths, describeReachability } from './reachability-status.js';
+import type { WireguardSamples } from './wireguard-samples.js';
 
 /** The parts of the daemon that the status is read from; undefined is what does not exist yet. */
 export interface StatusParts {
@@ -66,6 +67,7 @@ export interface StatusParts {
   readonly dockerHint: string | undefined;
   readonly problems: readonly LoggedProblem[];
   readonly hostNames: Pick<HostNames, 'nameOf'>;
+  readonly wireguard: Pick<WireguardSamples, 'status' | 'pathsTo'>;
   readonly refused: Refusals;
   /** Undefined where networks of containers are not switched on. */
   readonly containers: ContainerNetworksStatus | undefined;
@@ -104,6 +106,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     },
     reachability: describeReachability(parts.prober),
     ...describeTraffic(parts),
+    wireguard: parts.wireguard.status ?? null,
     reconcile: describeReconciler(parts.reconciler),
     firewall:
       firewallStatus.mode === undefined
@@ -196,7 +199,8 @@ function describeUnderlay(underlay: Underlay): UnderlayStatus {
 }
 
 /** Peers that share a public address share its counters. */
-function describePeers({ peers, overlay, reconciler, prober, clock, hostNames }: StatusParts): PeerStatus[] {
+function describePeers(parts: StatusParts): PeerStatus[] {
+  const { peers, overlay, reconciler, prober, clock, hostNames, wireguard } = parts;
   const traffic = new Map<string, TunnelPeerCounters>();
   for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
   const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
@@ -206,6 +210,7 @@ function describePeers({ peers, overlay, reconciler, prober, clock, hostNames }:
       hostName: hostNames.nameOf(peer.attributes.publicIp.toString()) ?? null,
       ...describeSubnets(peer),
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
+      wireguard: wireguard.pathsTo(peer),
       skipped: skipped.get(peer) ?? null,
       reachability: describePaths(prober, peer, clock),
     }));

@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import type { Clock } from '../clock.js';
 import { settingsOf } from '../config/daemon-settings.js';
 import type { DaemonOptions } from '../config/flags.js';
+import { DEFAULT_PATHS } from '../config/paths.js';
 import { openTunnelFor } from '../dataplane/open.js';
 import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { storeOptionsOf } from '../etcd/store-options.js';
@@ -15,6 +16,7 @@ import { EchoSocket } from '../reach/echo-socket.js';
 import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
 import { instanceOf } from '../reconcile/ownership.js';
 import { programGroups } from '../sys/program-group.js';
+import { systemSecretFiles } from '../sys/secret-file.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
 import { openContainerNetworks } from './container-networks.js';
@@ -76,6 +78,8 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     programs: { run: programGroups(clock), environment },
     openEchoPort: EchoSocket.open,
     files: systemFiles,
+    privateKeyFile: environment.WIREGUARD_KEY_FILE || DEFAULT_PATHS.privateKey,
+    secretFiles: systemSecretFiles,
     ...(hasPlugin && {
       openContainerNetworks: (host) =>
         openContainerNetworks(

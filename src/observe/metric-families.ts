@@ -4,6 +4,7 @@ import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
 import { PROBE_BOUNDS_SECONDS } from '../reach/peer-prober.js';
 import type { AddressPoolStatus, PluginCallStatus } from './container-status.js';
 import type { DaemonStatus, DeviceStatus, TunnelStatus } from './status.js';
+import { type WireguardPathStatus, isSilent } from './wireguard-status.js';
 
 /** One number with its labels. */
 export interface Sample {
@@ -440,6 +441,40 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ),
   device('counter', 'tsflannel_device_receive_errors_total', 'Packets that failed on the way in.', (d) => d.rxErrors),
 
+  family('gauge', 'tsflannel_wireguard_peers', 'Peers that the WireGuard device knows.', ['device'], ({ wireguard }) =>
+    (wireguard?.devices ?? []).map(({ name, peers }) => ({ labels: { device: name }, value: peers })),
+  ),
+  family(
+    'gauge',
+    'tsflannel_wireguard_peers_silent',
+    'Peers that packets were sent to and that no handshake has come to pass with.',
+    ['device'],
+    ({ peers, wireguard }) =>
+      (wireguard?.devices ?? []).map(({ name }) => ({
+        labels: { device: name },
+        value: peers.flatMap((peer) => peer.wireguard).filter((path) => path.device === name && isSilent(path)).length,
+      })),
+  ),
+  wireguardPath(
+    'gauge',
+    'tsflannel_wireguard_handshake_age_seconds',
+    'Time since the last handshake with the peer; absent before the first. While packets flow it stays below 180.',
+    ({ lastHandshakeAt }, nowMs) =>
+      lastHandshakeAt === null ? null : Math.max(0, (nowMs - Date.parse(lastHandshakeAt)) / 1000),
+  ),
+  wireguardPath(
+    'counter',
+    'tsflannel_wireguard_transmit_bytes_total',
+    'Bytes of datagrams sent to the peer, with handshakes and keep-alives.',
+    ({ txBytes }) => txBytes,
+  ),
+  wireguardPath(
+    'counter',
+    'tsflannel_wireguard_receive_bytes_total',
+    'Bytes of datagrams received from the peer, with handshakes and keep-alives.',
+    ({ rxBytes }) => rxBytes,
+  ),
+
   tunnel(
     'gauge',
     'tsflannel_tunnel_info',
@@ -568,6 +603,24 @@ function gauge(name: string, help: string, read: ReadOne): MetricFamily {
 
 function counter(name: string, help: string, read: ReadOne): MetricFamily {
   return family('counter', name, help, [], (status) => one(read(status)));
+}
+
+/** Of each peer on each WireGuard device, by its subnet. */
+function wireguardPath(
+  type: 'counter' | 'gauge',
+  name: string,
+  help: string,
+  read: (path: WireguardPathStatus, nowMs: number) => number | null,
+): MetricFamily {
+  return family(type, name, help, ['device', 'subnet'], ({ peers, startedAt, uptimeSeconds }) => {
+    const nowMs = Date.parse(startedAt) + uptimeSeconds * 1000;
+    return peers.flatMap(({ subnet, wireguard }) =>
+      wireguard.flatMap((path) => {
+        const value = read(path, nowMs);
+        return value === null ? [] : [{ labels: { device: path.device, subnet }, value }];
+      }),
+    );
+  });
 }
 
 function device(

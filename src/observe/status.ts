@@ -15,6 +15,7 @@ import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
 import type { ProbeLayer } from '../reach/targets.js';
+import type { WireguardPathStatus, WireguardStatus } from './wireguard-status.js';
 
 /**
  * Version of {@link DaemonStatus} as JSON. It grows when a field goes or changes its meaning, not when one is added.
@@ -55,6 +56,8 @@ export interface DaemonStatus {
   readonly devices: readonly DeviceStatus[];
   /** The open userspace tunnels; none unless some host uses the udp backend. */
   readonly tunnels: readonly TunnelStatus[];
+  /** Null where no host uses the wireguard backend. */
+  readonly wireguard: WireguardStatus | null;
   readonly reconcile: ReconcileStatus;
   readonly firewall: FirewallSummary | null;
   readonly store: StoreStatus;
@@ -132,6 +135,8 @@ export interface PeerStatus {
   readonly isReservation: boolean;
   /** Packets and bytes to and from it; null where the kernel carries them and does not count by peer. */
   readonly traffic: TrafficStatus | null;
+  /** What WireGuard knows of it, one entry for each device; none where another backend carries its packets. */
+  readonly wireguard: readonly WireguardPathStatus[];
   /** Why it is not reached, and what fixes it. */
   readonly skipped: { readonly cause: SkipCause; readonly reason: string; readonly hint: string } | null;
   /** Whether it answers, one entry for each address family; none for a peer that is not probed. */

@@ -56,7 +56,7 @@ async function modeOf(file: string): Promise<number | undefined> {
 }
 
 /** Without it a power cut may bring the old file back (fsync(2), "does not necessarily ensure that the entry …"). */
-async function syncDirectory(directory: string): Promise<void> {
+export async function syncDirectory(directory: string): Promise<void> {
   const handle = await open(directory, 'r');
   try {
     await handle.sync();

@@ -96,12 +96,13 @@ export function way(changes: Partial<PeerWay> = {}): PeerWay {
 export const daemon = {
   isReady: true,
   notReadyBecause: [],
+  startedAt: '2026-01-03T05:00:00.000Z',
   uptimeSeconds: 600,
   mtu: 1450,
   lease: { subnet: '10.5.1.0/24', publicIp: '192.0.2.1', isPublished: true, overwrittenAt: null, rivals: [] },
   underlay: { device: 'eth0', address: '192.0.2.1' },
   peerSet: { quarantined: [], quarantinedCounts: {}, badKeys: [], badKeyCount: 0 },
-  reconcile: { drift: { link: 0, route: 0 }, conflicts: [] },
+  reconcile: { drift: { link: 0, route: 0 }, conflicts: [], failures: [] },
   firewall: { mode: 'iptables', repaired: { 'chain-changed': 0 } },
 } as unknown as DaemonStatus;
 

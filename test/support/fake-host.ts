@@ -10,6 +10,7 @@ import { ip, net } from './builders.js';
 import { FakeEcho } from './fake-echo.js';
 import { FakeFiles } from './fake-files.js';
 import { FakeFirewall } from './fake-firewall.js';
+import { FakeSecretFiles } from './fake-secret-files.js';
 import { FakeKernel, routeInfo } from './fake-kernel.js';
 import { FakeProgramGroups } from './fake-program-groups.js';
 import type { FakeTunnel } from './fake-tunnel.js';
@@ -41,6 +42,7 @@ export class FakeHost implements HostNetlink {
   readonly kernel: FakeKernel = new HostKernel();
   readonly firewall = new FakeFirewall();
   readonly files = new FakeFiles();
+  readonly secretFiles = new FakeSecretFiles();
   readonly echo = new FakeEcho();
   readonly programs = new FakeProgramGroups();
   /** Those that are open. */

@@ -1,8 +1,10 @@
 import { parseSubnetEnv } from '../../src/docker/subnet-env.js';
 import { ForwardingTable } from '../../src/dataplane/forwarding-table.js';
 import type { IpAddress } from '../../src/ip/address.js';
+import { isSame } from '../../src/ip/same.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import type { RouteInfo } from '../../src/netlink/route.js';
+import type { WireguardPeerInfo } from '../../src/netlink/wireguard.js';
 import type { FakeHost } from './fake-host.js';
 import { SUBNET_FILE } from './test-daemon.js';
 
@@ -43,6 +45,8 @@ function wayInto(from: FakeHost, link: LinkInfo, route: RouteInfo, target: IpAdd
       return throughTunnel(from, link, target);
     case 'vxlan':
       return throughVxlan(from, link, route);
+    case 'wireguard':
+      return throughWireguard(from, link, target);
     default: {
       const { gateway } = route;
       if (gateway === undefined) return `${from.name} takes ${target.toString()} for a neighbour on ${link.name}`;
@@ -97,6 +101,35 @@ function throughVxlan(from: FakeHost, link: LinkInfo, { gateway }: RouteInfo): W
     return hasLink(to, isReceiver) ? undefined : `${to.name} has no device for VNI ${vni} with ${mac}`;
   };
   return { outer, enter };
+}
+
+function throughWireguard(from: FakeHost, { index, name }: LinkInfo, target: IpAddress): Way | string {
+  const ownKey = from.kernel.wireguard.get(index)?.publicKey;
+  const peer = peerFor(from, index, target);
+  if (peer?.endpoint === undefined || ownKey === undefined) return `${from.name} has no peer for ${target.toString()}`;
+  const { endpoint, presharedKey, publicKey } = peer;
+  const enter = (to: FakeHost): string | undefined => {
+    const receiver = [...to.kernel.wireguard.values()].find(({ listenPort }) => listenPort === endpoint.port);
+    if (receiver === undefined || !hasLink(to, (link) => link.index === receiver.index)) {
+      return `${to.name} does not listen on port ${endpoint.port}`;
+    }
+    if (receiver.publicKey !== publicKey) return `${to.name} has another key than ${from.name} has for ${name}`;
+    const sender = to.kernel.wireguardPeers.get(`${receiver.index} ${ownKey}`);
+    if (sender === undefined) return `${to.name} does not know the key of ${from.name}`;
+    if (!isSame(sender.presharedKey, presharedKey)) return `${to.name} has another preshared key`;
+    const source = containerOf(from);
+    return source !== undefined && peerFor(to, receiver.index, source) === sender
+      ? undefined
+      : `${to.name} does not allow ${from.name} its subnet`;
+  };
+  return { outer: endpoint.address, enter };
+}
+
+/** The peer of a WireGuard device that is allowed an address. */
+function peerFor({ kernel }: FakeHost, index: number, address: IpAddress): WireguardPeerInfo | undefined {
+  return [...kernel.wireguardPeers.values()].find(
+    (peer) => peer.index === index && peer.allowedIps.some((prefix) => prefix.contains(address)),
+  );
 }
 
 /** A route of the overlay that is as specific as the containers' own would send the packet away again. */

@@ -2,6 +2,7 @@ import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane
 import type { CommandsStatus } from '../../src/extension/status.js';
 import type { ContainerNetworksStatus } from '../../src/observe/container-status.js';
 import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
+import type { WireguardPathStatus } from '../../src/observe/wireguard-status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
 
 /** A peer with the subnet `10.<100 + index / 256>.<index % 256>.0/24`; every seventh uses vxlan, index 3 is not reached. */
@@ -18,9 +19,21 @@ export function samplePeer(index: number, packets = 1000): PeerStatus {
     traffic: isKernel
       ? null
       : { txPackets: packets, txBytes: packets * 900, rxPackets: packets * 2, rxBytes: packets * 2400 },
+    wireguard: index === 5 ? [sampleWireguardPath(index)] : [],
     skipped:
       index === 3 ? { cause: 'backend', reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
     reachability: index === 3 ? [] : [samplePath(index)],
+  };
+}
+
+function sampleWireguardPath(index: number): WireguardPathStatus {
+  return {
+    device: 'flannel-wg',
+    publicKey: 'hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=',
+    endpoint: `198.51.100.${(index % 250) + 1}:51820`,
+    lastHandshakeAt: '2026-01-03T05:05:00.500Z',
+    rxBytes: 4096,
+    txBytes: 2048,
   };
 }
 
@@ -274,6 +287,12 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
         counters: sampleTunnelCounters(),
       },
     ],
+    wireguard: {
+      keyFile: '/run/flannel/wgkey',
+      isKeyFileOpen: false,
+      publicKey: '3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=',
+      devices: [{ name: 'flannel-wg', listenPort: 51820, peers: 1 }],
+    },
     reconcile: {
       isConverged: true,
       conflicts: ['cannot route 10.100.9.0/24: eth1 has that route; remove it'],

@@ -147,6 +147,8 @@ export class TestDaemon {
       programs: { run: host.programs.run, environment: {} },
       openEchoPort: host.echo.open,
       files: host.files,
+      privateKeyFile: '/run/flannel/wgkey',
+      secretFiles: host.secretFiles,
       service: this.service,
       deviceCounters: () => new Map(),
       ...(options.observe === undefined ? {} : { observe: options.observe }),

@@ -10,6 +10,7 @@ import { LEASE_CHECKS, publicIpCheck } from './checks/leases.js';
 import { PEER_CHECKS } from './checks/peers.js';
 import { ROUTE_CHECKS } from './checks/routes.js';
 import { STORE_CHECKS } from './checks/store.js';
+import { WIREGUARD_CHECKS } from './checks/wireguard.js';
 import type { Check, DoctorFacts, Finding } from './facts.js';
 
 /** Everything the doctor looks for, in the order of the report: what others depend on comes first. */
@@ -25,6 +26,7 @@ export const CHECKS: readonly Check[] = [
   ...DOCKER_CHECKS,
   ...CONTAINER_NETWORK_CHECKS,
   ...CONTAINER_PORT_CHECKS,
+  ...WIREGUARD_CHECKS,
   ...PEER_CHECKS,
   ...CONTAINER_CHECKS,
 ];

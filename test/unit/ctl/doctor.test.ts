@@ -6,7 +6,8 @@ import { findPathMtu } from '../../../src/ctl/doctor/probe.js';
 import type { ClusterNetwork, LeasedBlock } from '../../../src/container/cluster-networks.js';
 import { parseMac } from '../../../src/ip/mac.js';
 import type { ValueEntry } from '../../../src/lease/store.js';
-import type { DaemonStatus } from '../../../src/observe/status.js';
+import type { DaemonStatus, PeerStatus } from '../../../src/observe/status.js';
+import type { WireguardPathStatus } from '../../../src/observe/wireguard-status.js';
 import { net, network } from '../../support/builders.js';
 import type { AddressUseStatus, ContainerNetworksStatus } from '../../../src/observe/container-status.js';
 import {
@@ -25,7 +26,20 @@ import {
   tunnel,
   way,
 } from '../../support/doctor-facts.js';
-import { sampleCommands, sampleContainerNetworks, samplePeer } from '../../support/sample-status.js';
+import { sampleCommands, sampleContainerNetworks, samplePeer, sampleStatus } from '../../support/sample-status.js';
+
+const wireguard = sampleStatus().wireguard as NonNullable<DaemonStatus['wireguard']>;
+
+/** A peer on flannel-wg whose last handshake was so long ago. */
+function wireguardPeer(changes: Partial<WireguardPathStatus> = {}, ageSeconds = 60, isLost = false): PeerStatus {
+  const peer = samplePeer(5);
+  const lastHandshakeAt = new Date(Date.parse(daemon.startedAt) + (600 - ageSeconds) * 1000).toISOString();
+  return {
+    ...peer,
+    wireguard: peer.wireguard.map((path) => ({ ...path, lastHandshakeAt, ...changes })),
+    reachability: peer.reachability.map((path) => ({ ...path, state: isLost ? 'unreachable' : 'reachable' })),
+  };
+}
 
 const sample = sampleContainerNetworks();
 const use: AddressUseStatus = {
@@ -394,6 +408,43 @@ const CASES: readonly Case[] = [
     command:
       /^ip link del flannel\.1 && ip link del flannel-v6\.1 && systemctl restart tsflanneld # on 198\.51\.100\.2,/,
     evidence: /that of …/,
+  },
+  {
+    when: 'the kernel lacks WireGuard',
+    facts: {
+      daemon: {
+        ...daemon,
+        reconcile: {
+          ...daemon.reconcile,
+          failures: [
+            { object: 'link flannel-wg', error: 'cannot make wireguard device flannel-wg: EOPNOTSUPP', attempt: 3 },
+          ],
+        },
+      },
+    },
+    check: 'wireguard-module',
+    command: /^modprobe wireguard /,
+    evidence: /EOPNOTSUPP/,
+  },
+  {
+    when: 'others can read the private key',
+    facts: { daemon: { ...daemon, wireguard: { ...wireguard, isKeyFileOpen: true }, peers: [] } },
+    check: 'wireguard-key',
+    command: /^chmod 600 \/run\/flannel\/wgkey /,
+  },
+  {
+    when: 'a peer of WireGuard never answered',
+    facts: { daemon: { ...daemon, wireguard, peers: [wireguardPeer({ lastHandshakeAt: null, rxBytes: 0 })] } },
+    check: 'wireguard',
+    command: /^tcpdump -ni any udp port 51820 # here and on 198\.51\.100\.6:.* 3p7bfXt9/,
+    evidence: /flannel-wg to 198\.51\.100\.6:51820: no handshake, 2048 bytes sent, 0 received/,
+  },
+  {
+    when: 'a peer of WireGuard answers no longer',
+    facts: { daemon: { ...daemon, wireguard, peers: [wireguardPeer({}, 301, true)] } },
+    check: 'wireguard',
+    command: /^tcpdump/,
+    evidence: /last handshake 20/,
   },
   {
     when: 'the clock is wrong',

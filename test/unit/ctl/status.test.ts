@@ -40,6 +40,7 @@ const STATUS = {
       backend: 'udp',
       isReservation: false,
       traffic: { txPackets: 1, txBytes: 2048, rxPackets: 0, rxBytes: 0 },
+      wireguard: [],
       skipped: null,
       reachability: [
         {
@@ -72,10 +73,32 @@ const STATUS = {
       backend: 'wireguard',
       isReservation: false,
       traffic: null,
+      wireguard: [],
       skipped: { cause: 'backend', reason: 'no such backend', hint: 'choose another' },
       reachability: [],
     },
+    {
+      subnet: '10.5.4.0/24',
+      ipv6Subnet: 'fd00:10:5:4::/64',
+      publicIp: '192.0.2.4',
+      publicIpv6: '2001:db8::4',
+      backend: 'wireguard',
+      isReservation: false,
+      traffic: null,
+      skipped: null,
+      reachability: [],
+      wireguard: [
+        { device: 'flannel-wg', lastHandshakeAt: '2026-01-01T00:00:00.000Z', txBytes: 2048, rxBytes: 1024 },
+        { device: 'flannel-wg-v6', lastHandshakeAt: null, txBytes: 148, rxBytes: 0 },
+      ],
+    },
   ],
+  wireguard: {
+    keyFile: '/run/flannel/wgkey',
+    isKeyFileOpen: false,
+    publicKey: 'abc=',
+    devices: [{ name: 'flannel-wg', listenPort: 51820, peers: 1 }],
+  },
   peerSet: {
     isSynced: false,
     badKeys: ['.lock'],
@@ -172,6 +195,8 @@ describe('tsflannelctl status', () => {
     assert.equal(code, 0);
     for (const line of [
       /not ready: no lease$/m,
+      /^wireguard +public key abc= of \/run\/flannel\/wgkey; flannel-wg on UDP port 51820$/m,
+      /^10\.5\.4\.0\/24 .* wireguard +- +2\.1 KiB +1\.0 KiB +flannel-wg handshake 1m 40s ago; flannel-wg-v6 NO handshake$/m,
       /the configuration in etcd is not used: it is not JSON/,
       /^etcd +not connected: refused; 9 requests, 2 errors$/m,
       /^docker +restart Docker$/m,
@@ -179,7 +204,7 @@ describe('tsflannelctl status', () => {
       /^offloads +vnetHdr, tso$/m,
       /^not in use +uso \(refused by the kernel, tried again later\), udpGro \(switched off\)$/m,
       /^drops +no-route 5$/m,
-      /^2 peers, 1 of them does not answer, as known before the start/m,
+      /^3 peers, 1 of them does not answer, as known before the start/m,
       /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +IPv4 0\.42 ms, 13 % lost; IPv6 NO for 1m 10s \(ENETUNREACH\) +2\.0 KiB/m,
       /^10\.5\.3\.0\/24 .* not reached: no such backend; choose another$/m,
       /^unreadable lease \.lock$/m,

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import type { WireguardPeerInfo } from '../../../src/netlink/wireguard.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { routeInfo } from '../../support/fake-kernel.js';
 import { canReach, obstacle } from '../../support/reach.js';
 import { SimFlannel } from '../../support/sim-flannel.js';
 import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
+import { secretOf } from '../../support/wireguard-contract.js';
 
 const OVERLAY = net('10.5.0.0/16');
 
@@ -25,6 +27,18 @@ const BROKEN: Readonly<Record<string, Readonly<Record<string, readonly [(pair: P
     'a route away at the peer': [({ to }) => routeAway(to), /host2 sends it on by 10\.5\./],
     'no subnet file at the peer': [({ to }) => to.host.files.texts.delete(SUBNET_FILE), /host2 has no subnet/],
   },
+  wireguard: {
+    'no route': [({ from }) => from.host.forgetRoutes(OVERLAY), /sends to 192\.0\.2\.1, which host2 does not have/],
+    'no peer': [({ from }) => from.host.kernel.wireguardPeers.clear(), /host1 has no peer for/],
+    'no device at the peer': [({ to }) => remove(to, 'flannel-wg'), /host2 does not listen on port 51820/],
+    'another port at the peer': [({ to }) => setWireguard(to, { listenPort: 1 }), /does not listen on port 51820/],
+    'another key at the peer': [({ to }) => setWireguard(to, { key: 9 }), /host2 has another key/],
+    'another key at the sender': [({ from }) => setWireguard(from, { key: 9 }), /does not know the key of host1/],
+    'a stranger at the peer': [({ to }) => to.host.kernel.wireguardPeers.clear(), /does not know the key of host1/],
+    'another PSK at the peer': [({ to }) => touchPeers(to, { presharedKey: secretOf(7) }), /another preshared key/],
+    'no subnet at the peer': [({ to }) => touchPeers(to, { allowedIps: [] }), /does not allow host1 its subnet/],
+    'another address at the peer': [({ to }) => to.host.renumber(ip('192.0.2.99')), /which host2 does not have/],
+  },
   'host-gw': {
     'no route': [({ from }) => from.host.forgetRoutes(OVERLAY), /sends to 192\.0\.2\.1, which host2 does not have/],
     'another address at the peer': [({ to }) => to.host.renumber(ip('192.0.2.99')), /which host2 does not have/],
@@ -43,6 +57,21 @@ function remove({ host }: TestDaemon, device: string): void {
   const link = host.kernel.getLink(device);
   assert.ok(link, device);
   host.kernel.delLink(link.index);
+}
+
+function setWireguard(
+  { host: { kernel } }: TestDaemon,
+  { key, listenPort = 51820 }: { readonly key?: number; readonly listenPort?: number },
+): void {
+  for (const { index, publicKey } of [...kernel.wireguard.values()]) {
+    kernel.setWireguard(index, { publicKey: key === undefined ? publicKey : secretOf(key).publicKey, listenPort });
+  }
+}
+
+function touchPeers({ host: { kernel } }: TestDaemon, change: Partial<WireguardPeerInfo>): void {
+  for (const { index, publicKey } of [...kernel.wireguardPeers.values()]) {
+    kernel.touchWireguardPeer(index, publicKey, change);
+  }
 }
 
 function routeAway({ host, subnet }: TestDaemon): void {

@@ -21,7 +21,12 @@ export const UNDERLYING: readonly string[] = [
 export const PEER_CHECKS: readonly Check[] = [
   { id: 'peers', title: 'every lease has a living host', run: deadPeers },
   { id: 'path-mtu', title: 'the path to each peer carries full packets', run: pathMtu },
-  { id: 'overlay-blocked', title: 'packets of the overlay reach each peer', follows: UNDERLYING, run: blockedOverlay },
+  {
+    id: 'overlay-blocked',
+    title: 'packets of the overlay reach each peer',
+    follows: [...UNDERLYING, 'wireguard-module', 'wireguard'],
+    run: blockedOverlay,
+  },
   { id: 'checksum', title: 'TCP and UDP arrive intact through vxlan', follows: UNDERLYING, run: checksumHole },
 ];
 
