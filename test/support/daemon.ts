@@ -97,7 +97,7 @@ export class Daemon {
         ...(options.args ?? []),
         ...args,
       ],
-      { logFile: this.logFile, env: { ...options.env } },
+      { logFile: this.logFile, env: { WIREGUARD_KEY_FILE: path.join(options.directory, 'wgkey'), ...options.env } },
     );
     return this.#program;
   }

@@ -29,7 +29,12 @@ export interface Package {
 /** What apt calls Debian's stock kernel: a package that depends on the one of the present release. */
 const KERNEL = 'linux-image-amd64';
 /** Debian package → the program that it brings; an installation by other means will do. */
-const TOOLS = { 'qemu-system-x86': 'qemu-system-x86_64', kmod: 'kmod', 'busybox-static': 'busybox' };
+const TOOLS = {
+  'qemu-system-x86': 'qemu-system-x86_64',
+  kmod: 'kmod',
+  'busybox-static': 'busybox',
+  'wireguard-tools': 'wg',
+};
 const UNUSED_MS = 30 * 24 * 3_600_000;
 
 /**

@@ -178,6 +178,12 @@ describe('wireguard backend', () => {
       });
     }
 
+    it('looks for a peer at its IPv6 address from a host without IPv4 in mode auto', () => {
+      const facts = hostFacts({ privateKey: OWN, underlay: underlay({ address: undefined, publicIp: undefined }) });
+      const [way] = waysTo(dualLease(2), { mode: 'auto' }, { ...context, host: facts });
+      assert.equal(way?.split(' ')[1], '2001:db8::2');
+    });
+
     it('talks IPv4 alone with a peer that has nothing else, in each mode', () => {
       for (const mode of ['separate', 'auto', 'ipv4']) {
         assert.deepEqual(waysTo(peerLease(2), { mode }, context), ['flannel-wg: 192.0.2.2 51820 10.5.2.0/24'], mode);

@@ -693,6 +693,9 @@ describe('diagnose', () => {
   it('finds nothing on a host with nothing wrong', () => {
     assert.deepEqual(diagnose(facts()), []);
     assert.deepEqual(diagnose(facts(containers())), []);
+    // A session ends when nothing is sent.
+    const idle = { daemon: { ...daemon, wireguard, peers: [wireguardPeer({}, 3600)] } };
+    assert.deepEqual(diagnose(facts(idle)), []);
   });
 
   it('finds nothing where containers have room, answers, and fewer MAC addresses than the switch takes', () => {

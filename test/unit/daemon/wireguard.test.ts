@@ -111,11 +111,17 @@ describe('Daemon with wireguard', () => {
       assert.deepEqual(a.daemon.status().notReadyBecause, []);
       assertEachOther(a, b);
       assert.equal(decodeAttributes(publishedText(a)).backendType, 'wireguard');
+      await clock.advance(20_000);
+      assert.equal(a.daemon.status().peers[0]?.wireguard.length, 1);
       cluster.configure(config(other));
       await clock.advance(60_000);
       assertEachOther(a, b);
       assert.equal(a.host.kernel.getLink('flannel-wg'), undefined, 'the device goes with the last that may use it');
       assert.deepEqual(a.daemon.status().wireguard, null);
+      assert.deepEqual(
+        a.daemon.status().peers.map(({ wireguard }) => wireguard),
+        [[]],
+      );
     });
   }
 

@@ -217,6 +217,21 @@ describe('WireGuard devices of the reconciler', () => {
     });
   });
 
+  it('does not take the device of somebody else for its own because of what it was set to before', async () => {
+    await reach(overlay([peer(2)]));
+    kernel.delLink(index());
+    const other = kernel.addLink({ name: DEVICE, kind: 'wireguard', mtu: 1420, isUp: true });
+    kernel.setWireguard(other.index, { publicKey: secretOf(1).publicKey, listenPort: 51820 });
+    kernel.putWireguardPeer({
+      ...peer(2),
+      index: other.index,
+      endpoint: { address: ip('198.51.100.7'), port: 1 },
+    });
+    await clock.advance(5000);
+    assert.equal(index(), other.index);
+    assert.deepEqual(String(peerInfo(2)?.endpoint?.address), '192.0.2.2');
+  });
+
   it('heals what somebody else changed, at the latest with the next list', async () => {
     await reach(overlay([peer(2), peer(3)]));
     kernel.delWireguardPeer(index(), secretOf(2).publicKey);

@@ -30,7 +30,7 @@ describe('machineFiles', () => {
     offer('6.1.9-1');
     program('apt-get', `echo "$@" >>${directory}/calls; [ "$1" = download ] && touch archive.deb`);
     program('dpkg-deb', 'mkdir -p "$3/boot" "$3/lib/modules/6.1.0-9-amd64"');
-    for (const name of ['kmod', 'busybox', 'qemu-system-x86_64']) program(name, '');
+    for (const name of ['kmod', 'busybox', 'qemu-system-x86_64', 'wg']) program(name, '');
   });
 
   afterEach(() => {
