@@ -76,6 +76,7 @@ describe('docker-networks', () => {
           owner: 'db',
           mac: mac(68),
           since: '2026-01-02T04:00:00.000Z',
+          abandonedSince: null,
           state: 'leased',
         },
       ],
