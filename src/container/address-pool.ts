@@ -20,6 +20,9 @@ import { Turns } from '../turns.js';
 const SEEN_MS = 600_000;
 const YIELDED_MS = 30_000;
 
+/** One that is over and being dealt with otherwise is looked at again after that time. */
+const REVIEW_MS = 1000;
+
 /** Addresses that are tried before a request is given up: so many machines of others in one range are no accident. */
 const MAX_TRIES = 8;
 
@@ -250,7 +253,7 @@ export class AddressPool {
     const { orphans, uses } = this.#state;
     orphans.review(uses.values());
     const ages = [...uses.values()].map((use) => orphans.ageMs(use) ?? Number.NEGATIVE_INFINITY);
-    return Math.max(0, this.context.orphanMs - Math.max(Number.NEGATIVE_INFINITY, ...ages));
+    return Math.max(REVIEW_MS, this.context.orphanMs - Math.max(Number.NEGATIVE_INFINITY, ...ages));
   }
 
   /** Takes back what has had no interface for too long. */
