@@ -39,6 +39,7 @@ using Clock = std::chrono::system_clock;  // the monotonic clock belongs to the 
 constexpr size_t kPlaces = 1U << 16;
 std::array<uint8_t, kPlaces> reached;
 std::array<bool, kPlaces> known;
+constexpr uint8_t* kReached = reached.data();
 
 // For the handlers that run when the program ends early.
 const Input* running = nullptr;
@@ -231,12 +232,13 @@ class Fuzzer {
 
 }  // namespace
 
-// Called by every basic block that was compiled with -fsanitize-coverage=trace-pc; this file is not.
+// Called by every basic block that was compiled with -fsanitize-coverage=trace-pc; this file is not. Nothing is called as
+// often, so it goes without the checks of the sanitizers.
 extern "C" void __sanitizer_cov_trace_pc();
-extern "C" void __sanitizer_cov_trace_pc() {
+extern "C" __attribute__((no_sanitize("address", "undefined"))) void __sanitizer_cov_trace_pc() {
   // Counted from a place of the program, since where that is loaded differs from run to run.
-  const auto place = reinterpret_cast<uintptr_t>(__builtin_return_address(0)) - reinterpret_cast<uintptr_t>(&reached);
-  reached[(place ^ place >> 16) % kPlaces] = 1;
+  const auto place = reinterpret_cast<uintptr_t>(__builtin_return_address(0)) - reinterpret_cast<uintptr_t>(kReached);
+  kReached[(place ^ place >> 16) % kPlaces] = 1;
 }
 
 int main(int argc, char** argv) {
