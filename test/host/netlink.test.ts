@@ -119,7 +119,9 @@ describe('Netlink', function () {
         assert.equal(info.info_kind, spec.kind);
         for (const [key, value] of Object.entries(data)) assert.equal(info.info_data?.[key], value, key);
         const link = device('made');
-        const expected = [shown.ifindex, shown.address, shown.mtu, shown.txqlen ?? 0, info.info_kind];
+        // An IPIP device's hardware address is its outer one.
+        const address = spec.kind === 'ipip' ? undefined : shown.address;
+        const expected = [shown.ifindex, address, shown.mtu, shown.txqlen ?? 0, info.info_kind];
         assert.deepEqual([link.index, link.mac, link.mtu, link.txQueueLength, link.kind], expected);
         if (spec.mtu !== undefined) assert.equal(shown.mtu, spec.mtu);
         if (spec.mac !== undefined) assert.equal(shown.address, spec.mac);
@@ -604,6 +606,7 @@ describe('Netlink', function () {
 
   describe('lists', () => {
     it('are read again from the start when something changed under way', async () => {
+      const present = (await netlink.links.list()).length;
       for (let n = 0; n < 60; n++) netlink.links.add({ kind: 'veth', name: `a${n}`, peer: { name: `b${n}` } });
       const socket = NetlinkSocket.open({ clock: systemClock, deadlineMs: 5000 });
       let starts = 0;
@@ -623,7 +626,7 @@ describe('Netlink', function () {
       socket.close();
       assert.equal(starts, 2);
       assert.ok(names.has('late'));
-      assert.equal(names.size, 60 * 2 + 4);
+      assert.equal(names.size, present + 60 * 2 + 1);
     });
 
     it('give up when they are interrupted every time', async () => {

@@ -89,6 +89,8 @@ export const fdbKind: KernelKind<'fdb'> = {
   follow(actual, { entry: info, isDeleted }, touched) {
     const device = actual.ourDevices.get(info.index);
     if (device === undefined || !isUnicastSelf(info)) return false;
+    // Up to Linux 6.12 rtnetlink tells of each change, too (`rtnl_fdb_notify()`): after the device, and without the way.
+    if (info.destination === undefined) return false;
     const key = fdbKey(device, info.mac);
     const before = actual.fdb.get(key);
     const isKnown = before !== undefined && isSameWay(before, info);

@@ -15,6 +15,8 @@ mount -t 9p -o trans=virtio,version=9p2000.L,cache=none results /run/results
 # With this program the kernel loads modules by itself; without it not even iptables works.
 command -v modprobe >/proc/sys/kernel/modprobe
 
+# On a machine that is started as usual its device file is there from the beginning, and brings the module.
+modprobe tun
 ip link set lo up
 echo guest >/proc/sys/kernel/hostname
 stty -F /dev/ttyS1 raw

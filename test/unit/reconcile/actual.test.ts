@@ -227,6 +227,20 @@ describe('ActualState', () => {
     assert.deepEqual(describeState(actual), describeState(await dump(kernel)));
   });
 
+  it('learns nothing from what rtnetlink tells of a forwarding entry after its device, which is without the way', async () => {
+    const follower = await new Follower().start();
+    const { kernel, ours } = follower;
+    kernel.replaceFdb(ours.index, mac(2), ip('192.0.2.2'));
+    follower.follow();
+    follower.touched.clear();
+    const [entry] = await kernel.listFdb(ours.index);
+    assert.ok(entry);
+    const event = { type: 'fdb', isDeleted: false, entry: { ...entry, destination: undefined } } as const;
+    assert.equal(follow(follower.actual, event, follower.touched), false);
+    assert.deepEqual([...follower.touched], []);
+    assert.deepEqual(describeState(follower.actual), describeState(await dump(kernel)));
+  });
+
   describe('on routes', () => {
     const destination = net('10.5.9.0/24');
     const plain = { gateway: ip('192.0.2.9'), protocol: ROUTE_PROTOCOL } as const;
