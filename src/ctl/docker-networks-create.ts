@@ -30,7 +30,7 @@ const NETWORK_FLAGS = {
     {
       group: 'containers',
       placeholder: 'KEY=VALUE',
-      help: 'An option of the network as docker network create takes it with -o: parent, mode, mtu, host-access, probe.',
+      help: 'An option of the network as docker network create takes it with -o: parent, vlan, mode, mtu, host-access, probe.',
     },
     (text) => {
       if (!/^[^=]+=./.test(text)) throw new UnfitValue('it is no KEY=VALUE', 'write such as --opt parent=eth0');

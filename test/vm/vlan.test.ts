@@ -31,16 +31,21 @@ describe('networks on the VLANs of a trunk', () => {
         `link set eth0.${id} up`,
         `addr add ${base}.1/24 dev eth0.${id}`,
       ]);
-      // As a host with Docker would have written it; it goes with the last host.
-      const properties = { type: 'macvlan', internal: 'false', gateway: `${base}.1`, vlan: id };
-      const text = encodeRecord({ range: net(`${base}.64/26`), properties });
-      await rig.etcd.put(`${rig.etcdPrefix}-ts/network-records/v${id}/${base}.0-24`, text);
     }
     for (const host of rig.hosts) await start(host);
     namespaces = await Promise.all(rig.hosts.map((host) => rig.addNamespace(`${host.name}n`)));
   });
 
   after(() => rig.close());
+
+  beforeEach(async () => {
+    for (const [id, base] of Object.entries(NETWORKS)) {
+      // As a host with Docker would have written it; it goes with the last host.
+      const properties = { type: 'macvlan', internal: 'false', gateway: `${base}.1`, vlan: id };
+      const text = encodeRecord({ range: net(`${base}.64/26`), properties });
+      await rig.etcd.put(`${rig.etcdPrefix}-ts/network-records/v${id}/${base}.0-24`, text);
+    }
+  });
 
   const start = (host: Host): Promise<unknown> =>
     host.startDaemon({ hasPlugin: true, args: [`--host-id=${host.name}`] });
@@ -66,7 +71,9 @@ describe('networks on the VLANs of a trunk', () => {
     return addresses[0]?.split('/')[0] ?? '';
   };
 
-  const detachAll = (): Promise<unknown> => Promise.all([1, 2].map((number) => ctl(number, 'detach')));
+  /** Where nothing is attached, there is nothing to do. */
+  const detachAll = (): Promise<unknown> =>
+    Promise.all([1, 2].map((number) => ctl(number, 'detach').catch(() => undefined)));
 
   /** Sub-interfaces of a host, each with its id and whether it is up. */
   const subInterfaces = async (number: number): Promise<unknown> => {
