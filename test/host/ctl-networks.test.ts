@@ -86,7 +86,7 @@ describe('tsflannelctl docker-networks with a real etcd', () => {
     );
     const text = (await call('docker-networks')).stdout;
     assert.match(text, /^lan +192\.0\.2\.0\/24 +192\.0\.2\.64\/26 +macvlan +192\.0\.2\.1 +1 /m);
-    assert.match(text, /^host-a +lan +192\.0\.2\.64\/28 +192\.0\.2\.1 192\.0\.2\.90 +now$/m);
+    assert.match(text, /^host-a +- +lan +192\.0\.2\.64\/28 +192\.0\.2\.1 192\.0\.2\.90 +now$/m);
   });
 
   it('names keys that it cannot read, and ends with 3', async () => {
