@@ -116,7 +116,7 @@ describe('tsflannelctl doctor beside container networks', function () {
     await host(1).run('lan', ['--name', 'web']);
     await expectNothing();
     const { stdout } = await operator.shell('tsflannelctl docker-networks');
-    assert.match(stdout, /^198\.51\.100\.\d+ +\S+ +h1 +web /m);
+    assert.match(stdout, /^198\.51\.100\.\d+ +\S+ +\S+ +web /m);
   });
 
   it('sets an interface up that is down', async () => {
