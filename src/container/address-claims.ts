@@ -1,4 +1,4 @@
-import { isOverlayError } from '../errors.js';
+import { type OverlayError, isOverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
@@ -17,6 +17,9 @@ import type { Turns } from '../turns.js';
 /** How long the host that may give out an address is asked for it; it answers at once, unless it is gone. */
 export const ASK_MS = 5000;
 const ASK_POLL_MS = 100;
+
+/** A host tells etcd of a release soon after it has answered for it: so long it is waited for, where an address is asked for by name. */
+const RELEASE_MS = 1000;
 
 /** Changes of others that a write may meet before it is left to the next time. */
 const MAX_CONFLICTS = 8;
@@ -66,13 +69,19 @@ export class AddressClaims {
     const block = this.#state.layout.blockOf(address);
     const path = kind === 'container' ? this.#keys.paths.container(address) : this.#keys.paths.shared(address, host);
     const untilMs = clock.monotonicMs() + askMs;
+    const freeByMs = clock.monotonicMs() + (isInTurn ? 0 : Math.min(askMs, RELEASE_MS));
     let asked: string | undefined;
     try {
       for (let conflicts = 0; conflicts < MAX_CONFLICTS;) {
         signal.throwIfAborted();
         const keys = await this.#keys.list(this.#keys.paths.address(address), signal);
         const mine = keys.find((entry) => entry.path === path && decodeHolder(entry.text)?.host === host);
-        if (mine === undefined) this.#refuseHeld(address, kind, keys);
+        const held = mine === undefined ? this.#refusalOf(address, kind, keys) : undefined;
+        if (held !== undefined) {
+          if (clock.monotonicMs() >= freeByMs) throw held;
+          await clock.sleep(ASK_POLL_MS, signal);
+          continue;
+        }
         const entry = block && (await this.#keys.read(this.#keys.paths.block(block), signal));
         const owner = mine === undefined && entry ? this.#ownerOf(entry, block, address) : undefined;
         if (owner === undefined) {
@@ -88,7 +97,13 @@ export class AddressClaims {
           await (isInTurn ? shed() : this.#turns.take(shed, signal));
           conflicts++;
         } else {
-          if (owner.isUsed) throw taken(this.#state.identity, address, `a container of host ${owner.host} has it`);
+          if (owner.isUsed) {
+            if (clock.monotonicMs() >= freeByMs) {
+              throw taken(this.#state.identity, address, `a container of host ${owner.host} has it`);
+            }
+            await clock.sleep(ASK_POLL_MS, signal);
+            continue;
+          }
           if (clock.monotonicMs() >= untilMs) {
             throw taken(
               this.#state.identity,
@@ -141,14 +156,15 @@ export class AddressClaims {
     }
   }
 
-  #refuseHeld(address: IpAddress, kind: AddressKind, keys: readonly ValueEntry[]): void {
+  #refusalOf(address: IpAddress, kind: AddressKind, keys: readonly ValueEntry[]): OverlayError | undefined {
     const container = this.#keys.paths.container(address);
     for (const { path, text } of keys) {
       if (kind !== 'container' && path !== container) continue; // shared with other hosts
       const holder = decodeHolder(text);
       const what = holder?.kind === 'container' ? 'a container of' : `the ${holder?.kind ?? 'unreadable'} key of`;
-      throw taken(this.#state.identity, address, `${what} host ${holder?.host ?? 'unknown'} has it`);
+      return taken(this.#state.identity, address, `${what} host ${holder?.host ?? 'unknown'} has it`);
     }
+    return undefined;
   }
 
   /** Who may give an address out without asking; undefined if nobody. */
