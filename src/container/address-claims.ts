@@ -18,6 +18,12 @@ import type { Turns } from '../turns.js';
 export const ASK_MS = 5000;
 const ASK_POLL_MS = 100;
 
+/** The host that may give an address out without asking, and whether it has. */
+interface BlockOwner {
+  readonly host: string;
+  readonly isUsed: boolean;
+}
+
 /** A host tells etcd of a release soon after it has answered for it: so long it is waited for, where an address is asked for by name. */
 const RELEASE_MS = 1000;
 
@@ -76,15 +82,13 @@ export class AddressClaims {
         signal.throwIfAborted();
         const keys = await this.#keys.list(this.#keys.paths.address(address), signal);
         const mine = keys.find((entry) => entry.path === path && decodeHolder(entry.text)?.host === host);
-        const held = mine === undefined ? this.#refusalOf(address, kind, keys) : undefined;
-        if (held !== undefined) {
-          if (clock.monotonicMs() >= freeByMs) throw held;
-          await clock.sleep(ASK_POLL_MS, signal);
-          continue;
-        }
         const entry = block && (await this.#keys.read(this.#keys.paths.block(block), signal));
         const owner = mine === undefined && entry ? this.#ownerOf(entry, block, address) : undefined;
-        if (owner === undefined) {
+        const refusal = mine === undefined ? this.#refusalOf(address, kind, keys, owner) : undefined;
+        if (refusal !== undefined) {
+          if (clock.monotonicMs() >= freeByMs) throw refusal;
+          await clock.sleep(ASK_POLL_MS, signal);
+        } else if (owner === undefined) {
           // One that an earlier try has left is written again, so that nothing that is still under way can delete it.
           const conditions = mine
             ? [{ path, revision: mine.revision }]
@@ -97,13 +101,6 @@ export class AddressClaims {
           await (isInTurn ? shed() : this.#turns.take(shed, signal));
           conflicts++;
         } else {
-          if (owner.isUsed) {
-            if (clock.monotonicMs() >= freeByMs) {
-              throw taken(this.#state.identity, address, `a container of host ${owner.host} has it`);
-            }
-            await clock.sleep(ASK_POLL_MS, signal);
-            continue;
-          }
           if (clock.monotonicMs() >= untilMs) {
             throw taken(
               this.#state.identity,
@@ -156,7 +153,13 @@ export class AddressClaims {
     }
   }
 
-  #refusalOf(address: IpAddress, kind: AddressKind, keys: readonly ValueEntry[]): OverlayError | undefined {
+  /** Why another host has the address; undefined if none has. */
+  #refusalOf(
+    address: IpAddress,
+    kind: AddressKind,
+    keys: readonly ValueEntry[],
+    owner: BlockOwner | undefined,
+  ): OverlayError | undefined {
     const container = this.#keys.paths.container(address);
     for (const { path, text } of keys) {
       if (kind !== 'container' && path !== container) continue; // shared with other hosts
@@ -164,11 +167,12 @@ export class AddressClaims {
       const what = holder?.kind === 'container' ? 'a container of' : `the ${holder?.kind ?? 'unreadable'} key of`;
       return taken(this.#state.identity, address, `${what} host ${holder?.host ?? 'unknown'} has it`);
     }
-    return undefined;
+    if (owner?.isUsed !== true || owner.host === this.#context.host) return undefined;
+    return taken(this.#state.identity, address, `a container of host ${owner.host} has it`);
   }
 
   /** Who may give an address out without asking; undefined if nobody. */
-  #ownerOf(entry: ValueEntry, block: Prefix, address: IpAddress): { host: string; isUsed: boolean } | undefined {
+  #ownerOf(entry: ValueEntry, block: Prefix, address: IpAddress): BlockOwner | undefined {
     const record = decodeBlock(entry.text);
     if (record === undefined) return { host: `unknown, in the unreadable key ${entry.path}`, isUsed: true };
     const mask = maskOf(block, address);
