@@ -4,6 +4,7 @@ import { attachmentOwner } from '../docker/plugin/attachment-owner.js';
 import { attachmentId } from '../docker/plugin/own-ids.js';
 import { OverlayError } from '../errors.js';
 import { type MacAddress, deriveMac } from '../ip/mac.js';
+import { isDeviceName } from '../netlink/device-name.js';
 import type {
   AddressPoolStatus,
   ContainerNetworkStatus,
@@ -25,9 +26,6 @@ export const ATTACHMENT_FLAGS = {
     help: 'Name of the interface in the namespace.',
   }),
 } as const satisfies FlagTable;
-
-/** `IFNAMSIZ` less the closing zero; the kernel's rule for names (`dev_valid_name()`). */
-const DEVICE = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
 
 /** An interface of a namespace, and what it is called elsewhere: always the same for the same one. */
 export interface Attachment {
@@ -55,7 +53,7 @@ export function attachmentOf(
       hint: 'give --netns and a path such as /run/netns/NAME',
     });
   }
-  if (!DEVICE.test(ifname)) {
+  if (!isDeviceName(ifname)) {
     throw new OverlayError('ERR_FLAG', `cannot call an interface ${JSON.stringify(ifname)}`, {
       hint: 'use 1 to 15 characters without spaces, "/" and ":"',
     });

@@ -4,6 +4,7 @@ import { ADDRESS_BITS } from '../../ip/address.js';
 import { deriveMac } from '../../ip/mac.js';
 import { Prefix } from '../../ip/prefix.js';
 import type { AddressInfo } from '../../netlink/address.js';
+import { MAX_DEVICE_NAME } from '../../netlink/device-name.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import type { DesiredState } from '../../reconcile/desired.js';
 import type { Endpoint, NetworkSet } from './network.js';
@@ -20,16 +21,15 @@ export interface HostFacts {
   readonly mark: string;
 }
 
-/** `IFNAMSIZ` less the closing zero. */
-const MAX_NAME = 15;
-
 /**
  * The interface by which this host reaches containers on a parent: a macvlan device beside theirs, since the kernel
  * passes no frame between a parent and what lies on it (`macvlan_handle_frame()`).
  */
 export function shimNameOf(parent: string): string {
   const name = `${parent}-host`;
-  return name.length <= MAX_NAME ? name : `tsfh-${createHash('sha256').update(parent).digest('hex').slice(0, 10)}`;
+  return name.length <= MAX_DEVICE_NAME
+    ? name
+    : `tsfh-${createHash('sha256').update(parent).digest('hex').slice(0, 10)}`;
 }
 
 /**

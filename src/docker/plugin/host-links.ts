@@ -1,5 +1,6 @@
 import { OverlayError } from '../../errors.js';
 import type { AddressInfo } from '../../netlink/address.js';
+import { MAX_DEVICE_NAME } from '../../netlink/device-name.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import type { NetlinkMonitor } from '../../netlink/monitor.js';
 import type { NetlinkEvent, NetlinkTopic } from '../../netlink/monitor.js';
@@ -21,9 +22,6 @@ export interface ChosenParent {
   readonly vlan: NetworkVlan | undefined;
   readonly device: ParentDevice;
 }
-
-/** `IFNAMSIZ` less the closing zero. */
-const MAX_NAME = 15;
 
 /** Finds interfaces of this host. */
 export class HostLinks {
@@ -120,8 +118,8 @@ function subInterface(
 
 function refuseName(name: string, trunk: LinkInfo, links: readonly LinkInfo[]): void {
   const why =
-    name.length > MAX_NAME
-      ? `the name of its interface, ${name}, would be longer than ${MAX_NAME} characters`
+    name.length > MAX_DEVICE_NAME
+      ? `the name of its interface, ${name}, would be longer than ${MAX_DEVICE_NAME} characters`
       : links.some((link) => link.name === name)
         ? `${name} is something else`
         : undefined;

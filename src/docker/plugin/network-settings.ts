@@ -1,4 +1,5 @@
 import { OverlayError } from '../../errors.js';
+import { isDeviceName } from '../../netlink/device-name.js';
 import { oneLine } from '../../printable.js';
 import type { NetworkSettings } from './network.js';
 import { networkType } from './network-types.js';
@@ -20,13 +21,10 @@ const MTU = { min: 68, max: 65_535 } as const;
 /** IEEE 802.1Q 9.6: 0 means no VLAN, 4095 is reserved. */
 export const VLAN_ID = { min: 1, max: 4094 } as const;
 
-/** `IFNAMSIZ` less the closing zero; the kernel's rule for names (`dev_valid_name()`). */
-const DEVICE = /^(?!\.{1,2}$)[^\s/:]{1,15}$/;
-
 const READERS = {
   type: oneOf('macvlan'),
   parent: (text: string) => {
-    if (!DEVICE.test(text)) throw new TypeError('the name of an interface, or auto');
+    if (!isDeviceName(text)) throw new TypeError('the name of an interface, or auto');
     return text === 'auto' ? undefined : text;
   },
   vlan: numberFrom(VLAN_ID),
