@@ -12,6 +12,7 @@ export const FLAG_GROUPS = {
   containers: 'Networks of containers',
   rules: 'Firewall and routes',
   datapath: 'Packet path of the udp backend',
+  extension: 'Commands of the extension backend',
   observe: 'Health, log, version',
   unused: 'Taken for compatibility, without effect',
 } as const;

@@ -187,10 +187,6 @@ export const FLAGS = {
     help: 'Keep a blackhole route for the own subnet, so that packets for absent containers do not loop.',
   }),
 
-  'allow-extension-commands': switchFlag(false, {
-    group: 'datapath',
-    help: 'Run the commands of backend extension: whoever may write PREFIX/config in etcd can then do anything on this host.',
-  }),
   datapath: choiceFlag(['auto', 'native', 'portable'], 'auto', {
     group: 'datapath',
     help: 'native: C++ threads; portable: plain Node, slow; auto: native where it is built.',
@@ -205,6 +201,10 @@ export const FLAGS = {
     help: `Kernel features not to use: ${OFFLOAD_NAMES.join(', ')}, or all.`,
   }),
 
+  'allow-extension-commands': switchFlag(false, {
+    group: 'extension',
+    help: 'Run the commands of backend extension: whoever may write PREFIX/config in etcd can then do anything on this host.',
+  }),
   'healthz-ip': textFlag('0.0.0.0', {
     group: 'observe',
     placeholder: 'ADDRESS',
