@@ -34,6 +34,7 @@ take() {
   rmdir --ignore-fail-on-non-empty "$(dirname "$destdir$1")"
 }
 
+tell_docker_networks
 for unit in $units; do
   [ -e "$destdir/etc/systemd/system/$unit" ] || continue
   [ -z "$is_live" ] || systemctl --quiet disable --now "$unit"

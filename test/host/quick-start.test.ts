@@ -8,11 +8,11 @@ import { MachineSwitch, SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-const PAGE = readFileSync(path.join(ROOT, 'docs/quick-start.md'), 'utf8');
 
-/** The commands below a heading of the page, block by block. */
-function blocksOf(heading: string): readonly string[] {
-  const section = PAGE.split(/^## /m).find((text) => text.startsWith(heading)) ?? '';
+/** The commands below a heading of a page, block by block. */
+function blocksOf(heading: string, page = 'quick-start'): readonly string[] {
+  const text = readFileSync(path.join(ROOT, 'docs', `${page}.md`), 'utf8');
+  const section = text.split(/^## /m).find((each) => each.startsWith(heading)) ?? '';
   const blocks = [...section.matchAll(/^```sh\n([\s\S]*?)^```/gm)].map(([, block = '']) => block);
   assert.ok(blocks.length > 0, `no commands below "${heading}"`);
   return blocks;
@@ -60,16 +60,20 @@ describe('the commands of the quick start, on two hosts with the real systemd an
   });
 
   /** Carries out blocks as an administrator would who stops at the first failure. */
-  async function follow(machine: SystemdMachine, heading: string, places?: readonly number[]): Promise<string> {
-    const blocks = blocksOf(heading).filter((_, place) => places?.includes(place) ?? true);
+  async function follow(
+    machine: SystemdMachine,
+    heading: string,
+    { places, page }: { readonly places?: readonly number[]; readonly page?: string } = {},
+  ): Promise<string> {
+    const blocks = blocksOf(heading, page).filter((_, place) => places?.includes(place) ?? true);
     // Packages cannot be fetched in there; this machine's are seen.
     const lines = blocks.join('').replaceAll(/^apt-get .*$/gm, ':');
-    const { stdout } = await machine.shell(`set -e; cd /root\n${lines}`, { timeoutMs: 60_000 });
+    const { stdout } = await machine.shell(`set -e; cd /root\n${lines}`, { timeoutMs: 100_000 });
     return stdout;
   }
 
   it('install the package', async () => {
-    for (const machine of machines) await follow(machine, '2. Install', [0]);
+    for (const machine of machines) await follow(machine, '2. Install', { places: [0] });
     const { stdout } = await a.run(['dpkg', '--listfiles', 'tsflannel']);
     for (const file of [
       ...['tsflanneld', 'tsflannelctl', 'mk-docker-opts'].map((name) => `man/man8/${name}.8.gz`),
@@ -110,7 +114,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
 
   it('give Docker the subnet', async () => {
     for (const machine of machines) {
-      const said = await follow(machine, '6. Docker', [0]);
+      const said = await follow(machine, '6. Docker', { places: [0] });
       const { stdout: subnet } = await machine.shell('. /run/flannel/subnet.env; echo $FLANNEL_SUBNET');
       assert.ok(said.includes(`inet ${subnet.trim()} `), said);
     }
@@ -131,9 +135,26 @@ describe('the commands of the quick start, on two hosts with the real systemd an
     assert.match(`${stdout}${stderr}`, /404 Not Found/);
   });
 
+  it('give containers addresses of the real network, as its page says', async () => {
+    const page = 'docker-networks';
+    const addresses = new Set<string>();
+    for (const machine of machines) {
+      await follow(machine, 'Set it up', { page });
+      const said = await follow(machine, 'Two commands', { page });
+      addresses.add(/inet (10\.10\.10\.\d+)\/24/.exec(said)?.[1] ?? said);
+    }
+    assert.equal(addresses.size, 2);
+    await a.shell('docker run --detach --name on-lan --restart always --network lan busybox httpd -f -p 80');
+    await fetchFromLan();
+    // A host without the network in its Docker would make it first.
+    const [, attach = ''] = blocksOf('Without Docker', page);
+    const { stdout } = await b.shell(attach.replace('--network lan', '--network 10.10.10.0/24'));
+    assert.match(stdout, /^10\.10\.10\.\d+ .* netns \/run\/netns\/web eth0 .* confirmed$/m);
+  });
+
   it('make Docker follow a new MTU', async () => {
     await b.shell('echo TSFLANNEL_DOCKER_WINDOW=3 >>/etc/default/tsflanneld');
-    await follow(b, '6. Docker', [1]);
+    await follow(b, '6. Docker', { places: [1] });
     const before = await b.property('docker', 'MainPID');
     const config = '{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}';
     await a.shell(`echo '${config}' >/root/network.json; tsflannelctl config set /root/network.json --yes`);
@@ -167,6 +188,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
     const fetch = `docker run --rm busybox wget -O- http://${address.trim()}/`;
     const { stdout, stderr } = await b.shell(fetch, { mayFail: true });
     assert.match(`${stdout}${stderr}`, /404 Not Found/);
+    await fetchFromLan();
   });
 
   it('take the host with etcd out, and everything of the others lives on', async () => {
@@ -177,6 +199,7 @@ describe('the commands of the quick start, on two hosts with the real systemd an
       said,
       /etcd-single\.service and its data stay: they hold the configuration and the leases of all hosts/,
     );
+    assert.match(said, /Docker still has networks of this driver: lan\./);
     assert.equal(await a.property('etcd-single', 'MainPID'), etcd);
     await isLivingOn();
     await a.shell('docker run --rm busybox ip address show eth0');
@@ -187,7 +210,20 @@ describe('the commands of the quick start, on two hosts with the real systemd an
     await isLivingOn();
   });
 
+  it('rid Docker of a network that a removal has left to it, as the removal has said', async () => {
+    const patience = { timeoutMs: 100_000 };
+    await a.shell('docker ps --all --quiet --filter network=lan | xargs docker rm --force', patience);
+    const { stderr } = await a.run(['docker', 'network', 'rm', 'lan'], { ...patience, mayFail: true });
+    assert.match(stderr, /plugin "tsflannel" not found/);
+    // The first start makes it forget the network for good.
+    await a.run(['systemctl', 'restart', 'docker'], patience);
+    await a.shell('journalctl --rotate && journalctl --vacuum-time=1s && systemctl restart docker', patience);
+    assert.doesNotMatch(await a.journal('docker'), /tsflannel/);
+    assert.doesNotMatch((await a.run(['docker', 'network', 'ls'])).stdout, /tsflannel/);
+  });
+
   it('take the other host out', async () => {
+    await follow(b, 'Take it away', { page: 'docker-networks' });
     await follow(b, 'More hosts, and fewer');
     const { stdout } = await b.shell("ip -brief link; ip route; iptables-save | grep -i -e 'FLANNEL-' || true");
     assert.doesNotMatch(stdout, /flannel|10\.5\.\d+\.\d+\/24 via/i);
@@ -199,6 +235,15 @@ describe('the commands of the quick start, on two hosts with the real systemd an
     );
     assert.equal(traces, '');
   });
+
+  /** From a container of host b to the one of host a, both with addresses of the real network. */
+  async function fetchFromLan(): Promise<void> {
+    const format = '{{.NetworkSettings.Networks.lan.IPAddress}}';
+    const { stdout: address } = await a.run(['docker', 'inspect', '--format', format, 'on-lan']);
+    const fetch = `docker run --rm --network lan busybox wget -O- http://${address.trim()}/`;
+    const { stdout, stderr } = await b.shell(fetch, { mayFail: true });
+    assert.match(`${stdout}${stderr}`, /404 Not Found/);
+  }
 
   async function subnetOf(machine: SystemdMachine): Promise<string> {
     return (await machine.shell('. /run/flannel/subnet.env; echo $FLANNEL_SUBNET')).stdout.trim();

@@ -289,7 +289,9 @@ function macOf(address: string): string {
 }
 
 function firstBoot(prepare: string): string {
-  return `# A unit of this machine must not start in the new one: systemd's own are enough.
+  return `# systemd would make the same one for all, of the hardware.
+tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+# A unit of this machine must not start in the new one: systemd's own are enough.
 rm -rf /etc/systemd/system
 mkdir -p /etc/systemd/system /etc/systemd/journald.conf.d
 for unit in ${MASKED.join(' ')}; do ln -s /dev/null /etc/systemd/system/$unit; done
