@@ -5,23 +5,33 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 /** Packages that were written for CommonJS call `require` for Node's own modules. */
 const REQUIRE =
   "import { createRequire as createRequireOfBundle } from 'node:module';\nconst require = createRequireOfBundle(import.meta.url);";
+
+const SERVICE_LOADER = fileURLToPath(new URL('service-loader.cjs', import.meta.url));
 
 /** etcd3 reads its interface definition from a file beside it, and parses it at each start; here it is parsed once. */
 const parsedDefinition = {
   name: 'etcd3-definition',
   setup({ onLoad }) {
     onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path: file }) => {
-      const source = readFileSync(file, 'utf8');
-      const call = '(0, proto_loader_1.loadSync)(`${__dirname}/../proto/rpc.proto`,';
-      if (source.split(call).length !== 2) throw new Error(`${file} reads its interface definition in another way now`);
       const { Root } = createRequire(createRequire(file).resolve('@grpc/proto-loader'))('protobufjs');
       const proto = path.join(path.dirname(file), '../proto/rpc.proto');
       const definition = JSON.stringify(new Root().loadSync(proto, { keepCase: true }).toJSON());
-      return { contents: source.replace(call, () => `(0, proto_loader_1.fromJSON)(${definition},`), loader: 'js' };
+      const replacements = [
+        ['require("@grpc/proto-loader")', `require(${JSON.stringify(SERVICE_LOADER)})`],
+        ['proto_loader_1.loadSync)(`${__dirname}/../proto/rpc.proto`,', `proto_loader_1.fromJSON)(${definition},`],
+      ];
+      return { contents: replacements.reduce(replaceOnce, readFileSync(file, 'utf8')), loader: 'js' };
+
+      function replaceOnce(source, [text, replacement]) {
+        if (source.split(text).length !== 2)
+          throw new Error(`${file} reads its interface definition in another way now`);
+        return source.replace(text, () => replacement);
+      }
     });
   },
 };
