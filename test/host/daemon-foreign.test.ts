@@ -6,7 +6,8 @@ import { NETWORK, countLines } from '../support/overlay.js';
 import { PROTOCOL, buildPacket, buildUdp, ipv4Text, referenceChecksum } from '../support/packets.js';
 import { type Container, Rig } from '../support/rig.js';
 import { tcpTransfer, ping } from '../support/traffic.js';
-import { ForeignPeer, PORT, inNamespace } from '../support/tunnel-rig.js';
+import { inNamespace } from '../support/in-namespace.js';
+import { ForeignPeer, PORT } from '../support/tunnel-rig.js';
 import { waitFor } from '../support/wait.js';
 
 const FOREIGN_SUBNET = '10.5.222.0';
@@ -52,7 +53,7 @@ for (const datapath of ['native', 'portable']) {
     /** A bare UDP socket on a host that runs no daemon. */
     function socketOn(number: number): ForeignPeer {
       const { netns, publicIp } = rig.host(number);
-      const socket = inNamespace(netns, () => new ForeignPeer(publicIp, PORT));
+      const socket = inNamespace(netns.file, () => new ForeignPeer(publicIp, PORT));
       sockets.push(socket);
       return socket;
     }

@@ -4,7 +4,8 @@ import { NETWORK, Overlay } from '../support/overlay.js';
 import { PROTOCOL, buildPacket, buildUdp, ipv4Text } from '../support/packets.js';
 import type { Container } from '../support/rig.js';
 import { ping, udpExchange } from '../support/traffic.js';
-import { ForeignPeer, inNamespace } from '../support/tunnel-rig.js';
+import { inNamespace } from '../support/in-namespace.js';
+import { ForeignPeer } from '../support/tunnel-rig.js';
 import { waitFor } from '../support/wait.js';
 
 const ETHERNET = 14;
@@ -101,7 +102,7 @@ for (const datapath of ['native', 'portable']) {
 
     it('takes nothing that claims to come from the host it arrives at', async () => {
       const [host, sender] = [overlay.rig.host(1), overlay.rig.host(2)];
-      const socket = inNamespace(sender.netns, () => new ForeignPeer(sender.publicIp, 0));
+      const socket = inNamespace(sender.netns.file, () => new ForeignPeer(sender.publicIp, 0));
       try {
         const spoofed = async (): Promise<number> =>
           (await overlay.daemon(1).status()).tunnels[0]?.counters.drops['source-spoofed'] ?? NaN;

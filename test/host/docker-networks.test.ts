@@ -263,7 +263,13 @@ describe('container networks of two hosts with real engines', function () {
   /** Whether the containers that run have exactly the addresses that the daemon knows of. */
   const expectAgreement = async (on: DockerNetworkHost): Promise<void> => {
     await eventually(`${on.host.name} to agree with its containers`, async () => {
-      assert.deepEqual((await on.addressesInside()).map(([address]) => address).sort(), await uses(on));
+      assert.deepEqual(
+        on
+          .addressesInside()
+          .map(([address]) => address)
+          .sort(),
+        await uses(on),
+      );
     });
   };
 
@@ -300,7 +306,7 @@ describe('container networks of two hosts with real engines', function () {
       for (const { code, stderr } of runs) assert.equal(code, 0, stderr);
       const last = await on.inspect(runs.at(-1)?.stdout.trim() ?? '');
       assert.ok(await on.reaches(first, last.address));
-      assert.equal((await on.addressesInside()).length, runs.length + 1);
+      assert.equal(on.addressesInside().length, runs.length + 1);
       await expectAgreement(on);
     });
 
@@ -374,7 +380,7 @@ describe('container networks of two hosts with real engines', function () {
       ]) {
         await on.reset();
         await start();
-        await waitFor(async () => (await on.addressesInside()).length === 2, { what: 'two containers' });
+        await waitFor(() => on.addressesInside().length === 2, { what: 'two containers' });
         const address = (await on.inspect(plain.id)).address;
         assert.notEqual(address, other.address);
         for (const each of [fixed, plain]) assert.ok(await on.reaches(each, other.address), each.address);
@@ -462,6 +468,7 @@ describe('container networks of two hosts with real engines', function () {
 
   describe('a minute of accidents', () => {
     const ROUND_MS = 60_000;
+    const WATCH_INTERVAL_MS = 50;
     const MOST = 6;
     const FIXED = ['192.0.2.110', '192.0.2.111', '192.0.2.112'];
 
@@ -501,10 +508,10 @@ describe('container networks of two hosts with real engines', function () {
     };
 
     /** An address that two namespaces have at one time. */
-    const findTwice = async (): Promise<string | undefined> => {
-      const before = await host(1).addressesInside();
-      const others = new Map(await host(2).addressesInside());
-      const still = (await host(1).addressesInside()).map(String);
+    const findTwice = (): string | undefined => {
+      const before = host(1).addressesInside();
+      const others = new Map(host(2).addressesInside());
+      const still = host(1).addressesInside().map(String);
       const twice = before.filter((each) => still.includes(String(each)) && others.has(each[0]));
       const within = before.filter(([address], index) => before.findIndex((each) => each[0] === address) < index);
       return [...twice, ...within][0]?.[0];
@@ -540,7 +547,10 @@ describe('container networks of two hosts with real engines', function () {
       const isOver = (): boolean => performance.now() >= untilMs;
       const twice: string[] = [];
       const watch = async (): Promise<void> => {
-        while (!isOver()) twice.push(...[await findTwice()].filter((each) => each !== undefined));
+        while (!isOver()) {
+          twice.push(...[findTwice()].filter((each) => each !== undefined));
+          await delay(WATCH_INTERVAL_MS);
+        }
       };
       const accidents = async (): Promise<void> => {
         while (!isOver()) await accident(random);

@@ -1,9 +1,11 @@
 import { rmSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
 import path from 'node:path';
 import koffi from 'koffi';
 import { SYS, bind, close, errnoName, sockaddrUn, socket } from '../../src/sys/libc.js';
 import { type Daemon, ctlFile } from './daemon.js';
 import { DockerEngine } from './docker.js';
+import { inNamespace } from './in-namespace.js';
 import { Netns, type Output, type RunOptions, run } from './netns.js';
 import { Program, type ProgramOptions } from './program.js';
 import type { Host } from './rig.js';
@@ -118,13 +120,11 @@ export class DockerNetworkHost {
     return (await this.docker(['exec', id, ...ping], { mayFail: true })).code === 0;
   }
 
-  /** IPv4 addresses in the namespaces of containers, each with the name of the namespace. */
-  async addressesInside(): Promise<readonly (readonly [address: string, sandbox: string])[]> {
-    const each = 'busybox nsenter --net="$n" ip -4 -o addr show scope global 2>&- | sed "s|^|$n |"';
-    const script = `for n in '${this.engine.sandboxDirectory}'/*; do ${each}; done`;
-    const { stdout } = await run(this.engine.command(['sh', '-c', script]), { mayFail: true });
-    const found = [...stdout.matchAll(/^(\S+) .* inet ([\d.]+)\//gm)];
-    return found.map(([, sandbox = '', address = '']) => [address, sandbox]);
+  /** IPv4 addresses in the namespaces of containers, each with the file of the namespace. */
+  addressesInside(): readonly (readonly [address: string, sandbox: string])[] {
+    return this.engine
+      .sandboxes()
+      .flatMap((sandbox) => addressesOf(sandbox).map((address) => [address, sandbox] as const));
   }
 
   /** Ids of containers, running or not. */
@@ -153,6 +153,20 @@ export class DockerNetworkHost {
   #closeSocket(): void {
     if (this.#listener !== undefined) close(this.#listener);
     this.#listener = undefined;
+  }
+}
+
+/** None in a namespace that is being made or has just ended. */
+function addressesOf(sandbox: string): string[] {
+  try {
+    const devices = inNamespace(sandbox, () => Object.values(networkInterfaces()));
+    return devices
+      .flatMap((addresses) => addresses ?? [])
+      .filter(({ family, internal }) => family === 'IPv4' && !internal)
+      .map(({ address }) => address);
+  } catch (error) {
+    if (['EINVAL', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
   }
 }
 

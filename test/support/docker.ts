@@ -156,9 +156,11 @@ export class DockerEngine {
     return this.#file('plugins');
   }
 
-  /** Where the network namespaces of its containers are, for those in its mount namespace. */
-  get sandboxDirectory(): string {
-    return this.#file('exec/netns');
+  /** Files of the network namespaces of its containers, as this process sees them: none if the engine does not run. */
+  sandboxes(): string[] {
+    if (this.#machine?.isRunning !== true) return [];
+    const directory = `/proc/${childOf(this.#machine)}/root${this.#file('exec/netns')}`;
+    return existsSync(directory) ? readdirSync(directory).map((name) => path.join(directory, name)) : [];
   }
 
   /** The command line that runs a command among the mounts and devices that the engine sees. */

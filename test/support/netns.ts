@@ -55,6 +55,11 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 export class Netns {
   constructor(readonly name: string) {}
 
+  /** Stands for it where a namespace is entered. */
+  get file(): string {
+    return `/run/netns/${this.name}`;
+  }
+
   /** Makes the namespaces, with loopback up and forwarding on. IPv6 addresses are usable at once (no duplicate detection). */
   static async create(names: readonly string[]): Promise<Netns[]> {
     await run(['ip', '-batch', '-'], { input: names.map((name) => `netns add ${name}\n`).join('') });

@@ -1,7 +1,7 @@
 import { internetChecksum } from '../../src/ip/checksum.js';
 import { SYS, bind, close, errnoName, recv, sendTo, setsockoptInt, sockaddrIn, socket } from '../../src/sys/libc.js';
 import type { Netns } from './netns.js';
-import { inNamespace } from './tunnel-rig.js';
+import { inNamespace } from './in-namespace.js';
 import { waitFor } from './wait.js';
 
 /** How a {@link SteadyPing} sends. */
@@ -55,7 +55,7 @@ export class SteadyPing {
   private constructor(from: Netns, address: string, { intervalMs = 5, source }: SteadyPingOptions) {
     this.#intervalMs = intervalMs;
     this.#target = sockaddrIn(bytesOf(address), 0);
-    this.#fd = inNamespace(from, () =>
+    this.#fd = inNamespace(from.file, () =>
       check(socket(SYS.AF_INET, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, SYS.IPPROTO_ICMP), 'raw socket'),
     );
     check(setsockoptInt(this.#fd, SOL_RAW, ICMP_FILTER, ~(1 << ICMP.echoReply)), 'ICMP_FILTER');

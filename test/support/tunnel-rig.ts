@@ -6,17 +6,16 @@ import {
   close,
   errnoName,
   ifNameToIndex,
-  open,
   recv,
   recvFrom,
   sendTo,
-  setns,
   setsockoptInt,
   sockaddrIn,
   sockaddrLl,
   socket,
 } from '../../src/sys/libc.js';
 import { onExit } from './cleanup.js';
+import { inNamespace } from './in-namespace.js';
 import { Netns, deleteNamespaces, sweepLeftovers } from './netns.js';
 import { Program } from './program.js';
 import type { OpenRequest, PlainSpec, TunnelState } from './tunnel-agent.js';
@@ -207,18 +206,18 @@ export class TunnelHost {
 
   /** The packets of a TUN, seen from the kernel's side. */
   tap(device = 'flannel0'): TunTap {
-    return inNamespace(this.netns, () => new TunTap(device));
+    return inNamespace(this.netns.file, () => new TunTap(device));
   }
 
   /** Where packets for containers of near arrive. */
   containers(): TunTap {
     const ETHERNET = 14;
-    return inNamespace(this.netns, () => new TunTap('container0', ETHERNET));
+    return inNamespace(this.netns.file, () => new TunTap('container0', ETHERNET));
   }
 
   /** A UDP socket on the underlay. */
   socket(address = this.publicIp, port = PORT): ForeignPeer {
-    return inNamespace(this.netns, () => new ForeignPeer(address, port));
+    return inNamespace(this.netns.file, () => new ForeignPeer(address, port));
   }
 
   async stop(): Promise<void> {
@@ -379,20 +378,6 @@ export class ForeignPeer {
   close(): void {
     this.poller.close();
     close(this.fd);
-  }
-}
-
-/** Runs something with this thread in the namespace; sockets made there stay there. */
-export function inNamespace<T>(netns: Netns, action: () => T): T {
-  const home = check(open('/proc/thread-self/ns/net', SYS.O_RDONLY), 'own namespace');
-  const target = check(open(`/run/netns/${netns.name}`, SYS.O_RDONLY), netns.name);
-  try {
-    check(setns(target, SYS.CLONE_NEWNET), `enter ${netns.name}`);
-    return action();
-  } finally {
-    check(setns(home, SYS.CLONE_NEWNET), 'return to own namespace');
-    close(target);
-    close(home);
   }
 }
 
