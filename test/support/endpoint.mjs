@@ -1,22 +1,22 @@
-// The far and near ends of the rig's transfers. Plain Node, so that it starts in 40 ms inside any namespace.
+// The far and near ends of the rig's transfers, one process for each namespace that has some. Plain Node, so that it
+// starts in 40 ms. Standard input has a line for each call and for its end, {"id","command","args"} and {"id","end"};
+// standard output the answers, {"id",…}:
 //
-//   tcp-receive ADDRESS                     prints {"port"}, takes one connection, prints {"bytes","sha256"}
-//   tcp-send ADDRESS PORT BYTES SEED        random data in odd write sizes, prints {"bytes","sha256","ms"}
-//   tcp-stream ADDRESS PORT RATE SEED       RATE random bytes a second until standard input ends; prints as tcp-send
-//   udp-echo ADDRESS                        prints {"port"}, sends every datagram back
-//   udp-exchange ADDRESS PORT SEED TIMEOUT  sizes as JSON on standard input; prints {"lost":[sizes],"altered":[sizes]}
-//   udp-flows-receive ADDRESS               prints {"port"}; at the end of standard input {"flows":[{"received","late"}]}
-//   udp-flows-send ADDRESS PORT FLOWS COUNT that many numbered datagrams of each flow, in bursts; prints {"sent"}
+//   tcp-receive {address}                           {"port"}, takes one connection, {"bytes","sha256"}
+//   tcp-send {address,port,bytes,seed}              random data in odd write sizes, {"bytes","sha256","ms"}
+//   tcp-stream {address,port,seed,bytesPerSecond}   {"connected"}, random data until its end, as tcp-send
+//   udp-echo {address}                              {"port"}, sends every datagram back until its end
+//   udp-exchange {address,port,seed,timeoutMs,sizes}  datagrams of these sizes, {"lost":[sizes],"altered":[sizes]}
+//   udp-flows-receive {address}                     {"port"}; at its end {"flows":[{"received","late"}]}
+//   udp-flows-send {address,port,flows,datagrams}   so many numbered datagrams of each flow, in bursts; {"sent"}
 import { createCipheriv, createHash } from 'node:crypto';
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
-
-const [command, address, port, ...rest] = process.argv.slice(2);
-const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
+import readline from 'node:readline';
 
 const commands = {
-  async 'tcp-receive'() {
+  async 'tcp-receive'({ address }, say) {
     const server = net.createServer().listen({ host: address, port: 0 });
     await once(server, 'listening');
     say({ port: server.address().port });
@@ -31,15 +31,14 @@ const commands = {
     say({ bytes, sha256: hash.digest('hex') });
   },
 
-  async 'tcp-send'() {
-    const [total, seed] = rest.map(Number);
+  async 'tcp-send'({ address, port, bytes, seed }, say) {
     const random = randomBytes(seed);
     const sizes = randomSizes(seed);
-    const socket = net.connect({ host: address, port: Number(port), noDelay: true });
+    const socket = net.connect({ host: address, port, noDelay: true });
     await once(socket, 'connect');
     const start = performance.now();
     const hash = createHash('sha256');
-    for (let left = total; left > 0;) {
+    for (let left = bytes; left > 0;) {
       const chunk = random(Math.min(left, sizes()));
       left -= chunk.length;
       hash.update(chunk);
@@ -47,22 +46,19 @@ const commands = {
     }
     socket.end();
     await once(socket, 'close');
-    say({ bytes: total, sha256: hash.digest('hex'), ms: performance.now() - start });
+    say({ bytes, sha256: hash.digest('hex'), ms: performance.now() - start });
   },
 
-  async 'tcp-stream'() {
-    const [bytesPerSecond, seed] = rest.map(Number);
+  async 'tcp-stream'({ address, port, seed, bytesPerSecond }, say, end) {
     const random = randomBytes(seed);
     const sizes = randomSizes(seed);
-    const socket = net.connect({ host: address, port: Number(port), noDelay: true });
+    const socket = net.connect({ host: address, port, noDelay: true });
     await once(socket, 'connect');
     say({ connected: true });
     const start = performance.now();
     const hash = createHash('sha256');
     let bytes = 0;
-    let isOver = false;
-    process.stdin.resume().on('end', () => (isOver = true));
-    while (!isOver) {
+    while (!end.aborted) {
       const chunk = random(sizes());
       bytes += chunk.length;
       hash.update(chunk);
@@ -75,27 +71,24 @@ const commands = {
     say({ bytes, sha256: hash.digest('hex'), ms: performance.now() - start });
   },
 
-  async 'udp-echo'() {
+  async 'udp-echo'({ address }, say, end) {
     const socket = dgram.createSocket({ type: net.isIPv6(address) ? 'udp6' : 'udp4', recvBufferSize: 1 << 22 });
     socket.on('message', (data, from) => socket.send(data, from.port, from.address));
     socket.bind(0, address);
     await once(socket, 'listening');
     say({ port: socket.address().port });
-    process.stdin.resume().on('end', () => socket.close());
+    end.addEventListener('abort', () => socket.close());
   },
 
-  async 'udp-exchange'() {
-    const [seed, timeoutMs] = rest.map(Number);
-    let input = '';
-    for await (const chunk of process.stdin) input += chunk;
+  async 'udp-exchange'({ address, port, seed, timeoutMs, sizes }, say) {
     const random = randomBytes(seed);
     const socket = dgram.createSocket({ type: net.isIPv6(address) ? 'udp6' : 'udp4', recvBufferSize: 1 << 22 });
-    socket.connect(Number(port), address);
+    socket.connect(port, address);
     await once(socket, 'connect');
     const lost = [];
     const altered = [];
     // One at a time: the answer to a datagram is compared with what was sent, and each size has its own verdict.
-    for (const size of JSON.parse(input)) {
+    for (const size of sizes) {
       const sent = random(size);
       const answer = await new Promise((resolve) => {
         const timer = setTimeout(resolve, timeoutMs);
@@ -114,7 +107,7 @@ const commands = {
     say({ lost, altered });
   },
 
-  async 'udp-flows-receive'() {
+  async 'udp-flows-receive'({ address }, say, end) {
     const socket = dgram.createSocket({ type: 'udp4', recvBufferSize: 1 << 22 });
     const flows = new Map();
     socket.on('message', (data, { port: source }) => {
@@ -129,17 +122,15 @@ const commands = {
     socket.bind(0, address);
     await once(socket, 'listening');
     say({ port: socket.address().port });
-    process.stdin.resume();
-    await once(process.stdin, 'end');
+    await once(end, 'abort');
     socket.close();
     say({ flows: [...flows.values()].map(({ received, late }) => ({ received, late })) });
   },
 
-  async 'udp-flows-send'() {
-    const [count, each] = rest.map(Number);
-    const sockets = Array.from({ length: count }, () => dgram.createSocket({ type: 'udp4', sendBufferSize: 1 << 20 }));
+  async 'udp-flows-send'({ address, port, flows, datagrams }, say) {
+    const sockets = Array.from({ length: flows }, () => dgram.createSocket({ type: 'udp4', sendBufferSize: 1 << 20 }));
     for (const socket of sockets) {
-      socket.connect(Number(port), address);
+      socket.connect(port, address);
       await once(socket, 'connect');
     }
     // Bursts of one flow, so that neighbours could be joined, dealt out to several workers, or overtake each other; the
@@ -147,9 +138,9 @@ const commands = {
     // keeps the queues from overflowing.
     const BURST = 16;
     const sizeOf = (place) => (place === BURST - 1 ? 300 : place === BURST / 2 ? 3000 : 1000);
-    for (let serial = 0; serial < each; serial += BURST) {
+    for (let serial = 0; serial < datagrams; serial += BURST) {
       for (const socket of sockets) {
-        for (let i = serial; i < Math.min(serial + BURST, each); i++) {
+        for (let i = serial; i < Math.min(serial + BURST, datagrams); i++) {
           const data = Buffer.alloc(sizeOf(i % BURST));
           data.writeUInt32BE(i);
           socket.send(data);
@@ -158,7 +149,7 @@ const commands = {
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
     await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.close(resolve))));
-    say({ sent: count * each });
+    say({ sent: flows * datagrams });
   },
 };
 
@@ -181,4 +172,18 @@ function randomSizes(seed) {
   };
 }
 
-await commands[command]();
+/** What ends the calls that go on until they are told to. */
+const ends = new Map();
+
+for await (const line of readline.createInterface({ input: process.stdin })) {
+  const { id, command, args } = JSON.parse(line);
+  if (command === undefined) {
+    ends.get(id)?.abort();
+    ends.delete(id);
+    continue;
+  }
+  const end = new AbortController();
+  ends.set(id, end);
+  const say = (answer) => process.stdout.write(`${JSON.stringify({ id, ...answer })}\n`);
+  commands[command](args, say, end.signal).catch((error) => say({ error: error.message }));
+}

@@ -1,15 +1,9 @@
 import assert from 'node:assert/strict';
-import { fileURLToPath } from 'node:url';
+import { Endpoint, type TcpEnd } from './endpoint.js';
 import type { Netns } from './netns.js';
 import type { Program } from './program.js';
 import type { Container } from './rig.js';
 import { waitFor } from './wait.js';
-
-const endpoint = (...args: readonly (string | number)[]): string[] => [
-  process.execPath,
-  fileURLToPath(new URL('endpoint.mjs', import.meta.url)),
-  ...args.map(String),
-];
 
 const PING_INTERVAL_MS = 10;
 
@@ -137,19 +131,22 @@ export async function tcpTransfer(
   options: { readonly bytes: number; readonly seed?: number; readonly timeoutMs?: number },
 ): Promise<TransferResult> {
   const { bytes, seed = 1, timeoutMs = 60_000 } = options;
-  const receiver = to.start(endpoint('tcp-receive', address));
+  const receiver = new Endpoint(to, 'tcp-receive', { address });
+  return killIfFailing([receiver], async (ends) => {
+    const { port } = await receiver.answer('port');
+    const sender = new Endpoint(from, 'tcp-send', { address, port, bytes, seed });
+    ends.push(sender);
+    return compareEnds(await sender.answer('ms', timeoutMs), await receiver.answer('sha256', timeoutMs));
+  });
+}
+
+/** Runs a transfer. If it fails, what its ends still do ends with their processes. */
+async function killIfFailing<T>(ends: Endpoint[], transfer: (ends: Endpoint[]) => Promise<T>): Promise<T> {
   try {
-    const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
-    const sender = from.start(endpoint('tcp-send', address, port, bytes, seed));
-    try {
-      const [sent] = await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs);
-      const [got] = await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs);
-      return compareEnds(sent, got);
-    } finally {
-      await sender.kill();
-    }
-  } finally {
-    await receiver.kill();
+    return await transfer(ends);
+  } catch (error) {
+    await Promise.all(ends.map((end) => end.kill()));
+    throw error;
   }
 }
 
@@ -171,27 +168,25 @@ export async function startStream(
   options: { readonly bytesPerSecond?: number; readonly seed?: number } = {},
 ): Promise<Stream> {
   const { bytesPerSecond = 1_000_000, seed = 1 } = options;
-  const receiver = to.start(endpoint('tcp-receive', address));
-  const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
-  const sender = from.start(endpoint('tcp-stream', address, port, bytesPerSecond, seed));
-  await sender.waitForLine(/"connected"/);
+  const receiver = new Endpoint(to, 'tcp-receive', { address });
+  const ends = [receiver];
+  const sender = await killIfFailing(ends, async () => {
+    const { port } = await receiver.answer('port');
+    const made = new Endpoint(from, 'tcp-stream', { address, port, bytesPerSecond, seed });
+    ends.push(made);
+    await made.answer('connected');
+    return made;
+  });
   return {
-    async stop(timeoutMs = 60_000) {
-      try {
-        sender.write('', { end: true });
-        const [sent] = await sender.waitForLine(/^\{.*"ms".*\}$/, timeoutMs);
-        const [got] = await receiver.waitForLine(/^\{.*"sha256".*\}$/, timeoutMs);
-        return compareEnds(sent, got);
-      } finally {
-        await Promise.all([sender.kill(), receiver.kill()]);
-      }
-    },
+    stop: (timeoutMs = 60_000) =>
+      killIfFailing(ends, async () => {
+        sender.end();
+        return compareEnds(await sender.answer('ms', timeoutMs), await receiver.answer('sha256', timeoutMs));
+      }),
   };
 }
 
-function compareEnds(sentLine: string, gotLine: string): TransferResult {
-  const sent = JSON.parse(sentLine) as TransferResult & { ms: number };
-  const got = JSON.parse(gotLine) as TransferResult;
+function compareEnds(sent: TcpEnd & { readonly ms: number }, got: TcpEnd): TransferResult {
   if (got.bytes !== sent.bytes || got.sha256 !== sent.sha256) {
     throw new Error(`TCP data differ: sent ${sent.bytes} bytes ${sent.sha256}, got ${got.bytes} bytes ${got.sha256}`);
   }
@@ -213,16 +208,15 @@ export async function udpExchange(
   options: { readonly seed?: number; readonly timeoutMs?: number } = {},
 ): Promise<ExchangeResult> {
   const { seed = 1, timeoutMs = 2000 } = options;
-  const echo = to.start(endpoint('udp-echo', address));
-  try {
-    const port = Number((await echo.waitForLine(/"port":(\d+)/))[1]);
-    const exchange = from.start(endpoint('udp-exchange', address, port, seed, timeoutMs));
-    exchange.write(JSON.stringify(sizes), { end: true });
-    const limitMs = 10_000 + sizes.length * timeoutMs;
-    return JSON.parse((await exchange.waitForLine(/^\{.*\}$/, limitMs))[0]) as ExchangeResult;
-  } finally {
-    await echo.kill();
-  }
+  const echo = new Endpoint(to, 'udp-echo', { address });
+  return killIfFailing([echo], async (ends) => {
+    const { port } = await echo.answer('port');
+    const exchange = new Endpoint(from, 'udp-exchange', { address, port, seed, timeoutMs, sizes });
+    ends.push(exchange);
+    const { lost, altered } = await exchange.answer('lost', 10_000 + sizes.length * timeoutMs);
+    echo.end();
+    return { lost, altered };
+  });
 }
 
 /** What arrived of one flow of {@link numberedFlows}. */
@@ -239,22 +233,16 @@ export async function numberedFlows(
   address: string,
   options: { readonly flows: number; readonly datagrams: number },
 ): Promise<readonly FlowResult[]> {
-  const receiver = to.start(endpoint('udp-flows-receive', address));
-  try {
-    const port = Number((await receiver.waitForLine(/"port":(\d+)/))[1]);
-    const sender = from.start(endpoint('udp-flows-send', address, port, options.flows, options.datagrams));
-    try {
-      await sender.waitForLine(/"sent":/, 60_000);
-    } finally {
-      await sender.kill();
-    }
-    // The receiver takes what is in its queue before it sees the end of its input.
-    receiver.write('', { end: true });
-    const [line] = await receiver.waitForLine(/^\{"flows".*\}$/);
-    return (JSON.parse(line) as { flows: FlowResult[] }).flows;
-  } finally {
-    await receiver.kill();
-  }
+  const receiver = new Endpoint(to, 'udp-flows-receive', { address });
+  return killIfFailing([receiver], async (ends) => {
+    const { port } = await receiver.answer('port');
+    const sender = new Endpoint(from, 'udp-flows-send', { address, port, ...options });
+    ends.push(sender);
+    await sender.answer('sent', 60_000);
+    // The receiver takes what is in its queue before it hears of the end.
+    receiver.end();
+    return (await receiver.answer('flows')).flows;
+  });
 }
 
 /** What an iperf3 run measured. */
