@@ -1,10 +1,11 @@
 import type { InterfaceRegister } from '../../container/addresses.js';
-import type { PoolId } from '../../container/pool-id.js';
+import { type PoolId, parsePoolId } from '../../container/pool-id.js';
 import type { IpAddress } from '../../ip/address.js';
 import type { MacAddress } from '../../ip/mac.js';
 import type { Logger } from '../../log.js';
 import { isAttachmentOwner } from './attachment-owner.js';
 import type { Endpoint } from './network.js';
+import { networkType } from './network-types.js';
 import type { PluginState } from './state.js';
 
 /**
@@ -33,6 +34,13 @@ export class EndpointRegister implements InterfaceRegister {
   idFor(pool: PoolId, owner: string | undefined): string | undefined {
     const isOurs = this.state.contents.networks.some(({ subnets }) => subnets.some((each) => each.pool === pool));
     return isOurs && !isAttachmentOwner(owner) ? this.id : undefined;
+  }
+
+  /** Prefix length of the addresses that containers get out of the pool, as the type of its networks has it. */
+  addressLength(pool: PoolId): number {
+    const { subnet } = parsePoolId(pool);
+    const network = this.state.contents.networks.find(({ subnets }) => subnets.some((each) => each.pool === pool));
+    return network === undefined ? subnet.length : networkType(network.type).addressLength(network, subnet);
   }
 
   interfaceOf(address: IpAddress, mac: MacAddress | undefined): 'joined' | 'made' | undefined {

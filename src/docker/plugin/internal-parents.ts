@@ -2,7 +2,7 @@ import type { LinkInfo } from '../../netlink/link.js';
 import { netlinkErrno } from '../../netlink/socket.js';
 import type { LinkKinds } from '../../reconcile/desired.js';
 import type { PluginNetlink } from './host-links.js';
-import type { ContainerNetwork } from './network.js';
+import { type ContainerNetwork, isRouted } from './network.js';
 
 /** What Ethernet carries (RFC 894), for networks that lie on no interface. */
 const ETHERNET_MTU = 1500;
@@ -29,7 +29,7 @@ export class InternalParents {
    * @throws {@link OverlayError} `ERR_NETLINK`
    */
   desired(networks: readonly ContainerNetwork[], links: readonly LinkInfo[]): readonly LinkKinds[InternalKind][] {
-    const internal = networks.filter(({ isInternal }) => isInternal);
+    const internal = networks.filter((network) => network.isInternal && !isRouted(network));
     return internal
       .filter(({ parent }, index) => internal.findIndex((each) => each.parent === parent) === index)
       .map(({ parent: name, mtu = ETHERNET_MTU }) => {

@@ -69,7 +69,8 @@ export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): 
         const wanted = addressRequest(request);
         const place = { register: register.idFor(id, wanted.owner) };
         const address = await addresses.requestAddress(id, { ...wanted, ...place }, signal);
-        return { Address: `${address.toString()}/${parsePoolId(id).subnet.length}`, Data: {} };
+        const length = wanted.kind === 'container' ? register.addressLength(id) : parsePoolId(id).subnet.length;
+        return { Address: `${address.toString()}/${length}`, Data: {} };
       },
 
       async ReleaseAddress(request) {

@@ -1,7 +1,7 @@
 import { MAX_STATIONS } from '../../netlink/filter-program.js';
 import { OverlayError } from '../../errors.js';
 import { type ContainerNetwork, linkNameOf } from './network.js';
-import type { NetworkType, ParentDevice } from './network-type.js';
+import { type NetworkType, type ParentDevice, onLink } from './network-type.js';
 
 const MODES = ['bridge', 'vepa', 'private', 'passthru'] as const;
 
@@ -14,7 +14,12 @@ type Mode = (typeof MODES)[number];
  * loopback (`macvlan_port_create()`), nothing beside `passthru` (`macvlan_common_newlink()`).
  */
 export const macvlanType: NetworkType = {
+  options: ['parent', 'vlan', 'mode', 'mtu', 'host-access', 'probe'],
   modes: MODES,
+  flags: [],
+  addressings: ['subnet'],
+
+  properties: () => ({}),
 
   checkNetwork(network, parent, others) {
     checkParent(network, parent);
@@ -44,6 +49,8 @@ export const macvlanType: NetworkType = {
     );
   },
 
+  addressLength: (_network, subnet) => subnet.length,
+
   newLink(network, endpoint, parent) {
     return {
       kind: 'macvlan',
@@ -54,6 +61,8 @@ export const macvlanType: NetworkType = {
       ...(network.mtu === undefined ? {} : { mtu: network.mtu }),
     };
   },
+
+  routing: onLink,
 };
 
 function isPassthru({ mode }: ContainerNetwork): boolean {

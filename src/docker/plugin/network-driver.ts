@@ -18,9 +18,10 @@ import {
   type Endpoint,
   type NetworkSubnet,
   hasOwnParent,
-  internalParentOf,
+  isRouted,
   linkNameOf,
   othersOn,
+  ownParentOf,
 } from './network.js';
 import { type RequestedParent, readSettings } from './network-settings.js';
 import type { ParentDevice } from './network-type.js';
@@ -122,11 +123,11 @@ class NetworkDriver {
       networks: [...before.networks, network],
       pools: isOwn(id) ? before.pools : claims.afterTaking(before.pools, network.subnets),
     }));
-    if (network.vlan?.trunk !== undefined) await this.makeParent(network);
+    if (network.vlan?.trunk !== undefined || isRouted(network)) await this.makeParent(network);
     this.options.log.info('container network made', {
       dev: network.parent,
       subnet: network.subnets.map(({ subnet }) => subnet.toString()).join(' '),
-      kind: `${network.type} ${network.mode}`,
+      kind: `${network.type} ${network.mode}`.trim(),
     });
     if (parent?.link.isUp === false)
       this.options.log.warn('parent of a container network is down', { dev: network.parent });
@@ -233,7 +234,7 @@ class NetworkDriver {
     this.options.onChange();
     return {
       InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
-      ...gateways(network),
+      ...joinRouting(network),
       // Without it Docker would add a second interface that leads out, or refuse the container.
       DisableGatewayService: true,
     };
@@ -263,14 +264,15 @@ class NetworkDriver {
       this.subnet(id, data, isInternal),
     );
     const network = { ...settings, id, isInternal, subnets };
-    if (isInternal) {
-      return internal({ ...network, parent: this.internalParent(id, subnets), vlan: undefined }, wanted);
+    if (isInternal || isRouted(network)) {
+      if (isInternal) refuseOutside(network, wanted);
+      return { network: { ...network, parent: this.ownParent(network), vlan: undefined }, parent: undefined };
     }
     const { name: parent, vlan, device } = await this.options.links.choose(wanted, subnets);
     return { network: { ...network, parent, vlan }, parent: device };
   }
 
-  /** Has the sub-interface of a network made; without it there is no network. */
+  /** Has the sub-interface or bridge of a network made; without it there is no network. */
   private async makeParent(network: ContainerNetwork): Promise<void> {
     const { netlink, settled, state, failureOf, onChange } = this.options;
     await settled();
@@ -278,7 +280,7 @@ class NetworkDriver {
     const cause = failureOf(network.parent);
     await state.change((before) => ({ ...before, networks: before.networks.filter(({ id }) => id !== network.id) }));
     onChange();
-    throw noSubInterface(network, cause);
+    throw isRouted(network) ? noBridge(network, cause) : noSubInterface(network, cause);
   }
 
   private subnet(networkId: string, data: Request, isInternal: boolean): NetworkSubnet {
@@ -299,10 +301,11 @@ class NetworkDriver {
   }
 
   /** The device of a network that lies on none of the host: one for all on this host that have the same addresses. */
-  private internalParent(id: string, subnets: readonly NetworkSubnet[]): string {
-    const isSame = ({ isInternal, subnets: theirs }: ContainerNetwork): boolean =>
-      isInternal && theirs.some(({ pool }) => pool !== undefined && subnets.some((each) => each.pool === pool));
-    return this.options.state.contents.networks.find(isSame)?.parent ?? internalParentOf(id);
+  private ownParent({ id, type, subnets }: Pick<ContainerNetwork, 'id' | 'type' | 'subnets'>): string {
+    const isSame = (each: ContainerNetwork): boolean =>
+      (each.isInternal || isRouted(each)) &&
+      each.subnets.some(({ pool }) => pool !== undefined && subnets.some((own) => own.pool === pool));
+    return this.options.state.contents.networks.find(isSame)?.parent ?? ownParentOf({ id, type });
   }
 
   /** Removes a network that Docker does not know of, with what it had. */
@@ -381,29 +384,28 @@ class NetworkDriver {
   }
 }
 
-/** A network that nothing leads out of: it lies on a device of its own. */
-function internal(
-  network: ContainerNetwork,
+/** A network that nothing leads out of lies on a device of its own. */
+function refuseOutside(
+  { hasHostAccess }: Pick<ContainerNetwork, 'hasHostAccess'>,
   { name, vlanId }: RequestedParent,
-): { network: ContainerNetwork; parent: undefined } {
-  const given = { parent: name !== undefined, vlan: vlanId !== undefined, 'host-access': network.hasHostAccess };
+): void {
+  const given = { parent: name !== undefined, vlan: vlanId !== undefined, 'host-access': hasHostAccess };
   const extra = Object.entries(given).find(([, isGiven]) => isGiven)?.[0];
-  if (extra === undefined) return { network, parent: undefined };
+  if (extra === undefined) return;
   throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use -o ${extra} together with --internal`, {
     hint: 'leave out one of the two: an internal network leads to no interface and to no host',
   });
 }
 
-/** What the hosts of the network have to agree on; the parent and the mode are each host's own. */
-function propertiesOf(
-  { type, isInternal, vlan }: Pick<ContainerNetwork, 'type' | 'isInternal' | 'vlan'>,
-  { gateway }: Pick<NetworkSubnet, 'gateway'>,
-): NetworkProperties {
+/** What the hosts of the network have to agree on; the parent and the mode of macvlan are each host's own. */
+function propertiesOf(network: ContainerNetwork, { gateway }: Pick<NetworkSubnet, 'gateway'>): NetworkProperties {
+  const { type, isInternal, vlan } = network;
   return {
     type,
     internal: String(isInternal),
     ...(vlan === undefined ? {} : { vlan: String(vlan.id) }),
     ...(gateway === undefined ? {} : { gateway: gateway.toString() }),
+    ...networkType(type).properties(network),
   };
 }
 
@@ -448,10 +450,16 @@ function inUse(count: number): OverlayError {
   );
 }
 
-function gateways({ subnets }: ContainerNetwork): object {
-  const of = (family: 4 | 6): IpAddress | undefined =>
-    subnets.find(({ subnet, gateway }) => subnet.family === family && gateway !== undefined)?.gateway;
-  return { Gateway: of(4)?.toString() ?? '', GatewayIPv6: of(6)?.toString() ?? '' };
+/** What Join answers of routes: a static route has type 0 through a next hop, 1 on the link (libnetwork `types.go`). */
+function joinRouting(network: ContainerNetwork): object {
+  const { gateways, routes } = networkType(network.type).routing(network);
+  const of = (family: 4 | 6): string => gateways.find((each) => each.family === family)?.toString() ?? '';
+  const StaticRoutes = routes.map(({ destination, gateway }) => ({
+    Destination: destination.toString(),
+    RouteType: gateway === undefined ? 1 : 0,
+    NextHop: gateway?.toString() ?? '',
+  }));
+  return { Gateway: of(4), GatewayIPv6: of(6), ...(routes.length === 0 ? {} : { StaticRoutes }) };
 }
 
 /** As Docker's bridge driver does: `02:42` and the IPv4 address, or the end of the IPv6 address. */
@@ -477,6 +485,16 @@ function noSubInterface({ parent, vlan }: ContainerNetwork, cause: unknown): Ove
       ? `load the module 8021q, and look whether ${vlan?.trunk ?? parent} takes VLANs ("ethtool -k")`
       : 'try again; tsflannelctl status shows what is not as it should be',
     isRetryable: !hasNone,
+  });
+}
+
+function noBridge({ parent }: ContainerNetwork, cause: unknown): OverlayError {
+  const why = cause === undefined ? 'it took too long' : describeError(cause);
+  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot make the bridge ${parent}: ${why}`, {
+    cause,
+    context: { dev: parent },
+    hint: 'load the module bridge if the kernel has none, and try again; tsflannelctl status shows what is not as it should be',
+    isRetryable: true,
   });
 }
 

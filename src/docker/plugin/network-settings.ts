@@ -1,8 +1,9 @@
 import { OverlayError } from '../../errors.js';
 import { isDeviceName } from '../../netlink/device-name.js';
 import { oneLine } from '../../printable.js';
-import type { NetworkSettings } from './network.js';
-import { networkType } from './network-types.js';
+import type { NetworkSettings, NetworkTypeName } from './network.js';
+import type { OptionName } from './network-type.js';
+import { NETWORK_TYPES, networkType } from './network-types.js';
 
 /** What an operator says of where a network lies. */
 export interface RequestedParent {
@@ -21,25 +22,48 @@ const MTU = { min: 68, max: 65_535 } as const;
 /** IEEE 802.1Q 9.6: 0 means no VLAN, 4095 is reserved. */
 export const VLAN_ID = { min: 1, max: 4094 } as const;
 
+const BOOLEAN = oneOf('true', 'false');
+
 const READERS = {
-  type: oneOf('macvlan'),
+  type: (text: string) => oneOf(...NETWORK_TYPES)(text),
   parent: (text: string) => {
     if (!isDeviceName(text)) throw new TypeError('the name of an interface, or auto');
     return text === 'auto' ? undefined : text;
   },
   vlan: numberFrom(VLAN_ID),
-  mode: (text: string) => text, // which ones there are, the type says
+  // Which ones there are of these, the type says.
+  mode: (text: string) => text,
+  flag: (text: string) => text,
+  address: oneOf('subnet', 'host'),
   mtu: numberFrom(MTU),
-  'host-access': oneOf('true', 'false'),
+  'host-access': BOOLEAN,
   probe: oneOf('on', 'off'),
-} as const satisfies Readonly<Record<string, Reader<unknown>>>;
-
-type OptionName = keyof typeof READERS;
+  icc: BOOLEAN,
+  'ipv6-firewall': oneOf('closed', 'open'),
+  'ndp-proxy': BOOLEAN,
+} as const satisfies Readonly<Record<OptionName | 'type', Reader<unknown>>>;
 
 /** Options that Docker itself knows under another name. */
 const ALIASES: Readonly<Record<string, OptionName>> = {
   'com.docker.network.driver.mtu': 'mtu',
+  'com.docker.network.bridge.enable_icc': 'icc',
   macvlan_mode: 'mode',
+};
+
+/** What settings are written as; where a network lies is kept beside them. */
+const WRITERS: Readonly<
+  Record<Exclude<OptionName, 'parent' | 'vlan'> | 'type', (settings: NetworkSettings) => string | undefined>
+> = {
+  type: ({ type }) => type,
+  mode: ({ mode }) => mode,
+  flag: ({ flag }) => flag,
+  address: ({ addressing }) => addressing,
+  mtu: ({ mtu }) => mtu?.toString(),
+  'host-access': ({ hasHostAccess }) => String(hasHostAccess),
+  probe: ({ isProbed }) => (isProbed ? 'on' : 'off'),
+  icc: ({ isIccAllowed }) => String(isIccAllowed),
+  'ipv6-firewall': ({ ipv6Firewall }) => ipv6Firewall,
+  'ndp-proxy': ({ hasNdpProxy }) => String(hasNdpProxy),
 };
 
 /**
@@ -51,30 +75,52 @@ export function readSettings(options: Readonly<Record<string, string>>): {
   readonly settings: NetworkSettings;
   readonly parent: RequestedParent;
 } {
-  const given = new Map<OptionName, string>();
+  const given = new Map<OptionName | 'type', string>();
   for (const [name, text] of Object.entries(options)) given.set(optionNamed(name), text);
-  const value = <N extends OptionName>(name: N): ReturnType<(typeof READERS)[N]> | undefined => {
+  const value = <N extends OptionName | 'type'>(name: N): ReturnType<(typeof READERS)[N]> | undefined => {
     const text = given.get(name);
     return text === undefined ? undefined : (read(name, text) as ReturnType<(typeof READERS)[N]>);
   };
-  const type = value('type') ?? 'macvlan';
-  const { modes } = networkType(type);
-  const mode = value('mode') ?? modes[0];
-  if (!modes.includes(mode)) throw refused('mode', mode, `one of ${modes.join(', ')}`);
+  const type = value('type') ?? NETWORK_TYPES[0] ?? 'macvlan';
+  const { options: own, modes, flags, addressings } = networkType(type);
+  for (const name of given.keys()) if (name !== 'type' && !own.includes(name)) throw notOf(type, name);
+  const choice = <T extends string>(name: 'mode' | 'flag' | 'address', choices: readonly T[]): T | undefined => {
+    const text = value(name) ?? choices[0];
+    if (text === undefined) return undefined;
+    const found = choices.find((each) => each === text);
+    if (found === undefined) throw refused(name, text, `one of ${choices.join(', ')}`);
+    return found;
+  };
   return {
     settings: {
       type,
-      mode,
+      mode: choice('mode', modes) ?? '',
+      flag: choice('flag', flags) ?? '',
+      addressing: choice('address', addressings) ?? 'subnet',
       mtu: value('mtu'),
       hasHostAccess: value('host-access') === 'true',
-      isProbed: value('probe') !== 'off',
+      isProbed: own.includes('probe') && value('probe') !== 'off',
+      isIccAllowed: value('icc') !== 'false',
+      ipv6Firewall: value('ipv6-firewall') ?? 'closed',
+      hasNdpProxy: value('ndp-proxy') === 'true',
     },
     parent: { name: value('parent'), vlanId: value('vlan') },
   };
 }
 
-function optionNamed(name: string): OptionName {
-  if (Object.hasOwn(READERS, name)) return name as OptionName;
+/** The options by which {@link readSettings} gives the same settings. */
+export function optionsOf(settings: NetworkSettings): Readonly<Record<string, string>> {
+  const { options } = networkType(settings.type);
+  const written: Record<string, string> = {};
+  for (const [name, write] of Object.entries(WRITERS)) {
+    const text = name === 'type' || options.some((each) => each === name) ? write(settings) : undefined;
+    if (text !== undefined) written[name] = text;
+  }
+  return written;
+}
+
+function optionNamed(name: string): OptionName | 'type' {
+  if (Object.hasOwn(READERS, name)) return name as OptionName | 'type';
   const alias = Object.hasOwn(ALIASES, name) ? ALIASES[name] : undefined;
   if (alias !== undefined) return alias;
   throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use -o ${oneLine(name, 100)}: there is no such option`, {
@@ -82,7 +128,18 @@ function optionNamed(name: string): OptionName {
   });
 }
 
-function read(name: OptionName, text: string): unknown {
+function notOf(type: NetworkTypeName, name: OptionName): OverlayError {
+  const others = NETWORK_TYPES.filter((each) => networkType(each).options.includes(name));
+  return new OverlayError(
+    'ERR_CONTAINER_NETWORK',
+    `cannot use -o ${name}: networks of type ${type} have no such option`,
+    {
+      hint: `leave it out${others.length === 0 ? '' : `, or use -o type=${others.join(' or ')}`}; those of ${type}: ${networkType(type).options.join(', ')}`,
+    },
+  );
+}
+
+function read(name: OptionName | 'type', text: string): unknown {
   try {
     return READERS[name](text);
   } catch (error) {

@@ -4,19 +4,34 @@ import type { MacAddress } from '../../ip/mac.js';
 import type { Prefix } from '../../ip/prefix.js';
 
 /** Values of `-o type=`. */
-export type NetworkTypeName = 'macvlan';
+export type NetworkTypeName = 'macvlan' | 'ipvlan' | 'bridge' | 'overlay';
 
-/** What an operator says of a network with `-o`. */
+/**
+ * What containers take to be on their link: all of the network's subnet, or nothing but a gateway on their host, so that
+ * an address is reached wherever its container is.
+ */
+export type Addressing = 'subnet' | 'host';
+
+/** What an operator says of a network with `-o`; what its type has no option for is as if nobody had said anything. */
 export interface NetworkSettings {
   readonly type: NetworkTypeName;
-  /** One of those of the type, such as `bridge` for macvlan. */
+  /** One of those of the type, such as `bridge` for macvlan; empty where it has none. */
   readonly mode: string;
-  /** Bytes; undefined: the parent's. */
+  /** Likewise: which of its interfaces on a parent exchange frames, such as `private` for ipvlan. */
+  readonly flag: string;
+  readonly addressing: Addressing;
+  /** Bytes; undefined: that of what carries its packets. */
   readonly mtu: number | undefined;
-  /** Whether this host and its containers reach each other. */
+  /** Whether this host and its containers reach each other, where a type does not have it so anyway. */
   readonly hasHostAccess: boolean;
   /** Whether the network is asked for an address before a container gets it. */
   readonly isProbed: boolean;
+  /** Whether its containers reach each other. */
+  readonly isIccAllowed: boolean;
+  /** Whether connections from outside reach its containers over IPv6 without published ports. */
+  readonly ipv6Firewall: 'closed' | 'open';
+  /** Whether this host answers neighbour solicitations for its containers outside. */
+  readonly hasNdpProxy: boolean;
 }
 
 /** One subnet of a network, as Docker says at its creation. */
@@ -42,7 +57,7 @@ export interface NetworkVlan {
 export interface ContainerNetwork extends NetworkSettings {
   /** Docker's, another one on each host; or our own, see {@link isOwn}. */
   readonly id: string;
-  /** Device that its interfaces lie on. */
+  /** Device of the host that its interfaces lie on, or are ports of. */
   readonly parent: string;
   /** Of the parent; undefined where frames carry no tag that the host would know of. */
   readonly vlan: NetworkVlan | undefined;
@@ -80,14 +95,29 @@ export function linkNameOf(endpointId: string): string {
   return `${LINK_PREFIX}${endpointId.slice(0, 11)}`;
 }
 
-/** Whether this host has the parent of a network only for as long as it has networks there. */
-export function hasOwnParent({ isInternal, vlan }: ContainerNetwork): boolean {
-  return isInternal || vlan?.trunk !== undefined;
+/** Whether a network has a bridge on each of its hosts, and leads over their routing instead of through an interface. */
+export function isRouted({ type }: Pick<ContainerNetwork, 'type'>): boolean {
+  return type === 'bridge' || type === 'overlay';
 }
 
-/** Name of the device that the interfaces of an internal network lie on. */
-export function internalParentOf(networkId: string): string {
-  return `tsfi-${networkId.slice(0, 10)}`;
+/** The bridge of a routed network on this host: one for all networks here that have the same addresses. */
+export function bridgeNameOf({ parent }: Pick<ContainerNetwork, 'parent'>): string {
+  return parent;
+}
+
+/** Name of the end, on the host, of the interface of a container in a routed network. */
+export function hostEndOf(endpointId: string): string {
+  return `tsfv${endpointId.slice(0, 11)}`;
+}
+
+/** Whether this host has the parent of a network only for as long as it has networks there. */
+export function hasOwnParent(network: ContainerNetwork): boolean {
+  return network.isInternal || isRouted(network) || network.vlan?.trunk !== undefined;
+}
+
+/** Name of the device that this host makes for a network that lies on none of its interfaces. */
+export function ownParentOf(network: Pick<ContainerNetwork, 'id' | 'type'>): string {
+  return `${isRouted(network) ? 'tsfb' : 'tsfi'}-${network.id.slice(0, 10)}`;
 }
 
 const LINK_PREFIX = 'tsfc';

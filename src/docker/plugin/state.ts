@@ -9,7 +9,7 @@ import { Prefix } from '../../ip/prefix.js';
 import { errnoOf } from '../../sys/errno.js';
 import type { TextFiles } from '../../sys/text-files.js';
 import type { ContainerNetwork, Endpoint, EndpointAddress, NetworkSet, NetworkSubnet, NetworkVlan } from './network.js';
-import { readSettings } from './network-settings.js';
+import { optionsOf, readSettings } from './network-settings.js';
 import { Request } from './request.js';
 import { Turns } from '../../turns.js';
 
@@ -96,17 +96,9 @@ function encode({ networks, endpoints, pools }: Contents, id: string): string {
   return `${JSON.stringify({ version: VERSION, id, networks: networks.map(encodeNetwork), endpoints, pools }, undefined, 1)}\n`;
 }
 
-function encodeNetwork({ type, mode, mtu, hasHostAccess, isProbed, ...rest }: ContainerNetwork): object {
-  return {
-    ...rest,
-    options: {
-      type,
-      mode,
-      ...(mtu === undefined ? {} : { mtu: String(mtu) }),
-      'host-access': String(hasHostAccess),
-      probe: isProbed ? 'on' : 'off',
-    },
-  };
+function encodeNetwork(network: ContainerNetwork): object {
+  const { id, parent, vlan, isInternal, subnets } = network;
+  return { id, parent, vlan, isInternal, subnets, options: optionsOf(network) };
 }
 
 function decode(file: Request): Contents {

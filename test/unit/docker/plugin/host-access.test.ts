@@ -3,22 +3,12 @@ import { type HostFacts, hostAccessStates, shimNameOf } from '../../../../src/do
 import type { ContainerNetwork, Endpoint } from '../../../../src/docker/plugin/network.js';
 import { mergeStates } from '../../../../src/reconcile/desired.js';
 import { ip, mac, net } from '../../../support/builders.js';
+import { containerNetwork } from '../../../support/container-network.js';
 import { FakeKernel } from '../../../support/fake-kernel.js';
 
 function network(id: string, change: Partial<ContainerNetwork> = {}): ContainerNetwork {
-  return {
-    id,
-    type: 'macvlan',
-    mode: 'bridge',
-    mtu: undefined,
-    hasHostAccess: true,
-    isProbed: true,
-    parent: 'eth0',
-    vlan: undefined,
-    isInternal: false,
-    subnets: [{ subnet: net('10.10.10.0/24'), gateway: undefined, auxiliary: [], pool: undefined }],
-    ...change,
-  };
+  const subnets = [{ subnet: net('10.10.10.0/24'), gateway: undefined, auxiliary: [], pool: undefined }];
+  return containerNetwork(id, { hasHostAccess: true, subnets, ...change });
 }
 
 function endpoint(n: number, networkId: string): Endpoint {

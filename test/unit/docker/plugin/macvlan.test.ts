@@ -3,21 +3,9 @@ import { macvlanType } from '../../../../src/docker/plugin/macvlan.js';
 import type { ContainerNetwork, Endpoint, NetworkSet } from '../../../../src/docker/plugin/network.js';
 import { MAX_STATIONS } from '../../../../src/netlink/filter-program.js';
 import { mac } from '../../../support/builders.js';
+import { containerNetwork } from '../../../support/container-network.js';
 
-function network(id: string, hasHostAccess: boolean): ContainerNetwork {
-  return {
-    id,
-    type: 'macvlan',
-    mode: 'bridge',
-    mtu: undefined,
-    hasHostAccess,
-    isProbed: true,
-    parent: 'eth0',
-    vlan: undefined,
-    isInternal: false,
-    subnets: [],
-  };
-}
+const network = (id: string, hasHostAccess: boolean): ContainerNetwork => containerNetwork(id, { hasHostAccess });
 
 describe('macvlan with host access', () => {
   const own = network('own', true);

@@ -231,7 +231,12 @@ describe('the network driver', () => {
     [
       'an unknown option',
       { parnet: 'eth0' },
-      /-o parnet: there is no such option; .*type, parent, vlan, mode, mtu, host-access, probe/,
+      /-o parnet: there is no such option; .*type, parent, vlan, mode, .*mtu, host-access, probe/,
+    ],
+    [
+      'an option of other types',
+      { icc: 'false' },
+      /-o icc: networks of type macvlan have no such option; leave it out.*; those of macvlan: parent, vlan, mode/,
     ],
     ['an unknown mode', { mode: 'l2' }, /mode=l2: it has to be one of bridge, vepa, private, passthru/],
     ['an MTU that is none', { mtu: '15OO' }, /mtu=15OO: it has to be a number from 68 to 65535/],
