@@ -9,6 +9,7 @@ export function recordingKernel(kernel: Kernel, onDeleted: (object: string) => v
     listAddresses: (index) => kernel.listAddresses(index),
     listRoutes: (family) => kernel.listRoutes(family),
     listNeighbours: (family, index) => kernel.listNeighbours(family, index),
+    listProxies: () => kernel.listProxies(),
     listFdb: (index) => kernel.listFdb(index),
     listFilters: (index) => kernel.listFilters(index),
     getWireguard: (index) => kernel.getWireguard(index),

@@ -41,6 +41,7 @@ const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
   sysctl: true,
   route: false,
   neighbour: false,
+  'proxy-neighbour': false,
   fdb: false,
   filter: false,
   wireguard: true,

@@ -176,7 +176,17 @@ export const RTPROT = { UNSPEC: 0, REDIRECT: 1, KERNEL: 2, BOOT: 3, STATIC: 4, R
 export const AUTOMATIC_PROTOCOLS: ReadonlySet<number> = new Set([RTPROT.REDIRECT, RTPROT.KERNEL, RTPROT.RA]);
 
 /** Neighbour attributes. */
-export const NDA = { DST: 1, LLADDR: 2, PORT: 6, VNI: 7, IFINDEX: 8, MASTER: 9, MAX: 16 } as const;
+export const NDA = {
+  DST: 1,
+  LLADDR: 2,
+  PORT: 6,
+  VNI: 7,
+  IFINDEX: 8,
+  MASTER: 9,
+  /** Who has made the entry, as `rtm_protocol` (5.0). */
+  PROTOCOL: 12,
+  MAX: 16,
+} as const;
 
 /** Neighbour states. */
 export const NUD = {
@@ -190,8 +200,14 @@ export const NUD = {
   PERMANENT: 0x80,
 } as const;
 
-/** Neighbour flags: the forwarding entry belongs to the device itself, not to its bridge. */
+/** Neighbour flag: have the kernel ask for it now. */
+export const NTF_USE = 0x01;
+
+/** Neighbour flag: the forwarding entry belongs to the device itself, not to its bridge. */
 export const NTF_SELF = 0x02;
+
+/** Neighbour flag: an address that this host answers for on behalf of somebody else. */
+export const NTF_PROXY = 0x08;
 
 /** Attributes of queueing disciplines and of filters. */
 export const TCA = { KIND: 1, OPTIONS: 2, MAX: 16 } as const;

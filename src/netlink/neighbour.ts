@@ -1,6 +1,6 @@
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import { AF, NDA, NTF_SELF, NUD } from './constants.js';
+import { AF, NDA, NTF_PROXY, NTF_SELF, NUD } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
 /** An ARP or ND entry as the kernel describes it. */
@@ -19,6 +19,15 @@ export interface NewNeigh {
   readonly address: IpAddress;
   /** Not needed for deletion. */
   readonly mac?: MacAddress | undefined;
+}
+
+/** A proxy entry: this host answers neighbour solicitations for the address on the device as if it had it. */
+export interface ProxyNeigh {
+  readonly index: number;
+  /** IPv6. */
+  readonly address: IpAddress;
+  /** Who has made it, as the `protocol` of a route; 0 if nobody says, as before 5.0. */
+  readonly protocol: number;
 }
 
 /** A forwarding entry of a device itself, as the kernel describes it. One MAC can have several destinations. */
@@ -85,6 +94,21 @@ export function writeNeigh(writer: MessageWriter, { index, address, mac }: NewNe
   if (mac !== undefined) writer.attributeMac(NDA.LLADDR, mac);
 }
 
+/** Body of an `RTM_GETNEIGH` dump of the proxy entries of IPv6 on all devices. */
+export function writeProxyList(writer: MessageWriter): void {
+  writeHeader(writer, AF.INET6, 0, 0, NTF_PROXY);
+}
+
+/**
+ * Body of an `RTM_NEWNEIGH` or `RTM_DELNEIGH` request for a proxy entry.
+ *
+ * @remarks Permanent, as `ip neigh add proxy` makes it: others go with the carrier of the device.
+ */
+export function writeProxy(writer: MessageWriter, { index, address, protocol }: ProxyNeigh): void {
+  writeHeader(writer, AF.INET6, index, NUD.PERMANENT, NTF_PROXY);
+  writer.attributeAddress(NDA.DST, address).attributeU8(NDA.PROTOCOL, protocol);
+}
+
 /** Body of an `RTM_NEWNEIGH` or `RTM_DELNEIGH` request for a forwarding entry. */
 export function writeFdb(writer: MessageWriter, { index, mac, destination, port, vni, viaIndex }: NewFdb): void {
   writeHeader(writer, AF.BRIDGE, index, NUD.PERMANENT, NTF_SELF);
@@ -120,6 +144,19 @@ export function readNeigh(reader: MessageReader): NeighInfo | undefined {
     mac: attributes.mac(NDA.LLADDR),
     isPermanent: (state & NUD.PERMANENT) !== 0,
   };
+}
+
+/**
+ * Reads an `RTM_NEWNEIGH` message of a list of proxy entries.
+ *
+ * @returns undefined for one that is on all devices, which the kernel has for IPv4 alone.
+ */
+export function readProxy(reader: MessageReader): ProxyNeigh | undefined {
+  const attributes = table.parse(reader, reader.start + HEADER, reader.end);
+  const address = attributes.address(NDA.DST);
+  const index = reader.u32(4);
+  if (address === undefined || index === 0) return undefined;
+  return { index, address, protocol: attributes.u8(NDA.PROTOCOL) ?? 0 };
 }
 
 /**

@@ -29,12 +29,16 @@ import {
   type NeighInfo,
   type NewFdb,
   type NewNeigh,
+  type ProxyNeigh,
   readFdb,
   readNeigh,
+  readProxy,
   writeFdb,
   writeFdbList,
   writeNeigh,
   writeNeighList,
+  writeProxy,
+  writeProxyList,
 } from './neighbour.js';
 import {
   type NewRoute,
@@ -75,6 +79,7 @@ export class Netlink {
   readonly addresses: NetlinkAddresses;
   readonly routes: NetlinkRoutes;
   readonly neighbours: NetlinkNeighbours;
+  readonly proxies: NetlinkProxies;
   readonly fdb: NetlinkFdb;
   readonly filters: NetlinkFilters;
 
@@ -86,6 +91,7 @@ export class Netlink {
     this.addresses = new NetlinkAddresses(channel);
     this.routes = new NetlinkRoutes(channel);
     this.neighbours = new NetlinkNeighbours(channel);
+    this.proxies = new NetlinkProxies(channel);
     this.fdb = new NetlinkFdb(channel);
     this.filters = new NetlinkFilters(channel);
   }
@@ -408,6 +414,36 @@ class NetlinkNeighbours {
       () => `${verb} neighbour ${neighbour.address.toString()} ${neighbour.mac ?? ''} on device ${neighbour.index}`,
       (writer) => {
         writeNeigh(writer, neighbour);
+      },
+    );
+  }
+}
+
+/** Proxy entries of IPv6 (`ip -6 neigh add proxy`). The kernel reports no changes of them. */
+class NetlinkProxies {
+  constructor(private readonly channel: Channel) {}
+
+  /** Those on all devices. */
+  list(): Promise<readonly ProxyNeigh[]> {
+    return this.channel.list(NLMSG.RTM_NEWNEIGH, () => 'list proxy entries', writeProxyList, readProxy);
+  }
+
+  /** Creates it, or takes it over from whoever has made it: the kernel knows no other way (`neigh_add()`). */
+  replace(proxy: ProxyNeigh): void {
+    this.change('add', NLMSG.RTM_NEWNEIGH, VERB_FLAGS.replace, proxy);
+  }
+
+  del(proxy: ProxyNeigh): void {
+    this.change('delete', NLMSG.RTM_DELNEIGH, 0, proxy);
+  }
+
+  private change(verb: string, type: number, flags: number, proxy: ProxyNeigh): void {
+    this.channel.change(
+      type,
+      flags,
+      () => `${verb} proxy entry ${proxy.address.toString()} on device ${proxy.index}`,
+      (writer) => {
+        writeProxy(writer, proxy);
       },
     );
   }

@@ -1,7 +1,7 @@
 import type { AddressInfo } from '../netlink/address.js';
 import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
-import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
+import type { FdbInfo, NeighInfo, ProxyNeigh } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
 import type { WireguardEndpoint, WireguardInfo, WireguardPeerInfo } from '../netlink/wireguard.js';
 import type { ObjectKey } from './object-key.js';
@@ -19,6 +19,8 @@ export class ActualState {
   readonly addresses = new Map<ObjectKey, AddressInfo>();
   /** Permanent ones only. */
   readonly neighbours = new Map<ObjectKey, NeighInfo>();
+  /** Those of others included. */
+  readonly proxyNeighbours = new Map<ObjectKey, ProxyNeigh>();
   /** Permanent ones of unicast MACs only; those have one destination each (`vxlan_fdb_update_existing()`). */
   readonly fdb = new Map<ObjectKey, FdbInfo>();
   readonly filters = new Map<ObjectKey, FilterInfo>();

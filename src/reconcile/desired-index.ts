@@ -16,6 +16,7 @@ export class DesiredIndex implements DesiredObjects {
   readonly addresses = new SpecList(KINDS.address);
   readonly routes = new SpecList(KINDS.route);
   readonly neighbours = new SpecList(KINDS.neighbour);
+  readonly proxyNeighbours = new SpecList(KINDS['proxy-neighbour']);
   readonly fdb = new SpecList(KINDS.fdb);
   readonly filters = new SpecList(KINDS.filter);
   readonly wireguard = new SpecList(KINDS.wireguard);
@@ -26,6 +27,8 @@ export class DesiredIndex implements DesiredObjects {
   private parts: readonly Partial<DesiredState>[] = [];
   /** How many routes lead through each device. */
   private readonly routeDevices = new Map<string | undefined, number>();
+  /** How many addresses are answered for on each device. */
+  private readonly proxyDevices = new Map<string | undefined, number>();
 
   /**
    * Takes over a new state.
@@ -39,8 +42,10 @@ export class DesiredIndex implements DesiredObjects {
     const added = mergeStates([base, ...difference.added]);
     this.base = base;
     this.parts = parts;
-    for (const { device } of removed.routes) this.countRoute(device, -1);
-    for (const { device } of added.routes) this.countRoute(device, 1);
+    for (const { device } of removed.routes) count(this.routeDevices, device, -1);
+    for (const { device } of added.routes) count(this.routeDevices, device, 1);
+    for (const { device } of removed.proxyNeighbours) count(this.proxyDevices, device, -1);
+    for (const { device } of added.proxyNeighbours) count(this.proxyDevices, device, 1);
     const changed = new Set<ObjectKey>();
     for (const kind of OBJECT_KINDS) {
       const list = LISTS[kind];
@@ -56,12 +61,16 @@ export class DesiredIndex implements DesiredObjects {
 
   /** Whether a desired object is, or lies on, the device of that name. */
   refersTo(device: string): boolean {
-    return this.routeDevices.has(device) || this.links.has(linkKey(device));
+    return this.routeDevices.has(device) || this.links.has(linkKey(device)) || this.isProxying(device);
   }
 
-  private countRoute(device: string | undefined, more: 1 | -1): void {
-    const count = (this.routeDevices.get(device) ?? 0) + more;
-    if (count === 0) this.routeDevices.delete(device);
-    else this.routeDevices.set(device, count);
+  isProxying(device: string): boolean {
+    return this.proxyDevices.has(device);
   }
+}
+
+function count(counts: Map<string | undefined, number>, device: string | undefined, more: 1 | -1): void {
+  const sum = (counts.get(device) ?? 0) + more;
+  if (sum === 0) counts.delete(device);
+  else counts.set(device, sum);
 }

@@ -141,6 +141,15 @@ export interface NeighSpec {
   readonly mac: MacAddress;
 }
 
+/**
+ * An address that this host answers neighbour solicitations for on a device of the host, such as its uplink. Identity:
+ * device and address. IPv6 alone. The device needs `proxy_ndp` and forwarding.
+ */
+export interface ProxyNeighSpec {
+  readonly device: string;
+  readonly address: IpAddress;
+}
+
 /** A permanent forwarding entry of a VXLAN device of ours (`bridge fdb … self`). Identity: device and MAC. */
 export interface FdbSpec {
   readonly device: string;
@@ -200,6 +209,7 @@ export interface Kinds {
   readonly address: AddressSpec;
   readonly route: RouteSpec;
   readonly neighbour: NeighSpec;
+  readonly 'proxy-neighbour': ProxyNeighSpec;
   readonly fdb: FdbSpec;
   readonly filter: FilterSpec;
   readonly wireguard: WireguardSpec;
@@ -217,6 +227,7 @@ export const LISTS = {
   address: 'addresses',
   route: 'routes',
   neighbour: 'neighbours',
+  'proxy-neighbour': 'proxyNeighbours',
   fdb: 'fdb',
   filter: 'filters',
   wireguard: 'wireguard',
@@ -253,6 +264,7 @@ function emptyLists(): { [K in ObjectKind as (typeof LISTS)[K]]: Kinds[K][] } {
     addresses: [],
     routes: [],
     neighbours: [],
+    proxyNeighbours: [],
     fdb: [],
     filters: [],
     wireguard: [],

@@ -3,7 +3,7 @@ import type { AddressInfo } from '../netlink/address.js';
 import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
-import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
+import type { FdbInfo, NeighInfo, ProxyNeigh } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
 import type { WireguardInfo } from '../netlink/wireguard.js';
 import type { Operation } from './operation.js';
@@ -23,6 +23,8 @@ export interface Kernel {
   /** Routes of the main table. */
   listRoutes(family: Family): Promise<readonly RouteInfo[]>;
   listNeighbours(family: Family, index: number): Promise<readonly NeighInfo[]>;
+  /** Proxy entries of IPv6 on all devices. */
+  listProxies(): Promise<readonly ProxyNeigh[]>;
   listFdb(index: number): Promise<readonly FdbInfo[]>;
   /** The filters of ours, or in the place of ours. */
   listFilters(index: number): Promise<readonly FilterInfo[]>;

@@ -6,7 +6,7 @@ import { RT_TABLE_MAIN } from '../netlink/constants.js';
 import type { FilterInfo } from '../netlink/filter.js';
 import type { LinkInfo } from '../netlink/link.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
-import type { FdbInfo, NeighInfo } from '../netlink/neighbour.js';
+import type { FdbInfo, NeighInfo, ProxyNeigh } from '../netlink/neighbour.js';
 import { Netlink } from '../netlink/netlink.js';
 import type { RouteInfo } from '../netlink/route.js';
 import { netlinkErrno } from '../netlink/socket.js';
@@ -44,6 +44,10 @@ export class NetlinkKernel implements Kernel {
 
   listNeighbours(family: Family, index: number): Promise<readonly NeighInfo[]> {
     return this.netlink.neighbours.list(family, index);
+  }
+
+  listProxies(): Promise<readonly ProxyNeigh[]> {
+    return this.netlink.proxies.list();
   }
 
   listFdb(index: number): Promise<readonly FdbInfo[]> {

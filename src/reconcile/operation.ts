@@ -62,6 +62,11 @@ interface Operations {
     /** Undefined for deletion. */
     readonly mac: MacAddress | undefined;
   };
+  readonly 'proxy-neighbour': {
+    readonly verb: 'add' | 'del';
+    readonly device: string;
+    readonly address: IpAddress;
+  };
   readonly fdb:
     | { readonly verb: 'replace'; readonly device: string; readonly mac: MacAddress; readonly destination: IpAddress }
     | { readonly verb: 'del'; readonly device: string; readonly mac: MacAddress };

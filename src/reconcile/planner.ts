@@ -29,7 +29,7 @@ export interface Plan {
   readonly held: Pick<AspectMap<true>, 'has' | 'size'>;
 }
 
-/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it, and no frame may pass a device before its filter. */
+/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it, no frame may pass a device before its filter, and nobody may be told to send here before a route leads on. */
 const PHASES = [
   'links',
   'filters',
@@ -41,6 +41,8 @@ const PHASES = [
   'neighbours',
   'fdb',
   'routes',
+  'proxyNeighbours',
+  'removeProxyNeighbours',
   'removeRoutes',
   'removeFilters',
   'removeFdb',

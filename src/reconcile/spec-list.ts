@@ -86,4 +86,6 @@ export interface DesiredObjects extends SpecLists {
   linkNamed(device: string): LinkSpec | undefined;
   /** Whether a desired object is, or lies on, the device of that name. */
   refersTo(device: string): boolean;
+  /** Whether there are addresses that this host is to answer for on the device of that name. */
+  isProxying(device: string): boolean;
 }

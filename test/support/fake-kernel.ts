@@ -9,7 +9,7 @@ import { stationProgram } from '../../src/netlink/filter-program.js';
 import type { LinkInfo } from '../../src/netlink/link.js';
 import type { LinkDetails } from '../../src/netlink/link-details.js';
 import type { NetlinkEvent } from '../../src/netlink/monitor.js';
-import type { FdbInfo, NeighInfo } from '../../src/netlink/neighbour.js';
+import type { FdbInfo, NeighInfo, ProxyNeigh } from '../../src/netlink/neighbour.js';
 import type { RouteInfo } from '../../src/netlink/route.js';
 import type { NewWireguardPeer, WireguardInfo, WireguardPeerInfo } from '../../src/netlink/wireguard.js';
 import { type LinkKinds, type MadeLinkKind, ROUTE_PROTOCOL, type RouteSpec } from '../../src/reconcile/desired.js';
@@ -33,6 +33,7 @@ export class FakeKernel implements Kernel {
   readonly links = new Map<number, LinkInfo>();
   readonly addresses = new Map<string, AddressInfo>();
   readonly neighbours = new Map<string, NeighInfo>();
+  readonly proxies = new Map<string, ProxyNeigh>();
   /** Unicast MACs have one destination each. */
   readonly fdb = new Map<string, FdbInfo>();
   readonly filters = new Map<string, FilterInfo>();
@@ -78,6 +79,10 @@ export class FakeKernel implements Kernel {
   listNeighbours(family: Family, index: number): Promise<readonly NeighInfo[]> {
     const all = [...this.neighbours.values()];
     return Promise.resolve(all.filter((one) => one.index === index && one.address.family === family));
+  }
+
+  listProxies(): Promise<readonly ProxyNeigh[]> {
+    return Promise.resolve([...this.proxies.values()]);
   }
 
   listFdb(index: number): Promise<readonly FdbInfo[]> {
@@ -149,6 +154,12 @@ export class FakeKernel implements Kernel {
       const index = indexOf(device);
       if (verb === 'del') return this.delNeighbour(index, address);
       this.putNeighbour(index, address, mac ?? fail(key, 'EINVAL'));
+      return true;
+    },
+    'proxy-neighbour': ({ verb, device, address }, indexOf) => {
+      const index = indexOf(device);
+      if (verb === 'del') return this.delProxy(index, address);
+      this.putProxy({ index, address, protocol: ROUTE_PROTOCOL });
       return true;
     },
     fdb: (operation, indexOf) => {
@@ -236,6 +247,7 @@ export class FakeKernel implements Kernel {
     const after = { ...before, ...change };
     this.links.set(index, after);
     if (before.isUp && !after.isUp) this.forgetRoutesOf(index);
+    if ((before.isUp && !after.isUp) || (before.isRunning && !after.isRunning)) this.forgetProxiesOf(index);
     if (before.mac !== after.mac) {
       for (const [key, neighbour] of this.neighbours) {
         if (neighbour.index !== index) continue;
@@ -255,6 +267,7 @@ export class FakeKernel implements Kernel {
       this.emit({ type: 'address', isDeleted: true, address });
     }
     for (const [key, neighbour] of this.neighbours) if (neighbour.index === index) this.neighbours.delete(key);
+    this.forgetProxiesOf(index);
     for (const [key, entry] of this.fdb) if (entry.index === index) this.fdb.delete(key);
     for (const [key, filter] of this.filters) if (filter.index === index) this.filters.delete(key);
     for (const [key, peer] of this.wireguardPeers) if (peer.index === index) this.wireguardPeers.delete(key);
@@ -299,6 +312,20 @@ export class FakeKernel implements Kernel {
     this.neighbours.delete(key);
     this.emit({ type: 'neighbour', isDeleted: true, neighbour });
     return true;
+  }
+
+  /** No event comes of it, nor of its end. */
+  putProxy(proxy: ProxyNeigh): void {
+    this.needLink(proxy.index);
+    this.proxies.set(`${proxy.index} ${proxy.address.toString()}`, proxy);
+  }
+
+  delProxy(index: number, address: IpAddress): boolean {
+    return this.proxies.delete(`${index} ${address.toString()}`);
+  }
+
+  private forgetProxiesOf(index: number): void {
+    for (const [key, proxy] of this.proxies) if (proxy.index === index) this.proxies.delete(key);
   }
 
   replaceFdb(index: number, mac: MacAddress, destination: IpAddress, more: Partial<FdbInfo> = {}): void {
@@ -418,6 +445,10 @@ export class FakeKernel implements Kernel {
       ...Array.from(
         this.neighbours.values(),
         (one) => `neighbour ${name(one.index)} ${one.address.toString()} ${one.mac ?? ''} ${one.isPermanent}`,
+      ),
+      ...Array.from(
+        this.proxies.values(),
+        (one) => `proxy-neighbour ${name(one.index)} ${one.address.toString()} ${one.protocol}`,
       ),
       ...[...this.wireguard.values()].map(
         (own) => `wireguard ${name(own.index)} ${own.publicKey ?? '-'} port ${own.listenPort}`,

@@ -31,6 +31,7 @@ const NAME = 'flannel.1';
 const LINK = { kind: 'link', key: `link ${NAME}`, reason: 'missing', device: NAME } as const;
 const ADDRESS = { kind: 'address', key: `address ${NAME}`, reason: 'missing', device: NAME } as const;
 const NEIGHBOUR = { kind: 'neighbour', key: `neighbour ${NAME}`, reason: 'missing', device: NAME } as const;
+const PROXY = { kind: 'proxy-neighbour', key: 'proxy-neighbour eth0', reason: 'missing', device: 'eth0' } as const;
 const FILTER = { kind: 'filter', key: `filter ${NAME} ingress`, reason: 'missing', device: NAME } as const;
 const FDB = { kind: 'fdb', key: `fdb ${NAME}`, reason: 'missing', device: NAME } as const;
 const ROUTE = { kind: 'route', key: 'route 10.5.2.0/24', reason: 'missing' } as const;
@@ -206,6 +207,26 @@ export function describeKernelContract(
         assert.equal(apply({ ...what, verb: 'del', mac: undefined }), false);
       });
     }
+
+    it('answers for an address on a device of others, once, with our protocol number', async () => {
+      const { index } = fixture.eth0;
+      const address = ip('2001:db8::2');
+      const shown = async (): Promise<unknown[]> =>
+        (await kernel.listProxies()).map((one) => [one.index, one.address.toString(), one.protocol]);
+      assert.deepEqual(await shown(), []);
+      assert.equal(apply({ ...PROXY, verb: 'add', address }), true);
+      assert.equal(apply({ ...PROXY, verb: 'add', address }), true);
+      assert.deepEqual(await shown(), [[index, '2001:db8::2', 173]]);
+      assert.equal(apply({ ...PROXY, verb: 'del', address }), true);
+      assert.deepEqual(await shown(), []);
+      assert.equal(apply({ ...PROXY, verb: 'del', address }), false);
+    });
+
+    it('answers for no address any more on a device that went down', async () => {
+      apply({ ...PROXY, verb: 'add', address: ip('2001:db8::2') });
+      apply({ ...LINK, device: 'eth0', verb: 'set', aspect: 'up', change: { isUp: false } });
+      assert.deepEqual(await kernel.listProxies(), []);
+    });
 
     it('has one destination for a MAC, the last that was given', async () => {
       makeDevice();

@@ -76,6 +76,8 @@ export const linkKind: KernelKind<'link'> = {
     actual.putLink(link);
     const isOurs = actual.ourDevices.has(link.index);
     if (!matters && !isOurs) return false;
+    // Kernels before those that tell permanent proxy entries apart drop all with the carrier (`neigh_carrier_down()`).
+    if (before?.isRunning !== link.isRunning && desired.isProxying(link.name)) return true;
     if (before !== undefined && looksAlike(before, link)) return false;
     touched.add(linkKey(link.name));
     // Going down, a new MAC and a new name take objects along, for which the kernel sends no events.

@@ -10,6 +10,7 @@ import { filterKind } from './filter.js';
 import type { KernelKind, Kind } from './kind.js';
 import { linkKind } from './link.js';
 import { neighbourKind } from './neighbour.js';
+import { proxyNeighbourKind } from './proxy-neighbour.js';
 import { routeKind } from './route.js';
 import { sysctlKind } from './sysctl.js';
 import { tunnelKind } from './tunnel.js';
@@ -27,6 +28,7 @@ export const KERNEL_KINDS: { readonly [K in KernelObjectKind]: KernelKind<K> } =
   wireguard: wireguardKind,
   'wireguard-peer': wireguardPeerKind,
   route: routeKind,
+  'proxy-neighbour': proxyNeighbourKind,
 };
 
 /** All kinds of objects. */

@@ -227,6 +227,12 @@ describe('DesiredIndex', () => {
         { device: ['flannel.2'], mac: [mac(3)], destination: [ip('192.0.2.3')] },
       ],
     ],
+    'proxy-neighbour': [
+      [
+        { device, address: ip('2001:db8::2') },
+        { device: ['eth1'], address: [ip('2001:db8::3')] },
+      ],
+    ],
     filter: [
       [
         { device, direction: 'ingress', stations: [mac(2)] },
