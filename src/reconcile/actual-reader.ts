@@ -16,7 +16,13 @@ export async function readActual(
   ownership: Ownership,
   former?: ActualState,
 ): Promise<ActualState> {
-  const actual = new ActualState(desired, ownership, kernel.defaultVxlanPort(), former?.setEndpoints);
+  const actual = new ActualState(
+    desired,
+    ownership,
+    kernel.defaultVxlanPort(),
+    former?.setEndpoints,
+    former?.formerValues,
+  );
   for (const kind of KERNEL_OBJECT_KINDS) await KERNEL_KINDS[kind].read(kernel, actual);
   return actual;
 }

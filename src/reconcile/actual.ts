@@ -4,6 +4,7 @@ import type { LinkInfo } from '../netlink/link.js';
 import type { FdbInfo, NeighInfo, ProxyNeigh } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
 import type { WireguardEndpoint, WireguardInfo, WireguardPeerInfo } from '../netlink/wireguard.js';
+import { type FormerValues, FormerValuesInMemory } from './former-values.js';
 import type { ObjectKey } from './object-key.js';
 import type { Ownership } from './ownership.js';
 import type { DesiredObjects } from './spec-list.js';
@@ -39,12 +40,14 @@ export class ActualState {
    * @param defaultVxlanPort - UDP port of VXLAN devices that were made without one.
    * @param setEndpoints - where this process has told the kernel to look for peers of WireGuard devices; from one dump to
    * the next, as the kernel only tells where they are now.
+   * @param formerValues - of parameters that get them back.
    */
   constructor(
     readonly desired: DesiredObjects,
     readonly ownership: Ownership,
     readonly defaultVxlanPort: number,
     readonly setEndpoints = new Map<ObjectKey, SetEndpoint>(),
+    readonly formerValues: FormerValues = new FormerValuesInMemory(),
   ) {}
 
   /** Indexes and names of our devices. */

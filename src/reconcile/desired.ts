@@ -201,6 +201,12 @@ export interface SysctlSpec {
   /** Path below `/proc/sys`, with slashes: `net/ipv6/conf/flannel.1/accept_ra`. */
   readonly path: string;
   readonly value: string;
+  /** Change it from this value alone: any other is what somebody wants. Default from every one. */
+  readonly from?: string;
+  /** Once it is no longer desired, it gets back what it was, unless somebody has changed it since. Default false. */
+  readonly isRestored?: boolean;
+  /** Unlike that, it stays as it is as long as this parameter has this value. */
+  readonly keptWhile?: { readonly path: string; readonly value: string };
 }
 
 /** The kinds of objects that can be desired. What is in this table has a module in `kinds/`. */

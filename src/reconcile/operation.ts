@@ -12,6 +12,7 @@ import type {
   RouteSpec,
   WireguardPeerSpec,
 } from './desired.js';
+import type { FormerValue } from './former-values.js';
 import type { ObjectKey } from './object-key.js';
 
 /** Why an operation is needed: the object is not there, is not as it should be, or should not be there. */
@@ -45,6 +46,8 @@ interface Operations {
     readonly device: string | undefined;
     readonly path: string;
     readonly value: string;
+    /** What it is now, to be remembered; undefined if nobody needs to know. */
+    readonly former?: FormerValue;
   };
   readonly address: {
     readonly verb: 'replace' | 'del';

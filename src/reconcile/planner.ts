@@ -49,6 +49,7 @@ const PHASES = [
   'removeWireguardPeers',
   'removeNeighbours',
   'removeAddresses',
+  'restoreSysctls',
   'removeLinks',
 ] as const;
 

@@ -13,8 +13,9 @@ import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
 import { diff } from './diff.js';
 import { isIdentical, listsBy } from './equality.js';
+import type { FormerValues } from './former-values.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
-import { readSysctls } from './kinds/sysctl.js';
+import { readSysctls, rememberFormer } from './kinds/sysctl.js';
 import { follow, forgetDevice, record } from './kinds/table.js';
 import { tunnelKey } from './kinds/tunnel.js';
 import { Ledger } from './ledger.js';
@@ -42,6 +43,8 @@ export interface ReconcilerOptions {
   /** Names this daemon among those on the host; at most 200 bytes. */
   readonly instance: string;
   readonly tunnels: TunnelSettings;
+  /** Where is kept what parameters were that get it back; default in memory. */
+  readonly formerValues?: FormerValues;
   /** Called when {@link ReconcilerStatus} changes. */
   readonly onStatus?: (status: ReconcilerStatus) => void;
 }
@@ -118,7 +121,7 @@ export class Reconciler {
     this.onEvent = guarded({ clock, logger, recover, what: 'changes of the kernel' }, (event) => this.takeEvent(event));
     this.onStatus = guarded({ clock, logger, what: 'status of the kernel state' }, options.onStatus ?? (() => {}));
     this.ownership = new Ownership({ instance, scope: [], staleDevices: [] }, this.desired);
-    this.actual = new ActualState(this.desired, this.ownership, 0);
+    this.actual = new ActualState(this.desired, this.ownership, 0, undefined, options.formerValues);
   }
 
   /** Says how the kernel should look from now on. A run follows at once; several calls before it count as one. */
@@ -313,6 +316,7 @@ export class Reconciler {
     const { key, device } = operation;
     const target = { key, device, aspect: aspectOf(operation) };
     try {
+      if (operation.kind === 'sysctl') rememberFormer(this.actual, operation);
       const isChanged = this.options.kernel.apply(operation, this.indexOf);
       record(this.actual, operation);
       this.ledger.succeeded(target);

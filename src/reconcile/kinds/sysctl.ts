@@ -3,7 +3,11 @@ import { readSysctl, writeSysctl } from '../../netlink/sysctl.js';
 import type { ActualState } from '../actual.js';
 import type { SysctlSpec } from '../desired.js';
 import { fieldsBy, isIdentical } from '../equality.js';
+import type { FormerValue } from '../former-values.js';
 import type { Kernel } from '../kernel.js';
+import type { ObjectKey } from '../object-key.js';
+import type { Operation } from '../operation.js';
+import type { Planner } from '../planner.js';
 import type { KernelKind } from './kind.js';
 
 /** Where IPv6 is off there is nothing that its parameters could regulate. */
@@ -18,35 +22,70 @@ function deviceOf(path: string): string | undefined {
 }
 
 /**
- * Reads the desired parameters, which have no events.
+ * Reads the parameters that are desired, or are to get back what they were; they have no events.
  *
  * @throws {@link OverlayError} `ERR_SYSCTL`
  */
 export function readSysctls(kernel: Kernel, actual: ActualState): void {
-  for (const [key, { path }] of actual.desired.sysctls.entries()) {
+  const { desired, formerValues, sysctls } = actual;
+  const read = (key: ObjectKey, path: string): string | undefined => {
     const text = kernel.readSysctl(path);
-    if (text === undefined) actual.sysctls.delete(key);
-    else actual.sysctls.set(key, text);
+    if (text === undefined) sysctls.delete(key);
+    else sysctls.set(key, text);
+    return text;
+  };
+  for (const [key, { path }] of desired.sysctls.entries()) read(key, path);
+  for (const [path, { value, keptWhile }] of formerValues.entries) {
+    const key = sysctlKey(path);
+    if (keptWhile !== undefined) read(sysctlKey(keptWhile.path), keptWhile.path);
+    if (desired.sysctls.has(key) || read(key, path) === value) continue;
+    formerValues.forget(path); // with its device, or because somebody has set it to something else
+    sysctls.delete(key);
   }
 }
 
-/** Kernel parameters. One that is no longer desired keeps its value: nobody knows what it should be instead. */
+/**
+ * Remembers what a parameter is before it is changed.
+ *
+ * @throws {@link OverlayError} `ERR_SYSCTL`
+ */
+export function rememberFormer({ formerValues }: ActualState, { path, former }: Operation<'sysctl'>): void {
+  if (former !== undefined) formerValues.remember(path, former);
+}
+
+const isSameCondition = (a: SysctlSpec['keptWhile'], b: SysctlSpec['keptWhile']): boolean =>
+  a?.path === b?.path && a?.value === b?.value;
+
+function sysctlKey(path: string): ObjectKey {
+  return `sysctl ${path}`;
+}
+
+/** Kernel parameters. One that is no longer desired keeps its value, unless it is known what it was. */
 export const sysctlKind: KernelKind<'sysctl'> = {
-  keyOf: ({ path }) => `sysctl ${path}`,
-  isSame: fieldsBy<SysctlSpec>({ path: isIdentical, value: isIdentical }),
+  keyOf: ({ path }) => sysctlKey(path),
+  isSame: fieldsBy<SysctlSpec>({
+    path: isIdentical,
+    value: isIdentical,
+    from: isIdentical,
+    isRestored: isIdentical,
+    keptWhile: isSameCondition,
+  }),
 
   read(kernel, actual) {
     readSysctls(kernel, actual);
     return Promise.resolve();
   },
 
-  presentKeys: () => [],
+  presentKeys: ({ formerValues }) => Array.from(formerValues.entries.keys(), sysctlKey),
 
   plan(planner, key, spec) {
-    if (spec === undefined) return;
-    const { path, value } = spec;
+    if (spec === undefined) {
+      planRestoration(planner, key);
+      return;
+    }
+    const { path, value, from } = spec;
     const text = planner.actual.sysctls.get(key);
-    if (text === value) return;
+    if (text === value || (text !== undefined && from !== undefined && text !== from)) return;
     const device = deviceOf(path);
     if (device !== undefined && !planner.device(device).isUsable) {
       planner.block(key);
@@ -56,7 +95,8 @@ export const sysctlKind: KernelKind<'sysctl'> = {
     const isMade = device !== undefined && planner.device(device).loses === 'all';
     if (text === undefined && mayLack(path) && !isMade) return;
     const reason = text === undefined ? 'missing' : 'altered';
-    planner.add('sysctls', { kind: 'sysctl', verb: 'set', key, reason, device, path, value });
+    const former = spec.isRestored === true && text !== undefined ? { former: formerValue(spec, text) } : {};
+    planner.add('sysctls', { kind: 'sysctl', verb: 'set', key, reason, device, path, value, ...former });
   },
 
   carryOut(_netlink, { path, value }) {
@@ -70,9 +110,34 @@ export const sysctlKind: KernelKind<'sysctl'> = {
     throw new OverlayError('ERR_SYSCTL', `cannot set kernel parameter ${path}: this kernel does not have it`);
   },
 
-  record(actual, { key, value }) {
+  record(actual, { key, path, value }) {
     actual.sysctls.set(key, value);
+    if (actual.desired.sysctls.has(key)) return;
+    actual.sysctls.delete(key);
+    actual.formerValues.forget(path);
   },
 
   forget() {}, // read anew whenever a device is looked at
 };
+
+function formerValue({ value, keptWhile }: SysctlSpec, former: string): FormerValue {
+  return { former, value, ...(keptWhile && { keptWhile }) };
+}
+
+function planRestoration(planner: Planner, key: ObjectKey): void {
+  const { formerValues, sysctls } = planner.actual;
+  for (const [path, { former, value, keptWhile }] of formerValues.entries) {
+    if (sysctlKey(path) !== key || sysctls.get(key) !== value || isKept(planner, keptWhile)) continue;
+    const common = { kind: 'sysctl', verb: 'set', reason: 'unexpected' } as const;
+    planner.add('restoreSysctls', { ...common, key, device: deviceOf(path), path, value: former });
+  }
+}
+
+function isKept({ actual, desired }: Planner, condition: FormerValue['keptWhile']): boolean {
+  if (condition === undefined) return false;
+  const key = sysctlKey(condition.path);
+  const own = desired.sysctls.has(key) ? undefined : actual.formerValues.entries.get(condition.path);
+  const current = actual.sysctls.get(key);
+  // One that gets back what it was in the same step is as good as there.
+  return (own?.value === current && own !== undefined ? own.former : current) === condition.value;
+}

@@ -271,7 +271,7 @@ describe('DesiredIndex', () => {
     sysctl: [
       [
         { path: 'a/b', value: '0' },
-        { path: ['a/c'], value: ['1'] },
+        { path: ['a/c'], value: ['1'], from: ['0'], isRestored: [true], keptWhile: [{ path: 'a', value: '1' }] },
       ],
     ],
     tunnel: [
