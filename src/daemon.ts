@@ -72,6 +72,7 @@ export class Daemon implements StatusSource {
   private traffic: History | undefined;
   private readonly hostNames: HostNames;
   private readonly containers: ContainerService | undefined;
+  private readonly ndpProxy: ReturnType<NonNullable<DaemonParts['openNdpProxy']>> | undefined;
   private readonly privateKey: PrivateKeyFile;
   private readonly wireguard: WireguardSamples;
 
@@ -99,6 +100,7 @@ export class Daemon implements StatusSource {
       logger: log,
       instance: instanceOf(options.etcdPrefix),
       tunnels: parts.tunnels,
+      ...(parts.formerValues && { formerValues: parts.formerValues }),
       onStatus: () => {
         storeTunnels(service, this.reconciler.tunnels);
         this.tellReady();
@@ -128,6 +130,7 @@ export class Daemon implements StatusSource {
     this.hostNames = new HostNames(store, clock, log);
     const { openContainerNetworks: open } = parts;
     if (open !== undefined) this.containers = new ContainerService({ clock, log, open });
+    this.ndpProxy = parts.openNdpProxy?.(() => this.membership.keeper?.lease?.ipv6Subnet);
     this.admission = new AdmissionSource(parts.netlink);
     const { privateKeyFile: file, secretFiles } = parts;
     const onChange = (): void => this.passes.trigger();
@@ -160,6 +163,7 @@ export class Daemon implements StatusSource {
       overlay: () => [this.config.network?.ipv4, this.config.network?.ipv6].flatMap((each) => each?.network ?? []),
       defaultParent: () => this.pass?.underlay?.device,
     });
+    await this.ndpProxy?.start();
     this.pass = new Pass({
       options: this.options,
       parts: this.parts,
@@ -176,6 +180,7 @@ export class Daemon implements StatusSource {
       stateDirectory: this.stateDirectory,
       wireguard: this.wireguard,
       here: () => this.here(),
+      onLease: () => this.ndpProxy?.review(),
       trigger: () => this.passes.trigger(),
     });
     service.status('waiting for etcd');
@@ -221,6 +226,7 @@ export class Daemon implements StatusSource {
     this.privateKey.close();
     this.wireguard.close();
     await this.containers?.close();
+    await this.ndpProxy?.stop();
     await this.membership.close();
     await this.stateDirectory.close();
     await firewall.close();
@@ -264,6 +270,7 @@ export class Daemon implements StatusSource {
       hostNames: this.hostNames,
       wireguard: this.wireguard,
       containers: this.containers?.status(),
+      ndpProxy: this.ndpProxy?.status(),
       commands: this.commands.status,
       refused: this.server?.refused ?? noRefusals(),
     });

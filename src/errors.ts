@@ -62,6 +62,7 @@ export const ERROR_CODES = {
   ERR_PLUGIN_SOCKET: 'The socket on which Docker asks its plugin cannot be listened on.',
   ERR_PLUGIN_STATE: 'The file with the container networks of this host cannot be written or used.',
   ERR_CONTAINER_NETWORK: 'A container network, or an interface in it, cannot be made as it was asked for.',
+  ERR_NDP_PROXY: 'Who asks on an interface for containers behind this host cannot be heard.',
   ERR_FIREWALL: 'The rules of the packet filter could not be read, written or removed.',
 } as const satisfies Record<string, string>;
 

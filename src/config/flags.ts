@@ -182,6 +182,10 @@ export const FLAGS = {
     { min: 1, max: MAX_RESYNC_SECONDS },
     { group: 'rules', placeholder: 'SECONDS', help: 'Time between two checks of the rules and the blackhole route.' },
   ),
+  'ndp-proxy': switchFlag(false, {
+    group: 'rules',
+    help: "Answer neighbour solicitations on the host's interface for containers on bridges whose IPv6 subnet is a part of its on-link prefix.",
+  }),
   'ip-blackhole-route': switchFlag(false, {
     group: 'rules',
     help: 'Keep a blackhole route for the own subnet, so that packets for absent containers do not loop.',

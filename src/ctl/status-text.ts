@@ -1,6 +1,7 @@
 import type { CommandsStatus } from '../extension/status.js';
 import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
+import type { NdpProxyStatus } from '../observe/ndp-status.js';
 import { type WireguardPathStatus, isSilent } from '../observe/wireguard-status.js';
 import {
   formatBytes,
@@ -71,6 +72,7 @@ function head(status: DaemonStatus): string {
     const ports = all.map(({ name, listenPort }) => `${name} on UDP port ${listenPort}`).join(', ');
     lines.push(['wireguard', [`public key ${publicKey} of ${keyFile}`, ...(ports === '' ? [] : [ports])].join('; ')]);
   }
+  lines.push(...ndpProxyLines(status.ndpProxy));
   const requests = `${store.counters.roundTrips} requests, ${sum(Object.values(store.counters.errors))} errors`;
   lines.push([
     'etcd',
@@ -188,6 +190,15 @@ function handshake(path: WireguardPathStatus, isOneOfSeveral: boolean, nowMs: nu
 }
 
 /** @param status - absent from a daemon of an earlier version. */
+/** @param status - undefined from a daemon of an earlier release. */
+function ndpProxyLines(status: NdpProxyStatus | null | undefined): (readonly [string, string])[] {
+  if (status === null || status === undefined) return [];
+  const { addresses, uplinks, problem } = status;
+  const where = uplinks.map(({ device, subnets }) => `${device} (${subnets.join(', ')})`).join(', ');
+  const what = where === '' ? 'no bridge has a part of an on-link prefix' : `${addresses} addresses on ${where}`;
+  return [['ndp proxy', problem === null ? what : `${what}; ${problem}`]];
+}
+
 function commands(status: CommandsStatus | null | undefined): string {
   if (!status) return '';
   const { failing, failingCount, peersDone, peersWaiting, state } = status;

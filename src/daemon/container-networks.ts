@@ -13,6 +13,7 @@ import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import type { Netlink } from '../netlink/netlink.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
+import type { FormerValues } from '../reconcile/former-values.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TextFiles } from '../sys/text-files.js';
 import { describeContainerNetworks } from './container-status.js';
@@ -113,6 +114,7 @@ export interface ContainerNetworksParts {
   readonly netlink: Netlink;
   /** A kernel of their own, which is closed with them. */
   readonly openKernel: () => Kernel;
+  readonly formerValues: FormerValues;
   readonly files: TextFiles;
   readonly stateDirectory: string;
   readonly etcdPrefix: string;
@@ -165,6 +167,7 @@ export async function openContainerNetworks(
     addresses,
     netlink,
     kernel,
+    formerValues: parts.formerValues,
     files,
     announcementPort: openAnnouncementPort(netlink.links),
     directory,

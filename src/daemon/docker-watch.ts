@@ -60,8 +60,11 @@ export class DockerWatch {
 function hasFollowed(
   links: readonly LinkInfo[],
   addresses: readonly AddressInfo[],
-  { subnet, mtu, isMtuNew }: PendingRestart,
+  { subnet, mtu, isMtuNew, formerIpv6Subnet }: PendingRestart,
 ): boolean {
+  const isBridge = (index: number): boolean => links.some((link) => link.index === index && link.kind === 'bridge');
+  if (addresses.some(({ index, address }) => formerIpv6Subnet?.contains(address) === true && isBridge(index)))
+    return false;
   return links.some((bridge) => {
     if (bridge.kind !== 'bridge' || !addresses.some((each) => each.index === bridge.index && isFirst(each, subnet))) {
       return false;

@@ -7,6 +7,8 @@ import type { DeviceCounters } from '../netlink/device-counters.js';
 import type { Refusals } from '../observe/refusals.js';
 import type { StatusSource } from '../observe/status.js';
 import type { OpenEchoPort } from '../reach/echo-socket.js';
+import type { Prefix } from '../ip/prefix.js';
+import type { FormerValues } from '../reconcile/former-values.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TunnelSettings } from '../reconcile/tunnels.js';
 import type { SecretFiles } from '../sys/secret-file.js';
@@ -14,6 +16,7 @@ import type { TextFiles } from '../sys/text-files.js';
 import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { OpenContainerNetworks } from './container-networks.js';
+import type { NdpProxy } from './ndp/ndp-proxy.js';
 import type { MachineIdentity } from './machine.js';
 import type { ProblemLog } from './problem-log.js';
 
@@ -40,6 +43,8 @@ export interface DaemonParts {
   readonly netlink: HostNetlink;
   /** What the overlay consists of, which the daemon makes. */
   readonly kernel: Kernel;
+  /** What parameters of the kernel were before the overlay changed them; default in memory. */
+  readonly formerValues?: FormerValues;
   readonly tunnels: TunnelSettings;
   readonly firewall: RuleKeeper;
   /** Runs what a backend has commands for. */
@@ -54,6 +59,8 @@ export interface DaemonParts {
   readonly service: ServiceManager;
   /** Serves networks of containers; absent where the operator has not switched them on. */
   readonly openContainerNetworks?: OpenContainerNetworks;
+  /** Answers on the uplink for containers on bridges; absent where the operator has not switched it on. */
+  readonly openNdpProxy?: (leased: () => Prefix | undefined) => Pick<NdpProxy, 'start' | 'stop' | 'review' | 'status'>;
   readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   /** Begins to answer questions about the daemon; without it nobody can ask. */
   readonly observe?: (source: StatusSource) => Promise<Observer>;

@@ -21,6 +21,7 @@ import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import { newestMark } from '../lease/world.js';
 import type { PeerProber } from '../reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from '../reconcile/desired.js';
+import { keepsDefaultRoute } from '../reconcile/uplink-parameters.js';
 import type { Reconciler } from '../reconcile/reconciler.js';
 import { netlinkHostNetwork } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
@@ -69,6 +70,8 @@ export interface PassContext {
   readonly wireguard: WireguardSamples;
   /** Where the host and its etcd are, and when. */
   readonly here: () => Here;
+  /** The lease is in force, perhaps another one than before. */
+  readonly onLease: () => void;
   /** Asks for another pass. */
   readonly trigger: () => void;
 }
@@ -170,6 +173,7 @@ export class Pass {
     const mtu = backend.mtu(network, underlay);
     await subnetFile.update({ network, lease: own, mtu, isMasquerading: options.ipMasq });
     dockerWatch.start();
+    this.context.onLease();
     this.save(own);
     return true;
   }
@@ -247,7 +251,14 @@ export class Pass {
     for (const each of result.contested) this.giveUpMac(each);
     prober?.follow({ network, host, own, peers, skipped: result.skipped });
     const blackholes = options.ipBlackholeRoute ? blackholeRoutes(own) : [];
-    const state: DesiredState = { ...result.base, routes: [...result.base.routes, ...blackholes] };
+    const { base } = result;
+    // Whoever routes for IPv6 containers, Docker as a rule, is about to have the host forward.
+    const uplink = own.ipv6Subnet === undefined ? [] : [keepsDefaultRoute(host.underlay.device)];
+    const state: DesiredState = {
+      ...base,
+      routes: [...base.routes, ...blackholes],
+      sysctls: [...base.sysctls, ...uplink],
+    };
     // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
     const scope = [...networks, ...subnetFile.previousNetworks];
     reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });

@@ -37,6 +37,7 @@ import type { Underlay } from '../underlay/underlay.js';
 import type { PeerProber } from '../reach/peer-prober.js';
 import type { LoggedProblem } from './problem-log.js';
 import { describePaths, describeReachability } from './reachability-status.js';
+import type { NdpProxyStatus } from '../observe/ndp-status.js';
 import type { WireguardSamples } from './wireguard-samples.js';
 
 /** The parts of the daemon that the status is read from; undefined is what does not exist yet. */
@@ -71,6 +72,8 @@ export interface StatusParts {
   readonly refused: Refusals;
   /** Undefined where networks of containers are not switched on. */
   readonly containers: ContainerNetworksStatus | undefined;
+  /** Undefined where it is not switched on. */
+  readonly ndpProxy: NdpProxyStatus | undefined;
   readonly commands: CommandsStatus | null;
 }
 
@@ -118,6 +121,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     problems: parts.problems,
     requests: { refused: parts.refused },
     containerNetworks: parts.containers ?? null,
+    ndpProxy: parts.ndpProxy ?? null,
     commands: parts.commands,
   };
 }

@@ -30,6 +30,8 @@ export interface PendingRestart {
   readonly mtu: number;
   /** Whether it differs from what they have. */
   readonly isMtuNew: boolean;
+  /** The IPv6 subnet that containers may have still. */
+  readonly formerIpv6Subnet: Prefix | undefined;
   /** What changed and the command that makes them follow, as one sentence. */
   readonly hint: string;
 }
@@ -129,11 +131,14 @@ export class SubnetFile {
     if (before.subnet === undefined || before.mtu === undefined) return;
     const changes: string[] = [];
     if (!subnet.equals(before.subnet)) changes.push(`subnet ${before.subnet.toString()} → ${subnet.toString()}`);
+    const isIpv6New = before.ipv6Subnet !== undefined && !before.ipv6Subnet.equals(ipv6Subnet);
+    if (isIpv6New) changes.push(`IPv6 subnet ${before.ipv6Subnet.toString()} → ${ipv6Subnet?.toString() ?? 'none'}`);
     if (mtu !== before.mtu) changes.push(`MTU ${before.mtu} → ${mtu}`);
     if (changes.length === 0) return;
     const detail = changes.join(', ');
     const isMtuNew = mtu !== before.mtu || this.pending?.isMtuNew === true;
-    this.pending = { subnet, mtu, isMtuNew, hint: `${detail}: ${RESTART_DOCKER}` };
+    const formerIpv6Subnet = isIpv6New ? before.ipv6Subnet : this.pending?.formerIpv6Subnet;
+    this.pending = { subnet, mtu, isMtuNew, formerIpv6Subnet, hint: `${detail}: ${RESTART_DOCKER}` };
     this.log.warn('containers need a restart of Docker', { detail, file: this.path, hint: RESTART_DOCKER });
   }
 }

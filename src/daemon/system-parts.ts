@@ -19,9 +19,13 @@ import { programGroups } from '../sys/program-group.js';
 import { systemSecretFiles } from '../sys/secret-file.js';
 import { systemFiles } from '../sys/text-files.js';
 import { ServiceManager, takeInheritedDescriptors } from '../systemd/notify.js';
+import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
+import { FormerValuesFile, PARAMETERS_OF } from '../reconcile/former-values-file.js';
 import { openContainerNetworks } from './container-networks.js';
 import { readHostIdentity } from './host-identity.js';
 import { readMachineIdentity } from './machine.js';
+import { NdpProxy } from './ndp/ndp-proxy.js';
+import { openQuestionSocket } from './ndp/question-socket.js';
 import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
 import { inheritedTunnels } from './tunnel-store.js';
@@ -53,6 +57,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const machine = await readMachineIdentity(hostIdentity);
   const store = new EtcdStore({ ...storeOptionsOf(options), log, clock });
   const netlink = Netlink.open({ clock });
+  const formerValues = FormerValuesFile.open(options.stateDir, machine.boot);
   const [pluginSocket] = inherited.get(PLUGIN_DESCRIPTOR) ?? [];
   const hasPlugin = options.dockerPlugin || pluginSocket !== undefined;
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
@@ -74,6 +79,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     storeAddresses: () => addressesOfEndpoints(endpoints),
     netlink,
     kernel: new NetlinkKernel(clock),
+    formerValues: formerValues.of(PARAMETERS_OF.overlay),
     firewall: new Firewall({ log, clock, resyncMs: options.iptablesResync * 1000 }),
     programs: { run: programGroups(clock), environment },
     openEchoPort: EchoSocket.open,
@@ -89,6 +95,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             store,
             netlink,
             openKernel: () => new NetlinkKernel(clock),
+            formerValues: formerValues.of(PARAMETERS_OF.containers),
             files: systemFiles,
             stateDirectory: options.stateDir,
             etcdPrefix: options.etcdPrefix,
@@ -100,6 +107,20 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
           },
           host,
         ),
+    }),
+    ...(options.ndpProxy && {
+      openNdpProxy: (leased) =>
+        new NdpProxy({
+          clock,
+          log,
+          netlink,
+          kernel: new NetlinkKernel(clock),
+          instance: instanceOf(options.etcdPrefix),
+          formerValues: formerValues.of(PARAMETERS_OF.ndpProxy),
+          announcements: openAnnouncementPort(netlink.links),
+          openQuestions: openQuestionSocket,
+          leased,
+        }),
     }),
     deviceCounters: readDeviceCounters,
     observe: (source) =>

@@ -84,10 +84,12 @@ export function parseDockerOptsArguments(argv: readonly string[]): DockerOptsReq
 
 /**
  * The text of Docker's environment file, byte for byte as flannel's script writes it, with its leading blank and the
- * two blanks after a value that was there before.
+ * two blanks after a value that was there before. Where the host has an IPv6 subnet, of which flannel's script knows
+ * nothing, Docker's bridge gets it as well.
  *
  * @param flannelEnv - text of subnet.env, empty if there is none.
  * @param environment - of this process: `DOCKER_OPT_*` and a former combined value are taken over from it.
+ * @param taken - options of IPv6 that Docker has elsewhere: it does not start with one in two places.
  * @throws {@link OverlayError} `ERR_SUBNET_FILE` if a value is not what it stands for, or would be more than a text to
  * a shell that sources the result: root does.
  * @see flannel `dist/mk-docker-opts.sh`
@@ -96,6 +98,7 @@ export function formatDockerOpts(
   request: Pick<DockerOptsRequest, 'isIndividual' | 'isCombined' | 'hasMasquerade' | 'combinedKey'>,
   flannelEnv: string,
   environment: Readonly<Record<string, string | undefined>>,
+  taken: ReadonlySet<string> = new Set(),
 ): string {
   // The script sources the file, so its lines go over what the environment says.
   const variables = new Map([...Object.entries(environment), ...parseEnvFile(flannelEnv)]);
@@ -105,6 +108,11 @@ export function formatDockerOpts(
     if (value !== undefined && value !== '') options.set(`DOCKER_OPT_${name}`, `--${option}=${value}`);
   };
   set('BIP', 'bip', fit('FLANNEL_SUBNET', variables, isSubnet, 'a network such as 10.5.3.1/24'));
+  const ipv6 = fit('FLANNEL_IPV6_SUBNET', variables, isIpv6Subnet, 'a network such as 2001:db8:0:1::1/64');
+  if (ipv6 !== undefined) {
+    if (!taken.has('ipv6')) set('IPV6', 'ipv6', 'true');
+    if (!taken.has('fixed-cidr-v6')) set('FIXED_CIDR_V6', 'fixed-cidr-v6', Prefix.parse(ipv6).toString());
+  }
   set('MTU', 'mtu', fit('FLANNEL_MTU', variables, isMtu, 'a number of bytes'));
   if (request.hasMasquerade) set('IPMASQ', 'ip-masq', negated(variables.get('FLANNEL_IPMASQ')));
 
@@ -135,6 +143,10 @@ function fit(
 
 function isSubnet(text: string): boolean {
   return /^[0-9.]+\/\d{1,2}$/.test(text) && Prefix.tryParse(text)?.family === 4;
+}
+
+function isIpv6Subnet(text: string): boolean {
+  return Prefix.tryParse(text)?.family === 6;
 }
 
 function isMtu(text: string): boolean {

@@ -24,6 +24,8 @@ export function runDockerOpts(
     readonly program: string;
     readonly environment: Readonly<Record<string, string | undefined>>;
     readonly stderr: (text: string) => void;
+    /** Docker's own file; default where it is. */
+    readonly daemonJson?: string;
   },
 ): 0 | 1 {
   const { program, environment, stderr } = options;
@@ -34,7 +36,8 @@ export function runDockerOpts(
   }
   try {
     const flannelEnv = readFlannelEnv(request);
-    writeInPlace(request.dockerEnvFile, formatDockerOpts(request, flannelEnv, environment));
+    const taken = keysOf(readIfThere(options.daemonJson ?? '/etc/docker/daemon.json'));
+    writeInPlace(request.dockerEnvFile, formatDockerOpts(request, flannelEnv, environment, taken));
     const subnet = parseEnvFile(flannelEnv).get('FLANNEL_SUBNET') ?? environment['FLANNEL_SUBNET'] ?? '';
     if (!isRoutedVia(subnet, readIfThere('/proc/net/route'))) return 0;
     stderr(
@@ -85,6 +88,16 @@ function writeInPlace(file: string, text: string): void {
       cause,
       hint: 'run this as root, or name another file with -d',
     });
+  }
+}
+
+/** What Docker is configured with in daemon.json; one that cannot be read as such is Docker's to complain about. */
+function keysOf(json: string): ReadonlySet<string> {
+  try {
+    const value: unknown = JSON.parse(json);
+    return new Set(typeof value === 'object' && value !== null ? Object.keys(value) : []);
+  } catch {
+    return new Set();
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
-import { AF, NDA, NTF_PROXY, NTF_SELF, NUD } from './constants.js';
+import { AF, NDA, NTF_PROXY, NTF_SELF, NTF_USE, NUD } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
 /** An ARP or ND entry as the kernel describes it. */
@@ -11,6 +11,8 @@ export interface NeighInfo {
   readonly mac: MacAddress | undefined;
   /** Made by somebody and never checked, as opposed to learned. */
   readonly isPermanent: boolean;
+  /** Nobody has answered for it. */
+  readonly isFailed: boolean;
 }
 
 /** A permanent ARP or ND entry to make or delete. */
@@ -94,6 +96,18 @@ export function writeNeigh(writer: MessageWriter, { index, address, mac }: NewNe
   if (mac !== undefined) writer.attributeMac(NDA.LLADDR, mac);
 }
 
+/**
+ * Body of an `RTM_NEWNEIGH` request that has the kernel ask who has an address: where its MAC address is known, whether it
+ * still has it.
+ */
+export function writeNeighQuestion(writer: MessageWriter, { index, address, mac }: NewNeigh): void {
+  const family = netlinkFamily(address.family);
+  if (mac === undefined) writeHeader(writer, family, index, 0, NTF_USE);
+  else writeHeader(writer, family, index, NUD.PROBE, 0);
+  writer.attributeAddress(NDA.DST, address);
+  if (mac !== undefined) writer.attributeMac(NDA.LLADDR, mac);
+}
+
 /** Body of an `RTM_GETNEIGH` dump of the proxy entries of IPv6 on all devices. */
 export function writeProxyList(writer: MessageWriter): void {
   writeHeader(writer, AF.INET6, 0, 0, NTF_PROXY);
@@ -143,6 +157,7 @@ export function readNeigh(reader: MessageReader): NeighInfo | undefined {
     address,
     mac: attributes.mac(NDA.LLADDR),
     isPermanent: (state & NUD.PERMANENT) !== 0,
+    isFailed: (state & NUD.FAILED) !== 0,
   };
 }
 

@@ -37,6 +37,7 @@ import {
   writeFdbList,
   writeNeigh,
   writeNeighList,
+  writeNeighQuestion,
   writeProxy,
   writeProxyList,
 } from './neighbour.js';
@@ -403,6 +404,21 @@ class NetlinkNeighbours {
       () => `delete neighbour ${neighbour.address.toString()} on device ${neighbour.index}`,
       (writer) => {
         writeNeigh(writer, neighbour);
+      },
+    );
+  }
+
+  /**
+   * Has the kernel ask who has an address; with `mac`, whether that machine still has it. The answer, or that there was
+   * none within some 3 s, comes as a change of the entry.
+   */
+  ask(neighbour: NewNeigh): void {
+    this.channel.change(
+      NLMSG.RTM_NEWNEIGH,
+      VERB_FLAGS.replace,
+      () => `ask for neighbour ${neighbour.address.toString()} on device ${neighbour.index}`,
+      (writer) => {
+        writeNeighQuestion(writer, neighbour);
       },
     );
   }

@@ -13,6 +13,10 @@ export const SYSCTL = {
   acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,
   disableIpv6: (device: string) => `net/ipv6/conf/${device}/disable_ipv6`,
   acceptRouterAdvertisements: (device: string) => `net/ipv6/conf/${device}/accept_ra`,
+  /** Whether the host answers for its proxy entries on the device. */
+  answersAsProxy: (device: string) => `net/ipv6/conf/${device}/proxy_ndp`,
+  /** The longest time before such an answer, in hundredths of a second. */
+  proxyDelay: (device: string) => `net/ipv6/neigh/${device}/proxy_delay`,
 } as const;
 
 /** The name of a parameter as sysctl(8) takes it; a dot in a device's name becomes a slash there. */

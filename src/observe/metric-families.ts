@@ -441,6 +441,35 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ),
   device('counter', 'tsflannel_device_receive_errors_total', 'Packets that failed on the way in.', (d) => d.rxErrors),
 
+  family(
+    'gauge',
+    'tsflannel_ndp_proxied_addresses',
+    'Addresses of containers on bridges that this host answers neighbour solicitations for.',
+    [],
+    ({ ndpProxy }) => (ndpProxy === null ? [] : [{ labels: {}, value: ndpProxy.addresses }]),
+  ),
+  family(
+    'counter',
+    'tsflannel_ndp_questions_total',
+    'Neighbour solicitations for addresses behind bridges that nobody was known to have.',
+    [],
+    ({ ndpProxy }) => (ndpProxy === null ? [] : [{ labels: {}, value: ndpProxy.questions }]),
+  ),
+  family(
+    'counter',
+    'tsflannel_ndp_questions_dropped_total',
+    'Those of them that were not passed on to the bridge, as there were too many.',
+    [],
+    ({ ndpProxy }) => (ndpProxy === null ? [] : [{ labels: {}, value: ndpProxy.droppedQuestions }]),
+  ),
+  family(
+    'counter',
+    'tsflannel_ndp_addresses_refused_total',
+    'Addresses behind bridges that are not answered for, as there are too many.',
+    [],
+    ({ ndpProxy }) => (ndpProxy === null ? [] : [{ labels: {}, value: ndpProxy.refusedAddresses }]),
+  ),
+
   family('gauge', 'tsflannel_wireguard_peers', 'Peers that the WireGuard device knows.', ['device'], ({ wireguard }) =>
     (wireguard?.devices ?? []).map(({ name, peers }) => ({ labels: { device: name }, value: peers })),
   ),

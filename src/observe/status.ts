@@ -15,6 +15,7 @@ import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
 import type { ProbeLayer } from '../reach/targets.js';
+import type { NdpProxyStatus } from './ndp-status.js';
 import type { WireguardPathStatus, WireguardStatus } from './wireguard-status.js';
 
 /**
@@ -71,6 +72,8 @@ export interface DaemonStatus {
   readonly requests: RequestStatus;
   /** Networks of containers with addresses of their own; null where they are not switched on. */
   readonly containerNetworks: ContainerNetworksStatus | null;
+  /** What is answered for on the uplink; null where `--ndp-proxy` is not given. */
+  readonly ndpProxy: NdpProxyStatus | null;
   /** What the commands of backend extension do on this host; null where no such backend is in use. */
   readonly commands: CommandsStatus | null;
 }

@@ -6,6 +6,9 @@ import type { FormerValue, FormerValues } from './former-values.js';
 /** Name of the file in the state directory. */
 export const FORMER_VALUES_FILE = 'kernel-parameters.json';
 
+/** Who changes parameters in a daemon, as they are told apart in the file. */
+export const PARAMETERS_OF = { overlay: 'overlay', ndpProxy: 'ndp-proxy', containers: 'containers' } as const;
+
 /**
  * What parameters were before, on disk, so that it outlives the process. A reboot ends it: the kernel forgets as well.
  *

@@ -300,7 +300,7 @@ export class FakeKernel implements Kernel {
 
   putNeighbour(index: number, address: IpAddress, mac: MacAddress, isPermanent = true): void {
     this.needLink(index);
-    const neighbour: NeighInfo = { index, address, mac, isPermanent };
+    const neighbour: NeighInfo = { index, address, mac, isPermanent, isFailed: false };
     this.neighbours.set(`${index} ${address.toString()}`, neighbour);
     this.emit({ type: 'neighbour', isDeleted: false, neighbour });
   }

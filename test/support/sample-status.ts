@@ -293,6 +293,14 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       publicKey: '3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=',
       devices: [{ name: 'flannel-wg', listenPort: 51820, peers: 1 }],
     },
+    ndpProxy: {
+      uplinks: [{ device: 'eth0', subnets: ['2001:db8:0:1:8000::/80'] }],
+      addresses: 12,
+      questions: 40,
+      droppedQuestions: 3,
+      refusedAddresses: 0,
+      problem: null,
+    },
     reconcile: {
       isConverged: true,
       conflicts: ['cannot route 10.100.9.0/24: eth1 has that route; remove it'],

@@ -7,6 +7,7 @@ import { Deadline } from '../../deadline.js';
 import { guarded } from '../../guard.js';
 import type { Logger } from '../../log.js';
 import type { NetlinkEvent } from '../../netlink/monitor.js';
+import type { FormerValues } from '../../reconcile/former-values.js';
 import type { Kernel } from '../../reconcile/kernel.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
 import { Reconciler } from '../../reconcile/reconciler.js';
@@ -46,6 +47,8 @@ export interface DockerPluginParts {
   readonly netlink: PluginNetlink;
   /** For what the reconciler keeps; stays the caller's to close. */
   readonly kernel: Kernel;
+  /** What parameters of the kernel were before they were changed for networks; default in memory. */
+  readonly formerValues?: FormerValues;
   readonly files: TextFiles;
   readonly announcementPort: AnnouncementPort;
   /** Where the networks are kept. */
@@ -116,7 +119,14 @@ export class DockerPlugin {
     this.claims = new PoolClaims(this.state, addresses);
     this.endpoints = new EndpointRegister(this.state, log);
     this.internal = new InternalParents(netlink);
-    this.reconciler = new Reconciler({ kernel, clock, logger: log, instance: own, tunnels: NO_TUNNELS });
+    this.reconciler = new Reconciler({
+      kernel,
+      clock,
+      logger: log,
+      instance: own,
+      tunnels: NO_TUNNELS,
+      ...(parts.formerValues && { formerValues: parts.formerValues }),
+    });
     this.following = new CoalescingTask(clock, () => this.follow());
     this.announcer = new Announcer({ clock, log, port });
     const { claims, state, mark } = this;

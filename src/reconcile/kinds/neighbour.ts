@@ -58,7 +58,8 @@ export const neighbourKind: KernelKind<'neighbour'> = {
 
   record(actual, { key, verb, device, address, mac }) {
     if (verb === 'del') actual.neighbours.delete(key);
-    else actual.neighbours.set(key, { index: actual.indexOf(device), address, mac, isPermanent: true });
+    else
+      actual.neighbours.set(key, { index: actual.indexOf(device), address, mac, isPermanent: true, isFailed: false });
   },
 
   forget(actual, index) {

@@ -81,6 +81,7 @@ describe('parseCommandLine', () => {
       peerProbeInterval: 30,
       logFormat: 'text',
       logLevel: 'info',
+      ndpProxy: false,
       v: 0,
       version: false,
       kubeSubnetMgr: false,

@@ -53,6 +53,29 @@ describe('parseDockerOptsArguments', () => {
 describe('formatDockerOpts', () => {
   const env = 'FLANNEL_NETWORK=10.9.0.0/16\nFLANNEL_SUBNET=10.9.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n';
 
+  const dualStack = `${env}FLANNEL_IPV6_NETWORK=2001:db8:0:1:8000::/66\nFLANNEL_IPV6_SUBNET=2001:db8:0:1:8005::1/80\n`;
+
+  it("gives Docker's bridge the IPv6 subnet of the host", () => {
+    assert.equal(
+      formatDockerOpts({ ...DEFAULTS, isIndividual: false }, dualStack, {}),
+      'DOCKER_OPTS=" --bip=10.9.7.1/24 --fixed-cidr-v6=2001:db8:0:1:8005::/80 --ip-masq=false --ipv6=true --mtu=1450"\n',
+    );
+  });
+
+  it('leaves out options of IPv6 that Docker has in its own file: it would not start', () => {
+    const text = formatDockerOpts(DEFAULTS, dualStack, {}, new Set(['ipv6', 'fixed-cidr-v6', 'bip']));
+    assert.doesNotMatch(text, /ipv6|v6/i);
+    assert.match(text, /--bip=/);
+  });
+
+  for (const value of ['10.5.0.1/16', '2001:db8::1', 'x', '2001:db8::1/64 --debug']) {
+    it(`refuses ${value} for an IPv6 subnet`, () => {
+      assert.throws(() => formatDockerOpts(DEFAULTS, `${env}FLANNEL_IPV6_SUBNET=${value}\n`, {}), {
+        code: 'ERR_SUBNET_FILE',
+      });
+    });
+  }
+
   it('writes the individual options in alphabetical order, then all after what was there', () => {
     assert.equal(
       formatDockerOpts(DEFAULTS, env, { DOCKER_OPTS: '--log-level=warn' }),

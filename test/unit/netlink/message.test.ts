@@ -212,7 +212,7 @@ describe('the netlink codec', function () {
         assert.equal(isFdb(neigh), false);
         const { address: readAddress, ...rest } = readNeigh(neigh) ?? assert.fail();
         assert.equal(readAddress.toString(), address.toString());
-        assert.deepEqual(rest, { index, mac, isPermanent: true });
+        assert.deepEqual(rest, { index, mac, isPermanent: true, isFailed: false });
         const more = { port: 4789, vni: 7, viaIndex: 3 };
         const fdb = readerOn(
           bytesOf(NLMSG.RTM_NEWNEIGH, (to) => {
