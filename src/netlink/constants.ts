@@ -123,7 +123,8 @@ export const IFLA_IPTUN = { LINK: 1, LOCAL: 2, REMOTE: 3, TTL: 4, TOS: 5, PMTUDI
 /** Inside `IFLA_INFO_DATA` of the simple kinds. */
 export const IFLA_VLAN_ID = 1;
 export const IFLA_MACVLAN_MODE = 1;
-export const IFLA_IPVLAN_MODE = 1;
+/** `FLAGS` since 4.15 (commits a190d04db937 and fe89aa6b250c). */
+export const IFLA_IPVLAN = { MODE: 1, FLAGS: 2 } as const;
 export const VETH_INFO_PEER = 1;
 
 /** Address attributes. */

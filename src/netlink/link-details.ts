@@ -1,5 +1,5 @@
 import type { IpAddress } from '../ip/address.js';
-import { IFLA_IPTUN, IFLA_IPVLAN_MODE, IFLA_MACVLAN_MODE, IFLA_VLAN_ID, IFLA_VXLAN } from './constants.js';
+import { IFLA_IPTUN, IFLA_IPVLAN, IFLA_MACVLAN_MODE, IFLA_VLAN_ID, IFLA_VXLAN } from './constants.js';
 import type { AttributeTable, MessageWriter } from './message.js';
 
 /** What only a VXLAN device has, as far as it decides whether a device is the wanted one. */
@@ -39,6 +39,8 @@ export interface VlanDetails {
 
 const MACVLAN_MODES = { private: 1, vepa: 2, bridge: 4, passthru: 8, source: 16 } as const;
 const IPVLAN_MODES = { l2: 0, l3: 1, l3s: 2 } as const;
+/** Bits of which at most one is set (`ipvlan_nl_validate()`). */
+const IPVLAN_FLAGS = { bridge: 0, private: 1, vepa: 2 } as const;
 
 /** What only a macvlan device has. */
 export interface MacvlanDetails {
@@ -47,11 +49,13 @@ export interface MacvlanDetails {
   readonly mode: string;
 }
 
-/** What only an ipvlan device has. */
+/** What only an ipvlan device has; all on one lower device have the same, and a new one changes it for all. */
 export interface IpvlanDetails {
   readonly kind: 'ipvlan';
   /** As for {@link MacvlanDetails}. */
   readonly mode: string;
+  /** As for {@link MacvlanDetails}: whether the devices on one lower device reach each other, and which way. */
+  readonly flag: string;
 }
 
 /** The kinds of devices that have attributes of their own which we read or write. */
@@ -76,7 +80,7 @@ export type NewLinkData =
   | NewDetails<'ipip', 'kind'>
   | NewDetails<'vlan', 'kind' | 'id'>
   | (MacvlanDetails & { readonly mode: keyof typeof MACVLAN_MODES })
-  | (IpvlanDetails & { readonly mode: keyof typeof IPVLAN_MODES });
+  | (IpvlanDetails & { readonly mode: keyof typeof IPVLAN_MODES; readonly flag: keyof typeof IPVLAN_FLAGS });
 
 /** How one field is written into, and read from, `IFLA_INFO_DATA`, and compared. */
 interface FieldCodec<Value> {
@@ -124,14 +128,14 @@ function specified(value: IpAddress | undefined): IpAddress | undefined {
   return value?.isUnspecified === true ? undefined : value;
 }
 
-function mode(modes: Readonly<Record<string, number>>, number: FieldCodec<number>): FieldCodec<string> {
+function named(names: Readonly<Record<string, number>>, number: FieldCodec<number>): FieldCodec<string> {
   return {
     write: (writer, value) => {
-      number.write(writer, value === undefined ? undefined : modes[value]);
+      number.write(writer, value === undefined ? undefined : names[value]);
     },
     read: (data) => {
       const value = number.read(data);
-      return Object.entries(modes).find(([, known]) => known === value)?.[0] ?? String(value);
+      return Object.entries(names).find(([, known]) => known === value)?.[0] ?? String(value);
     },
   };
 }
@@ -170,8 +174,8 @@ const CODECS: {
     pmtuDiscovery: bool(IFLA_IPTUN.PMTUDISC, true),
   },
   vlan: { id: u16(IFLA_VLAN_ID) },
-  macvlan: { mode: mode(MACVLAN_MODES, u32(IFLA_MACVLAN_MODE)) },
-  ipvlan: { mode: mode(IPVLAN_MODES, u16(IFLA_IPVLAN_MODE)) },
+  macvlan: { mode: named(MACVLAN_MODES, u32(IFLA_MACVLAN_MODE)) },
+  ipvlan: { mode: named(IPVLAN_MODES, u16(IFLA_IPVLAN.MODE)), flag: named(IPVLAN_FLAGS, u16(IFLA_IPVLAN.FLAGS)) },
 };
 
 function codecsOf(kind: string): readonly (readonly [string, FieldCodec<unknown>])[] {

@@ -63,6 +63,15 @@ export interface MacvlanLink extends LinkCommon {
   readonly mode: 'bridge';
 }
 
+/** A device with the MAC address of the one that it lies on. Mode and flag are those of all ipvlan devices there. */
+export interface IpvlanLink extends LinkCommon {
+  readonly kind: 'ipvlan';
+  /** Interface index of the device that it lies on. */
+  readonly lowerIndex: number;
+  readonly mode: 'l2' | 'l3' | 'l3s';
+  readonly flag: 'bridge';
+}
+
 /** An 802.1Q sub-interface: the tagged frames of one VLAN on another device. Its MAC address is that one's. */
 export interface VlanLink extends LinkCommon {
   readonly kind: 'vlan';
@@ -89,6 +98,7 @@ export interface LinkKinds {
   readonly ipip: IpipLink;
   readonly wireguard: WireguardLink;
   readonly macvlan: MacvlanLink;
+  readonly ipvlan: IpvlanLink;
   readonly vlan: VlanLink;
   readonly dummy: DummyLink;
   readonly bridge: BridgeLink;

@@ -101,8 +101,8 @@ describe('Netlink', function () {
         data: { mode: 'bridge' },
       },
       ipvlan: {
-        make: ({ index }) => ({ kind: 'ipvlan', name: 'made', lowerIndex: index, mode: 'l2' }),
-        data: { mode: 'l2' },
+        make: ({ index }) => ({ kind: 'ipvlan', name: 'made', lowerIndex: index, mode: 'l3s', flag: 'private' }),
+        data: { mode: 'l3s', private: true },
       },
     };
     for (const [what, { make, data }] of Object.entries(kinds)) {

@@ -579,6 +579,7 @@ export function routeInfo(destination: Prefix, more: Partial<RouteInfo> = {}): R
 export function detailsOf(spec: LinkKinds[MadeLinkKind]): LinkDetails | undefined {
   if (spec.kind === 'dummy' || spec.kind === 'bridge' || spec.kind === 'wireguard') return undefined;
   if (spec.kind === 'vlan') return { kind: 'vlan', id: spec.id };
+  if (spec.kind === 'ipvlan') return { kind: 'ipvlan', mode: spec.mode, flag: spec.flag };
   if (spec.kind === 'macvlan') return { kind: 'macvlan', mode: spec.mode };
   const { local } = spec;
   if (spec.kind === 'ipip') return { kind: 'ipip', local, remote: undefined, ttl: 0, pmtuDiscovery: false };

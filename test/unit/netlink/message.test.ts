@@ -114,6 +114,24 @@ describe('the netlink codec', function () {
     assert.equal(hex(bytes), expected);
   });
 
+  it('writes the mode and the flag of an ipvlan device as ip link does', () => {
+    const bytes = bytesOf(NLMSG.RTM_NEWLINK, (to) => {
+      writeNewLink(to, { kind: 'ipvlan', name: 'l', lowerIndex: 4, mode: 'l3s', flag: 'vepa' });
+    });
+    const expected = spaced(
+      '54000000 1000 0506 07000000 00000000',
+      '00 00 0000 00000000 00000000 00000000',
+      '0600 0300 6c00 0000', // IFLA_IFNAME "l"
+      '0800 0500 04000000', // IFLA_LINK
+      '2400 1280', // IFLA_LINKINFO, nested
+      '0b00 0100 6970766c616e00 00', // IFLA_INFO_KIND "ipvlan"
+      '1400 0280', // IFLA_INFO_DATA, nested
+      '0600 0100 0200 0000', // MODE l3s
+      '0600 0200 0200 0000', // FLAGS VEPA
+    );
+    assert.equal(hex(bytes), expected);
+  });
+
   it('leaves the port to the kernel where none is given', () => {
     const withPort = bytesOf(NLMSG.RTM_NEWLINK, (to) => {
       writeNewLink(to, { kind: 'vxlan', name: 'v1', vni: 1, port: 0 });
@@ -295,7 +313,7 @@ describe('the netlink codec', function () {
   for (const link of [
     { kind: 'vlan', name: 'l', lowerIndex: 4, id: 4094 },
     { kind: 'macvlan', name: 'l', lowerIndex: 4, mode: 'passthru' },
-    { kind: 'ipvlan', name: 'l', lowerIndex: 4, mode: 'l3s' },
+    { kind: 'ipvlan', name: 'l', lowerIndex: 4, mode: 'l3s', flag: 'vepa' },
   ] as const satisfies NewLink[]) {
     it(`reads back the details of a ${link.kind} device`, () => {
       const reader = readerOn(

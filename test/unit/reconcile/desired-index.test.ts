@@ -178,6 +178,10 @@ describe('DesiredIndex', () => {
       { kind: 'macvlan', name: 'eth0-host', mtu: 1500, mac: mac(1), lowerIndex: 2, mode: 'bridge' },
       { kind: [], name: ['other'], mtu: [1400], mac: [mac(9)], lowerIndex: [3], mode: [] },
     ],
+    ipvlan: [
+      { kind: 'ipvlan', name: 'eth0-host', mtu: 1500, lowerIndex: 2, mode: 'l2', flag: 'bridge' },
+      { kind: [], name: ['other'], mtu: [1400], lowerIndex: [3], mode: ['l3', 'l3s'], flag: [] },
+    ],
     vlan: [
       { kind: 'vlan', name: 'eth0.20', mtu: 1500, lowerIndex: 2, id: 20 },
       { kind: [], name: ['other'], mtu: [1400], lowerIndex: [3], id: [21] },

@@ -5,6 +5,7 @@ import type { LinkAspect } from '../../operation.js';
 import { bridgeKind } from './bridge.js';
 import { dummyKind } from './dummy.js';
 import { ipipKind } from './ipip.js';
+import { ipvlanKind } from './ipvlan.js';
 import type { LinkDefaults, LinkKind } from './link-kind.js';
 import { macvlanKind } from './macvlan.js';
 import { tunKind } from './tun.js';
@@ -18,6 +19,7 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   ipip: ipipKind,
   wireguard: wireguardLinkKind,
   macvlan: macvlanKind,
+  ipvlan: ipvlanKind,
   vlan: vlanKind,
   dummy: dummyKind,
   bridge: bridgeKind,
