@@ -28,6 +28,7 @@ import {
 } from './addresses.js';
 import { HostAccount } from './host-account.js';
 import { HostLease } from './host-lease.js';
+import type { HostPlace } from './host-place.js';
 import { foundNetwork } from './network-record.js';
 import { dropChoice, refuseOverlay } from './network-overlap.js';
 import type { PoolContext } from './pool-context.js';
@@ -69,6 +70,8 @@ export interface AddressPoolsOptions {
   readonly range: (family: Family) => ContainerRange | undefined;
   /** The networks of the overlay, likewise. Default none. */
   readonly overlay?: (() => readonly Prefix[]) | undefined;
+  /** Where this host is, for those that send to its containers; default nowhere. */
+  readonly place?: (() => HostPlace | undefined) | undefined;
   /** After which addresses of a host that is gone come free. Default 86 400, as for subnets. */
   readonly ttlSeconds?: number | undefined;
 }
@@ -205,6 +208,7 @@ export class AddressPools implements ContainerAddresses {
       clock,
       log,
       lease: this.#lease,
+      place: options.place ?? (() => undefined),
       networks: () => [...this.#pools.values()],
     });
     this.#context = {
@@ -311,6 +315,11 @@ export class AddressPools implements ContainerAddresses {
   review(): void {
     const nextMs = Math.min(...[...this.#pools.values()].map((pool) => pool.review()));
     if (Number.isFinite(nextMs)) this.#reviewing.schedule(nextMs);
+  }
+
+  /** Takes notice of this host being somewhere else, as {@link AddressPoolsOptions.place} says. */
+  moved(): void {
+    if (this.#pools.size > 0) this.#account.changed();
   }
 
   async agree(id: PoolId, properties: NetworkProperties): Promise<void> {

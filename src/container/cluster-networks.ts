@@ -13,6 +13,7 @@ import type { AddressKind } from './addresses.js';
 import { type PoolIdentity, poolPath, tryParsePrefix } from './pool-id.js';
 import { type AddressMask, MAX_BLOCK, addressesIn } from './pool-layout.js';
 import {
+  NETWORKS_PATH,
   type NetworkRecord,
   PoolPaths,
   RECORDS_PATH,
@@ -22,9 +23,6 @@ import {
   isHostId,
   parsePoolPath,
 } from './records.js';
-
-/** Where everything but the records is. */
-const NETWORKS_PATH = 'networks/';
 
 /** A block that a host has leased. */
 export interface LeasedBlock {

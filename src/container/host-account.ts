@@ -10,6 +10,7 @@ import { Turns } from '../turns.js';
 import { accountPath, encodeHostName, encodeUse, hostNamePath, usePath } from './account-records.js';
 import type { SavedUse } from './address-book.js';
 import type { HostLease } from './host-lease.js';
+import { type HostPlace, encodePlace, placePath } from './host-place.js';
 import type { PoolIdentity } from './pool-id.js';
 
 /** Changes within that time are told together. */
@@ -34,6 +35,8 @@ export interface HostAccountOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly lease: Pick<HostLease, 'id' | 'isValid'>;
+  /** Where this host is; undefined until it has a lease in the overlay. */
+  readonly place: () => HostPlace | undefined;
   /** What this host has of each network now. */
   readonly networks: () => readonly { readonly identity: PoolIdentity; readonly uses: Iterable<SavedUse> }[];
 }
@@ -42,7 +45,7 @@ export interface HostAccountOptions {
 type Told = Map<string, { readonly text: string; readonly etcdLeaseId: EtcdLeaseId | undefined }>;
 
 /**
- * Tells other hosts what has which address of this one, for people who look at the cluster.
+ * Tells other hosts where this one is, and, for people who look at the cluster, what has which of its addresses.
  *
  * @remarks *API.* {@link changed} says that there may be something to tell, {@link distrust} that etcd may have anything,
  * {@link clear} takes all back, {@link close} ends. *Cost.* At most one write each second, of at most 100 changes and
@@ -113,13 +116,15 @@ export class HostAccount {
   }
 
   #wanted(): ReadonlyMap<string, string> {
-    const { host, hostName, networks } = this.#options;
+    const { host, hostName, networks, place: placeNow } = this.#options;
     const all = networks();
+    const place = placeNow();
     const uses = all
       .flatMap(({ identity, uses: each }) => [...each].map((use) => ({ identity, use })))
       .filter(({ use }) => !use.isLost)
       .slice(0, MAX_USES);
     return new Map([
+      ...(all.length === 0 || place === undefined ? [] : [[placePath(host), encodePlace(place)] as const]),
       ...(all.length === 0 ? [] : [[hostNamePath(host), encodeHostName(hostName)] as const]),
       ...uses.map(({ identity, use }) => [usePath(host, identity, use.address), encodeUse(use)] as const),
     ]);
@@ -151,7 +156,8 @@ export class HostAccount {
 
   async #list(signal: AbortSignal): Promise<Told> {
     const { host, store } = this.#options;
-    const entries = await store.listValues(accountPath(host), signal);
+    const place = (await store.listValues(placePath(host), signal)).filter(({ path }) => path === placePath(host));
+    const entries = [...place, ...(await store.listValues(accountPath(host), signal))];
     return new Map(entries.map(({ path, text, etcdLeaseId }) => [path, { text, etcdLeaseId }]));
   }
 }

@@ -14,6 +14,7 @@ import type { AddressMask } from './pool-layout.js';
  *   networks/NAME/SUBNET/blocks/BLOCK                who has leased a block, and which of its addresses without asking
  *   networks/NAME/SUBNET/addresses/IP/container      who has leased an address by itself
  *   networks/NAME/SUBNET/addresses/IP/shared-HOST    who uses it as a gateway or an auxiliary address
+ *   network-places/HOST                              where a host is: see host-place.ts
  *   address-requests/HOST/NAME/SUBNET/IP             asks a host for an address that it may give out without asking
  *
  * All but the records end with the etcd lease of the host that wrote them. Records lie apart, so that all networks can be
@@ -22,6 +23,9 @@ import type { AddressMask } from './pool-layout.js';
  * An address is never in `own` of its block and below `addresses/` at the same time: whoever adds it here does so on the
  * condition that it is not there. Everything below is untrusted: other hosts wrote it.
  */
+
+/** Where everything but the records is. */
+export const NETWORKS_PATH = 'networks/';
 
 /** Where the records of all networks are. */
 export const RECORDS_PATH = 'network-records/';
@@ -46,7 +50,7 @@ export class PoolPaths {
   readonly record: string;
 
   constructor(private readonly identity: Pick<PoolIdentity, 'name' | 'subnet'>) {
-    this.#base = `networks/${poolPath(identity)}/`;
+    this.#base = `${NETWORKS_PATH}${poolPath(identity)}/`;
     this.record = `${RECORDS_PATH}${poolPath(identity)}`;
   }
 
@@ -205,8 +209,8 @@ function readMask(value: unknown): AddressMask | undefined {
 }
 
 /** Reads an object; undefined if the text is none, or longer than any that we write. */
-export function readObject(text: string): Readonly<Record<string, unknown>> | undefined {
-  if (text.length > MAX_TEXT) return undefined;
+export function readObject(text: string, maxLength = MAX_TEXT): Readonly<Record<string, unknown>> | undefined {
+  if (text.length > maxLength) return undefined;
   try {
     const value: unknown = JSON.parse(text);
     if (typeof value === 'object' && value !== null) return value as Readonly<Record<string, unknown>>;

@@ -43,7 +43,7 @@ const GOOD_STREAM_MS = 5000;
  *
  * @see etcd `server/etcdserver/api/v3rpc/watch.go`, progressReportInterval
  */
-const SILENCE_MS = 1_500_000;
+export const SILENCE_MS = 1_500_000;
 
 /** Delays between listings of everything that contradictions ask for. */
 const DISTRUST_BASE_MS = 5000;

@@ -30,6 +30,7 @@ import type {
   ValueCondition,
   ValueStore,
   ValueTransaction,
+  ValuesFollowing,
   WorldStore,
   NewLease,
   StoreCounters,
@@ -38,6 +39,7 @@ import type {
   Unreserve,
   UpdateResult,
   ValueEntry,
+  ValueNews,
   WriteResult,
 } from '../lease/store.js';
 import { formatSubnetKey } from '../lease/subnet-key.js';
@@ -50,6 +52,7 @@ import { decodeEntry, toEtcdId, toEtcdLeaseId, toText } from './entries.js';
 import { type FollowContext, type Following, followWorld } from './follow.js';
 import { type KeyRange, prefixRange, singleKey } from './key-range.js';
 import { type TlsFiles, hasTlsFiles } from './tls.js';
+import { followValues } from './follow-values.js';
 import { watchRange } from './watch-range.js';
 import { UnusedEtcdLeases } from './unused-etcd-leases.js';
 
@@ -356,6 +359,23 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
     };
   }
 
+  followValues(pathPrefix: string, onNews: (news: ValueNews) => void): ValuesFollowing {
+    const following = followValues(this.#context, {
+      range: prefixRange(this.#valueKey(pathPrefix)),
+      toPath: (key) => this.#toPath(key),
+      toValue: (entry) => this.#toValue(entry),
+      onNews,
+    });
+    this.#watching.add(following);
+    return {
+      relist: () => following.relist(),
+      close: () => {
+        this.#watching.delete(following);
+        following.close();
+      },
+    };
+  }
+
   get health(): StoreHealth {
     return this.#client.health;
   }
@@ -560,10 +580,14 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
     return this.#keys.own + path;
   }
 
+  #toPath(key: Buffer): string {
+    return key.toString().slice(this.#keys.own.length);
+  }
+
   #toValue(entry: IKeyValue): ValueEntry {
     return {
       ...toText(entry),
-      path: entry.key.toString().slice(this.#keys.own.length),
+      path: this.#toPath(entry.key),
       etcdLeaseId: toEtcdLeaseId(entry.lease),
     };
   }

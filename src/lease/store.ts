@@ -229,6 +229,22 @@ export interface ValueTransaction {
   readonly deletes?: readonly string[];
 }
 
+/** What has become of values that are followed. */
+export interface ValueNews {
+  /** Whether `written` is everything that there is; what else was known is gone. */
+  readonly isListing: boolean;
+  /** As they are now. */
+  readonly written: readonly ValueEntry[];
+  /** Paths of those that are gone; none in a listing. */
+  readonly deleted: readonly string[];
+}
+
+/** Values that are being followed. */
+export interface ValuesFollowing extends Subscription {
+  /** Has everything told again: the store has another history, as {@link World.epoch} tells. */
+  relist(): void;
+}
+
 /** The store as it is needed for values that several hosts write; see {@link WorldStore}. */
 export interface SharedValueStore extends Pick<ValueStore, 'listValues'> {
   /**
@@ -243,6 +259,12 @@ export interface SharedValueStore extends Pick<ValueStore, 'listValues'> {
    * changes had to be opened. Never ends by itself.
    */
   watchValues(pathPrefix: string, onChange: () => void): Subscription;
+  /**
+   * Tells everything that is below a path, and then every change of it. Everything is told again where changes may have
+   * been missed: after compaction, where the store was wiped or is another one, and when that is asked for. Never ends
+   * by itself.
+   */
+  followValues(pathPrefix: string, onNews: (news: ValueNews) => void): ValuesFollowing;
   /** Grants an etcd lease. */
   grantTtl(ttlSeconds: number, signal?: AbortSignal): Promise<EtcdLeaseId>;
   /** As {@link OwnLeaseStore.keepAlive}. */

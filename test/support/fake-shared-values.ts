@@ -6,7 +6,9 @@ import type {
   Subscription,
   ValueCondition,
   ValueEntry,
+  ValueNews,
   ValueTransaction,
+  ValuesFollowing,
 } from '../../src/lease/store.js';
 import type { TimerClock } from './timer-clock.js';
 
@@ -28,6 +30,7 @@ export class FakeSharedValues {
   readonly #entries = new Map<string, Entry>();
   readonly #leases = new Map<EtcdLeaseId, { readonly ttlSeconds: number; endsAtMs: number }>();
   readonly #watches = new Set<{ readonly path: string; readonly onChange: () => void }>();
+  readonly #followers = new Set<{ readonly path: string; readonly onNews: (news: ValueNews) => void }>();
   #revision = 1;
   #leaseCount = 0;
 
@@ -83,13 +86,7 @@ export class FakeSharedValues {
     return [...this.#entries]
       .filter(([path]) => path.startsWith(pathPrefix))
       .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([path, { text, revision, createdAt, etcdLeaseId }]) => ({
-        path,
-        text,
-        etcdLeaseId,
-        revision: String(revision),
-        createdAt: String(createdAt),
-      }));
+      .map(([path, entry]) => toValue(path, entry));
   }
 
   transact({ conditions, puts = [], deletes = [] }: ValueTransaction): Revision | undefined {
@@ -126,6 +123,20 @@ export class FakeSharedValues {
     return { close: () => this.#watches.delete(watch) };
   }
 
+  /** Tells what is there, and then every change. */
+  follow(path: string, onNews: (news: ValueNews) => void): ValuesFollowing {
+    const news = { path, onNews };
+    const tellAll = (): void => {
+      const written = this.list(path);
+      setImmediate(() => {
+        if (this.#followers.has(news)) onNews({ isListing: true, written, deleted: [] });
+      });
+    };
+    this.#followers.add(news);
+    tellAll();
+    return { close: () => this.#followers.delete(news), relist: tellAll };
+  }
+
   #holds(condition: ValueCondition): boolean {
     if ('path' in condition) return String(this.#entries.get(condition.path)?.revision) === condition.revision;
     if ('absent' in condition) return !this.#entries.has(condition.absent);
@@ -152,7 +163,20 @@ export class FakeSharedValues {
 
   #tell(path: string): void {
     for (const watch of this.#watches) if (path.startsWith(watch.path)) setImmediate(watch.onChange);
+    for (const follower of this.#followers) {
+      if (!path.startsWith(follower.path)) continue;
+      const entry = this.#entries.get(path);
+      const written = entry === undefined ? [] : [toValue(path, entry)];
+      const news = { isListing: false, written, deleted: entry === undefined ? [path] : [] };
+      setImmediate(() => {
+        if (this.#followers.has(follower)) follower.onNews(news);
+      });
+    }
   }
+}
+
+function toValue(path: string, { text, revision, createdAt, etcdLeaseId }: Entry): ValueEntry {
+  return { path, text, etcdLeaseId, revision: String(revision), createdAt: String(createdAt) };
 }
 
 /** One host's way to {@link FakeSharedValues}. */
@@ -199,6 +223,23 @@ export class FakeValueStore implements SharedValueStore {
     return this.values.watch(pathPrefix, () => {
       if (!this.#isAway && !this.isDead) onChange();
     });
+  }
+
+  /** What happens while it is away is told once it is back. */
+  followValues(pathPrefix: string, onNews: (news: ValueNews) => void): ValuesFollowing {
+    const following = this.values.follow(pathPrefix, (news) => {
+      if (!this.#isAway && !this.isDead) onNews(news);
+    });
+    const health = this.onHealth(({ isConnected }) => {
+      if (isConnected) following.relist();
+    });
+    return {
+      relist: () => following.relist(),
+      close: () => {
+        health.close();
+        following.close();
+      },
+    };
   }
 
   discardEtcdLease(etcdLeaseId: EtcdLeaseId): void {

@@ -489,6 +489,33 @@ export function describeStoreContract(name: string, open: () => Promise<StoreFix
       assert.equal(calls, 3);
     });
 
+    it('tells values below a path as they are, then what changes, and all again on request, until that is over', async () => {
+      const told: (readonly string[])[] = [];
+      const etcdLeaseId = await other.grantTtl(60);
+      await other.putValue('told/a', 'one', { etcdLeaseId });
+      await other.putValue('tole', '');
+      const following = store.followValues('told/', ({ isListing, written, deleted }) => {
+        const texts = written.map(({ path, text }) => `${path} ${text}`);
+        told.push([...(isListing ? ['all'] : []), ...texts, ...deleted.map((path) => `no ${path}`)]);
+      });
+      await waitFor(() => told.length === 1, { what: 'the listing' });
+      const changes = [() => other.putValue('told/b', 'two'), () => other.deleteValue('told/b')];
+      for (const [index, change] of changes.entries()) {
+        await change();
+        await waitFor(() => told.length === index + 2, { what: 'the change' });
+      }
+      assert.deepEqual(told, [['all', 'told/a one'], ['told/b two'], ['no told/b']]);
+      following.relist();
+      await waitFor(() => told.length === 4, { what: 'the second listing' });
+      assert.equal(await store.revokeEtcdLease(etcdLeaseId), 'in-use');
+      await other.deleteValue('told/a');
+      await waitFor(() => told.length === 5, { what: 'a change after it' });
+      following.close();
+      await other.putValue('told/c', '');
+      await store.listValues('told/');
+      assert.deepEqual(told.slice(3), [['all', 'told/a one'], ['no told/a']]);
+    });
+
     it('refuses requests once it is closed, and can be closed twice', async () => {
       await store.listLeases();
       await store.close();

@@ -9,6 +9,7 @@ import {
   hostNamePath,
   usePath,
 } from '../../../src/container/account-records.js';
+import { type HostPlace, decodePlace, placePath } from '../../../src/container/host-place.js';
 import type { PoolId } from '../../../src/container/pool-id.js';
 import { type AddressHost, AddressHosts } from '../../support/address-hosts.js';
 import { ip, mac, net } from '../../support/builders.js';
@@ -135,6 +136,30 @@ describe('what a host tells of its containers', () => {
     await hosts.settled(a.pools.releaseAddress(pool, ip(address)));
     await rest();
     assert.equal(Object.keys(told()).length, 2);
+  });
+
+  it('is also where it is, as it moves, and another host of a longer name tells its own', async () => {
+    let place: HostPlace | undefined;
+    const b = await hosts.start('b', { place: () => place });
+    const bc = await hosts.start('bc', {
+      place: () => ({ addresses: { 4: ip('192.0.2.9') }, leaseKey: '10.5.9.0-24' }),
+    });
+    for (const { pools } of [b, bc]) {
+      await hosts.settled(pools.requestPool({ ...LAN, pool: LAN.subnet, range: undefined, family: 4 }));
+    }
+    await rest();
+    const placeOf = (host: string): HostPlace | undefined => decodePlace(hosts.values.texts.get(placePath(host)) ?? '');
+    assert.equal(placeOf('b'), undefined);
+    assert.equal(placeOf('bc')?.leaseKey, '10.5.9.0-24');
+    for (const n of [1, 2]) {
+      place = { addresses: { 4: ip(`192.0.2.${n}`) }, leaseKey: `10.5.${n}.0-24` };
+      b.pools.moved();
+      await rest();
+      assert.deepEqual(placeOf('b'), place);
+    }
+    await hosts.settled(b.pools.releasePool(pool));
+    await hosts.clock.advance(10_000);
+    assert.deepEqual([placeOf('b'), placeOf('bc')?.leaseKey], [undefined, '10.5.9.0-24']);
   });
 
   it('is read as it was written, and cut where it is too long', () => {
