@@ -1,16 +1,15 @@
 import { type Clock } from '../clock.js';
 import { CoalescingTask } from '../coalescing-task.js';
-import { describeError, isOverlayError } from '../errors.js';
 import { type Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import { guarded } from '../guard.js';
 import { type Logger } from '../log.js';
 import { type RunCommand, runCommand } from '../sys/command.js';
-import { RateLimitedLog } from '../rate-limited-log.js';
 import type { Deviation, DeviationKind, RemovalScope } from './iptables-plan.js';
 import { Iptables, type IptablesVariant } from './iptables.js';
 import { type StopWatching, type WatchNftables, watchNftables } from './nft-events.js';
 import { NFT_TABLES, Nftables } from './nftables.js';
+import { RuleJournal } from './rule-journal.js';
 import { type FamilyRules, type FirewallNetwork, firewallRules, hasRules } from './rules.js';
 
 /** Which kernel interface carries the rules (`EnableNFTables` of the network configuration). */
@@ -75,16 +74,6 @@ const UNPROMPTED_LOOK_MS = 60_000;
 /** Tables of iptables-nft that our chains are in. */
 const IPTABLES_TABLES: readonly string[] = ['nat', 'filter'];
 
-/** Collects the notifications of one change. */
-const SETTLE_MS = 200;
-
-/** The same while somebody keeps undoing our repairs, so that the quarrel costs little. */
-const QUARREL_SETTLE_MS = 5_000;
-
-/** This many repairs within that time are a quarrel and not an accident. */
-const QUARREL_REPAIRS = 3;
-const QUARREL_MS = 15_000;
-
 /**
  * The rules of the overlay in this host's packet filter: puts them in place, looks after them and removes them.
  *
@@ -116,25 +105,12 @@ export class Firewall implements RuleKeeper {
   private lastLookMs = -Infinity;
   private isClosed = false;
 
-  private readonly repaired: Record<DeviationKind, number> = {
-    'chain-missing': 0,
-    'chain-changed': 0,
-    'jump-missing': 0,
-    'jump-duplicate': 0,
-    'table-missing': 0,
-    'table-changed': 0,
-  };
-  private lastError: string | undefined;
-  private readonly repairs: RateLimitedLog;
-  private readonly failures: RateLimitedLog;
-  /** The last {@link QUARREL_REPAIRS}. */
-  private recentRepairsMs: readonly number[] = [];
+  private readonly journal: RuleJournal;
 
   constructor(options: FirewallOptions) {
     this.log = options.log;
     this.clock = options.clock;
-    this.repairs = new RateLimitedLog(this.clock);
-    this.failures = new RateLimitedLog(this.clock);
+    this.journal = new RuleJournal(options);
     this.resyncMs = options.resyncMs;
     this.looks = new CoalescingTask(this.clock, () => this.lookIfDue());
     this.watch = options.watch ?? watchNftables;
@@ -166,9 +142,9 @@ export class Firewall implements RuleKeeper {
       this.scheduleLook();
       try {
         await this.look(spec);
-        this.succeeded();
+        this.journal.noteSuccess();
       } catch (error) {
-        this.lastError = describeError(error);
+        this.journal.noteError(error);
         throw error;
       }
     });
@@ -185,10 +161,10 @@ export class Firewall implements RuleKeeper {
       if (spec === undefined || this.isClosed) return [];
       try {
         const deviations = await this.look(spec);
-        this.succeeded();
+        this.journal.noteSuccess();
         return deviations;
       } catch (error) {
-        this.failed(error);
+        this.journal.tellError(error);
         return [];
       }
     });
@@ -197,9 +173,9 @@ export class Firewall implements RuleKeeper {
   status(): FirewallStatus {
     return {
       mode: this.spec?.mode,
-      isInPlace: this.installed !== undefined && this.lastError === undefined,
-      repaired: { ...this.repaired },
-      lastError: this.lastError,
+      isInPlace: this.installed !== undefined && this.journal.lastError === undefined,
+      repaired: this.journal.repaired,
+      lastError: this.journal.lastError,
     };
   }
 
@@ -313,37 +289,8 @@ export class Firewall implements RuleKeeper {
     } else {
       for (const family of rules) deviations.push(...(await this.iptables.check(family)));
     }
-    for (const { kind } of deviations) this.repaired[kind]++;
-    this.logRepairs(deviations);
+    this.journal.noteRepairs(deviations);
     return deviations;
-  }
-
-  private logRepairs(deviations: readonly Deviation[]): void {
-    if (deviations.length === 0) return;
-    this.recentRepairsMs = [...this.recentRepairsMs, this.clock.monotonicMs()].slice(-QUARREL_REPAIRS);
-    this.repairs.tell((count) => {
-      this.log.warn('repaired firewall rules that somebody else changed', {
-        kind: [...new Set(deviations.map(({ kind }) => kind))].join(','),
-        detail: [...new Set(deviations.map(({ object }) => object))].join(','),
-        count,
-        hint: 'if this repeats, find the program that rewrites the rules, such as a second flanneld or a firewall manager',
-      });
-    }, deviations.length);
-  }
-
-  private succeeded(): void {
-    if (this.lastError === undefined) return;
-    this.log.info('firewall rules are in place again');
-    this.lastError = undefined;
-    this.failures.reset();
-  }
-
-  private failed(error: unknown): void {
-    this.lastError = describeError(error);
-    const isTransient = isOverlayError(error) && error.isRetryable;
-    this.failures.tell(() => {
-      this.log[isTransient ? 'warn' : 'error']('cannot look after the firewall rules', { error });
-    });
   }
 
   private async lookIfDue(): Promise<void> {
@@ -359,7 +306,13 @@ export class Firewall implements RuleKeeper {
   private isLookDue(): boolean {
     const isTold = this.spec?.mode === 'iptables' && this.stopWatching !== undefined;
     const isRecent = this.clock.monotonicMs() - this.lastLookMs < UNPROMPTED_LOOK_MS;
-    return !isTold || !isRecent || this.mayHaveChanged || this.installed === undefined || this.lastError !== undefined;
+    return (
+      !isTold ||
+      !isRecent ||
+      this.mayHaveChanged ||
+      this.installed === undefined ||
+      this.journal.lastError !== undefined
+    );
   }
 
   private updateWatch(): void {
@@ -384,9 +337,7 @@ export class Firewall implements RuleKeeper {
     }
     const isOurs = tables === undefined || OWN_TABLE_NAMES.some((name) => tables.has(name));
     if (!isOurs) return;
-    const since = this.clock.monotonicMs() - QUARREL_MS;
-    const isQuarrel = this.recentRepairsMs.filter((atMs) => atMs > since).length === QUARREL_REPAIRS;
-    this.looks.schedule(isQuarrel ? QUARREL_SETTLE_MS : SETTLE_MS);
+    this.looks.schedule(this.journal.settleMs);
   }
 
   private enqueue<T>(task: () => Promise<T>): Promise<T> {

@@ -163,6 +163,22 @@ export function planRestore(saved: SavedTables, rules: FamilyRules, scope: Remov
   return { script, deviations, removals, stillReferenced };
 }
 
+/** The same for one chain with any rules; without rules the chain goes. */
+export function planChain(saved: SavedTables, spec: FlannelChain, wanted: readonly RuleWords[]): RestorePlan {
+  const chains = saved.rules.get(spec.table) ?? new Map<string, readonly RuleWords[]>();
+  const object = `${spec.table}/${spec.chain}`;
+  const script = (lines: readonly string[]): string =>
+    lines.length === 0 ? '' : [`*${spec.table}`, ...lines, 'COMMIT', ''].join('\n');
+  if (wanted.length > 0) {
+    const { head, lines, deviations } = ensureChain(chains, spec, wanted);
+    return { script: script([...head, ...lines]), deviations, removals: [], stillReferenced: [] };
+  }
+  if (!chains.has(spec.chain)) return { script: '', deviations: [], removals: [], stillReferenced: [] };
+  const { lines, isStillReferenced } = removeChain(chains, spec);
+  const [removals, stillReferenced] = isStillReferenced ? [[], [object]] : [[object], []];
+  return { script: script(lines), deviations: [], removals, stillReferenced };
+}
+
 function ensureChain(
   chains: ReadonlyMap<string, readonly RuleWords[]>,
   spec: FlannelChain,

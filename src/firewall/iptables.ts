@@ -18,6 +18,7 @@ import {
   dropsForeignPackets,
   jumpWords,
   parseSave,
+  planChain,
   planRestore,
   restoreLine,
 } from './iptables-plan.js';
@@ -108,6 +109,39 @@ export class Iptables {
     options: { readonly direct: Omit<RemovalScope, 'unwantedChains'>; readonly keep?: IptablesVariant | undefined },
   ): Promise<readonly string[]> {
     const { direct, keep } = options;
+    return this.removeByPlan(family, keep, (saved) =>
+      planRestore(saved, noRules(family), { unwantedChains: true, ...direct }),
+    );
+  }
+
+  /**
+   * Makes one chain, and the jump to it, what they should be.
+   *
+   * @param wanted - its rules, at least one.
+   * @returns what was not as it should be.
+   */
+  async putChain(family: Family, spec: FlannelChain, wanted: readonly RuleWords[]): Promise<readonly Deviation[]> {
+    const program = PROGRAMS[family];
+    if (await this.isChainInPlace(program, spec, wanted)) return [];
+    const plan = planChain(await this.save(program), spec, wanted);
+    await this.restore(program, plan);
+    return plan.deviations;
+  }
+
+  /**
+   * Takes away one chain, and the jumps to it, in the tables of both variants.
+   *
+   * @returns what was removed, for people. Programs that are not installed are passed over.
+   */
+  removeChain(family: Family, spec: FlannelChain): Promise<readonly string[]> {
+    return this.removeByPlan(family, undefined, (saved) => planChain(saved, spec, []));
+  }
+
+  private async removeByPlan(
+    family: Family,
+    keep: IptablesVariant | undefined,
+    planOf: (saved: SavedTables) => RestorePlan,
+  ): Promise<readonly string[]> {
     const removed: string[] = [];
     const standard = await this.features(family);
     const programs = (['legacy', 'nf_tables'] as const)
@@ -121,7 +155,7 @@ export class Iptables {
         this.log.debug('nothing to remove with a program that is not installed', { detail: program });
         continue;
       }
-      const plan = planRestore(saved, noRules(family), { unwantedChains: true, ...direct });
+      const plan = planOf(saved);
       await this.restore(program, plan);
       removed.push(...plan.removals.map((object) => `${program} ${object}`));
     }

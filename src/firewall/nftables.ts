@@ -1,23 +1,13 @@
 import { type Family } from '../ip/address.js';
-import { OverlayError } from '../errors.js';
 import { type Logger } from '../log.js';
 import type { RunCommand } from '../sys/command.js';
 import type { Deviation } from './iptables-plan.js';
 import { type AddressMatch, type FamilyRules, type Rule, hasRules } from './rules.js';
-import { checkResult, runChecked } from './run.js';
+import { NFT_PACKAGE, listTable, removeTables } from './nft-listing.js';
+import { checkResult } from './run.js';
 
 /** The table of a family, as `ip flannel-ipv4`. @see flannel `pkg/trafficmngr/nftables/nftables.go` */
 export const NFT_TABLES: Readonly<Record<Family, string>> = { 4: 'ip flannel-ipv4', 6: 'ip6 flannel-ipv6' };
-
-const PACKAGE = 'nftables';
-
-/** A table as `nft -j list table` shows it. */
-interface Listing {
-  /** Everything about the table, kernel handles included, as text: any later change by anybody changes it. */
-  readonly fingerprint: string;
-  /** The comments of its rules: chain, then comment, in order. */
-  readonly comments: readonly string[];
-}
 
 /**
  * flannel's tables in nftables, one for each family, replaced whole in one transaction.
@@ -44,7 +34,7 @@ export class Nftables {
     this.written.clear();
     const script = rules.filter(hasRules).map(tableScript).join('');
     const plainScript = script.replaceAll(FULLY_RANDOM, PLAIN);
-    const request = { program: 'nft', args: ['-f', '-'], task: 'write the rules of nft', packageName: PACKAGE };
+    const request = { program: 'nft', args: ['-f', '-'], task: 'write the rules of nft', packageName: NFT_PACKAGE };
     const result = await this.run(request.program, request.args, script);
     if (result === undefined || result.exitCode === 0 || plainScript === script) {
       checkResult(result, request);
@@ -57,7 +47,7 @@ export class Nftables {
       });
     }
     for (const family of rules.filter(hasRules)) {
-      const listing = await this.list(family.family);
+      const listing = await listTable(this.run, NFT_TABLES[family.family]);
       // Somebody who changed the table between writing and listing must not become what later checks compare with.
       const expected = tableRules(family).map(([chain, rule]) => `${chain} ${rule.purpose}`);
       if (listing?.comments.join('\n') === expected.join('\n')) this.written.set(family.family, listing.fingerprint);
@@ -72,7 +62,7 @@ export class Nftables {
   async check(rules: readonly FamilyRules[]): Promise<readonly Deviation[]> {
     const deviations: Deviation[] = [];
     for (const { family } of rules.filter(hasRules)) {
-      const listing = await this.list(family);
+      const listing = await listTable(this.run, NFT_TABLES[family]);
       const object = NFT_TABLES[family];
       if (listing === undefined) deviations.push({ kind: 'table-missing', object });
       else if (listing.fingerprint !== this.written.get(family)) deviations.push({ kind: 'table-changed', object });
@@ -88,38 +78,11 @@ export class Nftables {
    */
   async remove(families: readonly Family[]): Promise<readonly string[]> {
     for (const family of families) this.written.delete(family);
-    const args = ['list', 'tables'];
-    const result = await this.run('nft', args);
-    if (result === undefined) {
-      this.log.debug('nothing to remove with a program that is not installed', { detail: 'nft' });
-      return [];
-    }
-    const { stdout } = checkResult(result, {
-      program: 'nft',
-      args,
-      task: 'list the tables of nft',
-      packageName: PACKAGE,
-    });
-    const lines = stdout.split('\n').map((line) => line.trim());
-    const present = families.map((family) => NFT_TABLES[family]).filter((table) => lines.includes(`table ${table}`));
-    if (present.length > 0) {
-      await runChecked(this.run, {
-        program: 'nft',
-        args: ['-f', '-'],
-        stdin: present.map((table) => `delete table ${table}\n`).join(''),
-        task: 'remove the tables of nft',
-        packageName: PACKAGE,
-      });
-    }
-    return present.map((table) => `nft table ${table}`);
-  }
-
-  private async list(family: Family): Promise<Listing | undefined> {
-    const args = ['-j', 'list', 'table', ...NFT_TABLES[family].split(' ')];
-    const result = await this.run('nft', args);
-    if (result?.exitCode === 1 && result.stderr.includes('No such file or directory')) return undefined;
-    const task = `list table ${NFT_TABLES[family]}`;
-    return parseListing(checkResult(result, { program: 'nft', args, task, packageName: PACKAGE }).stdout);
+    return removeTables(
+      this.run,
+      this.log,
+      families.map((family) => NFT_TABLES[family]),
+    );
   }
 }
 
@@ -174,32 +137,3 @@ function ruleText(family: Family, rule: Rule): string {
   if (rule.destination !== undefined) parts.push(address('daddr', rule.destination));
   return [...parts, VERDICTS[rule.verdict], `comment "${rule.purpose}"`].join(' ');
 }
-
-/**
- * Reads the output of `nft -j list table`.
- *
- * @throws {@link OverlayError} `ERR_FIREWALL` if it is not JSON.
- * @internal Exported for tests.
- */
-export function parseListing(json: string): Listing {
-  const root = parseJson(json);
-  const objects = isRecord(root) && Array.isArray(root['nftables']) ? (root['nftables'] as readonly unknown[]) : [];
-  // The first entry tells the version of nft, which an upgrade changes.
-  const content = objects.filter((object) => !(isRecord(object) && 'metainfo' in object));
-  const comments = content.flatMap((object) => {
-    const rule = isRecord(object) ? object['rule'] : undefined;
-    return isRecord(rule) ? [`${String(rule['chain'])} ${String(rule['comment'])}`] : [];
-  });
-  return { fingerprint: JSON.stringify(content), comments };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (error) {
-    throw new OverlayError('ERR_FIREWALL', 'cannot read the listing of nft: it is not JSON', { cause: error });
-  }
-}
-
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);

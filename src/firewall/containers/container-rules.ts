@@ -47,14 +47,13 @@ interface FamilyTerms {
   /** Protocol in a match of nft, and its type of addresses. */
   readonly protocol: 'ip' | 'ip6';
   readonly type: string;
-  readonly loopback: string;
   readonly multicast: string;
 }
 
-/** RFC 1122 3.2.1.3, RFC 5771; RFC 4291 2.5.3 and 2.7. */
+/** RFC 5771; RFC 4291 2.7. */
 const FAMILIES: readonly FamilyTerms[] = [
-  { family: 4, protocol: 'ip', type: 'ipv4_addr', loopback: '127.0.0.0/8', multicast: '224.0.0.0/4' },
-  { family: 6, protocol: 'ip6', type: 'ipv6_addr', loopback: '::1', multicast: 'ff00::/8' },
+  { family: 4, protocol: 'ip', type: 'ipv4_addr', multicast: '224.0.0.0/4' },
+  { family: 6, protocol: 'ip6', type: 'ipv6_addr', multicast: 'ff00::/8' },
 ];
 
 /** RFC 4193. */
@@ -79,7 +78,7 @@ const MASQUERADE = 'masquerade fully-random';
  * ```
  *  prerouting ─ raw: nobody reaches 127.0.0.0/8 of the host through a bridge
  *             └ nat: published ports, for everybody
- *  output     ─ nat: published ports, for this host, also under 127.0.0.1 and ::1
+ *  output     ─ nat: published ports, for this host, also under 127.0.0.1
  *  input      ─ internal networks do not reach the host
  *  forward    ─ from-BRIDGE: only with addresses of the network; within the network, unless icc=false
  *             ├ to-BRIDGE: likewise, from other hosts
@@ -114,10 +113,12 @@ export function containerRules(table: string, input: ContainerRuleInput): NftTab
       chain('nat-prerouting', 'nat hook prerouting priority -100', [
         // Translated before it is routed, what claims to be for a loopback would not be found out.
         rule('ip daddr 127.0.0.0/8 return', 'loopback is for the host alone'),
-        rule('ip6 daddr ::1 return', 'loopback is for the host alone'),
         ...publishRules(),
       ]),
-      chain('nat-output', 'nat hook output priority -100', publishRules()),
+      chain('nat-output', 'nat hook output priority -100', [
+        rule('ip6 daddr ::1 return', 'nothing leads out of the IPv6 loopback'),
+        ...publishRules(),
+      ]),
       chain('filter-input', 'filter hook input priority 0', inputRules()),
       chain('filter-forward', 'filter hook forward priority 0', forwardRules(networks)),
       chain('nat-postrouting', 'nat hook postrouting priority 100', postroutingRules(networks)),
@@ -289,25 +290,23 @@ function arrivingRules(): readonly NftRule[] {
  */
 function postroutingRules(networks: readonly FilteredNetwork[]): readonly NftRule[] {
   const outward = networks.filter(({ isInternal }) => !isInternal);
-  return FAMILIES.flatMap((terms) => {
-    const { protocol, loopback, multicast } = terms;
-    return [
-      rule(`oifname @bridges ${protocol} saddr ${loopback} ${MASQUERADE}`, 'this host to published ports'),
-      ...outward.flatMap((network): readonly NftRule[] => {
-        const subnets = subnetsOf(network, terms);
-        if (subnets === undefined) return [];
-        const within = `oifname ${quoted(network.bridge)} ${protocol} saddr ${subnets}`;
-        const hidden = hiddenSubnets(network, terms);
-        const outside = `${protocol} daddr != ${subnets} ${protocol} daddr != ${multicast}`;
-        return [
-          rule(`${within} ct status dnat ${MASQUERADE}`, 'to published ports of its own network'),
-          ...(hidden === undefined
-            ? []
-            : [rule(`oifname != @bridges ${protocol} saddr ${hidden} ${outside} ${MASQUERADE}`, 'to the outside')]),
-        ];
-      }),
-    ];
+  const perNetwork = FAMILIES.flatMap((terms) => {
+    const { protocol, multicast } = terms;
+    return outward.flatMap((network): readonly NftRule[] => {
+      const subnets = subnetsOf(network, terms);
+      if (subnets === undefined) return [];
+      const within = `oifname ${quoted(network.bridge)} ${protocol} saddr ${subnets}`;
+      const hidden = hiddenSubnets(network, terms);
+      const outside = `${protocol} daddr != ${subnets} ${protocol} daddr != ${multicast}`;
+      return [
+        rule(`${within} ct status dnat ${MASQUERADE}`, 'to published ports of its own network'),
+        ...(hidden === undefined
+          ? []
+          : [rule(`oifname != @bridges ${protocol} saddr ${hidden} ${outside} ${MASQUERADE}`, 'to the outside')]),
+      ];
+    });
   });
+  return [rule(`oifname @bridges ip saddr 127.0.0.0/8 ${MASQUERADE}`, 'this host to published ports'), ...perNetwork];
 }
 
 /** Subnets whose addresses nobody outside has a route to; global IPv6 addresses are seen as they are. */

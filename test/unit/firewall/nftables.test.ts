@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { Nftables, parseListing, tableScript } from '../../../src/firewall/nftables.js';
+import { parseListing } from '../../../src/firewall/nft-listing.js';
+import { Nftables, tableScript } from '../../../src/firewall/nftables.js';
 import { type FamilyRules, firewallRules } from '../../../src/firewall/rules.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { net } from '../../support/builders.js';
