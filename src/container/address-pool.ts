@@ -145,7 +145,7 @@ export class AddressPool {
   async giveContainer(request: AddressRequest, signal: AbortSignal): Promise<IpAddress> {
     const { address, mac } = request;
     const known = [...this.#state.uses.values()].find((use) =>
-      address === undefined ? mac !== undefined && use.mac === mac && !use.isLost : use.address.equals(address),
+      address === undefined ? isAskers(use, request) && !use.isLost : use.address.equals(address),
     );
     if (known !== undefined) {
       const isAbandoned = isOther(known, mac) && (this.#state.orphans.ageMs(known) ?? 0) >= ABANDONED_MS;
@@ -269,7 +269,7 @@ export class AddressPool {
     return released;
   }
 
-  isGiven(address: IpAddress, mac: MacAddress): boolean {
+  isGiven(address: IpAddress, mac: MacAddress | undefined): boolean {
     const text = address.toString();
     const use = this.#state.uses.get(text);
     return use === undefined ? this.#state.shared.get(text)?.isReleased === false : !isOther(use, mac);
@@ -553,6 +553,12 @@ export class AddressPool {
     const claimed = await this.#claims.claim(address, 'container', { askMs: ASK_MS, isInTurn: false }, signal);
     this.#state.singles.set(address.toString(), { address, ...claimed });
   }
+}
+
+/** Whether a use is known to be of the interface that an address is asked for: by its MAC address, or whose it is. */
+function isAskers(use: Use, { mac, owner }: Pick<AddressRequest, 'mac' | 'owner'>): boolean {
+  if (mac !== undefined || use.mac !== undefined) return use.mac === mac;
+  return owner !== undefined && use.owner === owner;
 }
 
 /** Whether a use is of another interface than the one with that MAC address. */

@@ -308,7 +308,7 @@ export class AddressPools implements ContainerAddresses {
     });
   }
 
-  isGiven(address: IpAddress, mac: MacAddress): boolean {
+  isGiven(address: IpAddress, mac: MacAddress | undefined): boolean {
     return [...this.#pools.values()].some((pool) => pool.isGiven(address, mac));
   }
 

@@ -40,9 +40,9 @@ export interface AddressRequest {
   readonly kind: AddressKind;
   /** Undefined: any free one, or the usual gateway. */
   readonly address: IpAddress | undefined;
-  /** Of the container's interface. */
+  /** Of the container's interface, where it has one of its own. */
   readonly mac: MacAddress | undefined;
-  /** Whose it is, for people: the name or id of a container. */
+  /** Whose it is: the name or id of a container. Interfaces without a MAC address of their own are known again by it. */
   readonly owner: string | undefined;
   /** The {@link InterfaceRegister} in which it will turn up soon; absent where nobody sees what becomes of it. */
   readonly register?: string | undefined;
@@ -174,8 +174,8 @@ export interface ContainerAddresses {
    * @returns why not; undefined if that is done.
    */
   freeAddress(id: PoolId, address: IpAddress, isForced: boolean): Promise<string | undefined>;
-  /** Whether this host has given an address to somebody with that MAC address, or shares it. */
-  isGiven(address: IpAddress, mac: MacAddress): boolean;
+  /** Whether this host has given an address to somebody with that MAC address (undefined: to anybody), or shares it. */
+  isGiven(address: IpAddress, mac: MacAddress | undefined): boolean;
   /** Takes notice of a change in the {@link InterfaceRegister}. */
   review(): void;
   /**

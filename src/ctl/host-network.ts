@@ -1,6 +1,6 @@
 import { networksTitled } from '../container/cluster-networks.js';
 import { parsePoolId } from '../container/pool-id.js';
-import { ADDRESS_SPACE } from '../docker/plugin/ipam-driver.js';
+import { IPAM_NAMES } from '../docker/plugin/ipam-driver.js';
 import { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
@@ -88,7 +88,7 @@ async function enterSubnet(
     'IpamDriver.RequestPool',
     {
       NetworkID,
-      AddressSpace: ADDRESS_SPACE,
+      AddressSpace: IPAM_NAMES.mac,
       Pool: subnet.toString(),
       SubPool: range === undefined || range.equals(subnet) ? '' : range.toString(),
       Options: name === undefined ? {} : { network: name },
@@ -111,7 +111,7 @@ async function enterSubnet(
 
 function dataOf({ id, subnet, gateway, auxiliary }: EnteredSubnet): object {
   return {
-    AddressSpace: ADDRESS_SPACE,
+    AddressSpace: IPAM_NAMES.mac,
     PoolID: id,
     Pool: subnet.toString(),
     Gateway: gateway === undefined ? '' : `${gateway.toString()}/${subnet.length}`,

@@ -125,8 +125,8 @@ export interface ContainerNetworksParts {
   readonly hostName: string;
   /** After which addresses of a host that is away come free. */
   readonly ttlSeconds: number;
-  /** The listening socket that systemd has opened. */
-  readonly inheritedSocket: number | undefined;
+  /** The listening sockets that systemd has opened, in the order of its unit; undefined: the plugin makes its own. */
+  readonly inheritedSockets: readonly number[] | undefined;
 }
 
 /**
@@ -174,7 +174,7 @@ export async function openContainerNetworks(
     instance,
     hostIdentity: host,
     defaultParent,
-    inherited: parts.inheritedSocket,
+    ...(parts.inheritedSockets === undefined ? {} : { inherited: parts.inheritedSockets }),
   });
   known.plugin = plugin;
   try {

@@ -30,7 +30,7 @@ import type { DaemonParts } from './parts.js';
 import { ProblemLog } from './problem-log.js';
 import { inheritedTunnels } from './tunnel-store.js';
 
-/** Name of the socket in tsflannel-docker-plugin.socket. */
+/** Name of the sockets in tsflannel-docker-plugin.socket. */
 const PLUGIN_DESCRIPTOR = 'docker-plugin';
 
 /** What the process gives its daemon. */
@@ -58,8 +58,8 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const store = new EtcdStore({ ...storeOptionsOf(options), log, clock });
   const netlink = Netlink.open({ clock });
   const formerValues = FormerValuesFile.open(options.stateDir, machine.boot);
-  const [pluginSocket] = inherited.get(PLUGIN_DESCRIPTOR) ?? [];
-  const hasPlugin = options.dockerPlugin || pluginSocket !== undefined;
+  const pluginSockets = inherited.get(PLUGIN_DESCRIPTOR);
+  const hasPlugin = options.dockerPlugin || pluginSockets !== undefined;
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
     log,
@@ -103,7 +103,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             host: options.hostId ?? machine.machine,
             hostName: hostname(),
             ttlSeconds: options.containerAddressTtl,
-            inheritedSocket: pluginSocket,
+            inheritedSockets: pluginSockets,
           },
           host,
         ),

@@ -11,6 +11,8 @@ import { Program, type ProgramOptions } from './program.js';
 import type { Host } from './rig.js';
 
 const SOCKET = 'tsflannel.sock';
+/** Of the IPAM driver that asks for no MAC addresses. */
+const NO_MAC_SOCKET = 'tsflannel-ipvlan.sock';
 
 /** As systemd's default. */
 const BACKLOG = 4096;
@@ -31,17 +33,17 @@ export interface NetworkedContainer {
 }
 
 /**
- * A host of a rig with a Docker engine and our daemon as its plugin. The listening socket belongs to neither: as with
- * tsflannel-docker-plugin.socket it is there before the daemon and after it.
+ * A host of a rig with a Docker engine and our daemon as its plugin. The listening sockets belong to neither: as with
+ * tsflannel-docker-plugin.socket they are there before the daemon and after it.
  */
 export class DockerNetworkHost {
   readonly engine: DockerEngine;
   readonly daemon: Daemon;
-  #listener: number | undefined;
+  #listeners: readonly number[] = [];
 
   constructor(readonly host: Host) {
     this.engine = new DockerEngine(host);
-    const netns = new EngineNetns(host.netns.name, this.engine, () => this.#listener);
+    const netns = new EngineNetns(host.netns.name, this.engine, () => this.#listeners);
     this.daemon = host.makeDaemon({ args: ['--host-id', host.name] });
     // Docker's mounts are seen only in the engine's namespaces.
     Object.assign(this.daemon.options, { netns });
@@ -52,18 +54,18 @@ export class DockerNetworkHost {
     return path.join(this.engine.pluginDirectory, SOCKET);
   }
 
-  /** Power on: the socket is there, and nothing else. */
+  /** Power on: the sockets are there, and nothing else. */
   async boot(): Promise<void> {
     await this.engine.boot();
-    const file = this.pluginSocket;
-    rmSync(file, { force: true });
-    this.#listener = listenOn(file);
+    const files = [SOCKET, NO_MAC_SOCKET].map((name) => path.join(this.engine.pluginDirectory, name));
+    for (const file of files) rmSync(file, { force: true });
+    this.#listeners = files.map(listenOn);
   }
 
   /** Power cut and power on: what is not on a disk is gone. */
   async reset(): Promise<void> {
     await Promise.all([this.daemon.kill(), this.engine.halt()]);
-    this.#closeSocket();
+    this.#closeSockets();
     for (const { ifname } of await this.links()) await run(['ip', '-n', this.host.netns.name, 'link', 'del', ifname]);
     await this.boot();
   }
@@ -71,7 +73,7 @@ export class DockerNetworkHost {
   /** Ends everything. Idempotent. */
   async close(): Promise<void> {
     await this.engine.close();
-    this.#closeSocket();
+    this.#closeSockets();
   }
 
   /** Runs the `docker` client. */
@@ -150,9 +152,9 @@ export class DockerNetworkHost {
     rmSync(path.join(this.daemon.options.directory, 'state', file));
   }
 
-  #closeSocket(): void {
-    if (this.#listener !== undefined) close(this.#listener);
-    this.#listener = undefined;
+  #closeSockets(): void {
+    for (const fd of this.#listeners) close(fd);
+    this.#listeners = [];
   }
 }
 
@@ -170,25 +172,26 @@ function addressesOf(sandbox: string): string[] {
   }
 }
 
-/** Runs programs as systemd does on a host with Docker: with mounts of its own, and with the socket. */
+/** Runs programs as systemd does on a host with Docker: with mounts of its own, and with the sockets. */
 class EngineNetns extends Netns {
   constructor(
     name: string,
     private readonly engine: DockerEngine,
-    private readonly listener: () => number | undefined,
+    private readonly listeners: () => readonly number[],
   ) {
     super(name);
   }
 
   override start(argv: readonly string[], options: ProgramOptions = {}): Program {
-    const listener = this.listener();
+    const descriptors = this.listeners();
     // The process is in no PID namespace, other than the engine's /proc.
     const script = 'mount -t proc proc /proc && export LISTEN_PID=$$ && exec "$@"';
     const own = ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', script, 'sh'];
-    const env = { ...options.env, LISTEN_FDS: '1', LISTEN_FDNAMES: 'docker-plugin' };
+    const names = descriptors.map(() => 'docker-plugin').join(':');
+    const env = { ...options.env, LISTEN_FDS: String(descriptors.length), LISTEN_FDNAMES: names };
     return new Program(this.engine.command([...own, ...argv]), {
       ...options,
-      ...(listener === undefined ? {} : { env, descriptors: [listener] }),
+      ...(descriptors.length === 0 ? {} : { env, descriptors }),
     });
   }
 }

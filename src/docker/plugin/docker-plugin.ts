@@ -1,4 +1,5 @@
 import { access } from 'node:fs/promises';
+import path from 'node:path';
 import type { Clock } from '../../clock.js';
 import { CoalescingTask } from '../../coalescing-task.js';
 import type { ContainerAddresses, InterfaceRegister } from '../../container/addresses.js';
@@ -15,16 +16,17 @@ import type { ReconcilerStatus } from '../../reconcile/status.js';
 import type { TunnelSettings } from '../../reconcile/tunnels.js';
 import type { TextFiles } from '../../sys/text-files.js';
 import { type AnnouncementPort, Announcer, type AnnouncerStatistics } from './announcer.js';
-import type { CallStatistics } from './call-counters.js';
+import { CallCounters, type CallStatistics } from './call-counters.js';
 import { EndpointRegister } from './endpoint-register.js';
 import { HostLinks, type PluginNetlink } from './host-links.js';
 import { hostState } from './host-state.js';
 import { InternalParents } from './internal-parents.js';
-import { ipamDriver } from './ipam-driver.js';
+import { IPAM_NAMES, type IpamName, ipamDriver } from './ipam-driver.js';
+import type { PluginInterface } from './method.js';
 import { type ContainerNetwork, type Endpoint, isLinkName, linkNameOf } from './network.js';
 import { networkDriver } from './network-driver.js';
 import { PoolClaims } from './pool-claims.js';
-import { PluginServer } from './server.js';
+import { PLUGIN_SOCKET, PluginServer } from './server.js';
 import { PluginState } from './state.js';
 
 /** Addresses and devices change in bursts. */
@@ -61,8 +63,8 @@ export interface DockerPluginParts {
   readonly defaultParent: () => string | undefined;
   /** Default where Docker looks. */
   readonly socket?: string;
-  /** Listening socket that systemd opened. */
-  readonly inherited?: number | undefined;
+  /** Listening sockets that systemd opened: in place of that one, and of the one beside it for {@link IPAM_NAMES | noMac}. */
+  readonly inherited?: readonly number[];
 }
 
 /** The plugin's account of itself. */
@@ -81,7 +83,7 @@ export interface DockerPluginStatus {
  * Docker's network and IPAM driver.
  *
  * ```
- *  Docker ──socket──▶ PluginServer ─┬▶ ipam driver ────▶ ContainerAddresses (etcd, disk)
+ *  Docker ─sockets─▶ PluginServers ─┬▶ ipam drivers ───▶ ContainerAddresses (etcd, disk)
  *                                   └▶ network driver ─┬▶ PluginState (disk)
  *                                                      ├▶ netlink: the interface of a container
  *                                                      ├▶ Announcer: to the network and other containers
@@ -97,6 +99,8 @@ export class DockerPlugin {
   private readonly claims: PoolClaims;
   private readonly endpoints: EndpointRegister;
   private readonly server: PluginServer;
+  /** Undefined where systemd, of an installation of before, opens no socket for it. */
+  private readonly noMacServer: PluginServer | undefined;
   private readonly announcer: Announcer;
   private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
@@ -147,14 +151,22 @@ export class DockerPlugin {
       settled: () => this.settled(),
       failureOf: (device) => this.reconciler.status.failures.find((each) => each.device === device)?.error,
     });
-    const { socket, inherited } = parts;
+    const { socket = PLUGIN_SOCKET, inherited } = parts;
+    const ipam = (name: IpamName): PluginInterface => ipamDriver({ name, addresses, claims, register: this.endpoints });
+    const common = { counters: new CallCounters(clock), clock, log };
     this.server = new PluginServer({
-      interfaces: [network, ipamDriver({ addresses, claims, register: this.endpoints })],
+      ...common,
+      interfaces: [network, ipam(IPAM_NAMES.mac)],
       onActivate: () => void this.endpoints.noteStart().then(() => addresses.review()),
-      ...(socket === undefined ? {} : { socket }),
-      inherited,
-      clock,
-      log,
+      socket,
+      inherited: inherited?.[0],
+    });
+    if (inherited?.length === 1) return;
+    this.noMacServer = new PluginServer({
+      ...common,
+      interfaces: [ipam(IPAM_NAMES.noMac)],
+      socket: path.join(path.dirname(socket), `${IPAM_NAMES.noMac}.sock`),
+      inherited: inherited?.[1],
     });
   }
 
@@ -180,12 +192,13 @@ export class DockerPlugin {
     this.monitor = netlink.subscribe(['link', 'address'], onEvent);
     await this.following.runNow();
     await this.server.start();
+    await this.noMacServer?.start();
   }
 
   /** Answers what was asked; networks, and what lies on the host for them, stay. Idempotent. */
   async stop(): Promise<void> {
     this.cancelSecondLook();
-    await this.server.close();
+    await Promise.all([this.server.close(), this.noMacServer?.close()]);
     this.announcer.close();
     this.monitor?.close();
     await this.following.close();

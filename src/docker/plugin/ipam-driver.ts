@@ -1,13 +1,26 @@
 import type { AddressRequest, ContainerAddresses } from '../../container/addresses.js';
 import { type PoolId, parsePoolId } from '../../container/pool-id.js';
 import { OverlayError, isOverlayError } from '../../errors.js';
+import type { IpAddress } from '../../ip/address.js';
+import { isAttachmentOwner } from './attachment-owner.js';
 import type { EndpointRegister } from './endpoint-register.js';
 import type { PluginInterface } from './method.js';
 import type { PoolClaims } from './pool-claims.js';
 import type { Request } from './request.js';
 
-/** Names of address spaces, which come back in `CreateNetwork`: by them a network with our addresses is told. */
-export const ADDRESS_SPACE = 'tsflannel';
+/**
+ * Names of the driver in Docker, one for each of its {@link IpamDriverOptions | forms}. The address space of each is called
+ * the same, which comes back in `CreateNetwork`: by that a network with our addresses is told.
+ */
+export const IPAM_NAMES = { mac: 'tsflannel', noMac: 'tsflannel-ipvlan' } as const;
+
+/** One of {@link IPAM_NAMES}. */
+export type IpamName = (typeof IPAM_NAMES)[keyof typeof IPAM_NAMES];
+
+/** Which of our names an address space has; undefined for that of another driver. */
+export function ipamNamed(addressSpace: string | undefined): IpamName | undefined {
+  return Object.values(IPAM_NAMES).find((name) => name === addressSpace);
+}
 
 /** Keys of libnetwork (`netlabel/labels.go`, `ipamapi/labels.go`). */
 const ADDRESS_TYPE = 'RequestAddressType';
@@ -19,6 +32,8 @@ const NAME_OPTION = 'network';
 
 /** What {@link ipamDriver} is made of. */
 export interface IpamDriverOptions {
+  /** Whether Docker is to send MAC addresses, which it then gives the interfaces. */
+  readonly name: IpamName;
   readonly addresses: ContainerAddresses;
   readonly claims: PoolClaims;
   readonly register: EndpointRegister;
@@ -28,20 +43,21 @@ export interface IpamDriverOptions {
  * Docker's IPAM driver over the addresses of the cluster.
  *
  * @remarks Docker is told to send MAC addresses: by them the request of a container is told from one for an auxiliary
- * address, which has none. It is told *not* to replay: pools, shared addresses and those of live containers are known
+ * address, which has none. Those of ipvlan interfaces cannot be set (`ipvlan_netdev_ops`), so there is a form of the driver
+ * without; see {@link isAuxiliary} for how it tells them. Docker is told *not* to replay: pools, shared addresses and those of live containers are known
  * from disk and etcd, a replay lacks the options, and a pool whose replay was refused would be released.
  *
  * `FreeAddress` is not Docker's: it is what `tsflannelctl docker-networks release` asks for.
  */
-export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): PluginInterface {
+export function ipamDriver({ name, addresses, claims, register }: IpamDriverOptions): PluginInterface {
   return {
     name: 'IpamDriver',
     errorField: 'Error',
     methods: {
-      GetCapabilities: () => ({ RequiresMACAddress: true, RequiresRequestReplay: false }),
+      GetCapabilities: () => ({ RequiresMACAddress: name === IPAM_NAMES.mac, RequiresRequestReplay: false }),
       GetDefaultAddressSpaces: () => ({
-        LocalDefaultAddressSpace: ADDRESS_SPACE,
-        GlobalDefaultAddressSpace: ADDRESS_SPACE,
+        LocalDefaultAddressSpace: name,
+        GlobalDefaultAddressSpace: name,
       }),
 
       async RequestPool(request, { signal }) {
@@ -66,7 +82,7 @@ export function ipamDriver({ addresses, claims, register }: IpamDriverOptions): 
 
       async RequestAddress(request, { signal }) {
         const id = poolId(request);
-        const wanted = addressRequest(request);
+        const wanted = addressRequest(request, (address) => isAuxiliary(name, claims, id, address));
         const place = { register: register.idFor(id, wanted.owner) };
         const address = await addresses.requestAddress(id, { ...wanted, ...place }, signal);
         const length = wanted.kind === 'container' ? register.addressLength(id) : parsePoolId(id).subnet.length;
@@ -94,7 +110,7 @@ function isOwnClient(request: Request): boolean {
   return request.text('NetworkID') !== undefined;
 }
 
-function addressRequest(request: Request): AddressRequest {
+function addressRequest(request: Request, isAuxiliaryOne: (address: IpAddress) => boolean): AddressRequest {
   const options = request.nested('Options');
   const address = request.address('Address');
   const mac = options.mac(ENDPOINT_MAC);
@@ -102,8 +118,20 @@ function addressRequest(request: Request): AddressRequest {
   if (options.text(ADDRESS_TYPE) === GATEWAY_TYPE)
     return { kind: 'gateway', address, mac: undefined, owner: undefined };
   // Some address without a MAC address is for an interface of somebody who does not know that we want one.
-  const kind = mac === undefined && address !== undefined ? 'auxiliary' : 'container';
-  return { kind, address, mac, owner };
+  const isNamed = mac === undefined && address !== undefined && !isAttachmentOwner(owner);
+  return { kind: isNamed && isAuxiliaryOne(address) ? 'auxiliary' : 'container', address, mac, owner };
+}
+
+/**
+ * Whether an address is an auxiliary one that was asked for by name, without a MAC address.
+ *
+ * @remarks Docker asks for the auxiliary addresses of a network before it has it made (libnetwork `network.go`,
+ * `ipamAllocate()` before `addNetwork()`), and for those of containers afterwards. Of networks of Docker's own drivers
+ * nobody hears that they are made: what is asked for by name there, nobody else gets by itself, but other hosts may ask
+ * for it as well.
+ */
+function isAuxiliary(name: IpamName, claims: PoolClaims, id: PoolId, address: IpAddress): boolean {
+  return name === IPAM_NAMES.mac || !claims.hasNetwork(id) || claims.isShared(id, address);
 }
 
 function networkName(options: Readonly<Record<string, string>>): string | undefined {

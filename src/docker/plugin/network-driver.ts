@@ -11,7 +11,7 @@ import type { LinkInfo } from '../../netlink/link.js';
 import { netlinkErrno } from '../../netlink/socket.js';
 import type { EndpointLinks } from './announcer.js';
 import type { HostLinks, PluginNetlink } from './host-links.js';
-import { ADDRESS_SPACE } from './ipam-driver.js';
+import { ipamNamed } from './ipam-driver.js';
 import type { Call, PluginInterface } from './method.js';
 import {
   type ContainerNetwork,
@@ -297,7 +297,7 @@ class NetworkDriver {
   }
 
   private dockersPool(data: Request, subnet: Prefix): PoolId | undefined {
-    return data.text('AddressSpace') === ADDRESS_SPACE ? this.options.claims.poolFor(subnet) : undefined;
+    return ipamNamed(data.text('AddressSpace')) === undefined ? undefined : this.options.claims.poolFor(subnet);
   }
 
   /** The device of a network that lies on none of the host: one for all on this host that have the same addresses. */

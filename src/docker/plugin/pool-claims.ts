@@ -58,9 +58,7 @@ export class PoolClaims {
 
   /** Takes an address back, unless it is a gateway or an auxiliary address of a network that is still there. */
   async releaseAddress(id: PoolId, address: IpAddress): Promise<void> {
-    if (!this.subnetsOn(id).some((subnet) => isShared(subnet, address))) {
-      await this.addresses.releaseAddress(id, address);
-    }
+    if (!this.isShared(id, address)) await this.addresses.releaseAddress(id, address);
   }
 
   /**
@@ -77,19 +75,23 @@ export class PoolClaims {
     }
   }
 
-  private isDockers(id: PoolId): boolean {
-    return this.state.contents.pools.includes(id);
+  /** Whether a network of this host has the pool. */
+  hasNetwork(id: PoolId): boolean {
+    return this.subnetsOn(id).length > 0;
   }
 
-  private hasNetwork(id: PoolId): boolean {
-    return this.subnetsOn(id).length > 0;
+  /** Whether it is the gateway or an auxiliary address of a network of this host. */
+  isShared(id: PoolId, address: IpAddress): boolean {
+    return this.subnetsOn(id).some(
+      ({ gateway, auxiliary }) => gateway?.equals(address) === true || auxiliary.some((each) => each.equals(address)),
+    );
+  }
+
+  private isDockers(id: PoolId): boolean {
+    return this.state.contents.pools.includes(id);
   }
 
   private subnetsOn(id: PoolId): readonly NetworkSubnet[] {
     return this.state.contents.networks.flatMap(({ subnets }) => subnets.filter(({ pool }) => pool === id));
   }
-}
-
-function isShared({ gateway, auxiliary }: NetworkSubnet, address: IpAddress): boolean {
-  return gateway?.equals(address) === true || auxiliary.some((each) => each.equals(address));
 }

@@ -44,6 +44,8 @@ export interface PluginServerOptions {
   readonly interfaces: readonly PluginInterface[];
   /** Default {@link PLUGIN_SOCKET}. */
   readonly socket?: string;
+  /** Default none but its own. */
+  readonly counters?: CallCounters;
   /** An engine has begun to use the plugin: it does so once in its life. */
   readonly onActivate?: () => void;
   /** Listening socket that systemd opened; it stays when this server closes. Default none: the socket is ours. */
@@ -70,7 +72,7 @@ export class PluginServer {
   private active = 0;
 
   constructor(private readonly options: PluginServerOptions) {
-    this.counters = new CallCounters(options.clock);
+    this.counters = options.counters ?? new CallCounters(options.clock);
     this.failures = new RateLimitedLog(options.clock);
     this.server = createServer(
       { requestTimeout: ANSWER_MS },

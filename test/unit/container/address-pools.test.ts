@@ -136,6 +136,23 @@ describe('AddressPools', () => {
     assert.equal(poolOf(a).uses.length, 1);
   });
 
+  it('gives an interface without a MAC address of its own the same address again, known by whose it is', async () => {
+    const a = await member('a');
+    const own = { mac: undefined, owner: 'netns /run/netns/web eth0' };
+    const first = await give(a, own);
+    assert.equal(await give(a, own), first);
+    const others = [
+      { mac: undefined, owner: 'netns /run/netns/web eth1' },
+      { mac: undefined, owner: undefined },
+      { mac: undefined, owner: undefined },
+      { mac: mac(77), owner: own.owner },
+    ];
+    for (const other of others) assert.notEqual(await give(a, other), first);
+    assert.equal(poolOf(a).uses.length, 1 + others.length);
+    assert.ok(a.pools.isGiven(ip(first), undefined));
+    assert.ok(!a.pools.isGiven(ip('10.10.10.99'), undefined));
+  });
+
   it('writes an address down before it is answered', async () => {
     const a = await member('a');
     await give(a);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { PluginBed } from './plugin-bed.js';
+import { PluginBed, post } from './plugin-bed.js';
 
 const POOL = '-/10.10.10.0-24/10.10.10.0-24';
 
@@ -136,5 +136,67 @@ describe('the IPAM driver', () => {
       [...bed.addresses.given.values()].flatMap((given) => [...given.keys()]),
       [],
     );
+  });
+
+  it('takes an address that is asked for by name for an attachment for that, without a MAC address too', async () => {
+    const Options = { 'com.docker.network.endpoint.name': 'netns /run/netns/web eth0' };
+    await bed.call('IpamDriver.RequestAddress', { PoolID: POOL, Address: '10.10.10.7', Options });
+    assert.deepEqual(
+      bed.addresses.requests.map(({ kind }) => kind),
+      ['container'],
+    );
+  });
+
+  describe('under the name for ipvlan', () => {
+    const call = async (method: string, body: object = {}): Promise<Readonly<Record<string, unknown>>> => {
+      const { body: answer } = await post(bed.noMacSocket, method, body);
+      assert.equal(answer['Error'], undefined);
+      return answer;
+    };
+
+    /** What the addresses were for that were asked for by name. */
+    const kindOf = async (Address: string): Promise<string | undefined> => {
+      await call('IpamDriver.RequestAddress', { PoolID: POOL, Address, Options: null });
+      return bed.addresses.requests.at(-1)?.kind;
+    };
+
+    const createNetwork = async (id: string, auxiliary: readonly string[]): Promise<void> => {
+      await call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24' });
+      const AuxAddresses = Object.fromEntries(auxiliary.map((address) => [address, `${address}/24`]));
+      const data = { AddressSpace: 'tsflannel-ipvlan', Pool: '10.10.10.0/24', AuxAddresses };
+      await bed.call('NetworkDriver.CreateNetwork', {
+        NetworkID: id.repeat(64),
+        Options: {},
+        IPv4Data: [data],
+        IPv6Data: [],
+      });
+    };
+
+    it('is an IPAM driver alone, and wants no MAC addresses, which Docker would set', async () => {
+      assert.deepEqual((await post(bed.noMacSocket, 'Plugin.Activate')).body, { Implements: ['IpamDriver'] });
+      assert.deepEqual(await call('IpamDriver.GetCapabilities'), {
+        RequiresMACAddress: false,
+        RequiresRequestReplay: false,
+      });
+    });
+
+    it('has an address space of that name, whose networks get our addresses', async () => {
+      const { LocalDefaultAddressSpace } = await call('IpamDriver.GetDefaultAddressSpaces');
+      assert.equal(LocalDefaultAddressSpace, 'tsflannel-ipvlan');
+      await createNetwork('a', []);
+      const [network] = bed.plugin.status().networks;
+      assert.equal(network?.subnets[0]?.pool, POOL);
+    });
+
+    it('takes what is asked for by name for auxiliary until the network is made, and for a container’s from then on', async () => {
+      assert.equal(await kindOf('10.10.10.7'), 'auxiliary');
+      await createNetwork('a', ['10.10.10.7']);
+      assert.equal(await kindOf('10.10.10.9'), 'container');
+    });
+
+    it('gives the auxiliary addresses of a network again, as a second network on its pool asks for', async () => {
+      await createNetwork('a', ['10.10.10.7']);
+      assert.equal(await kindOf('10.10.10.7'), 'auxiliary');
+    });
   });
 });

@@ -65,6 +65,11 @@ export class PluginBed {
     return this.place.socket;
   }
 
+  /** Where the IPAM driver answers that asks for no MAC addresses. */
+  get noMacSocket(): string {
+    return path.join(path.dirname(this.place.socket), 'tsflannel-ipvlan.sock');
+  }
+
   link(name: string): LinkInfo {
     const link = this.kernel.getLink(name);
     if (link === undefined) throw new Error(`no device ${name}`);
