@@ -3,6 +3,7 @@ import { networkTitle, networksTitled, readClusterNetworks } from '../container/
 import { attachedNetworkId } from '../docker/plugin/own-ids.js';
 import { OverlayError, describeError } from '../errors.js';
 import { type Family, IpAddress } from '../ip/address.js';
+import type { MacAddress } from '../ip/mac.js';
 import { Prefix } from '../ip/prefix.js';
 import type { LinkInfo } from '../netlink/link.js';
 import { Netlink } from '../netlink/netlink.js';
@@ -14,6 +15,7 @@ import {
   type Held,
   attachmentOf,
   findHeld,
+  isInterfaceOf,
   readContainerNetworks,
 } from './attachment.js';
 import {
@@ -114,7 +116,7 @@ function readNetwork(
     });
     const [first] = found;
     if (first === undefined) throw unknownNetwork(title);
-    const { type = 'macvlan', internal = 'false', vlan } = first.record?.properties ?? {};
+    const { type = 'macvlan', internal = 'false', vlan, mode, flag } = first.record?.properties ?? {};
     const { parent } = options;
     return {
       id: attachedNetworkId(networkTitle(first)),
@@ -123,6 +125,8 @@ function readNetwork(
       options: {
         type,
         ...(vlan === undefined ? {} : { vlan }),
+        ...(mode === undefined ? {} : { mode }),
+        ...(flag === undefined ? {} : { flag }),
         ...(parent === undefined ? {} : { parent }),
       },
     };
@@ -170,8 +174,10 @@ function refuseOther(
 
 /** What an interface got. */
 interface Joined {
+  readonly mac: MacAddress | undefined;
   readonly addresses: readonly { readonly address: IpAddress; readonly length: number }[];
-  readonly gateways: readonly IpAddress[];
+  /** Where it leads out to, by family; undefined: by the interface itself. */
+  readonly exits: readonly { readonly family: Family; readonly gateway: IpAddress | undefined }[];
 }
 
 async function join(
@@ -188,28 +194,33 @@ async function join(
   };
   await plugin.call('NetworkDriver.CreateEndpoint', {
     ...endpoint,
-    Interface: { MacAddress: attachment.mac, Address: textOf(4), AddressIPv6: textOf(6) },
+    Interface: { MacAddress: network.hasOwnMac ? attachment.mac : '', Address: textOf(4), AddressIPv6: textOf(6) },
   });
   const inside = netns.run(() => Netlink.open());
   try {
     const links = await inside.links.list();
     refuseTakenName(attachment, links);
-    if (!links.some(({ mac }) => mac === attachment.mac)) {
+    if (!links.some((each) => isInterfaceOf(attachment, each))) {
       const joined = await plugin.call('NetworkDriver.Join', { ...endpoint, SandboxKey: attachment.netns });
       moveInterface(sourceName(joined['InterfaceName']), netns);
     }
-    const made = { addresses, gateways: network.gateways };
-    await setUp(inside, attachment, made);
-    return made;
+    const made = { addresses, exits: exitsOf(network) };
+    const { mac } = await setUp(inside, attachment, made);
+    return { ...made, mac };
   } finally {
     inside.close();
   }
 }
 
+function exitsOf({ gateways, leadsByDevice }: HostNetwork): Joined['exits'] {
+  if (leadsByDevice) return ([4, 6] as const).map((family) => ({ family, gateway: undefined }));
+  return gateways.map((gateway) => ({ family: gateway.family, gateway }));
+}
+
 async function requestAddresses(
   plugin: PluginClient,
   { mac, owner }: Attachment,
-  { pools }: HostNetwork,
+  { pools, hasOwnMac }: HostNetwork,
   wanted: readonly IpAddress[],
 ): Promise<Joined['addresses']> {
   const addresses: { address: IpAddress; length: number }[] = [];
@@ -226,7 +237,10 @@ async function requestAddresses(
       ({ subnet }) => subnet.family === family && (asked === undefined || subnet.contains(asked)),
     );
     if (pool === undefined) continue;
-    const Options = { 'com.docker.network.endpoint.macaddress': mac, 'com.docker.network.endpoint.name': owner };
+    const Options = {
+      ...(hasOwnMac ? { 'com.docker.network.endpoint.macaddress': mac } : {}),
+      'com.docker.network.endpoint.name': owner,
+    };
     const request = { PoolID: pool.id, Address: asked?.toString() ?? '', Options };
     const text = await plugin.callFor('IpamDriver.RequestAddress', request, 'Address');
     addresses.push({ address: IpAddress.parse(text.split('/', 1)[0] ?? ''), length: pool.subnet.length });
@@ -234,8 +248,9 @@ async function requestAddresses(
   return addresses;
 }
 
-function refuseTakenName({ netns, ifname, mac }: Attachment, links: readonly LinkInfo[]): void {
-  if (!links.some((link) => link.name === ifname && link.mac !== mac)) return;
+function refuseTakenName(attachment: Attachment, links: readonly LinkInfo[]): void {
+  const { netns, ifname } = attachment;
+  if (!links.some((link) => link.name === ifname && !isInterfaceOf(attachment, link))) return;
   throw new OverlayError(
     'ERR_CONTAINER_NETWORK',
     `cannot attach ${ifname} to ${netns}: it has an interface of that name`,
@@ -275,17 +290,22 @@ function moveInterface(name: string, { fd }: NetworkNamespace): void {
 }
 
 /** Gives the interface its name, addresses and routes. */
-async function setUp(inside: Netlink, { ifname, mac }: Attachment, { addresses, gateways }: Joined): Promise<void> {
-  const link = (await inside.links.list()).find((each) => each.mac === mac);
-  if (link === undefined) throw new OverlayError('ERR_NETNS', `cannot find the interface ${mac} in the namespace`);
+async function setUp(
+  inside: Netlink,
+  attachment: Attachment,
+  { addresses, exits }: Pick<Joined, 'addresses' | 'exits'>,
+): Promise<LinkInfo> {
+  const { ifname, netns } = attachment;
+  const link = (await inside.links.list()).find((each) => isInterfaceOf(attachment, each));
+  if (link === undefined) throw new OverlayError('ERR_NETNS', `cannot find the interface ${ifname} in ${netns}`);
   if (link.name !== ifname) inside.links.set(link, { name: ifname });
   for (const { address, length } of addresses) {
     inside.addresses.replace({ index: link.index, address, length, noDad: address.family === 6 });
   }
   inside.links.set(link, { isUp: true });
-  for (const gateway of gateways) {
-    if (!addresses.some(({ address }) => address.family === gateway.family)) continue;
-    const destination = gateway.family === 4 ? Prefix.parse('0.0.0.0/0') : Prefix.parse('::/0');
+  for (const { family, gateway } of exits) {
+    if (!addresses.some(({ address }) => address.family === family)) continue;
+    const destination = family === 4 ? Prefix.parse('0.0.0.0/0') : Prefix.parse('::/0');
     try {
       inside.routes.add({ destination, index: link.index, gateway });
     } catch (error) {
@@ -293,10 +313,12 @@ async function setUp(inside: Netlink, { ifname, mac }: Attachment, { addresses, 
       if (netlinkErrno(error) !== 'EEXIST') throw error;
     }
   }
+  return link;
 }
 
 function showResult(context: CtlContext, isJson: boolean, attachment: Attachment, network: string, made: Joined): void {
-  const { netns, ifname, mac } = attachment;
+  const { netns, ifname } = attachment;
+  const { mac } = made;
   const addresses = made.addresses.map(({ address, length }) => `${address.toString()}/${length}`);
   if (isJson) printJson(context, { network, netns, interface: ifname, mac, addresses });
   else context.out.line(`attached ${ifname} of ${netns} to ${network} with ${addresses.join(' and ')}`);

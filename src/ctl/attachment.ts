@@ -1,15 +1,18 @@
 import path from 'node:path';
 import { optionalTextFlag, textFlag } from '../config/flag-values.js';
 import { attachmentOwner } from '../docker/plugin/attachment-owner.js';
+import { linkNameOf } from '../docker/plugin/network.js';
 import { attachmentId } from '../docker/plugin/own-ids.js';
 import { OverlayError } from '../errors.js';
 import { type MacAddress, deriveMac } from '../ip/mac.js';
 import { isDeviceName } from '../netlink/device-name.js';
+import type { LinkInfo } from '../netlink/link.js';
 import type {
   AddressPoolStatus,
   ContainerNetworkStatus,
   ContainerNetworksStatus,
 } from '../observe/container-status.js';
+import { ALIAS_PREFIX } from '../reconcile/ownership.js';
 import type { FlagTable } from './command.js';
 import { readDaemonStatus } from './daemon-client.js';
 
@@ -33,6 +36,7 @@ export interface Attachment {
   readonly ifname: string;
   /** Of the endpoint. */
   readonly id: string;
+  /** Where interfaces of the network have MAC addresses of their own. */
   readonly mac: MacAddress;
   /** By which its addresses are told from those of others. */
   readonly owner: string;
@@ -61,6 +65,15 @@ export function attachmentOf(
   const netns = word.includes('/') ? path.resolve(word) : `/run/netns/${word}`;
   const owner = attachmentOwner(netns, ifname);
   return { netns, ifname, owner, id: attachmentId(owner), mac: deriveMac(host, owner) };
+}
+
+/**
+ * Whether a device of the namespace is the interface of an attachment: known by its MAC address, or where that is its
+ * parent's, by its name and mark.
+ */
+export function isInterfaceOf({ id, ifname, mac }: Attachment, link: LinkInfo): boolean {
+  if (link.kind !== 'ipvlan') return link.mac === mac;
+  return link.name === linkNameOf(id) || (link.name === ifname && link.alias.startsWith(ALIAS_PREFIX));
 }
 
 /** An address of an attachment, and the pool it comes from. */

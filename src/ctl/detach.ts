@@ -7,6 +7,7 @@ import {
   type Held,
   attachmentOf,
   findHeld,
+  isInterfaceOf,
   readContainerNetworks,
 } from './attachment.js';
 import { defineCommand, EXIT, HOST_FLAGS, printJson } from './command.js';
@@ -50,13 +51,13 @@ export const detach = defineCommand({
 });
 
 /** Deletes the interface inside of the namespace. @returns whether it was there. */
-async function removeInterface({ netns: path, mac }: Attachment): Promise<boolean> {
-  const netns = NetworkNamespace.open(path);
+async function removeInterface(attachment: Attachment): Promise<boolean> {
+  const netns = NetworkNamespace.open(attachment.netns);
   if (netns === undefined) return false;
   let netlink: Netlink | undefined;
   try {
     netlink = netns.run(() => Netlink.open());
-    const link = (await netlink.links.list()).find((each) => each.mac === mac);
+    const link = (await netlink.links.list()).find((each) => isInterfaceOf(attachment, each));
     if (link !== undefined) netlink.links.del(link);
     return link !== undefined;
   } finally {

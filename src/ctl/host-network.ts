@@ -1,9 +1,10 @@
 import { networksTitled } from '../container/cluster-networks.js';
 import { parsePoolId } from '../container/pool-id.js';
 import { IPAM_NAMES } from '../docker/plugin/ipam-driver.js';
+import { type NetworkTypeName, hasOwnMac, isLayer3 } from '../docker/plugin/network.js';
 import { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import type { ContainerNetworksStatus } from '../observe/container-status.js';
+import type { ContainerNetworkStatus, ContainerNetworksStatus } from '../observe/container-status.js';
 import type { PluginClient } from './plugin-client.js';
 
 /** A network that this host is in. */
@@ -11,7 +12,19 @@ export interface HostNetwork {
   readonly id: string;
   readonly pools: readonly { readonly id: string; readonly subnet: Prefix }[];
   readonly gateways: readonly IpAddress[];
+  /** Whether its interfaces have MAC addresses of their own. */
+  readonly hasOwnMac: boolean;
+  /** Whether what leads out of a namespace goes out by the interface itself, without a gateway. */
+  readonly leadsByDevice: boolean;
 }
+
+/** What of a network decides how its interfaces are set up. */
+function setUpOf({ type, mode, isInternal }: HostedNetwork): Pick<HostNetwork, 'hasOwnMac' | 'leadsByDevice'> {
+  const kind = { type: type as NetworkTypeName, mode };
+  return { hasOwnMac: hasOwnMac(kind), leadsByDevice: isLayer3(kind) && !isInternal };
+}
+
+type HostedNetwork = Pick<ContainerNetworkStatus, 'type' | 'mode' | 'isInternal'>;
 
 /** A subnet of a network that this host is to enter. */
 export interface WantedSubnet {
@@ -45,6 +58,7 @@ export function findHostNetwork(title: string, { networks, pools }: ContainerNet
       id: network.id,
       pools: network.pools.map((id) => ({ id, subnet: parsePoolId(id).subnet })),
       gateways: network.gateways.map((gateway) => IpAddress.parse(gateway)),
+      ...setUpOf(network),
     }
   );
 }
@@ -68,7 +82,13 @@ export async function makeHostNetwork(plugin: PluginClient, wanted: WantedNetwor
     }
     throw error;
   }
-  return { id: NetworkID, pools: entered, gateways: entered.flatMap(({ gateway }) => gateway ?? []) };
+  const { type = 'macvlan', mode = '' } = options;
+  return {
+    id: NetworkID,
+    pools: entered,
+    gateways: entered.flatMap(({ gateway }) => gateway ?? []),
+    ...setUpOf({ type, mode, isInternal }),
+  };
 }
 
 interface EnteredSubnet {

@@ -21,6 +21,7 @@ export class FakeAddresses implements ContainerAddresses {
   readonly requests: AddressRequest[] = [];
   /** Addresses that are somebody else's by now. */
   readonly takenBack = new Set<string>();
+  readonly #byOwner = new Map<string, IpAddress>();
   reviews = 0;
   /** Awaited by every request. */
   gate: Promise<void> = Promise.resolve();
@@ -45,6 +46,9 @@ export class FakeAddresses implements ContainerAddresses {
     const { subnet, range } = parsePoolId(id);
     const given = this.given.get(id) ?? new Map<string, AddressRequest['kind']>();
     this.given.set(id, given);
+    const { owner } = request;
+    const known = owner === undefined || request.mac !== undefined ? undefined : this.#byOwner.get(owner);
+    if (known !== undefined && given.has(known.toString())) return known;
     const isShared = request.kind !== 'container';
     let address = request.address ?? (request.kind === 'gateway' ? subnet.address.add(1n) : range.address.add(1n));
     while (request.address === undefined && !isShared && given.has(address.toString())) address = address.add(1n);
@@ -52,6 +56,7 @@ export class FakeAddresses implements ContainerAddresses {
       throw new OverlayError('ERR_ADDRESS_TAKEN', `cannot give ${address.toString()}: it is taken`);
     }
     given.set(address.toString(), request.kind);
+    if (owner !== undefined) this.#byOwner.set(owner, address);
     return address;
   }
 

@@ -73,7 +73,9 @@ async function probe(
   sources: ContainerSources,
 ): Promise<ParentFacts['foreign']> {
   const { containers, macLimit } = sources;
-  const networks = containers.networks.filter(({ parent, mode }) => parent === link.name && mode !== 'passthru');
+  const networks = containers.networks.filter(
+    ({ type, parent, mode }) => type === 'macvlan' && parent === link.name && mode !== 'passthru',
+  );
   if (link.mac === undefined || networks.length === 0) return undefined;
   const running = networks.flatMap(({ endpoints }) => endpoints.filter(({ isJoined }) => isJoined));
   // A container's address is known to the switch already: one more could be one too many for it.

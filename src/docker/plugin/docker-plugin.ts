@@ -23,7 +23,7 @@ import { hostState } from './host-state.js';
 import { InternalParents } from './internal-parents.js';
 import { IPAM_NAMES, type IpamName, ipamDriver } from './ipam-driver.js';
 import type { PluginInterface } from './method.js';
-import { type ContainerNetwork, type Endpoint, isLinkName, linkNameOf } from './network.js';
+import { type ContainerNetwork, type Endpoint, isLayer3, isLinkName, linkNameOf } from './network.js';
 import { networkDriver } from './network-driver.js';
 import { PoolClaims } from './pool-claims.js';
 import { PLUGIN_SOCKET, PluginServer } from './server.js';
@@ -225,7 +225,7 @@ export class DockerPlugin {
   /** The device on which an address of the pool is to be looked for; undefined where it is not to be. */
   probeParentOf(pool: PoolId): string | undefined {
     const networks = this.state.contents.networks.filter(({ subnets }) => subnets.some((each) => each.pool === pool));
-    const isWanted = networks.every(({ isProbed }) => isProbed);
+    const isWanted = networks.every((network) => network.isProbed && !isLayer3(network));
     return isWanted ? networks.find(({ isInternal }) => !isInternal)?.parent : undefined;
   }
 

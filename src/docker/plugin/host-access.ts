@@ -6,8 +6,8 @@ import { Prefix } from '../../ip/prefix.js';
 import type { AddressInfo } from '../../netlink/address.js';
 import { MAX_DEVICE_NAME } from '../../netlink/device-name.js';
 import type { LinkInfo } from '../../netlink/link.js';
-import type { DesiredState } from '../../reconcile/desired.js';
-import type { Endpoint, NetworkSet } from './network.js';
+import type { DesiredState, LinkKinds } from '../../reconcile/desired.js';
+import { type ContainerNetwork, type Endpoint, type NetworkSet, hasOwnMac } from './network.js';
 
 /** What host access depends on besides networks and containers. */
 export interface HostFacts {
@@ -22,7 +22,7 @@ export interface HostFacts {
 }
 
 /**
- * The interface by which this host reaches containers on a parent: a macvlan device beside theirs, since the kernel
+ * The interface by which this host reaches containers on a parent: one beside theirs and of their type, since the kernel
  * passes no frame between a parent and what lies on it (`macvlan_handle_frame()`).
  */
 export function shimNameOf(parent: string): string {
@@ -35,7 +35,7 @@ export function shimNameOf(parent: string): string {
 /**
  * What makes this host and its containers reach each other, under the addresses that the host has anyway.
  *
- * @remarks On each parent a shim with the host's own addresses, without routes to their prefixes; a route and a permanent
+ * @remarks With macvlan: on each parent a shim with the host's own addresses, without routes to their prefixes; a route and a permanent
  * neighbour for every container; and filters by which the shim exchanges frames with these containers alone. So nobody
  * else ever hears of its MAC address: the host would otherwise answer for its addresses with two of them.
  */
@@ -45,9 +45,10 @@ export function hostAccessStates(set: NetworkSet, facts: HostFacts): readonly Pa
   return [...parents].map((parent) => {
     const link = facts.links.find(({ name }) => name === parent);
     if (link === undefined) return {};
-    const ids = new Set(networks.filter((network) => network.parent === parent).map(({ id }) => id));
+    const onIt = networks.filter((network) => network.parent === parent);
+    const ids = new Set(onIt.map(({ id }) => id));
     const local = set.endpoints.filter(({ networkId, sandbox }) => sandbox !== undefined && ids.has(networkId));
-    return shimState(link, local, facts);
+    return onIt.every(hasOwnMac) ? shimState(link, local, facts) : ipvlanState(link, onIt, local);
   });
 }
 
@@ -75,6 +76,27 @@ function shimState(parent: LinkInfo, local: readonly Endpoint[], facts: HostFact
     filters: (['ingress', 'egress'] as const).map((direction) => ({ device, direction, stations })),
     neighbours: places.map(({ address, mac }) => ({ device, address, mac })),
     routes: places.map(({ address }) => routeTo(address, device)),
+  };
+}
+
+/**
+ * The like of it for ipvlan, of the mode that its parent has: no frame of it has another MAC address than the parent's, so
+ * nothing has to be kept from others. It has the addresses that the host has leased, where there are any, and not those
+ * that the host has anyway: what comes in for an address of an ipvlan interface, comes in by that.
+ */
+function ipvlanState(
+  parent: LinkInfo,
+  networks: readonly ContainerNetwork[],
+  local: readonly Endpoint[],
+): Partial<DesiredState> {
+  const device = shimNameOf(parent.name);
+  const leased = networks.flatMap(({ subnets }) => subnets.flatMap(({ host }) => host ?? []));
+  const own = leased.filter((each, index) => leased.findIndex((other) => other.equals(each)) === index);
+  const mode = networks[0]?.mode as LinkKinds['ipvlan']['mode'];
+  return {
+    links: [{ kind: 'ipvlan', name: device, mtu: parent.mtu, lowerIndex: parent.index, mode, flag: 'bridge' }],
+    addresses: own.map((address) => ({ device, address, length: ADDRESS_BITS[address.family], noPrefixRoute: true })),
+    routes: local.flatMap(({ addresses }) => addresses.map(({ address }) => routeTo(address, device))),
   };
 }
 

@@ -74,7 +74,9 @@ export class HostLinks {
       device: {
         link,
         master: links.find(({ index }) => index === link.masterIndex),
-        upper: links.filter(({ lowerIndex, kind }) => lowerIndex === link.index && kind !== 'veth'),
+        upper: links.filter(
+          ({ lowerIndex, kind, alias }) => lowerIndex === link.index && kind !== 'veth' && alias !== this.mark,
+        ),
       },
     };
   }
@@ -93,7 +95,9 @@ export class HostLinks {
   private async inSubnet(subnets: readonly NetworkSubnet[], links: readonly LinkInfo[]): Promise<string | undefined> {
     const addresses = await this.netlink.addresses.list();
     const isCandidate = (index: number): LinkInfo | undefined =>
-      links.find((link) => link.index === index && !link.isLoopback && link.kind !== 'macvlan');
+      links.find(
+        (link) => link.index === index && !link.isLoopback && link.kind !== 'macvlan' && link.kind !== 'ipvlan',
+      );
     return addresses
       .filter(({ address }) => subnets.some(({ subnet }) => subnet.contains(address)))
       .map(({ index }) => isCandidate(index)?.name)

@@ -1,7 +1,8 @@
 import { MAX_STATIONS } from '../../netlink/filter-program.js';
-import { OverlayError } from '../../errors.js';
+import type { OverlayError } from '../../errors.js';
 import { type ContainerNetwork, linkNameOf } from './network.js';
-import { type NetworkType, type ParentDevice, onLink } from './network-type.js';
+import { type NetworkType, onLink } from './network-type.js';
+import { checkParent, refused } from './parent-checks.js';
 
 const MODES = ['bridge', 'vepa', 'private', 'passthru'] as const;
 
@@ -10,8 +11,8 @@ type Mode = (typeof MODES)[number];
 /**
  * Containers with MAC addresses of their own on an interface of the host.
  *
- * @see drivers/net/macvlan.c for what is refused: one receive handler per device (`netdev_rx_handler_register()`), no
- * loopback (`macvlan_port_create()`), nothing beside `passthru` (`macvlan_common_newlink()`).
+ * @see drivers/net/macvlan.c for what is refused: no loopback (`macvlan_port_create()`), nothing beside `passthru`
+ * (`macvlan_common_newlink()`).
  */
 export const macvlanType: NetworkType = {
   options: ['parent', 'vlan', 'mode', 'mtu', 'host-access', 'probe'],
@@ -22,7 +23,9 @@ export const macvlanType: NetworkType = {
   properties: () => ({}),
 
   checkNetwork(network, parent, others) {
-    checkParent(network, parent);
+    checkParent(network, parent, others);
+    const passthru = parent.upper.find(({ details }) => details?.kind === 'macvlan' && details.mode === 'passthru');
+    if (passthru !== undefined) throw besidePassthru(network, `${passthru.name} has it in that mode`);
     const other = others.networks.find((each) => isPassthru(each) || isPassthru(network));
     if (other !== undefined) throw besidePassthru(network, `network ${other.id.slice(0, 12)} is on it`);
     if (network.hasHostAccess && network.mode !== 'bridge') {
@@ -69,40 +72,6 @@ function isPassthru({ mode }: ContainerNetwork): boolean {
   return mode === 'passthru';
 }
 
-function checkParent(network: ContainerNetwork, { link, master, upper }: ParentDevice): void {
-  if (link.isLoopback) throw refused(network, 'it is the loopback interface', 'name another one with -o parent=');
-  if (master?.kind === 'bridge') {
-    throw refused(network, `it is a port of the bridge ${master.name}`, `name the bridge: -o parent=${master.name}`);
-  }
-  if (master !== undefined) {
-    throw refused(network, `it is a part of ${master.name}`, `name that one: -o parent=${master.name}`);
-  }
-  const ipvlan = upper.find(({ kind }) => kind === 'ipvlan');
-  if (ipvlan !== undefined) {
-    throw refused(
-      network,
-      `the ipvlan interface ${ipvlan.name} is on it`,
-      'put macvlan and ipvlan on different interfaces',
-    );
-  }
-  const passthru = upper.find(({ details }) => details?.kind === 'macvlan' && details.mode === 'passthru');
-  if (passthru !== undefined) throw besidePassthru(network, `${passthru.name} has it in that mode`);
-  if (network.mtu !== undefined && network.mtu > link.mtu) {
-    throw refused(
-      network,
-      `its MTU is ${link.mtu}, below the wanted ${network.mtu}`,
-      'lower -o mtu=, or raise the MTU of the parent',
-    );
-  }
-}
-
 function besidePassthru(network: ContainerNetwork, why: string): OverlayError {
   return refused(network, `mode passthru takes a parent alone, and ${why}`, 'use mode bridge, or another parent');
-}
-
-function refused({ parent }: ContainerNetwork, why: string, hint: string): OverlayError {
-  return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put a macvlan network on ${parent}: ${why}`, {
-    context: { dev: parent },
-    hint,
-  });
 }

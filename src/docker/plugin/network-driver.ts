@@ -11,13 +11,15 @@ import type { LinkInfo } from '../../netlink/link.js';
 import { netlinkErrno } from '../../netlink/socket.js';
 import type { EndpointLinks } from './announcer.js';
 import type { HostLinks, PluginNetlink } from './host-links.js';
-import { ipamNamed } from './ipam-driver.js';
+import { IPAM_NAMES, ipamNamed } from './ipam-driver.js';
 import type { Call, PluginInterface } from './method.js';
 import {
   type ContainerNetwork,
   type Endpoint,
   type NetworkSubnet,
+  hasOwnMac,
   hasOwnParent,
+  isLayer3,
   isRouted,
   linkNameOf,
   othersOn,
@@ -124,6 +126,7 @@ class NetworkDriver {
       pools: isOwn(id) ? before.pools : claims.afterTaking(before.pools, network.subnets),
     }));
     if (network.vlan?.trunk !== undefined || isRouted(network)) await this.makeParent(network);
+    if (network.hasHostAccess && !hasOwnMac(network) && !isLayer3(network)) await this.leaseForHost(network);
     this.options.log.info('container network made', {
       dev: network.parent,
       subnet: network.subnets.map(({ subnet }) => subnet.toString()).join(' '),
@@ -177,7 +180,9 @@ class NetworkDriver {
       (each) => each !== undefined,
     );
     const known = state.contents.endpoints.find((each) => each.id === id);
-    const own = mac ?? known?.mac ?? macFor(addresses.map(({ address }) => address));
+    const own = hasOwnMac(network)
+      ? (mac ?? known?.mac ?? macFor(addresses.map(({ address }) => address)))
+      : await this.parentsMac(network, mac);
     if (known === undefined) {
       networkType(network.type).checkEndpoint(network, othersOn(network, state.contents));
     }
@@ -191,7 +196,7 @@ class NetworkDriver {
     if (signal.aborted && known === undefined) await this.deleteEndpoint(request);
     this.options.onChange();
     // What Docker has set already must not be in the answer.
-    return { Interface: mac === undefined ? { MacAddress: own } : {} };
+    return { Interface: mac === undefined && hasOwnMac(network) ? { MacAddress: own } : {} };
   }
 
   async deleteEndpoint(request: Request): Promise<object> {
@@ -212,13 +217,12 @@ class NetworkDriver {
   }
 
   async join(request: Request): Promise<object> {
-    const { links, state } = this.options;
+    const { state } = this.options;
     const network = this.network(request);
     const endpoint = this.endpoint(request.id('EndpointID'));
     const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey'), isStale: false };
     this.refuseTakenBack(network, endpoint);
-    if (hasOwnParent(network)) await this.options.settled();
-    const parent = await links.parentOf(network);
+    const parent = await this.parentOf(network);
     this.removeLink(endpoint.id);
     const own = this.makeLink(network, joined, parent);
     try {
@@ -230,7 +234,7 @@ class NetworkDriver {
       this.removeLink(endpoint.id);
       throw error;
     }
-    this.options.onJoin(joined, { own, parent });
+    if (!isLayer3(network)) this.options.onJoin(joined, { own, parent });
     this.options.onChange();
     return {
       InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
@@ -258,18 +262,69 @@ class NetworkDriver {
     request: Request,
   ): Promise<{ readonly network: ContainerNetwork; readonly parent: ParentDevice | undefined }> {
     const options = request.nested('Options');
-    const { settings, parent: wanted } = readSettings(options.options(GENERIC));
+    const given = options.options(GENERIC);
+    const { settings, parent: wanted } = readSettings(given);
     const isInternal = options.flag(INTERNAL);
-    const subnets = [...request.list('IPv4Data'), ...request.list('IPv6Data')].map((data) =>
-      this.subnet(id, data, isInternal),
-    );
+    const data = [...request.list('IPv4Data'), ...request.list('IPv6Data')];
+    const subnets = data.map((each) => this.subnet(id, each, !isInternal && !isLayer3(settings)));
     const network = { ...settings, id, isInternal, subnets };
+    const isMacSet = data.some((each) => ipamNamed(each.text('AddressSpace')) === IPAM_NAMES.mac);
+    if (isMacSet && !isOwn(id) && !hasOwnMac(settings)) throw otherIpamDriver(network, given);
     if (isInternal || isRouted(network)) {
       if (isInternal) refuseOutside(network, wanted);
       return { network: { ...network, parent: this.ownParent(network), vlan: undefined }, parent: undefined };
     }
     const { name: parent, vlan, device } = await this.options.links.choose(wanted, subnets);
     return { network: { ...network, parent, vlan }, parent: device };
+  }
+
+  /** @throws {@link OverlayError} `ERR_CONTAINER_NETWORK` */
+  private async parentOf(network: ContainerNetwork): Promise<LinkInfo> {
+    if (hasOwnParent(network)) await this.options.settled();
+    return this.options.links.parentOf(network);
+  }
+
+  /** The MAC address of interfaces that have none of their own. */
+  private async parentsMac(network: ContainerNetwork, wanted: MacAddress | undefined): Promise<MacAddress> {
+    const { mac } = await this.parentOf(network);
+    if (mac !== undefined && wanted === undefined) return mac;
+    const { type, parent } = network;
+    const why = mac === undefined ? `${parent} has none` : `all of type ${type} on ${parent} have ${mac}`;
+    throw new OverlayError(
+      'ERR_CONTAINER_NETWORK',
+      `cannot give an interface the MAC address ${wanted ?? 'of its parent'}: ${why}`,
+      {
+        context: { dev: parent },
+        hint: mac === undefined ? 'ipvlan needs an Ethernet interface' : 'leave out --mac-address',
+      },
+    );
+  }
+
+  /**
+   * Gives this host an address of its own in each subnet of a network, by which it and its containers reach each other;
+   * without them there is no network.
+   */
+  private async leaseForHost(network: ContainerNetwork): Promise<void> {
+    const { addresses, claims, onChange, state } = this.options;
+    // The same for all networks of this host with that subnet, and after a crash.
+    const own = { kind: 'container', address: undefined, mac: undefined, owner: `host ${network.parent}` } as const;
+    const subnets: NetworkSubnet[] = [];
+    try {
+      for (const each of network.subnets) {
+        subnets.push(
+          each.pool === undefined ? each : { ...each, host: await addresses.requestAddress(each.pool, own) },
+        );
+      }
+      await state.change((before) => ({
+        ...before,
+        networks: before.networks.map((each) => (each.id === network.id ? { ...each, subnets } : each)),
+      }));
+    } catch (error) {
+      await state.change((before) => ({ ...before, networks: before.networks.filter(({ id }) => id !== network.id) }));
+      onChange();
+      await claims.releaseHostAddresses(subnets);
+      throw error;
+    }
   }
 
   /** Has the sub-interface or bridge of a network made; without it there is no network. */
@@ -283,14 +338,14 @@ class NetworkDriver {
     throw isRouted(network) ? noBridge(network, cause) : noSubInterface(network, cause);
   }
 
-  private subnet(networkId: string, data: Request, isInternal: boolean): NetworkSubnet {
+  private subnet(networkId: string, data: Request, hasGateway: boolean): NetworkSubnet {
     const subnet = data.prefix('Pool');
     if (subnet === undefined) {
       throw new OverlayError('ERR_PLUGIN_REQUEST', 'cannot make a network: Docker gave it no subnet');
     }
     return {
       subnet,
-      gateway: isInternal ? undefined : data.interfaceAddress('Gateway')?.address,
+      gateway: hasGateway ? data.interfaceAddress('Gateway')?.address : undefined,
       auxiliary: auxiliaryAddresses(data),
       pool: isOwn(networkId) ? poolNamed(data) : this.dockersPool(data, subnet),
     };
@@ -440,6 +495,29 @@ function poolNamed(data: Request): PoolId {
   return text as PoolId;
 }
 
+/** Docker would set the MAC address that it has sent with the request for an address. */
+function otherIpamDriver(
+  { type, isInternal, subnets }: Pick<ContainerNetwork, 'type' | 'isInternal' | 'subnets'>,
+  given: Readonly<Record<string, string>>,
+): OverlayError {
+  const words = ['docker network create -d tsflannel --ipam-driver', IPAM_NAMES.noMac];
+  if (isInternal) words.push('--internal');
+  if (subnets.some(({ subnet }) => subnet.family === 6)) words.push('--ipv6');
+  for (const { subnet, pool, gateway } of subnets) {
+    const { name, range } = pool === undefined ? {} : parsePoolId(pool);
+    words.push('--subnet', subnet.toString());
+    if (range?.equals(subnet) === false) words.push('--ip-range', range.toString());
+    if (gateway !== undefined) words.push('--gateway', gateway.toString());
+    if (name !== undefined) words.push('--ipam-opt', `network=${name}`);
+  }
+  for (const [name, value] of Object.entries(given)) words.push('-o', `${name}=${value}`);
+  return new OverlayError(
+    'ERR_CONTAINER_NETWORK',
+    `cannot make a network of type ${type} with --ipam-driver ${IPAM_NAMES.mac}: its interfaces have no MAC addresses of their own`,
+    { hint: `use the other name of the driver: ${words.join(' ')} NAME` },
+  );
+}
+
 function inUse(count: number): OverlayError {
   return new OverlayError(
     'ERR_CONTAINER_NETWORK',
@@ -499,8 +577,16 @@ function noBridge({ parent }: ContainerNetwork, cause: unknown): OverlayError {
 }
 
 /** The kernel's refusals in words of whoever made the network; anything else as it is. */
-function explain(cause: unknown, { parent, mode }: ContainerNetwork): unknown {
-  const why = WHY[netlinkErrno(cause) ?? ''];
+function explain(cause: unknown, { type, parent, mode }: ContainerNetwork): unknown {
+  const errno = netlinkErrno(cause) ?? '';
+  if (errno === 'EOPNOTSUPP') {
+    return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put an interface on ${parent}: the kernel makes none`, {
+      cause,
+      context: { dev: parent, errno },
+      hint: `load the module ${type}, and look whether this kernel has mode ${mode}`,
+    });
+  }
+  const why = WHY[errno];
   if (why === undefined) return cause;
   return new OverlayError('ERR_CONTAINER_NETWORK', `cannot put an interface on ${parent}: ${why}`, {
     cause,
@@ -510,6 +596,6 @@ function explain(cause: unknown, { parent, mode }: ContainerNetwork): unknown {
 }
 
 const WHY: Readonly<Record<string, string>> = {
-  EBUSY: 'another kind of interface uses it already (EBUSY): a bridge, a bond or ipvlan',
+  EBUSY: 'another kind of interface uses it already (EBUSY): a bridge, a bond, macvlan or ipvlan',
   EINVAL: 'another macvlan has it in mode passthru, or has to have it alone (EINVAL)',
 };

@@ -48,6 +48,8 @@ const ALIASES: Readonly<Record<string, OptionName>> = {
   'com.docker.network.driver.mtu': 'mtu',
   'com.docker.network.bridge.enable_icc': 'icc',
   macvlan_mode: 'mode',
+  ipvlan_mode: 'mode',
+  ipvlan_flag: 'flag',
 };
 
 /** What settings are written as; where a network lies is kept beside them. */

@@ -24,7 +24,7 @@ export interface ParentDevice {
   readonly link: LinkInfo;
   /** The device that it is a port of. */
   readonly master: LinkInfo | undefined;
-  /** What lies on it in the host's own namespace, those of others included. */
+  /** What others have put on it in the host's own namespace. */
   readonly upper: readonly LinkInfo[];
 }
 

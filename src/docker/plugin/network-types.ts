@@ -1,9 +1,12 @@
+import { ipvlanType } from './ipvlan.js';
 import { macvlanType } from './macvlan.js';
 import type { NetworkTypeName } from './network.js';
 import type { NetworkType } from './network-type.js';
 
 /** What there is of {@link NetworkTypeName}. */
-const TYPES = { macvlan: macvlanType } as const satisfies Partial<Readonly<Record<NetworkTypeName, NetworkType>>>;
+const TYPES = { macvlan: macvlanType, ipvlan: ipvlanType } as const satisfies Partial<
+  Readonly<Record<NetworkTypeName, NetworkType>>
+>;
 
 /** Values of `-o type=`, the default first. */
 export const NETWORK_TYPES = Object.keys(TYPES) as readonly (keyof typeof TYPES)[];

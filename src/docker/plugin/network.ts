@@ -43,6 +43,8 @@ export interface NetworkSubnet {
   readonly auxiliary: readonly IpAddress[];
   /** Undefined where its addresses are another IPAM driver's. */
   readonly pool: PoolId | undefined;
+  /** An address of the pool that this host has itself, for its access to containers; none where it needs none. */
+  readonly host?: IpAddress | undefined;
 }
 
 /** That the frames of a network are tagged. */
@@ -76,6 +78,7 @@ export interface EndpointAddress {
 export interface Endpoint {
   readonly id: string;
   readonly networkId: string;
+  /** That of the parent where it has none of its own. */
   readonly mac: MacAddress;
   readonly addresses: readonly EndpointAddress[];
   /** Network namespace of the container, as a path, as long as it is in one. */
@@ -93,6 +96,16 @@ export interface NetworkSet {
 /** Name of the interface on its way into the container: 15 characters, the most that the kernel takes. */
 export function linkNameOf(endpointId: string): string {
   return `${LINK_PREFIX}${endpointId.slice(0, 11)}`;
+}
+
+/** Whether the interfaces of containers have MAC addresses of their own, and not that of what they lie on. */
+export function hasOwnMac({ type }: Pick<ContainerNetwork, 'type'>): boolean {
+  return type !== 'ipvlan';
+}
+
+/** Whether nothing is resolved on the interfaces of containers, which hand packets to the routing of the host. */
+export function isLayer3({ type, mode }: Pick<ContainerNetwork, 'type' | 'mode'>): boolean {
+  return type === 'ipvlan' && mode !== 'l2';
 }
 
 /** Whether a network has a bridge on each of its hosts, and leads over their routing instead of through an interface. */

@@ -66,12 +66,22 @@ export class PoolClaims {
    * the same addresses, and gives them back itself.
    */
   async releaseSubnets(subnets: readonly NetworkSubnet[]): Promise<void> {
+    await this.releaseHostAddresses(subnets);
     for (const { pool, gateway, auxiliary } of subnets) {
       if (pool === undefined || this.isDockers(pool)) continue;
       for (const address of gateway === undefined ? auxiliary : [gateway, ...auxiliary]) {
         await this.releaseAddress(pool, address);
       }
       await this.leave(pool);
+    }
+  }
+
+  /** Gives up what this host had itself in networks that are gone, unless another one has the same. */
+  async releaseHostAddresses(subnets: readonly NetworkSubnet[]): Promise<void> {
+    for (const { pool, host } of subnets) {
+      if (pool === undefined || host === undefined) continue;
+      const isKept = this.subnetsOn(pool).some((each) => each.host?.equals(host) === true);
+      if (!isKept) await this.addresses.releaseAddress(pool, host);
     }
   }
 

@@ -132,11 +132,13 @@ function decodeVlan(saved: Request): NetworkVlan {
 function decodeSubnet(saved: Request): NetworkSubnet {
   const pool = saved.text('pool');
   if (pool !== undefined) parsePoolId(pool);
+  const host = saved.address('host');
   return {
     subnet: Prefix.parse(saved.required('subnet')),
     gateway: saved.address('gateway'),
     auxiliary: saved.texts('auxiliary').map((each) => IpAddress.parse(each)),
     pool: pool as PoolId,
+    ...(host === undefined ? {} : { host }),
   };
 }
 

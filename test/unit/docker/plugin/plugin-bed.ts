@@ -151,13 +151,14 @@ export class PluginBed {
           if (errno !== undefined) throw new OverlayError('ERR_NETLINK', `cannot: ${errno}`, { context: { errno } });
           const { kind, name } = link;
           const lowerIndex = 'lowerIndex' in link ? link.lowerIndex : 0;
-          const details = link.kind === 'macvlan' ? { kind: link.kind, mode: link.mode } : undefined;
+          const details = detailsOf(link);
+          const lowerMac = link.kind === 'ipvlan' ? kernel.links.get(lowerIndex)?.mac : undefined;
           kernel.addLink({
             name,
             kind,
             lowerIndex,
             mtu: link.mtu ?? 1500,
-            mac: link.mac ?? parseMac('02:00:00:00:00:99'),
+            mac: lowerMac ?? link.mac ?? parseMac('02:00:00:00:00:99'),
             details,
           });
         },
@@ -170,4 +171,9 @@ export class PluginBed {
       subscribe: (_topics, onEvent) => kernel.subscribe(onEvent),
     };
   }
+}
+
+function detailsOf(link: NewLink): LinkInfo['details'] {
+  if (link.kind === 'macvlan') return { kind: link.kind, mode: link.mode };
+  return link.kind === 'ipvlan' ? { kind: link.kind, mode: link.mode, flag: link.flag } : undefined;
 }
