@@ -44,6 +44,7 @@ const IS_ESSENTIAL: Readonly<Record<ObjectKind, boolean>> = {
   'proxy-neighbour': false,
   fdb: false,
   filter: false,
+  port: false,
   wireguard: true,
   'wireguard-peer': false,
 };

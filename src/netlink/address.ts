@@ -1,5 +1,5 @@
 import type { IpAddress } from '../ip/address.js';
-import { AF, IFA, IFA_F } from './constants.js';
+import { AF, IFA, IFA_F, SCOPES } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
 /** An address on a device, as the kernel describes it. */
@@ -51,7 +51,8 @@ export function writeAddress(writer: MessageWriter, target: NewAddress): void {
     .u8(address.family === 4 ? AF.INET : AF.INET6)
     .u8(length)
     .u8(flags & 0xff)
-    .u8(0)
+    // An address of the link alone (RFC 3927 1.9) is no source for what is sent elsewhere; for IPv6 the kernel sees to it.
+    .u8(address.family === 4 && address.isLinkLocal ? SCOPES.link : SCOPES.global)
     .u32(index)
     .attributeAddress(IFA.LOCAL, address)
     .attributeAddress(IFA.ADDRESS, peer ?? address);

@@ -73,6 +73,9 @@ export const AF = { UNSPEC: 0, INET: 2, BRIDGE: 7, INET6: 10 } as const;
 /** Interface flags. */
 export const IFF = { UP: 0x1, LOOPBACK: 0x8, RUNNING: 0x40, LOWER_UP: 0x10000 } as const;
 
+/** `rt_scope`: how far away an address or a destination is. */
+export const SCOPES = { global: 0, site: 200, link: 253, host: 254, nowhere: 255 } as const;
+
 /** Link attributes. */
 export const IFLA = {
   ADDRESS: 1,
@@ -91,7 +94,10 @@ export const IFLA = {
 } as const;
 
 /** Inside `IFLA_LINKINFO`. */
-export const IFLA_INFO = { KIND: 1, DATA: 2, MAX: 5 } as const;
+export const IFLA_INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5, MAX: 5 } as const;
+
+/** Inside `IFLA_INFO_SLAVE_DATA` of a port of a bridge. */
+export const IFLA_BRPORT = { ISOLATED: 33, MAX: 33 } as const;
 
 /** Leaves counters out of link dumps (4.16). */
 export const RTEXT_FILTER_SKIP_STATS = 8;

@@ -1,5 +1,5 @@
 import type { MacAddress } from '../ip/mac.js';
-import { IFF, IFLA, IFLA_INFO, IFLA_VXLAN, RTEXT_FILTER_SKIP_STATS, VETH_INFO_PEER } from './constants.js';
+import { IFF, IFLA, IFLA_BRPORT, IFLA_INFO, IFLA_VXLAN, RTEXT_FILTER_SKIP_STATS, VETH_INFO_PEER } from './constants.js';
 import { type LinkDetails, type NewLinkData, readDetails, writeDetails } from './link-details.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
@@ -20,6 +20,8 @@ export interface LinkInfo {
   readonly alias: string;
   /** Index of the bridge or bond it is a port of, 0 if none. */
   readonly masterIndex: number;
+  /** A port of a bridge that exchanges no frames with other such ports; never a kernel's before 4.18. */
+  readonly isIsolated: boolean;
   /** Index of the device below it or of its peer (`IFLA_LINK`), 0 if none. */
   readonly lowerIndex: number;
   readonly details: LinkDetails | undefined;
@@ -62,6 +64,8 @@ export interface LinkChange {
   readonly alias?: string;
   /** 0 takes it out of its bridge. */
   readonly masterIndex?: number;
+  /** Only for a port of a bridge, as in {@link LinkInfo}; it has to be one already. */
+  readonly isIsolated?: boolean;
   /** Only for a VXLAN device; the one attribute of its kind that the kernel changes in place (4.20). */
   readonly vxlan?: { readonly learning: boolean };
   readonly netns?: NetnsTarget;
@@ -114,7 +118,15 @@ export function writeLinkChange(writer: MessageWriter, index: number, change: Li
     if ('pid' in change.netns) writer.attributeU32(IFLA.NET_NS_PID, change.netns.pid);
     else writer.attributeU32(IFLA.NET_NS_FD, change.netns.fd);
   }
-  const { vxlan } = change;
+  const { vxlan, isIsolated } = change;
+  if (isIsolated !== undefined) {
+    writer.nested(IFLA.LINKINFO, () => {
+      writer.attributeText(IFLA_INFO.SLAVE_KIND, 'bridge');
+      writer.nested(IFLA_INFO.SLAVE_DATA, () => {
+        writer.attributeU8(IFLA_BRPORT.ISOLATED, Number(isIsolated));
+      });
+    });
+  }
   if (vxlan === undefined) return;
   writer.nested(IFLA.LINKINFO, () => {
     writer.attributeText(IFLA_INFO.KIND, 'vxlan');
@@ -146,6 +158,7 @@ function writeData(writer: MessageWriter, link: NewLink): void {
 
 const table = new AttributeTable(IFLA.MAX);
 const infoTable = new AttributeTable(IFLA_INFO.MAX);
+const portTable = new AttributeTable(IFLA_BRPORT.MAX);
 const dataTable = new AttributeTable(IFLA_VXLAN.MAX);
 
 /** Reads an `RTM_NEWLINK` or `RTM_DELLINK` message. */
@@ -154,6 +167,7 @@ export function readLink(reader: MessageReader): LinkInfo {
   const attributes = table.parse(reader, reader.start + HEADER, reader.end);
   const info = attributes.nested(IFLA.LINKINFO, infoTable);
   const kind = info.text(IFLA_INFO.KIND) ?? '';
+  const isBridgePort = info.text(IFLA_INFO.SLAVE_KIND) === 'bridge';
   return {
     index: reader.u32(4),
     name: attributes.text(IFLA.IFNAME) ?? '',
@@ -166,6 +180,7 @@ export function readLink(reader: MessageReader): LinkInfo {
     txQueueLength: attributes.u32(IFLA.TXQLEN) ?? 0,
     alias: attributes.text(IFLA.IFALIAS) ?? '',
     masterIndex: attributes.u32(IFLA.MASTER) ?? 0,
+    isIsolated: isBridgePort && info.nested(IFLA_INFO.SLAVE_DATA, portTable).u8(IFLA_BRPORT.ISOLATED) === 1,
     lowerIndex: attributes.u32(IFLA.LINK) ?? 0,
     details: readDetails(kind, info.nested(IFLA_INFO.DATA, dataTable)),
   };

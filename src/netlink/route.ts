@@ -1,6 +1,6 @@
 import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import { AF, RTA, RTM_F_CLONED, RTNH_F, RTPROT, RT_TABLE_MAIN } from './constants.js';
+import { AF, RT_TABLE_MAIN, RTA, RTM_F_CLONED, RTNH_F, RTPROT, SCOPES } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
 const TYPES = {
@@ -15,7 +15,6 @@ const TYPES = {
   throw: 9,
   nat: 10,
 } as const;
-const SCOPES = { global: 0, site: 200, link: 253, host: 254, nowhere: 255 } as const;
 
 /** What a route does with packets. */
 export type RouteType = keyof typeof TYPES;

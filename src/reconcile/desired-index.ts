@@ -19,6 +19,7 @@ export class DesiredIndex implements DesiredObjects {
   readonly proxyNeighbours = new SpecList(KINDS['proxy-neighbour']);
   readonly fdb = new SpecList(KINDS.fdb);
   readonly filters = new SpecList(KINDS.filter);
+  readonly ports = new SpecList(KINDS.port);
   readonly wireguard = new SpecList(KINDS.wireguard);
   readonly wireguardPeers = new SpecList(KINDS['wireguard-peer']);
   readonly sysctls = new SpecList(KINDS.sysctl);

@@ -86,9 +86,19 @@ export interface DummyLink extends LinkCommon {
   readonly kind: 'dummy';
 }
 
-/** A bridge without ports of ours. */
+/** A bridge; what is on it are {@link PortSpec}s. */
 export interface BridgeLink extends LinkCommon {
   readonly kind: 'bridge';
+  /** Undefined leaves it to the kernel: that of one of its ports, and another one when that port goes. */
+  readonly mac: MacAddress | undefined;
+}
+
+/**
+ * The end of a pair that stays on the host. It is made, with the other one, by whoever gives that away; the reconciler
+ * only sets what is here and waits while it is not there yet.
+ */
+export interface VethLink extends LinkCommon {
+  readonly kind: 'veth';
 }
 
 /** The kinds of devices that can be desired. */
@@ -102,13 +112,17 @@ export interface LinkKinds {
   readonly vlan: VlanLink;
   readonly dummy: DummyLink;
   readonly bridge: BridgeLink;
+  readonly veth: VethLink;
 }
 
 /** A network device that must exist, be up and look like this. Identity: `name`. */
 export type LinkSpec = LinkKinds[keyof LinkKinds];
 
-/** Kinds that the reconciler makes: a TUN device is made by its tunnel. */
-export type MadeLinkKind = Exclude<keyof LinkKinds, 'tun'>;
+/** Kinds that others make: a tunnel its TUN device. */
+export type GivenLinkKind = 'tun' | 'veth';
+
+/** Kinds that the reconciler makes. */
+export type MadeLinkKind = Exclude<keyof LinkKinds, GivenLinkKind>;
 
 /** What of a device of that kind can differ from what is desired. */
 export type LinkField<K extends keyof LinkKinds> = Exclude<keyof LinkKinds[K], 'kind' | 'name'>;
@@ -192,6 +206,15 @@ export interface WireguardPeerSpec {
   readonly allowedIps: readonly Prefix[];
 }
 
+/** That a device of ours is a port of a bridge. Identity: device. */
+export interface PortSpec {
+  readonly device: string;
+  /** Device name. */
+  readonly bridge: string;
+  /** It exchanges no frames with other isolated ports, only with the host. */
+  readonly isIsolated: boolean;
+}
+
 /** Which way frames go through a device, as the host sees it. */
 export type FilterDirection = 'ingress' | 'egress';
 
@@ -228,6 +251,7 @@ export interface Kinds {
   readonly 'proxy-neighbour': ProxyNeighSpec;
   readonly fdb: FdbSpec;
   readonly filter: FilterSpec;
+  readonly port: PortSpec;
   readonly wireguard: WireguardSpec;
   readonly 'wireguard-peer': WireguardPeerSpec;
   readonly sysctl: SysctlSpec;
@@ -246,6 +270,7 @@ export const LISTS = {
   'proxy-neighbour': 'proxyNeighbours',
   fdb: 'fdb',
   filter: 'filters',
+  port: 'ports',
   wireguard: 'wireguard',
   'wireguard-peer': 'wireguardPeers',
   sysctl: 'sysctls',
@@ -283,6 +308,7 @@ function emptyLists(): { [K in ObjectKind as (typeof LISTS)[K]]: Kinds[K][] } {
     proxyNeighbours: [],
     fdb: [],
     filters: [],
+    ports: [],
     wireguard: [],
     wireguardPeers: [],
     sysctls: [],

@@ -80,6 +80,12 @@ interface Operations {
     /** Empty for deletion. */
     readonly stations: readonly MacAddress[];
   };
+  readonly port: {
+    readonly verb: 'set';
+    readonly device: string;
+    readonly bridge: string;
+    readonly isIsolated: boolean;
+  };
   readonly wireguard: {
     readonly verb: 'set';
     readonly device: string;

@@ -29,10 +29,11 @@ export interface Plan {
   readonly held: Pick<AspectMap<true>, 'has' | 'size'>;
 }
 
-/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it, no frame may pass a device before its filter, and nobody may be told to send here before a route leads on. */
+/** The order: what others depend on first, removals last and backwards. A neighbour must be known before a route leads to it, no frame may pass a device before its filter or a port before it is isolated, and nobody may be told to send here before a route leads on. */
 const PHASES = [
   'links',
   'filters',
+  'ports',
   'sysctls',
   'addresses',
   'up',

@@ -179,6 +179,16 @@ describe('Netlink', function () {
       assert.equal(device('eth9').isUp, true);
     });
 
+    it('isolates a port of a bridge, and lets it out', () => {
+      netlink.links.add({ kind: 'bridge', name: 'br0' });
+      assert.throws(() => netlink.links.set(eth0, { isIsolated: true }), hasErrno('EOPNOTSUPP'));
+      netlink.links.set(eth0, { masterIndex: device('br0').index });
+      for (const isIsolated of [true, false]) {
+        netlink.links.set(eth0, { isIsolated });
+        assert.equal(device('eth0').isIsolated, isIsolated);
+      }
+    });
+
     it('switches learning of a VXLAN device and nothing else of it', () => {
       netlink.links.add({ kind: 'vxlan', name: 'made', vni: 7, underlayIndex: eth0.index, gbp: true, port: 4789 });
       const before = device('made');
@@ -231,8 +241,14 @@ describe('Netlink', function () {
       netlink.addresses.replace(address);
       netlink.addresses.add({ index, address: ip('10.5.1.1'), length: 32, peer: ip('10.5.1.2') });
       netlink.addresses.add({ index, address: ip('fd00:10:5::'), length: 128, noDad: true });
+      netlink.addresses.add({ index, address: ip('169.254.1.1'), length: 32 });
       const shown = await show();
-      for (const line of ['10.5.1.0/32  global', '10.5.1.1/32 10.5.1.2 global', 'fd00:10:5::/128  global']) {
+      for (const line of [
+        '10.5.1.0/32  global',
+        '10.5.1.1/32 10.5.1.2 global',
+        'fd00:10:5::/128  global',
+        '169.254.1.1/32  link',
+      ]) {
         assert.ok(shown.includes(line), `${line} not in ${shown.join(', ')}`);
       }
       const listed = await netlink.addresses.list(index);

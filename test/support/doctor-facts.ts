@@ -48,6 +48,7 @@ export function link(index: number, name: string, changes: Partial<LinkInfo> = {
     txQueueLength: 1000,
     alias: '',
     masterIndex: 0,
+    isIsolated: false,
     lowerIndex: 0,
     details: undefined,
     ...changes,

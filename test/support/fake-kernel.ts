@@ -174,6 +174,10 @@ export class FakeKernel implements Kernel {
       this.replaceFilter({ index, direction, program: stationProgram(direction, stations) });
       return true;
     },
+    port: ({ device, bridge, isIsolated }, indexOf) => {
+      this.setLink(indexOf(device), { masterIndex: indexOf(bridge), isIsolated });
+      return true;
+    },
     wireguard: ({ device, privateKey, listenPort }, indexOf) => {
       this.setWireguard(indexOf(device), { publicKey: privateKey.publicKey, listenPort });
       return true;
@@ -231,6 +235,7 @@ export class FakeKernel implements Kernel {
       txQueueLength: 1000,
       alias: '',
       masterIndex: 0,
+      isIsolated: false,
       lowerIndex: 0,
       details: undefined,
       ...link,

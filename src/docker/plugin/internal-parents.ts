@@ -34,7 +34,8 @@ export class InternalParents {
       .filter(({ parent }, index) => internal.findIndex((each) => each.parent === parent) === index)
       .map(({ parent: name, mtu = ETHERNET_MTU }) => {
         const present = links.find((link) => link.name === name)?.kind;
-        return { kind: isInternalKind(present) ? present : (this.preferred ??= this.probe()), name, mtu };
+        const kind = isInternalKind(present) ? present : (this.preferred ??= this.probe());
+        return kind === 'bridge' ? { kind, name, mtu, mac: undefined } : { kind, name, mtu };
       });
   }
 

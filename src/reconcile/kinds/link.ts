@@ -3,7 +3,7 @@ import type { LinkChange, LinkInfo } from '../../netlink/link.js';
 import { isSameDetails } from '../../netlink/link-details.js';
 import type { Netlink } from '../../netlink/netlink.js';
 import { netlinkErrno } from '../../netlink/socket.js';
-import type { LinkSpec, LinkKinds, MadeLinkKind } from '../desired.js';
+import type { GivenLinkKind, LinkSpec, LinkKinds, MadeLinkKind } from '../desired.js';
 import { fieldsBy, isAlike, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
 import type { LinkAspect, OperationReason } from '../operation.js';
@@ -97,7 +97,8 @@ const looksAlike = fieldsBy<LinkInfo>({
   mac: isIdentical,
   txQueueLength: isIdentical,
   alias: isIdentical,
-  masterIndex: isAlike,
+  masterIndex: isIdentical,
+  isIsolated: isIdentical,
   lowerIndex: isAlike,
   details: isSameDetails,
 });
@@ -114,11 +115,11 @@ function planDevice(planner: Planner, key: ObjectKey, spec: LinkSpec): DeviceSta
   if (link === undefined) return planMissing(planner, key, spec);
   const isMarked = link.alias === ownership.mark;
   const fits = link.kind === spec.kind && !ownership.isOthersDevice(link);
-  if (!fits && (!isMarked || spec.kind === 'tun')) {
+  if (!fits && (!isMarked || isGiven(spec))) {
     planner.conflict(key, deviceTaken(link, spec, ownership));
     return ABSENT;
   }
-  if (spec.kind !== 'tun' && (!fits || !hasFixedAttributes(spec, link, actual))) {
+  if (!isGiven(spec) && (!fits || !hasFixedAttributes(spec, link, actual))) {
     if (!planner.isHeld(key, 'whole')) return planNew(planner, key, spec, true);
     planner.hold(key, 'whole');
     return UNTOUCHED;
@@ -126,8 +127,12 @@ function planDevice(planner: Planner, key: ObjectKey, spec: LinkSpec): DeviceSta
   return planChanges(planner, key, spec, link);
 }
 
+function isGiven(spec: LinkSpec): spec is LinkKinds[GivenLinkKind] {
+  return spec.kind === 'tun' || spec.kind === 'veth';
+}
+
 function planMissing(planner: Planner, key: ObjectKey, spec: LinkSpec): DeviceState {
-  if (spec.kind === 'tun') {
+  if (isGiven(spec)) {
     planner.block(key);
     return ABSENT;
   }

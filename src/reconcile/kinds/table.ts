@@ -10,6 +10,7 @@ import { filterKind } from './filter.js';
 import type { KernelKind, Kind } from './kind.js';
 import { linkKind } from './link.js';
 import { neighbourKind } from './neighbour.js';
+import { portKind } from './port.js';
 import { proxyNeighbourKind } from './proxy-neighbour.js';
 import { routeKind } from './route.js';
 import { sysctlKind } from './sysctl.js';
@@ -20,6 +21,7 @@ import { wireguardPeerKind } from './wireguard-peer.js';
 /** Kinds of objects in the kernel, in the order in which they are read and planned: devices first. */
 export const KERNEL_KINDS: { readonly [K in KernelObjectKind]: KernelKind<K> } = {
   link: linkKind,
+  port: portKind,
   sysctl: sysctlKind,
   address: addressKind,
   neighbour: neighbourKind,

@@ -191,7 +191,11 @@ describe('DesiredIndex', () => {
       { kind: [], name: ['other'], mtu: [1400] },
     ],
     bridge: [
-      { kind: 'bridge', name: 'tsfi-1', mtu: 1500 },
+      { kind: 'bridge', name: 'tsfi-1', mtu: 1500, mac: mac(1) },
+      { kind: [], name: ['other'], mtu: [1400], mac: [mac(9), undefined] },
+    ],
+    veth: [
+      { kind: 'veth', name: 'tsfv1', mtu: 1500 },
       { kind: [], name: ['other'], mtu: [1400] },
     ],
     tun: [
@@ -241,6 +245,12 @@ describe('DesiredIndex', () => {
       [
         { device, direction: 'ingress', stations: [mac(2)] },
         { device: ['flannel.2'], direction: ['egress'], stations: [[], [mac(3)], [mac(2), mac(3)]] },
+      ],
+    ],
+    port: [
+      [
+        { device, bridge: 'tsfb-1', isIsolated: false },
+        { device: ['flannel.2'], bridge: ['tsfb-2'], isIsolated: [true] },
       ],
     ],
     wireguard: [

@@ -9,6 +9,7 @@ import { ipvlanKind } from './ipvlan.js';
 import type { LinkDefaults, LinkKind } from './link-kind.js';
 import { macvlanKind } from './macvlan.js';
 import { tunKind } from './tun.js';
+import { vethKind } from './veth.js';
 import { vlanKind } from './vlan.js';
 import { vxlanKind } from './vxlan.js';
 import { wireguardLinkKind } from './wireguard.js';
@@ -23,6 +24,7 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
   vlan: vlanKind,
   dummy: dummyKind,
   bridge: bridgeKind,
+  veth: vethKind,
 };
 
 /** A {@link LinkKind} as it looks to those who handle all of them alike. */

@@ -1,0 +1,42 @@
+import type { PortSpec } from '../desired.js';
+import { fieldsBy, isIdentical } from '../equality.js';
+import type { KernelKind } from './kind.js';
+
+/**
+ * Devices of ours as ports of bridges. The kernel tells it of the device; one that is no longer to be a port is no longer
+ * desired as a device either, and goes.
+ */
+export const portKind: KernelKind<'port'> = {
+  keyOf: ({ device }) => `port ${device}`,
+  isSame: fieldsBy<PortSpec>({ device: isIdentical, bridge: isIdentical, isIsolated: isIdentical }),
+
+  read: () => Promise.resolve(),
+
+  presentKeys: () => [],
+
+  plan(planner, key, spec) {
+    if (spec === undefined) return;
+    const { device, bridge, isIsolated } = spec;
+    if (!planner.device(device).isUsable || !planner.device(bridge).isUsable) {
+      planner.block(key);
+      return;
+    }
+    const { actual } = planner;
+    const link = actual.links.get(device);
+    const isThere = link?.masterIndex === actual.indexOf(bridge) && planner.device(bridge).loses !== 'all';
+    if (isThere && link.isIsolated === isIsolated) return;
+    const reason = isThere ? 'altered' : 'missing';
+    planner.add('ports', { kind: 'port', verb: 'set', key, reason, device, bridge, isIsolated });
+  },
+
+  carryOut(netlink, { device, bridge, isIsolated }, indexOf) {
+    const link = { index: indexOf(device), name: device };
+    netlink.links.set(link, { masterIndex: indexOf(bridge) });
+    netlink.links.set(link, { isIsolated });
+    return true;
+  },
+
+  record() {}, // as for devices, what the kernel says of it is read again
+
+  forget() {},
+};
