@@ -162,6 +162,7 @@ export class Daemon implements StatusSource {
       range: (family) => this.config.network?.containerNetworks[family === 4 ? 'ipv4' : 'ipv6'],
       overlay: () => [this.config.network?.ipv4, this.config.network?.ipv6].flatMap((each) => each?.network ?? []),
       defaultParent: () => this.pass?.underlay?.device,
+      overlayMtu: () => this.subnetFile.containerMtu,
     });
     await this.ndpProxy?.start();
     this.pass = new Pass({
@@ -377,6 +378,7 @@ export class Daemon implements StatusSource {
   private async passAndReport(): Promise<'done' | 'retry'> {
     try {
       if ((await this.pass?.run()) !== true) return 'done';
+      this.containers?.review();
       if (this.problem !== undefined) this.log.info('works again after an earlier problem');
       this.problem = undefined;
       this.tellReady();

@@ -1,5 +1,6 @@
 import { addressFlag, optionalTextFlag } from '../config/flag-values.js';
 import { networkTitle, networksTitled, readClusterNetworks } from '../container/cluster-networks.js';
+import { optionsOfRecord } from '../docker/plugin/network-settings.js';
 import { attachedNetworkId } from '../docker/plugin/own-ids.js';
 import { OverlayError, describeError } from '../errors.js';
 import { type Family, IpAddress } from '../ip/address.js';
@@ -82,11 +83,16 @@ export const attach = defineCommand({
     const before = findHeld(attachment, status);
     const wanted = [ip, ip6].filter((each) => each !== undefined);
     refuseOther(attachment, before, title, wanted);
-    let entered: HostNetwork | undefined;
+    let entered: Pick<HostNetwork, 'id'> | undefined;
     try {
-      const network =
-        findHostNetwork(title, status) ??
-        (entered = await makeHostNetwork(plugin, await readNetwork(context, options, title)));
+      let network = findHostNetwork(title, status);
+      if (network === undefined) {
+        const unknown = await readNetwork(context, options, title);
+        await makeHostNetwork(plugin, unknown);
+        entered = unknown;
+        network = findHostNetwork(title, await readContainerNetworks(options.statusSocket, context.signal));
+        if (network === undefined) throw unknownNetwork(title);
+      }
       const made = await join(plugin, attachment, network, { wanted, netns });
       showResult(context, options.json, attachment, title, made);
       return EXIT.ok;
@@ -116,19 +122,13 @@ function readNetwork(
     });
     const [first] = found;
     if (first === undefined) throw unknownNetwork(title);
-    const { type = 'macvlan', internal = 'false', vlan, mode, flag } = first.record?.properties ?? {};
+    const { internal = 'false', ...agreed } = first.record?.properties ?? {};
     const { parent } = options;
     return {
       id: attachedNetworkId(networkTitle(first)),
       subnets,
       isInternal: internal === 'true',
-      options: {
-        type,
-        ...(vlan === undefined ? {} : { vlan }),
-        ...(mode === undefined ? {} : { mode }),
-        ...(flag === undefined ? {} : { flag }),
-        ...(parent === undefined ? {} : { parent }),
-      },
+      options: { ...optionsOfRecord(agreed), ...(parent === undefined ? {} : { parent }) },
     };
   });
 }
@@ -176,8 +176,8 @@ function refuseOther(
 interface Joined {
   readonly mac: MacAddress | undefined;
   readonly addresses: readonly { readonly address: IpAddress; readonly length: number }[];
-  /** Where it leads out to, by family; undefined: by the interface itself. */
-  readonly exits: readonly { readonly family: Family; readonly gateway: IpAddress | undefined }[];
+  readonly gateways: HostNetwork['gateways'];
+  readonly routes: HostNetwork['routes'];
 }
 
 async function join(
@@ -204,17 +204,13 @@ async function join(
       const joined = await plugin.call('NetworkDriver.Join', { ...endpoint, SandboxKey: attachment.netns });
       moveInterface(sourceName(joined['InterfaceName']), netns);
     }
-    const made = { addresses, exits: exitsOf(network) };
+    const { gateways, routes } = network;
+    const made = { addresses, gateways, routes };
     const { mac } = await setUp(inside, attachment, made);
     return { ...made, mac };
   } finally {
     inside.close();
   }
-}
-
-function exitsOf({ gateways, leadsByDevice }: HostNetwork): Joined['exits'] {
-  if (leadsByDevice) return ([4, 6] as const).map((family) => ({ family, gateway: undefined }));
-  return gateways.map((gateway) => ({ family: gateway.family, gateway }));
 }
 
 async function requestAddresses(
@@ -243,7 +239,8 @@ async function requestAddresses(
     };
     const request = { PoolID: pool.id, Address: asked?.toString() ?? '', Options };
     const text = await plugin.callFor('IpamDriver.RequestAddress', request, 'Address');
-    addresses.push({ address: IpAddress.parse(text.split('/', 1)[0] ?? ''), length: pool.subnet.length });
+    const [given = '', length] = text.split('/');
+    addresses.push({ address: IpAddress.parse(given), length: Number(length) });
   }
   return addresses;
 }
@@ -290,12 +287,9 @@ function moveInterface(name: string, { fd }: NetworkNamespace): void {
 }
 
 /** Gives the interface its name, addresses and routes. */
-async function setUp(
-  inside: Netlink,
-  attachment: Attachment,
-  { addresses, exits }: Pick<Joined, 'addresses' | 'exits'>,
-): Promise<LinkInfo> {
+async function setUp(inside: Netlink, attachment: Attachment, made: Omit<Joined, 'mac'>): Promise<LinkInfo> {
   const { ifname, netns } = attachment;
+  const { addresses, gateways, routes } = made;
   const link = (await inside.links.list()).find((each) => isInterfaceOf(attachment, each));
   if (link === undefined) throw new OverlayError('ERR_NETNS', `cannot find the interface ${ifname} in ${netns}`);
   if (link.name !== ifname) inside.links.set(link, { name: ifname });
@@ -303,9 +297,13 @@ async function setUp(
     inside.addresses.replace({ index: link.index, address, length, noDad: address.family === 6 });
   }
   inside.links.set(link, { isUp: true });
-  for (const { family, gateway } of exits) {
-    if (!addresses.some(({ address }) => address.family === family)) continue;
-    const destination = family === 4 ? Prefix.parse('0.0.0.0/0') : Prefix.parse('::/0');
+  const defaults = gateways.map((gateway) => ({
+    destination: gateway.family === 4 ? Prefix.parse('0.0.0.0/0') : Prefix.parse('::/0'),
+    gateway,
+  }));
+  // Those on the link come first: by them the gateways are reached.
+  for (const { destination, gateway } of [...routes, ...defaults]) {
+    if (!addresses.some(({ address }) => address.family === destination.family)) continue;
     try {
       inside.routes.add({ destination, index: link.index, gateway });
     } catch (error) {
@@ -329,7 +327,7 @@ async function undo(
   context: CtlContext,
   plugin: PluginClient,
   attachment: Attachment,
-  { entered, socket }: { readonly entered: HostNetwork | undefined; readonly socket: string },
+  { entered, socket }: { readonly entered: Pick<HostNetwork, 'id'> | undefined; readonly socket: string },
 ): Promise<void> {
   try {
     const held = findHeld(attachment, await readContainerNetworks(socket, context.signal));

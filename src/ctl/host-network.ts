@@ -1,30 +1,23 @@
 import { networksTitled } from '../container/cluster-networks.js';
 import { parsePoolId } from '../container/pool-id.js';
 import { IPAM_NAMES } from '../docker/plugin/ipam-driver.js';
-import { type NetworkTypeName, hasOwnMac, isLayer3 } from '../docker/plugin/network.js';
+import { type NetworkTypeName, hasOwnMac } from '../docker/plugin/network.js';
 import { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import type { ContainerNetworkStatus, ContainerNetworksStatus } from '../observe/container-status.js';
+import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import type { PluginClient } from './plugin-client.js';
 
 /** A network that this host is in. */
 export interface HostNetwork {
   readonly id: string;
   readonly pools: readonly { readonly id: string; readonly subnet: Prefix }[];
+  /** Of default routes. */
   readonly gateways: readonly IpAddress[];
   /** Whether its interfaces have MAC addresses of their own. */
   readonly hasOwnMac: boolean;
-  /** Whether what leads out of a namespace goes out by the interface itself, without a gateway. */
-  readonly leadsByDevice: boolean;
+  /** Undefined as gateway: on the link. */
+  readonly routes: readonly { readonly destination: Prefix; readonly gateway: IpAddress | undefined }[];
 }
-
-/** What of a network decides how its interfaces are set up. */
-function setUpOf({ type, mode, isInternal }: HostedNetwork): Pick<HostNetwork, 'hasOwnMac' | 'leadsByDevice'> {
-  const kind = { type: type as NetworkTypeName, mode };
-  return { hasOwnMac: hasOwnMac(kind), leadsByDevice: isLayer3(kind) && !isInternal };
-}
-
-type HostedNetwork = Pick<ContainerNetworkStatus, 'type' | 'mode' | 'isInternal'>;
 
 /** A subnet of a network that this host is to enter. */
 export interface WantedSubnet {
@@ -53,18 +46,22 @@ export function findHostNetwork(title: string, { networks, pools }: ContainerNet
     pools.map(({ id }) => ({ id, ...parsePoolId(id) })),
   ).map(({ id }) => id);
   const network = networks.find((each) => each.pools.some((id) => ids.includes(id)));
-  return (
-    network && {
-      id: network.id,
-      pools: network.pools.map((id) => ({ id, subnet: parsePoolId(id).subnet })),
-      gateways: network.gateways.map((gateway) => IpAddress.parse(gateway)),
-      ...setUpOf(network),
-    }
-  );
+  if (network === undefined) return undefined;
+  const { id, type, pools: own, gateways, routes } = network;
+  return {
+    id,
+    pools: own.map((each) => ({ id: each, subnet: parsePoolId(each).subnet })),
+    gateways: gateways.map((gateway) => IpAddress.parse(gateway)),
+    routes: routes.map(({ destination, gateway }) => ({
+      destination: Prefix.parse(destination),
+      gateway: gateway === null ? undefined : IpAddress.parse(gateway),
+    })),
+    hasOwnMac: hasOwnMac({ type: type as NetworkTypeName }),
+  };
 }
 
 /** Enters this host into a network, as `docker network create` does; what fails leaves nothing behind. */
-export async function makeHostNetwork(plugin: PluginClient, wanted: WantedNetwork): Promise<HostNetwork> {
+export async function makeHostNetwork(plugin: PluginClient, wanted: WantedNetwork): Promise<void> {
   const { id: NetworkID, subnets, isInternal, options } = wanted;
   const entered: EnteredSubnet[] = [];
   try {
@@ -82,13 +79,6 @@ export async function makeHostNetwork(plugin: PluginClient, wanted: WantedNetwor
     }
     throw error;
   }
-  const { type = 'macvlan', mode = '' } = options;
-  return {
-    id: NetworkID,
-    pools: entered,
-    gateways: entered.flatMap(({ gateway }) => gateway ?? []),
-    ...setUpOf({ type, mode, isInternal }),
-  };
 }
 
 interface EnteredSubnet {

@@ -26,6 +26,8 @@ export interface ContainerHost {
   readonly overlay: () => readonly Prefix[];
   /** The device of the underlay. */
   readonly defaultParent: () => string | undefined;
+  /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
+  readonly overlayMtu: () => number | undefined;
 }
 
 /** Networks of containers on this host, while they are served. */
@@ -33,6 +35,8 @@ export interface ContainerNetworks {
   status(): ContainerNetworksStatus;
   /** Takes what the store says now. */
   observe(world: World): void;
+  /** Takes notice of what the overlay carries now. */
+  review(): void;
   /** Networks, addresses and what lies on the host for them stay. */
   close(): Promise<void>;
 }
@@ -96,6 +100,11 @@ export class ContainerService {
     this.#served?.observe(world);
   }
 
+  /** The overlay may carry larger or smaller packets than before. */
+  review(): void {
+    this.#served?.review();
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -136,7 +145,7 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, overlay, defaultParent }: ContainerHost,
+  { range, overlay, defaultParent, overlayMtu }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
@@ -174,6 +183,7 @@ export async function openContainerNetworks(
     instance,
     hostIdentity: host,
     defaultParent,
+    overlayMtu,
     ...(parts.inheritedSockets === undefined ? {} : { inherited: parts.inheritedSockets }),
   });
   known.plugin = plugin;
@@ -188,6 +198,7 @@ export async function openContainerNetworks(
   return {
     status: () => describeContainerNetworks(host, plugin.status(), addresses.status()),
     observe: (world) => addresses.observe(world),
+    review: () => plugin.review(),
     async close() {
       await plugin.stop();
       await addresses.close();

@@ -1,5 +1,6 @@
 import type { AddressStatus, PoolStatus } from '../container/addresses.js';
 import { parsePoolId } from '../container/pool-id.js';
+import { networkType } from '../docker/plugin/network-types.js';
 import type { DockerPluginStatus } from '../docker/plugin/docker-plugin.js';
 import { describeError } from '../errors.js';
 import type {
@@ -20,29 +21,33 @@ export function describeContainerNetworks(
   return {
     host,
     socket,
-    networks: networks.map(
-      ({ id, type, mode, parent, vlan, subnets, isInternal, hasHostAccess }): ContainerNetworkStatus => {
-        const own = endpoints.filter(({ networkId }) => networkId === id);
-        return {
-          id,
-          type,
-          mode,
-          parent,
-          vlan: vlan?.id ?? null,
-          subnets: subnets.map(({ subnet }) => subnet.toString()),
-          pools: subnets.flatMap(({ pool }) => pool ?? []),
-          gateways: subnets.flatMap(({ gateway }) => gateway?.toString() ?? []),
-          isInternal,
-          hasHostAccess,
-          endpoints: own.map((endpoint) => ({
-            id: endpoint.id,
-            mac: endpoint.mac,
-            addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
-            isJoined: endpoint.sandbox !== undefined,
-          })),
-        };
-      },
-    ),
+    networks: networks.map((network): ContainerNetworkStatus => {
+      const { id, type, mode, parent, vlan, subnets, isInternal, hasHostAccess } = network;
+      const { gateways, routes } = networkType(type).routing(network);
+      const own = endpoints.filter(({ networkId }) => networkId === id);
+      return {
+        id,
+        type,
+        mode,
+        parent,
+        vlan: vlan?.id ?? null,
+        subnets: subnets.map(({ subnet }) => subnet.toString()),
+        pools: subnets.flatMap(({ pool }) => pool ?? []),
+        gateways: gateways.map((gateway) => gateway.toString()),
+        routes: routes.map(({ destination, gateway }) => ({
+          destination: destination.toString(),
+          gateway: gateway?.toString() ?? null,
+        })),
+        isInternal,
+        hasHostAccess,
+        endpoints: own.map((endpoint) => ({
+          id: endpoint.id,
+          mac: endpoint.mac,
+          addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
+          isJoined: endpoint.sandbox !== undefined,
+        })),
+      };
+    }),
     pools: addresses.pools.map(describePool),
     isConfirmed: addresses.isConfirmed,
     expiresAt: addresses.expiresAtMs === undefined ? null : iso(addresses.expiresAtMs),

@@ -73,6 +73,11 @@ export class SubnetFile {
     return [this.previous.network, this.previous.ipv6Network].filter((network) => network !== undefined);
   }
 
+  /** Bytes of the largest packet of a container, as written by this process or, before that, by an earlier one. */
+  get containerMtu(): number | undefined {
+    return this.previous.mtu;
+  }
+
   /** Bytes of the largest packet of a container, as written by this process. */
   get mtu(): number | undefined {
     return this.written?.mtu;

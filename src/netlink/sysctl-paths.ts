@@ -13,7 +13,7 @@ export const SYSCTL = {
   /** ARP requests are answered on it for whatever is routed to other devices. */
   proxyArp: (device: string) => `net/ipv4/conf/${device}/proxy_arp`,
   /** In hundredths of a second: such an answer waits for up to this long. */
-  proxyDelay: (device: string) => `net/ipv4/neigh/${device}/proxy_delay`,
+  proxyArpDelay: (device: string) => `net/ipv4/neigh/${device}/proxy_delay`,
   acceptRedirects: (device: string) => `net/ipv4/conf/${device}/accept_redirects`,
   acceptRedirects6: (device: string) => `net/ipv6/conf/${device}/accept_redirects`,
   acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,

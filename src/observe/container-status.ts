@@ -26,7 +26,9 @@ export interface ContainerNetworkStatus {
   /** Docker's; that of a network without Docker ends in `.made` or `.attach`. */
   readonly id: string;
   readonly type: string;
+  /** Empty where the type has none. */
   readonly mode: string;
+  /** Device of the host that its interfaces lie on, or are ports of. */
   readonly parent: string;
   /** Id of the VLAN that the parent is a sub-interface for. */
   readonly vlan: number | null;
@@ -35,6 +37,8 @@ export interface ContainerNetworkStatus {
   readonly pools: readonly string[];
   /** Where containers send what leads out. */
   readonly gateways: readonly string[];
+  /** What else containers are told; null: it is on their link. */
+  readonly routes: readonly { readonly destination: string; readonly gateway: string | null }[];
   readonly isInternal: boolean;
   readonly hasHostAccess: boolean;
   /** Interfaces of containers in it. */

@@ -24,6 +24,7 @@ const plugin = new DockerPlugin({
   instance: 'test',
   hostIdentity: directory,
   defaultParent: () => parent,
+  overlayMtu: () => 1450,
   socket,
 });
 process.once('SIGTERM', () => void plugin.stop().then(() => process.exit(0)));

@@ -93,6 +93,7 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
         subnets: ['192.0.2.0/24'],
         pools: ['lan/192.0.2.0-24/192.0.2.64-26'],
         gateways: ['192.0.2.1'],
+        routes: [],
         isInternal: false,
         hasHostAccess: true,
         endpoints: [{ id: 'e1', mac: '02:42:c0:00:02:41', addresses: ['192.0.2.65/24'], isJoined: true }],

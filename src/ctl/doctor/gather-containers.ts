@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { type ClusterNetworks, readClusterNetworks } from '../../container/cluster-networks.js';
 import { shimNameOf } from '../../docker/plugin/host-access.js';
+import { isRouted } from '../../docker/plugin/network.js';
 import { isOverlayError } from '../../errors.js';
 import { IpAddress } from '../../ip/address.js';
 import { type MacAddress, deriveMac, isUnicastMac, parseMac } from '../../ip/mac.js';
@@ -39,7 +40,7 @@ export async function readContainerFacts(
 }
 
 async function readParents(context: CtlContext, sources: ContainerSources): Promise<readonly ParentFacts[]> {
-  const networks = sources.containers.networks.filter(({ isInternal }) => !isInternal);
+  const networks = sources.containers.networks.filter(({ isInternal, type }) => !isInternal && !isRouted({ type }));
   const names = new Set(networks.map(({ parent }) => parent));
   const parents = sources.links.filter(({ name, isUp }) => isUp && names.has(name));
   return Promise.all(

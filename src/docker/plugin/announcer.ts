@@ -33,9 +33,9 @@ export interface AnnouncerOptions {
 
 /** The devices of this host by which the addresses of an endpoint are announced. */
 export interface EndpointLinks {
-  /** The interface of the container, not moved yet. */
-  readonly own: LinkInfo;
-  /** What it lies on. */
+  /** The interface of the container, not moved yet; undefined if there is none yet. */
+  readonly own: LinkInfo | undefined;
+  /** What it lies on, or will be a port of. */
   readonly parent: LinkInfo;
 }
 
@@ -56,7 +56,8 @@ export interface AnnouncerStatistics {
  * back. From any other device beside it the container would get its own announcements as well, which the kernel takes for
  * another machine's: it logs them (`ndisc_recv_na()`, `ip_handle_martian_source()`), and gives up an IPv6 address that is
  * still tentative. Then twice more out of the parent, which leads to the wire alone: nothing is lost on the way to
- * containers.
+ * containers. On a bridge the parent leads to the containers, and nowhere else: there it is sent once, before the new one
+ * is a port.
  *
  * API: {@link announce}, {@link cancel}, {@link close}.
  * Threads: none. An endpoint has one timer for two seconds.
@@ -83,8 +84,9 @@ export class Announcer {
     this.cancel(endpoint.id);
     const frames = endpoint.addresses.flatMap(({ address }) => announcementFrames(address, endpoint.mac));
     this.attempt(endpoint, () => {
-      port.sendBriefly(own, frames);
-      this.repeat(endpoint, () => port.send(parent, frames), AGAIN_MS);
+      if (own === undefined) port.send(parent, frames);
+      else port.sendBriefly(own, frames);
+      this.repeat(endpoint, () => port.send(parent, frames), own === undefined ? [] : AGAIN_MS);
     });
   }
 

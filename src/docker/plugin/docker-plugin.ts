@@ -61,6 +61,8 @@ export interface DockerPluginParts {
   readonly hostIdentity: string;
   /** The interface that the daemon itself uses. */
   readonly defaultParent: () => string | undefined;
+  /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
+  readonly overlayMtu: () => number | undefined;
   /** Default where Docker looks. */
   readonly socket?: string;
   /** Listening sockets that systemd opened: in place of that one, and of the one beside it for {@link IPAM_NAMES | noMac}. */
@@ -110,6 +112,7 @@ export class DockerPlugin {
   /** Alias of interfaces for containers. */
   private readonly mark: string;
   private isLoaded = false;
+  private overlayMtu: number | undefined;
   private cancelSecondLook = (): void => {};
   private monitor: { close(): void } | undefined;
 
@@ -217,6 +220,11 @@ export class DockerPlugin {
     };
   }
 
+  /** Takes notice of what the overlay carries now. */
+  review(): void {
+    if (this.isLoaded && this.parts.overlayMtu() !== this.overlayMtu) this.following.schedule(0);
+  }
+
   /** Which interfaces there are; undefined until what an earlier process left was taken up. */
   get register(): InterfaceRegister | undefined {
     return this.isLoaded ? this.endpoints : undefined;
@@ -232,10 +240,12 @@ export class DockerPlugin {
   /** Has the host look as it should for the present networks and containers. */
   private async follow(): Promise<void> {
     const { defaultParent, hostIdentity: identity, log, netlink } = this.parts;
+    this.overlayMtu = this.parts.overlayMtu();
     try {
       const [links, addresses] = [await netlink.links.list(), await netlink.addresses.list()];
       const { contents } = this.state;
-      const facts = { links, addresses, defaultParent: defaultParent(), identity, mark: this.hostMark };
+      const { overlayMtu, hostMark: mark } = this;
+      const facts = { links, addresses, defaultParent: defaultParent(), overlayMtu, identity, mark };
       const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
       this.reconciler.setDesired(hostState(contents, facts, this.internal), { scope });
     } catch (error) {

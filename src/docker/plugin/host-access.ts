@@ -9,12 +9,14 @@ import type { LinkInfo } from '../../netlink/link.js';
 import type { DesiredState, LinkKinds } from '../../reconcile/desired.js';
 import { type ContainerNetwork, type Endpoint, type NetworkSet, hasOwnMac } from './network.js';
 
-/** What host access depends on besides networks and containers. */
+/** What the state of the host depends on besides networks and containers. */
 export interface HostFacts {
   readonly links: readonly LinkInfo[];
   readonly addresses: readonly AddressInfo[];
-  /** Where the host has its addresses if the parent has none. */
+  /** The interface that the daemon itself uses: where the host has its addresses if a parent has none. */
   readonly defaultParent: string | undefined;
+  /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
+  readonly overlayMtu: number | undefined;
   /** Stays the same on this host and differs between hosts. */
   readonly identity: string;
   /** Alias of what is on the host for networks. */

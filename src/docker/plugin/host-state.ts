@@ -1,4 +1,5 @@
 import { type DesiredState, mergeStates } from '../../reconcile/desired.js';
+import { bridgeStates } from './bridges.js';
 import { type HostFacts, hostAccessStates } from './host-access.js';
 import type { InternalParents } from './internal-parents.js';
 import type { NetworkSet } from './network.js';
@@ -11,5 +12,5 @@ import { vlanParents } from './vlan-parents.js';
  */
 export function hostState(set: NetworkSet, facts: HostFacts, internal: InternalParents): DesiredState {
   const links = [...internal.desired(set.networks, facts.links), ...vlanParents(set.networks, facts)];
-  return mergeStates([{ links }, ...hostAccessStates(set, facts)]);
+  return mergeStates([{ links }, ...hostAccessStates(set, facts), ...bridgeStates(set, facts)]);
 }

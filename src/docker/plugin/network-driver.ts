@@ -19,6 +19,7 @@ import {
   type NetworkSubnet,
   hasOwnMac,
   hasOwnParent,
+  hostEndOf,
   isLayer3,
   isRouted,
   linkNameOf,
@@ -49,7 +50,7 @@ export interface NetworkDriverOptions {
   /** Alias of our devices, by which they are told from others'. */
   readonly mark: string;
   readonly log: Logger;
-  /** An interface is there, down, and about to be moved into its container. */
+  /** An interface is there, down, and about to be moved into its container; or about to be made as a port of a bridge. */
   readonly onJoin: (endpoint: Endpoint, links: EndpointLinks) => void;
   /** Resolves when what lies on the host for networks is there, if it can be. */
   readonly settled: () => Promise<void>;
@@ -224,6 +225,7 @@ class NetworkDriver {
     this.refuseTakenBack(network, endpoint);
     const parent = await this.parentOf(network);
     this.removeLink(endpoint.id);
+    if (isRouted(network)) this.options.onJoin(joined, { own: undefined, parent });
     const own = this.makeLink(network, joined, parent);
     try {
       await state.change((before) => ({
@@ -234,8 +236,9 @@ class NetworkDriver {
       this.removeLink(endpoint.id);
       throw error;
     }
-    if (!isLayer3(network)) this.options.onJoin(joined, { own, parent });
+    if (!isRouted(network) && !isLayer3(network)) this.options.onJoin(joined, { own, parent });
     this.options.onChange();
+    if (isRouted(network)) await this.options.settled(); // by then its other end is a port of the bridge
     return {
       InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
       ...joinRouting(network),
@@ -418,24 +421,23 @@ class NetworkDriver {
     } catch (cause) {
       throw explain(cause, network);
     }
-    const made = netlink.links.get(wanted.name);
+    const name = linkNameOf(endpoint.id);
+    const made = netlink.links.get(name);
     if (made === undefined) {
-      throw new OverlayError(
-        'ERR_CONTAINER_NETWORK',
-        `cannot use the new interface ${wanted.name}: somebody removed it`,
-      );
+      throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot use the new interface ${name}: somebody removed it`);
     }
     netlink.links.set(made, { alias: mark });
     return made;
   }
 
-  /** Docker moves the interface back when the container ends. */
+  /** Docker moves the interface back when the container ends; with one end of a pair goes the other. */
   private removeLink(endpointId: string): void {
     const { netlink, onLeave } = this.options;
     onLeave(endpointId);
-    const name = linkNameOf(endpointId);
-    const link = netlink.links.get(name);
-    if (link?.name === name) netlink.links.del(link);
+    for (const name of [linkNameOf(endpointId), hostEndOf(endpointId)]) {
+      const link = netlink.links.get(name);
+      if (link?.name === name) netlink.links.del(link);
+    }
   }
 }
 

@@ -121,6 +121,17 @@ export function optionsOf(settings: NetworkSettings): Readonly<Record<string, st
   return written;
 }
 
+/**
+ * The options by which a host enters a network that others have written down.
+ *
+ * @param properties - of its record; those that are no options are left out.
+ */
+export function optionsOfRecord(properties: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  const options: Record<string, string> = {};
+  for (const [name, text] of Object.entries(properties)) if (Object.hasOwn(READERS, name)) options[name] = text;
+  return options;
+}
+
 function optionNamed(name: string): OptionName | 'type' {
   if (Object.hasOwn(READERS, name)) return name as OptionName | 'type';
   const alias = Object.hasOwn(ALIASES, name) ? ALIASES[name] : undefined;

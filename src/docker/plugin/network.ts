@@ -109,7 +109,7 @@ export function isLayer3({ type, mode }: Pick<ContainerNetwork, 'type' | 'mode'>
 }
 
 /** Whether a network has a bridge on each of its hosts, and leads over their routing instead of through an interface. */
-export function isRouted({ type }: Pick<ContainerNetwork, 'type'>): boolean {
+export function isRouted({ type }: { readonly type: string }): boolean {
   return type === 'bridge' || type === 'overlay';
 }
 

@@ -6,7 +6,12 @@ import { FakeClock, settle } from '../../support/fake-clock.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
 describe('ContainerService', () => {
-  const HOST = { range: () => undefined, overlay: () => [], defaultParent: () => undefined };
+  const HOST = {
+    range: () => undefined,
+    overlay: () => [],
+    defaultParent: () => undefined,
+    overlayMtu: () => undefined,
+  };
   const taken = new OverlayError('ERR_PLUGIN_SOCKET', 'cannot answer Docker: somebody else does');
   let clock: FakeClock;
   let log: RecordingLogger;
@@ -23,6 +28,7 @@ describe('ContainerService', () => {
   const networks = (): ContainerNetworks => ({
     status: () => assert.fail('nobody asks'),
     observe: (world) => worlds.push(world),
+    review: () => {},
     close: () => {
       closed += 1;
       return Promise.resolve();

@@ -34,6 +34,7 @@ describe('host access', () => {
       links: [...kernel.links.values()],
       addresses: [...kernel.addresses.values()],
       defaultParent: 'eth1',
+      overlayMtu: undefined,
       identity: 'host',
       mark: 'tsflannel:test:docker',
     };

@@ -53,6 +53,8 @@ export class PluginBed {
   refuse: (link: NewLink) => string | undefined = () => undefined;
   /** Devices out of which addresses were announced. */
   readonly announcedFrom: string[] = [];
+  /** What the overlay carries. */
+  overlayMtu: number | undefined = 1450;
   plugin: DockerPlugin;
   private readonly place = socketPlace();
 
@@ -134,6 +136,7 @@ export class PluginBed {
       instance: 'test',
       hostIdentity: 'host',
       defaultParent: () => 'eth0',
+      overlayMtu: () => this.overlayMtu,
       socket: this.socket,
     };
     return new DockerPlugin(parts);
@@ -160,12 +163,25 @@ export class PluginBed {
             mtu: link.mtu ?? 1500,
             mac: lowerMac ?? link.mac ?? parseMac('02:00:00:00:00:99'),
             details,
+            masterIndex: link.masterIndex ?? 0,
           });
+          if (link.kind === 'veth') {
+            const { name: peer, ...rest } = link.peer;
+            kernel.addLink({ kind, lowerIndex: kernel.getLink(name)?.index ?? 0, ...rest, name: peer });
+          }
         },
         set: ({ index }: { readonly index: number }, { alias }: LinkChange) => {
           kernel.setLink(index, alias === undefined ? {} : { alias });
         },
-        del: ({ index }: { readonly index: number }) => kernel.delLink(index),
+        del: ({ index }: { readonly index: number }) => {
+          const ends = [...kernel.links.values()].filter(
+            ({ kind, lowerIndex }) => kind === 'veth' && lowerIndex === index,
+          );
+          for (const end of ends) kernel.delLink(end.index);
+          const below = kernel.links.get(index);
+          kernel.delLink(index);
+          if (below?.kind === 'veth' && kernel.links.has(below.lowerIndex)) kernel.delLink(below.lowerIndex);
+        },
       },
       addresses: { list: () => Promise.resolve([...kernel.addresses.values()]) },
       subscribe: (_topics, onEvent) => kernel.subscribe(onEvent),
