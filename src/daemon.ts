@@ -163,6 +163,7 @@ export class Daemon implements StatusSource {
       overlay: () => [this.config.network?.ipv4, this.config.network?.ipv6].flatMap((each) => each?.network ?? []),
       defaultParent: () => this.pass?.underlay?.device,
       overlayMtu: () => this.subnetFile.containerMtu,
+      peers: () => this.membership.peers,
     });
     await this.ndpProxy?.start();
     this.pass = new Pass({

@@ -9,6 +9,7 @@ import { Deadline } from '../deadline.js';
 import { DockerService } from '../docker/docker-service.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
 import { OverlayError, describeError } from '../errors.js';
+import { ContainerFirewall } from '../firewall/containers/container-firewall.js';
 import { Firewall } from '../firewall/firewall.js';
 import { Prefix } from '../ip/prefix.js';
 import { silentLogger } from '../log.js';
@@ -92,6 +93,14 @@ export const cleanup = defineCommand({
     const remains = await leftovers(kernel);
     left.push(...remains.objects);
     kernel.close();
+    try {
+      const { clock } = context;
+      const instance = instanceOf(options.etcdPrefix);
+      const containers = new ContainerFirewall({ log: silentLogger, clock, instance, resyncMs: 0 });
+      removed.push(...(await containers.cleanup()));
+    } catch (error) {
+      errors.push(error);
+    }
     if (remains.hasOtherDaemon && !options.force) {
       left.push('firewall rules: they may belong to the other daemon on this host; remove them with --force');
     } else {

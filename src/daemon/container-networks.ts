@@ -12,10 +12,13 @@ import type { SharedValueStore } from '../lease/store.js';
 import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
 import type { Netlink } from '../netlink/netlink.js';
+import { ContainerFirewall } from '../firewall/containers/container-firewall.js';
+import type { Lease } from '../lease/lease.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
 import type { FormerValues } from '../reconcile/former-values.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TextFiles } from '../sys/text-files.js';
+import { clusterFacts } from './cluster-facts.js';
 import { describeContainerNetworks } from './container-status.js';
 
 /** What networks of containers have to know of the daemon, now. */
@@ -28,6 +31,8 @@ export interface ContainerHost {
   readonly defaultParent: () => string | undefined;
   /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
   readonly overlayMtu: () => number | undefined;
+  /** Leases of the other hosts. */
+  readonly peers: () => readonly Lease[];
 }
 
 /** Networks of containers on this host, while they are served. */
@@ -134,6 +139,8 @@ export interface ContainerNetworksParts {
   readonly hostName: string;
   /** After which addresses of a host that is away come free. */
   readonly ttlSeconds: number;
+  /** Time between two looks at rules of the packet filter. */
+  readonly resyncMs: number;
   /** The listening sockets that systemd has opened, in the order of its unit; undefined: the plugin makes its own. */
   readonly inheritedSockets: readonly number[] | undefined;
 }
@@ -145,11 +152,11 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, overlay, defaultParent, overlayMtu }: ContainerHost,
+  { range, overlay, defaultParent, overlayMtu, peers }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
-  const known: { plugin?: DockerPlugin } = {};
+  const known: { plugin?: DockerPlugin; hasWorld?: boolean } = {};
   const probe: LanProbe = async (pool, address) => {
     const device = known.plugin?.probeParentOf(pool);
     return device === undefined ? undefined : probeLan(device, address, clock);
@@ -184,6 +191,8 @@ export async function openContainerNetworks(
     hostIdentity: host,
     defaultParent,
     overlayMtu,
+    firewall: new ContainerFirewall({ log, clock, instance, resyncMs: parts.resyncMs }),
+    cluster: () => (known.hasWorld === true ? clusterFacts(overlay(), peers()) : undefined),
     ...(parts.inheritedSockets === undefined ? {} : { inherited: parts.inheritedSockets }),
   });
   known.plugin = plugin;
@@ -197,7 +206,11 @@ export async function openContainerNetworks(
   }
   return {
     status: () => describeContainerNetworks(host, plugin.status(), addresses.status()),
-    observe: (world) => addresses.observe(world),
+    observe(world) {
+      addresses.observe(world);
+      known.hasWorld = true;
+      plugin.noteCluster();
+    },
     review: () => plugin.review(),
     async close() {
       await plugin.stop();

@@ -3,6 +3,7 @@ import { parsePoolId } from '../container/pool-id.js';
 import { networkType } from '../docker/plugin/network-types.js';
 import type { DockerPluginStatus } from '../docker/plugin/docker-plugin.js';
 import { describeError } from '../errors.js';
+import type { PublishedPort } from '../firewall/containers/container-rules.js';
 import type {
   AddressPoolStatus,
   ContainerNetworkStatus,
@@ -17,7 +18,7 @@ export function describeContainerNetworks(
   plugin: DockerPluginStatus,
   addresses: AddressStatus,
 ): ContainerNetworksStatus {
-  const { announcements, calls, endpoints, kernel, networks, socket } = plugin;
+  const { announcements, calls, endpoints, firewall, kernel, networks, socket } = plugin;
   return {
     host,
     socket,
@@ -45,6 +46,7 @@ export function describeContainerNetworks(
           mac: endpoint.mac,
           addresses: endpoint.addresses.map(({ address, length }) => `${address.toString()}/${length}`),
           isJoined: endpoint.sandbox !== undefined,
+          ports: (endpoint.ports ?? []).map(describePort),
         })),
       };
     }),
@@ -59,6 +61,12 @@ export function describeContainerNetworks(
     ),
     addresses: addresses.counters,
     announcements,
+    firewall: {
+      table: firewall.table,
+      isInPlace: firewall.isInPlace,
+      repaired: firewall.repaired,
+      lastError: firewall.lastError ?? null,
+    },
     problems: kernel.failures.map(
       ({ key, aspect, error }) => `${describeAspect(key, aspect)}: ${describeError(error)}`,
     ),
@@ -88,4 +96,10 @@ function describePool({ id, subnet, range, blocks, free, uses, shared, seen }: P
 
 function iso(ms: number): string {
   return new Date(ms).toISOString();
+}
+
+/** As `docker port` shows it, which says nothing of networks of a plugin. */
+function describePort({ protocol, hostAddress, hostPort, address, port }: PublishedPort): string {
+  const host = hostAddress?.toString() ?? (address.family === 4 ? '0.0.0.0' : '::');
+  return `${port}/${protocol} -> ${address.family === 4 ? host : `[${host}]`}:${hostPort}`;
 }

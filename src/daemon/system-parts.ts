@@ -103,6 +103,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             host: options.hostId ?? machine.machine,
             hostName: hostname(),
             ttlSeconds: options.containerAddressTtl,
+            resyncMs: options.iptablesResync * 1000,
             inheritedSockets: pluginSockets,
           },
           host,

@@ -16,6 +16,8 @@ export const SYSCTL = {
   proxyArpDelay: (device: string) => `net/ipv4/neigh/${device}/proxy_delay`,
   acceptRedirects: (device: string) => `net/ipv4/conf/${device}/accept_redirects`,
   acceptRedirects6: (device: string) => `net/ipv6/conf/${device}/accept_redirects`,
+  /** 1: addresses of 127.0.0.0/8 are routed through the device like others. */
+  routeLocalnet: (device: string) => `net/ipv4/conf/${device}/route_localnet`,
   acceptLocal: (device: string) => `net/ipv4/conf/${device}/accept_local`,
   disableIpv6: (device: string) => `net/ipv6/conf/${device}/disable_ipv6`,
   acceptRouterAdvertisements: (device: string) => `net/ipv6/conf/${device}/accept_ra`,

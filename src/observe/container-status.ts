@@ -17,8 +17,20 @@ export interface ContainerNetworksStatus {
   readonly addresses: AddressCounters;
   /** Interfaces of containers whose addresses were announced, and those whose addresses could not be. */
   readonly announcements: { readonly announced: number; readonly failed: number };
+  /** The rules of routed networks in the packet filter. */
+  readonly firewall: ContainerFirewallSummary;
   /** What is not on this host as it should be, one sentence each. */
   readonly problems: readonly string[];
+}
+
+/** Whether the rules of routed networks are there. */
+export interface ContainerFirewallSummary {
+  /** Family and name, as for `nft list table`. */
+  readonly table: string;
+  readonly isInPlace: boolean;
+  /** How often something had to be repaired since the start, by kind. */
+  readonly repaired: Readonly<Record<string, number>>;
+  readonly lastError: string | null;
 }
 
 /** A network that Docker has made with the network driver, or tsflannelctl where there is no Docker. */
@@ -53,6 +65,8 @@ export interface EndpointStatus {
   readonly addresses: readonly string[];
   /** Whether it is in a container that runs. */
   readonly isJoined: boolean;
+  /** Ports of this host that lead to it, as `80/tcp -> 0.0.0.0:8080`. */
+  readonly ports: readonly string[];
 }
 
 /** Addresses of one subnet, as this host has them. */

@@ -322,6 +322,27 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     ['event'],
     (s) => (s.containerNetworks === null ? [] : byKey('event', { ...s.containerNetworks.addresses })),
   ),
+  gauge(
+    'tsflannel_container_ports_published',
+    'Ports of this host that lead to containers of routed networks.',
+    ({ containerNetworks }) =>
+      containerNetworks === null
+        ? null
+        : containerNetworks.networks.flatMap(({ endpoints }) => endpoints.flatMap(({ ports }) => ports)).length,
+  ),
+  gauge(
+    'tsflannel_container_firewall_in_place',
+    'Whether the rules of routed container networks were in place when last looked at (1) or not (0).',
+    ({ containerNetworks }) => (containerNetworks === null ? null : Number(containerNetworks.firewall.isInPlace)),
+  ),
+  family(
+    'counter',
+    'tsflannel_container_firewall_repairs_total',
+    'Repairs of the rules of routed container networks, by what was wrong.',
+    ['deviation'],
+    ({ containerNetworks }) =>
+      containerNetworks === null ? [] : byKey('deviation', containerNetworks.firewall.repaired),
+  ),
   pluginCalls('tsflannel_plugin_calls_total', 'What Docker asked of its plugin.', ({ calls }) => calls),
   pluginCalls('tsflannel_plugin_errors_total', 'What Docker asked of its plugin in vain.', ({ errors }) => errors),
   pluginCalls(

@@ -33,6 +33,7 @@ const native = {
   ) => number,
   ifNameToIndex: lib.func('uint32_t if_nametoindex(const char *name)') as (...a: unknown[]) => number,
   ioctl: lib.func('int ioctl(int fd, ulong request, void *argument)') as (...a: unknown[]) => number,
+  listen: lib.func('int listen(int fd, int backlog)') as (...a: unknown[]) => number,
   open: lib.func('int open(const char *path, int flags, uint32_t mode)') as (...a: unknown[]) => number,
   prctl: lib.func('int prctl(int option, ulong a, ulong b, ulong c, ulong d)') as (...a: unknown[]) => number,
   read: lib.func('long read(int fd, void *buffer, size_t length)') as (...a: unknown[]) => number,
@@ -49,6 +50,7 @@ const native = {
   setsockopt: lib.func('int setsockopt(int fd, int level, int name, void *value, uint32_t length)') as (
     ...a: unknown[]
   ) => number,
+  shutdown: lib.func('int shutdown(int fd, int how)') as (...a: unknown[]) => number,
   socket: lib.func('int socket(int domain, int type, int protocol)') as (...a: unknown[]) => number,
   write: lib.func('long write(int fd, void *buffer, size_t length)') as (...a: unknown[]) => number,
 };
@@ -67,11 +69,16 @@ export const SYS = {
   SOCK_CLOEXEC: 0o2000000,
   IPPROTO_IP: 0,
   IPPROTO_ICMP: 1,
+  IPPROTO_TCP: 6,
   IPPROTO_UDP: 17,
+  IPPROTO_IPV6: 41,
   IPPROTO_ICMPV6: 58,
+  IPPROTO_SCTP: 132,
   IPPROTO_RAW: 255,
   SOL_SOCKET: 1,
   SO_REUSEADDR: 2,
+  IPV6_V6ONLY: 26,
+  SHUT_RDWR: 2,
   SO_SNDBUF: 7,
   SO_RCVBUF: 8,
   SO_ERROR: 4,
@@ -150,6 +157,14 @@ export function socket(domain: number, type: number, protocol: number): number {
 /** @param address - a `struct sockaddr_*`, see {@link sockaddrIn}, {@link sockaddrNl} and {@link sockaddrUn}. */
 export function bind(fd: number, address: Uint8Array): number {
   return orErrno(native.bind(fd, address, address.length));
+}
+
+export function listen(fd: number, backlog: number): number {
+  return orErrno(native.listen(fd, backlog));
+}
+
+export function shutdown(fd: number, how: number): number {
+  return orErrno(native.shutdown(fd, how));
 }
 
 /** @param address - a `struct sockaddr_*`. */

@@ -2,6 +2,7 @@
 import { systemClock } from '../../src/clock.js';
 import { openAnnouncementPort } from '../../src/docker/plugin/announcement-port.js';
 import { DockerPlugin } from '../../src/docker/plugin/docker-plugin.js';
+import { ContainerFirewall } from '../../src/firewall/containers/container-firewall.js';
 import { createLogger } from '../../src/log.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
@@ -25,6 +26,8 @@ const plugin = new DockerPlugin({
   hostIdentity: directory,
   defaultParent: () => parent,
   overlayMtu: () => 1450,
+  firewall: new ContainerFirewall({ log, clock, instance: 'test', resyncMs: 5000 }),
+  cluster: () => ({ containers: [], hosts: [] }),
   socket,
 });
 process.once('SIGTERM', () => void plugin.stop().then(() => process.exit(0)));

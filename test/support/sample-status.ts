@@ -96,7 +96,15 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
         routes: [],
         isInternal: false,
         hasHostAccess: true,
-        endpoints: [{ id: 'e1', mac: '02:42:c0:00:02:41', addresses: ['192.0.2.65/24'], isJoined: true }],
+        endpoints: [
+          {
+            id: 'e1',
+            mac: '02:42:c0:00:02:41',
+            addresses: ['192.0.2.65/24'],
+            isJoined: true,
+            ports: ['80/tcp -> 0.0.0.0:8080'],
+          },
+        ],
       },
     ],
     pools: [
@@ -146,6 +154,7 @@ export function sampleContainerNetworks(): ContainerNetworksStatus {
       orphaned: 0,
     },
     announcements: { announced: 2, failed: 0 },
+    firewall: { table: 'inet tsflannel-1a2b3c4d', isInPlace: true, repaired: { 'table-missing': 1 }, lastError: null },
     problems: ['cannot set the MTU of eth0-host: EINVAL'],
   };
 }

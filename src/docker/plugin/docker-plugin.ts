@@ -5,12 +5,14 @@ import { CoalescingTask } from '../../coalescing-task.js';
 import type { ContainerAddresses, InterfaceRegister } from '../../container/addresses.js';
 import type { PoolId } from '../../container/pool-id.js';
 import { Deadline } from '../../deadline.js';
+import type { ContainerFirewall, ContainerFirewallStatus } from '../../firewall/containers/container-firewall.js';
 import { guarded } from '../../guard.js';
 import type { Logger } from '../../log.js';
 import type { NetlinkEvent } from '../../netlink/monitor.js';
 import type { FormerValues } from '../../reconcile/former-values.js';
 import type { Kernel } from '../../reconcile/kernel.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
+import { mergeStates } from '../../reconcile/desired.js';
 import { Reconciler } from '../../reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../reconcile/status.js';
 import type { TunnelSettings } from '../../reconcile/tunnels.js';
@@ -23,14 +25,22 @@ import { hostState } from './host-state.js';
 import { InternalParents } from './internal-parents.js';
 import { IPAM_NAMES, type IpamName, ipamDriver } from './ipam-driver.js';
 import type { PluginInterface } from './method.js';
-import { type ContainerNetwork, type Endpoint, isLayer3, isLinkName, linkNameOf } from './network.js';
+import { type ContainerNetwork, type Endpoint, isLayer3, isLinkName, isRouted, linkNameOf } from './network.js';
 import { networkDriver } from './network-driver.js';
 import { PoolClaims } from './pool-claims.js';
+import { localPortRange } from './ports/local-port-range.js';
+import { loopbackState } from './ports/loopback.js';
+import { type HoldPort, holdPort } from './ports/port-holder.js';
+import { PublishedPorts, publishedBy } from './ports/published-ports.js';
+import { type ClusterFacts, ruleInput } from './ports/rule-input.js';
 import { PLUGIN_SOCKET, PluginServer } from './server.js';
 import { PluginState } from './state.js';
 
 /** Addresses and devices change in bursts. */
 const FOLLOW_MS = 50;
+
+/** Hosts of a large cluster come and go in bursts, and the rules are written whole. */
+const CLUSTER_MS = 1000;
 
 /** A device is there within some ms of being desired. */
 const SETTLE_MS = 2000;
@@ -63,6 +73,11 @@ export interface DockerPluginParts {
   readonly defaultParent: () => string | undefined;
   /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
   readonly overlayMtu: () => number | undefined;
+  readonly firewall: Pick<ContainerFirewall, 'apply' | 'status' | 'close'>;
+  /** Undefined until something is known of it. */
+  readonly cluster: () => ClusterFacts | undefined;
+  /** For tests; default a socket of this host. */
+  readonly holdPort?: HoldPort;
   /** Default where Docker looks. */
   readonly socket?: string;
   /** Listening sockets that systemd opened: in place of that one, and of the one beside it for {@link IPAM_NAMES | noMac}. */
@@ -77,6 +92,9 @@ export interface DockerPluginStatus {
   readonly endpoints: readonly Endpoint[];
   readonly calls: CallStatistics;
   readonly announcements: AnnouncerStatistics;
+  /** Ports of this host that lead to containers. */
+  readonly ports: number;
+  readonly firewall: ContainerFirewallStatus;
   /** Of what lies on the host for its access to containers. */
   readonly kernel: ReconcilerStatus;
 }
@@ -104,6 +122,7 @@ export class DockerPlugin {
   /** Undefined where systemd, of an installation of before, opens no socket for it. */
   private readonly noMacServer: PluginServer | undefined;
   private readonly announcer: Announcer;
+  private readonly ports: PublishedPorts;
   private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
   private readonly following: CoalescingTask;
@@ -136,7 +155,8 @@ export class DockerPlugin {
     });
     this.following = new CoalescingTask(clock, () => this.follow());
     this.announcer = new Announcer({ clock, log, port });
-    const { claims, state, mark } = this;
+    this.ports = new PublishedPorts({ log, hold: parts.holdPort ?? holdPort, range: () => localPortRange(files) });
+    const { claims, ports, state, mark } = this;
     const network = networkDriver({
       addresses,
       claims,
@@ -151,6 +171,8 @@ export class DockerPlugin {
         this.following.schedule(0);
         addresses.review();
       },
+      ports,
+      filtered: () => this.filter(),
       settled: () => this.settled(),
       failureOf: (device) => this.reconciler.status.failures.find((each) => each.device === device)?.error,
     });
@@ -206,6 +228,8 @@ export class DockerPlugin {
     this.monitor?.close();
     await this.following.close();
     await this.reconciler.close();
+    await this.parts.firewall.close();
+    this.ports.close();
   }
 
   status(): DockerPluginStatus {
@@ -216,6 +240,8 @@ export class DockerPlugin {
       endpoints,
       calls: this.server.statistics,
       announcements: this.announcer.statistics,
+      ports: publishedBy(endpoints).length,
+      firewall: this.parts.firewall.status(),
       kernel: this.reconciler.status,
     };
   }
@@ -223,6 +249,11 @@ export class DockerPlugin {
   /** Takes notice of what the overlay carries now. */
   review(): void {
     if (this.isLoaded && this.parts.overlayMtu() !== this.overlayMtu) this.following.schedule(0);
+  }
+
+  /** Hosts have come or gone: the rules name them. */
+  noteCluster(): void {
+    if (this.isLoaded && this.state.contents.networks.some(isRouted)) this.following.schedule(CLUSTER_MS);
   }
 
   /** Which interfaces there are; undefined until what an earlier process left was taken up. */
@@ -247,11 +278,24 @@ export class DockerPlugin {
       const { overlayMtu, hostMark: mark } = this;
       const facts = { links, addresses, defaultParent: defaultParent(), overlayMtu, identity, mark };
       const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
-      this.reconciler.setDesired(hostState(contents, facts, this.internal), { scope });
+      this.ports.keep(contents.endpoints);
+      const isProvisional = this.parts.cluster() === undefined;
+      await this.filter(isProvisional).catch(() => {}); // told, and tried again, by the firewall
+      const isFiltered = this.parts.firewall.status().isInPlace;
+      const desired = mergeStates([hostState(contents, facts, this.internal), loopbackState(contents, isFiltered)]);
+      this.reconciler.setDesired(desired, { scope });
     } catch (error) {
       log.warn('devices and addresses of the host could not be listed, trying again', { error });
       this.following.schedule(1000);
     }
+  }
+
+  /** Has the rules of this host be those of the present networks and ports. */
+  private async filter(isProvisional = false): Promise<void> {
+    const { cluster, firewall, netlink } = this.parts;
+    const facts = cluster() ?? { containers: [], hosts: [] };
+    const input = ruleInput(this.state.contents, await netlink.links.list(), facts);
+    await firewall.apply(input, { isProvisional });
   }
 
   /** Resolves when the host looks as it should, or does not get there in time. */

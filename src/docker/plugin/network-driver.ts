@@ -1,5 +1,6 @@
 import type { ContainerAddresses, NetworkProperties } from '../../container/addresses.js';
 import { OverlayError, describeError } from '../../errors.js';
+import type { PublishedPort } from '../../firewall/containers/container-rules.js';
 import { IpAddress } from '../../ip/address.js';
 import { propertyDifference } from '../../container/network-record.js';
 import { poolName } from '../../container/pool-errors.js';
@@ -30,6 +31,8 @@ import { type RequestedParent, readSettings } from './network-settings.js';
 import type { ParentDevice } from './network-type.js';
 import { networkType } from './network-types.js';
 import type { PoolClaims } from './pool-claims.js';
+import { readBindings } from './ports/port-bindings.js';
+import type { PublishedPorts } from './ports/published-ports.js';
 import type { Request } from './request.js';
 import type { PluginState } from './state.js';
 import { oneLine } from '../../printable.js';
@@ -60,6 +63,9 @@ export interface NetworkDriverOptions {
   readonly onLeave: (endpointId: string) => void;
   /** Networks, or who is in them, have changed. */
   readonly onChange: () => void;
+  readonly ports: Pick<PublishedPorts, 'publish'>;
+  /** Resolves when the rules of this host are those of the present networks and ports; rejects if they cannot be. */
+  readonly filtered: () => Promise<void>;
 }
 
 /** Name of the interface inside the container: Docker adds a number. */
@@ -94,9 +100,8 @@ export function networkDriver(options: NetworkDriverOptions): PluginInterface {
       EndpointOperInfo: (request) => driver.endpointInfo(request),
       Join: inTurn((request) => driver.join(request)),
       Leave: inTurn((request) => driver.leave(request)),
-      // macvlan publishes nothing: every port of a container is reachable.
-      ProgramExternalConnectivity: () => ({}),
-      RevokeExternalConnectivity: () => ({}),
+      ProgramExternalConnectivity: inTurn((request) => driver.publish(request)),
+      RevokeExternalConnectivity: inTurn((request) => driver.unpublish(request)),
       // Only for drivers of the scope `global`; Docker calls them all the same.
       DiscoverNew: () => ({}),
       DiscoverDelete: () => ({}),
@@ -221,7 +226,7 @@ class NetworkDriver {
     const { state } = this.options;
     const network = this.network(request);
     const endpoint = this.endpoint(request.id('EndpointID'));
-    const joined: Endpoint = { ...endpoint, sandbox: request.required('SandboxKey'), isStale: false };
+    const joined: Endpoint = { ...withoutPorts(endpoint), sandbox: request.required('SandboxKey'), isStale: false };
     this.refuseTakenBack(network, endpoint);
     const parent = await this.parentOf(network);
     this.removeLink(endpoint.id);
@@ -253,11 +258,47 @@ class NetworkDriver {
     await this.options.state.change((before) => {
       const endpoint = before.endpoints.find((each) => each.id === id);
       if (endpoint?.sandbox === undefined) return before;
-      const left = { ...endpoint, sandbox: undefined };
+      const left = { ...withoutPorts(endpoint), sandbox: undefined };
       return { ...before, endpoints: before.endpoints.map((each) => (each === endpoint ? left : each)) };
     });
     this.options.onChange();
     return {};
+  }
+
+  /** Docker asks this of the one endpoint of a container that its default route leads through. */
+  async publish(request: Request): Promise<object> {
+    const { filtered, ports, state } = this.options;
+    const network = this.network(request);
+    // Elsewhere every port of a container is reachable under its own address.
+    if (!isRouted(network) || network.isInternal) return {};
+    const endpoint = this.endpoint(request.id('EndpointID'));
+    const bindings = readBindings(request.nested('Options'));
+    if (bindings.length === 0) return {};
+    await ports.publish(endpoint, bindings, state.contents.endpoints, (chosen) => this.setPorts(endpoint.id, chosen));
+    try {
+      await filtered();
+    } catch (error) {
+      await this.setPorts(endpoint.id, []);
+      throw error;
+    } finally {
+      this.options.onChange();
+    }
+    return {};
+  }
+
+  async unpublish(request: Request): Promise<object> {
+    await this.setPorts(request.id('EndpointID'), []);
+    this.options.onChange();
+    return {};
+  }
+
+  private setPorts(endpointId: string, ports: readonly PublishedPort[]): Promise<void> {
+    return this.options.state.change((before) => {
+      const endpoint = before.endpoints.find(({ id }) => id === endpointId);
+      if (endpoint === undefined || (ports.length === 0 && endpoint.ports === undefined)) return before;
+      const changed = ports.length === 0 ? withoutPorts(endpoint) : { ...endpoint, ports };
+      return { ...before, endpoints: before.endpoints.map((each) => (each === endpoint ? changed : each)) };
+    });
   }
 
   private async plan(
@@ -440,6 +481,10 @@ class NetworkDriver {
     }
   }
 }
+
+const withoutPorts = ({ id, networkId, mac, addresses, sandbox, isStale }: Endpoint): Endpoint => {
+  return { id, networkId, mac, addresses, sandbox, isStale };
+};
 
 /** A network that nothing leads out of lies on a device of its own. */
 function refuseOutside(

@@ -1,4 +1,5 @@
 import type { PoolId } from '../../container/pool-id.js';
+import type { PublishedPort } from '../../firewall/containers/container-rules.js';
 import type { IpAddress } from '../../ip/address.js';
 import type { MacAddress } from '../../ip/mac.js';
 import type { Prefix } from '../../ip/prefix.js';
@@ -85,6 +86,8 @@ export interface Endpoint {
   readonly sandbox: string | undefined;
   /** In no container when an engine started last: one that the engine does not know of any more, unless it soon is. */
   readonly isStale: boolean;
+  /** Ports of this host that lead to it. */
+  readonly ports?: readonly PublishedPort[];
 }
 
 /** What all kinds of networks and endpoints are found in. */

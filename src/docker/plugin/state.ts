@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { PoolId } from '../../container/pool-id.js';
 import { parsePoolId } from '../../container/pool-id.js';
 import { OverlayError, describeError } from '../../errors.js';
+import type { PublishedPort } from '../../firewall/containers/container-rules.js';
 import { IpAddress } from '../../ip/address.js';
 import { parseMac } from '../../ip/mac.js';
 import { Prefix } from '../../ip/prefix.js';
@@ -143,6 +144,7 @@ function decodeSubnet(saved: Request): NetworkSubnet {
 }
 
 function decodeEndpoint(saved: Request): Endpoint {
+  const ports = saved.list('ports').map(decodePort);
   return {
     id: saved.id('id'),
     networkId: saved.id('networkId'),
@@ -150,6 +152,19 @@ function decodeEndpoint(saved: Request): Endpoint {
     addresses: saved.list('addresses').map(decodeAddress),
     sandbox: saved.text('sandbox'),
     isStale: saved.flag('isStale'),
+    ...(ports.length === 0 ? {} : { ports }),
+  };
+}
+
+function decodePort(saved: Request): PublishedPort {
+  const protocol = saved.required('protocol');
+  if (protocol !== 'tcp' && protocol !== 'udp' && protocol !== 'sctp') throw new TypeError(`no protocol ${protocol}`);
+  return {
+    protocol,
+    hostAddress: saved.address('hostAddress'),
+    hostPort: saved.number('hostPort'),
+    address: IpAddress.parse(saved.required('address')),
+    port: saved.number('port'),
   };
 }
 

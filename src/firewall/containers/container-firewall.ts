@@ -96,6 +96,8 @@ export class ContainerFirewall {
   private written: string | undefined;
   /** Whether what an earlier process left, if nothing is wanted, is known to be gone. */
   private isRemoved = false;
+  /** Whether what an earlier process left is there in place of what is wanted. */
+  private isKept = false;
   private mayHaveChanged = true;
   private lastLookMs = -Infinity;
   /** Whether the kernel reports every change: those of iptables-legacy it does not. */
@@ -119,16 +121,18 @@ export class ContainerFirewall {
    * Makes the packet filter what it should be; what is so already is not written again.
    *
    * @param input - undefined, or without networks: nothing of ours is there.
+   * @param options.isProvisional - not everything is known yet: what an earlier process left is better.
    * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM`; it is logged, and tried again at every look.
    */
-  apply(input: ContainerRuleInput | undefined): Promise<void> {
+  apply(input: ContainerRuleInput | undefined, { isProvisional = false } = {}): Promise<void> {
     return this.turns.take(async () => {
-      if (this.isClosed) return;
+      if (this.isClosed || (isProvisional && (await this.isLeftThere()))) return;
       const wanted =
         input === undefined || input.networks.length === 0 ? undefined : containerRules(this.places.table, input);
       const isSame =
         wanted !== undefined && this.wanted !== undefined && tableScript(wanted) === tableScript(this.wanted);
       this.wanted = wanted;
+      this.isKept = false;
       if (isSame && this.written !== undefined) return;
       this.written = undefined;
       this.scheduleLook();
@@ -143,7 +147,7 @@ export class ContainerFirewall {
   }
 
   status(): ContainerFirewallStatus {
-    const isInPlace = this.wanted === undefined || this.written !== undefined;
+    const isInPlace = this.isKept || this.wanted === undefined || this.written !== undefined;
     const { lastError, repaired } = this.journal;
     return { table: this.places.table, isInPlace: isInPlace && lastError === undefined, repaired, lastError };
   }
@@ -166,6 +170,13 @@ export class ContainerFirewall {
   async cleanup(): Promise<readonly string[]> {
     await this.close();
     return this.remove();
+  }
+
+  private async isLeftThere(): Promise<boolean> {
+    if (this.wanted === undefined) {
+      this.isKept = (await listTable(this.run, this.places.table).catch(() => undefined)) !== undefined;
+    }
+    return this.isKept;
   }
 
   private async remove(): Promise<readonly string[]> {

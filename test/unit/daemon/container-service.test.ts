@@ -11,6 +11,7 @@ describe('ContainerService', () => {
     overlay: () => [],
     defaultParent: () => undefined,
     overlayMtu: () => undefined,
+    peers: () => [],
   };
   const taken = new OverlayError('ERR_PLUGIN_SOCKET', 'cannot answer Docker: somebody else does');
   let clock: FakeClock;

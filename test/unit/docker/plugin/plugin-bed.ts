@@ -3,12 +3,15 @@ import { request } from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { DockerPlugin, type DockerPluginParts } from '../../../../src/docker/plugin/docker-plugin.js';
+import { type HostPort, PortRefusal } from '../../../../src/docker/plugin/ports/port-holder.js';
+import type { ClusterFacts } from '../../../../src/docker/plugin/ports/rule-input.js';
 import type { LinkInfo, LinkChange, NewLink } from '../../../../src/netlink/link.js';
 import { OverlayError } from '../../../../src/errors.js';
 import { parseMac } from '../../../../src/ip/mac.js';
 import { silentLogger } from '../../../../src/log.js';
 import { FakeAddresses } from '../../../support/fake-addresses.js';
 import { FakeClock } from '../../../support/fake-clock.js';
+import { FakeContainerFirewall } from '../../../support/fake-container-firewall.js';
 import { FakeFiles } from '../../../support/fake-files.js';
 import { waitFor } from '../../../support/wait.js';
 import { FakeKernel } from '../../../support/fake-kernel.js';
@@ -55,6 +58,11 @@ export class PluginBed {
   readonly announcedFrom: string[] = [];
   /** What the overlay carries. */
   overlayMtu: number | undefined = 1450;
+  readonly firewall = new FakeContainerFirewall();
+  cluster: ClusterFacts | undefined = { containers: [], hosts: [] };
+  /** Ports of this host, as `0.0.0.0 80/tcp`, that the plugin keeps, and that other programs have. */
+  readonly portsHeld = new Set<string>();
+  readonly portsOfOthers = new Set<string>();
   plugin: DockerPlugin;
   private readonly place = socketPlace();
 
@@ -119,6 +127,13 @@ export class PluginBed {
     this.place.remove();
   }
 
+  private holdPort({ address, port, protocol }: HostPort): () => void {
+    const key = `${address.toString()} ${port}/${protocol}`;
+    if (this.portsOfOthers.has(key)) throw new PortRefusal('EADDRINUSE');
+    this.portsHeld.add(key);
+    return () => void this.portsHeld.delete(key);
+  }
+
   private makePlugin(): DockerPlugin {
     const { addresses, clock, files, kernel } = this;
     const parts: DockerPluginParts = {
@@ -137,6 +152,9 @@ export class PluginBed {
       hostIdentity: 'host',
       defaultParent: () => 'eth0',
       overlayMtu: () => this.overlayMtu,
+      firewall: this.firewall,
+      cluster: () => this.cluster,
+      holdPort: (place) => this.holdPort(place),
       socket: this.socket,
     };
     return new DockerPlugin(parts);

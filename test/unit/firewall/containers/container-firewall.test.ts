@@ -162,4 +162,19 @@ describe('ContainerFirewall', () => {
     assert.notEqual(host.script, undefined);
     assert.equal(firewall.status().repaired['table-missing'], 1);
   });
+
+  it('leaves what an earlier process wrote until more is known, and writes where there is nothing', async () => {
+    const first = make();
+    await first.apply(INPUT);
+    await first.close();
+    const second = make();
+    await second.apply({ ...INPUT, dockerBridges: ['docker0'] }, { isProvisional: true });
+    assert.equal(host.writes, 1);
+    assert.equal(second.status().isInPlace, true);
+    await second.apply({ ...INPUT, dockerBridges: ['docker0'] });
+    assert.equal(host.writes, 2);
+    host.script = undefined;
+    await make().apply(INPUT, { isProvisional: true });
+    assert.equal(host.writes, 3);
+  });
 });

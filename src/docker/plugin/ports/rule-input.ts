@@ -1,0 +1,46 @@
+import type { ContainerRuleInput, FilteredNetwork } from '../../../firewall/containers/container-rules.js';
+import type { IpAddress } from '../../../ip/address.js';
+import type { Prefix } from '../../../ip/prefix.js';
+import type { LinkInfo } from '../../../netlink/link.js';
+import { type NetworkSet, bridgeNameOf, isRouted } from '../network.js';
+import { publishedBy } from './published-ports.js';
+
+/** What of the cluster the rules of container networks depend on. */
+export interface ClusterFacts {
+  /** Where it has containers: routed networks, and that of the daemon itself. */
+  readonly containers: readonly Prefix[];
+  /** Addresses of its other hosts, under which they call containers. */
+  readonly hosts: readonly IpAddress[];
+}
+
+/** Names that Docker gives to its bridges, if nobody gives others (libnetwork `drivers/bridge`, `docker_gwbridge`). */
+const DOCKER_BRIDGE = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
+
+/** What the rules of this host are computed from. */
+export function ruleInput(
+  { networks, endpoints }: NetworkSet,
+  links: readonly LinkInfo[],
+  { containers, hosts }: ClusterFacts,
+): ContainerRuleInput {
+  const routed = networks.filter(isRouted);
+  const ids = new Set(routed.map(({ id }) => id));
+  return {
+    networks: [...new Set(routed.map(bridgeNameOf))].map((bridge): FilteredNetwork => {
+      // Docker's networks with the same addresses are one, of which its hosts agree on the options.
+      const same = routed.filter((each) => bridgeNameOf(each) === bridge);
+      return {
+        bridge,
+        subnets: same.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet)),
+        isInternal: same.some(({ isInternal }) => isInternal),
+        isIccAllowed: same.every(({ isIccAllowed }) => isIccAllowed),
+        ipv6Firewall: same.every(({ ipv6Firewall }) => ipv6Firewall === 'open') ? 'open' : 'closed',
+      };
+    }),
+    ports: publishedBy(endpoints.filter(({ networkId }) => ids.has(networkId))),
+    cluster: containers,
+    hosts,
+    dockerBridges: links
+      .filter(({ kind, name }) => kind === 'bridge' && DOCKER_BRIDGE.test(name))
+      .map(({ name }) => name),
+  };
+}
