@@ -182,6 +182,7 @@ export function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     macLimit: undefined,
     hasSystemd: true,
     bridgeNetfilter: undefined,
+    ip6tables: undefined,
     underlay: { device: 'eth0', mtu: 1500 },
     publicIpNeighbour: undefined,
     own: changes.leases?.[0] ?? OWN,

@@ -1,3 +1,4 @@
+import { CONTAINER_RULE_CHECKS } from './checks/container-rules.js';
 import { CONTAINER_CHECKS } from './checks/containers.js';
 import { CONTAINER_NETWORK_CHECKS } from './checks/container-networks.js';
 import { CONTAINER_PORT_CHECKS } from './checks/container-ports.js';
@@ -23,6 +24,7 @@ export const CHECKS: readonly Check[] = [
   ...HOST_CHECKS,
   ...ROUTE_CHECKS,
   ...FIREWALL_CHECKS,
+  ...CONTAINER_RULE_CHECKS,
   ...DOCKER_CHECKS,
   ...CONTAINER_NETWORK_CHECKS,
   ...CONTAINER_PORT_CHECKS,

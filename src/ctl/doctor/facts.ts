@@ -113,6 +113,8 @@ export interface DoctorFacts {
   readonly sysctls: ReadonlyMap<string, string>;
   /** IPv4; undefined where iptables is not installed. */
   readonly iptables: SavedTables | undefined;
+  /** Likewise for IPv6. */
+  readonly ip6tables: SavedTables | undefined;
   /** All rules that see IPv4 packets, of iptables and nftables. */
   readonly rulesets: readonly TracedTable[];
   /** The Docker engine of this host, undefined if none runs. */

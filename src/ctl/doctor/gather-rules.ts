@@ -10,9 +10,9 @@ const OTHER_VARIANT = { nf_tables: 'iptables-legacy', legacy: 'iptables-nft' } a
 
 /**
  * Every rule that sees IPv4 packets: of the standard iptables, of the other variant where its programs are installed,
- * and of nftables.
+ * and of nftables; and the rules of the standard ip6tables.
  */
-export async function readRules(): Promise<Pick<DoctorFacts, 'iptables' | 'rulesets'>> {
+export async function readRules(): Promise<Pick<DoctorFacts, 'iptables' | 'ip6tables' | 'rulesets'>> {
   const iptables = await readSave('iptables');
   const version = await runCommand('iptables', ['--version']);
   const variant = version?.stdout.includes('(nf_tables)') === true ? 'nf_tables' : 'legacy';
@@ -22,10 +22,13 @@ export async function readRules(): Promise<Pick<DoctorFacts, 'iptables' | 'rules
     ...(iptables === undefined ? [] : iptablesRuleset(iptables, 'iptables')),
     ...(others === undefined ? [] : iptablesRuleset(others, other)),
   ];
-  return { iptables, rulesets: [...saved, ...(await readNftables(saved, variant))] };
+  const ip6tables = await readSave('ip6tables');
+  return { iptables, ip6tables, rulesets: [...saved, ...(await readNftables(saved, variant))] };
 }
 
-async function readSave(program: 'iptables' | 'iptables-legacy' | 'iptables-nft'): Promise<SavedTables | undefined> {
+async function readSave(
+  program: 'ip6tables' | 'iptables' | 'iptables-legacy' | 'iptables-nft',
+): Promise<SavedTables | undefined> {
   const result = await runCommand(`${program}-save`, []);
   return result?.exitCode === 0 ? parseSave(result.stdout) : undefined;
 }

@@ -3,6 +3,7 @@ import { CHECKS, diagnose } from '../../../src/ctl/doctor/diagnose.js';
 import type { ContainerFacts, ParentFacts } from '../../../src/ctl/doctor/container-facts.js';
 import type { DoctorFacts, Finding } from '../../../src/ctl/doctor/facts.js';
 import { findPathMtu } from '../../../src/ctl/doctor/probe.js';
+import { parseSave } from '../../../src/firewall/iptables-plan.js';
 import type { ClusterNetwork, LeasedBlock } from '../../../src/container/cluster-networks.js';
 import { parseMac } from '../../../src/ip/mac.js';
 import type { ValueEntry } from '../../../src/lease/store.js';
@@ -63,6 +64,13 @@ function containers(
 ): Pick<DoctorFacts, 'daemon'> {
   return { daemon: { ...daemon, containerNetworks: { ...sample, pools: calmPools(uses), ...changes } } };
 }
+
+/** A bridge of Docker whose containers have global addresses, and nothing that protects them. */
+const BRIDGE = link(77, 'br-0123456789ab', { kind: 'bridge' });
+const OPEN_OVER_IPV6: Partial<DoctorFacts> = {
+  links: [...LINKS, BRIDGE],
+  addresses: [...ADDRESSES, address(BRIDGE.index, '2001:db8:17::1', 64)],
+};
 
 const foreign = { address: '192.0.2.254', mac: parseMac('02:42:c0:00:02:41'), isAnswered: true };
 
@@ -681,6 +689,28 @@ const CASES: readonly Case[] = [
     command: /^tsflannelctl docker-networks # .* end 1 here/,
   },
   {
+    when: 'the rules of container networks could not be written',
+    facts: containers({ firewall: { ...sample.firewall, isInPlace: false, lastError: 'there is no program nft' } }),
+    check: 'container-rules',
+    command: /^journalctl -u tsflanneld # apt install nftables/,
+    evidence: /^there is no program nft$/,
+  },
+  {
+    when: 'somebody keeps changing the rules of container networks',
+    facts: containers({ firewall: { ...sample.firewall, repaired: { 'table-missing': 2, 'jump-missing': 1 } } }),
+    check: 'container-rules',
+    severity: 'warning',
+    command: /^nft monitor/,
+    evidence: /^3 repairs of inet tsflannel-1a2b3c4d /,
+  },
+  {
+    when: 'containers of Docker have global addresses and no rules',
+    facts: OPEN_OVER_IPV6,
+    check: 'docker-ipv6',
+    severity: 'warning',
+    command: /^ip6tables -P FORWARD DROP # or "ip6tables": true/,
+  },
+  {
     when: 'the daemon has made the socket of the plugin, and systemd could',
     facts: containers({ socket: '/run/docker/plugins/tsflannel.sock' }),
     check: 'plugin-socket',
@@ -690,6 +720,25 @@ const CASES: readonly Case[] = [
 ];
 
 describe('diagnose', () => {
+  it('leaves Docker alone where its containers are closed over IPv6, or have no global addresses', () => {
+    const closed = (...lines: readonly string[]): Partial<DoctorFacts> => {
+      return { ...OPEN_OVER_IPV6, ip6tables: parseSave(['*filter', ...lines, 'COMMIT', ''].join('\n')) };
+    };
+    for (const changes of [
+      closed(':FORWARD DROP [0:0]'),
+      closed(':FORWARD ACCEPT [0:0]', ':DOCKER - [0:0]'),
+      { ...OPEN_OVER_IPV6, addresses: [...ADDRESSES, address(BRIDGE.index, 'fd00:17::1', 64)] },
+      { ...OPEN_OVER_IPV6, addresses: [...ADDRESSES, address(2, '2001:db8:17::1', 64)] },
+      { ...OPEN_OVER_IPV6, links: [...LINKS, { ...BRIDGE, name: 'br-lan' }] },
+      { ...OPEN_OVER_IPV6, sysctls: new Map([...facts().sysctls, ['net/ipv6/conf/all/forwarding', '0']]) },
+    ]) {
+      assert.deepEqual(
+        diagnose(facts(changes)).filter(({ check }) => check === 'docker-ipv6'),
+        [],
+      );
+    }
+  });
+
   it('finds nothing on a host with nothing wrong', () => {
     assert.deepEqual(diagnose(facts()), []);
     assert.deepEqual(diagnose(facts(containers())), []);

@@ -2,6 +2,7 @@ import type { ContainerRuleInput, FilteredNetwork } from '../../../firewall/cont
 import type { IpAddress } from '../../../ip/address.js';
 import type { Prefix } from '../../../ip/prefix.js';
 import type { LinkInfo } from '../../../netlink/link.js';
+import { isDockerBridge } from '../../docker-bridge.js';
 import { type NetworkSet, bridgeNameOf, isRouted } from '../network.js';
 import { publishedBy } from './published-ports.js';
 
@@ -12,9 +13,6 @@ export interface ClusterFacts {
   /** Addresses of its other hosts, under which they call containers. */
   readonly hosts: readonly IpAddress[];
 }
-
-/** Names that Docker gives to its bridges, if nobody gives others (libnetwork `drivers/bridge`, `docker_gwbridge`). */
-const DOCKER_BRIDGE = /^(docker0|docker_gwbridge|br-[0-9a-f]{12})$/;
 
 /** What the rules of this host are computed from. */
 export function ruleInput(
@@ -39,8 +37,6 @@ export function ruleInput(
     ports: publishedBy(endpoints.filter(({ networkId }) => ids.has(networkId))),
     cluster: containers,
     hosts,
-    dockerBridges: links
-      .filter(({ kind, name }) => kind === 'bridge' && DOCKER_BRIDGE.test(name))
-      .map(({ name }) => name),
+    dockerBridges: links.filter(({ kind, name }) => kind === 'bridge' && isDockerBridge(name)).map(({ name }) => name),
   };
 }
