@@ -76,7 +76,7 @@ purge_files() {
 tell_docker_networks() {
   [ -z "$destdir" ] && command -v docker >/dev/null || return 0
   ids=$(timeout 5 docker network ls --quiet 2>/dev/null) || return 0
-  format='{{if or (eq .Driver "tsflannel") (eq .IPAM.Driver "tsflannel")}} {{.Name}}{{end}}'
+  format='{{if or (eq .Driver "tsflannel") (eq .IPAM.Driver "tsflannel") (eq .IPAM.Driver "tsflannel-ipvlan")}} {{.Name}}{{end}}'
   # shellcheck disable=SC2086 # one word each
   networks=$(timeout 5 docker network inspect --format "$format" $ids 2>/dev/null | tr -d '\n')
   [ -n "$networks" ] || return 0

@@ -120,6 +120,7 @@ class NetworkDriver {
     if (parent !== undefined) {
       networkType(network.type).checkNetwork(network, parent, othersOn(network, state.contents));
     }
+    if (parent !== undefined) refuseSecondName(network, othersOn(network, state.contents).networks);
     for (const subnet of network.subnets) {
       if (subnet.pool === undefined) continue;
       const properties = propertiesOf(network, subnet);
@@ -523,6 +524,20 @@ function refuseUnlikeOthers(pool: PoolId, properties: NetworkProperties, network
       `cannot use the network ${poolName(parsePoolId(pool))} with ${asked}: this host has it with ${known}`,
       { hint: 'use the same options, or give the network a name of its own with --ipam-opt network=NAME' },
     );
+  }
+}
+
+/** Two networks of the cluster on one interface would each give out the same addresses there. */
+function refuseSecondName({ parent, subnets }: ContainerNetwork, others: readonly ContainerNetwork[]): void {
+  for (const { pool, subnet } of subnets) {
+    const there = others.flatMap((each) => each.subnets).find((each) => each.subnet.overlaps(subnet));
+    if (pool === undefined || there?.pool === undefined || there.pool === pool) continue;
+    const [asked, known] = [poolName(parsePoolId(pool)), poolName(parsePoolId(there.pool))];
+    if (asked === known) continue; // the same network with another range, which the record decides
+    throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot put the network ${asked} on ${parent}: ${known} is there`, {
+      context: { dev: parent },
+      hint: 'names tell networks on different wires apart: use the same one, or another parent',
+    });
   }
 }
 

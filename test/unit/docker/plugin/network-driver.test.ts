@@ -192,10 +192,25 @@ describe('the network driver', () => {
     const pool = async (network: string): Promise<unknown> =>
       (await bed.call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24', Options: { network } }))['PoolID'];
     const [first, second] = [await pool('one'), await pool('two')];
+    bed.kernel.addLink({ name: 'eth1', isUp: true });
     await create();
-    await create({}, 'b'.repeat(64));
+    await create({ parent: 'eth1' }, 'b'.repeat(64));
     const pools = bed.plugin.status().networks.map(({ subnets }) => subnets.map((each) => each.pool));
     assert.deepEqual(pools, [[second], [first]], 'the newest one first');
+  });
+
+  it('has one wire in one network alone, whatever names it is given', async () => {
+    const request = async (network: string): Promise<unknown> =>
+      bed.call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24', Options: { network } });
+    await request('one');
+    await create();
+    await request('two');
+    await assert.rejects(
+      create({}, 'b'.repeat(64)),
+      /network two\/10\.10\.10\.0-24 on eth0: one\/10\.10\.10\.0-24 is there/,
+    );
+    bed.kernel.addLink({ name: 'eth1', isUp: true });
+    await create({ parent: 'eth1' }, 'b'.repeat(64));
   });
 
   it('probes on the parent, unless it is not to', async () => {
@@ -205,7 +220,8 @@ describe('the network driver', () => {
       Pool: '10.10.10.0/24',
       Options: { network: 'b' },
     });
-    await create({ probe: 'off' }, 'b'.repeat(64));
+    bed.kernel.addLink({ name: 'eth1', isUp: true });
+    await create({ parent: 'eth1', probe: 'off' }, 'b'.repeat(64));
     assert.equal(bed.plugin.probeParentOf(one as never), 'eth0');
     assert.equal(bed.plugin.probeParentOf(two as never), undefined);
   });

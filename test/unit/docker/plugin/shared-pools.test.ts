@@ -35,10 +35,13 @@ describe('a pool that several networks of one host have', () => {
     await bed.call('IpamDriver.RequestAddress', { PoolID: POOL, Address: '10.10.10.9' });
   };
 
-  const creation = (id: string, { gateway = '10.10.10.254', internal = false, probe = 'on' } = {}): object => ({
+  const creation = (
+    id: string,
+    { gateway = '10.10.10.254', internal = false, probe = 'on', parent = 'eth0' } = {},
+  ): object => ({
     NetworkID: id,
     Options: {
-      'com.docker.network.generic': internal ? {} : { parent: 'eth0', probe },
+      'com.docker.network.generic': internal ? {} : { parent, probe },
       'com.docker.network.internal': internal,
     },
     IPv4Data: [
@@ -114,7 +117,8 @@ describe('a pool that several networks of one host have', () => {
     await create(ATTACHED);
     await create(DOCKER);
     assert.deepEqual(poolsOf(DOCKER), [POOL]);
-    await bed.call('NetworkDriver.CreateNetwork', creation(OTHER));
+    bed.kernel.addLink({ name: 'eth1', isUp: true });
+    await bed.call('NetworkDriver.CreateNetwork', creation(OTHER, { parent: 'eth1' }));
     assert.deepEqual(poolsOf(OTHER), [wan], 'the one that no network has taken');
   });
 
