@@ -780,6 +780,17 @@ describe('the checks of the host', () => {
     assert.deepEqual(commands('ip-forward', { ...off, network: network('vxlan', {}, true) }), [
       'sysctl -w net.ipv6.conf.all.forwarding=1',
     ]);
+    const containers = sampleContainerNetworks();
+    const [sample] = containers.networks;
+    assert.ok(sample);
+    const routes = [{ destination: 'fe80::1/128', gateway: null }];
+    for (const [type, expected] of [
+      ['overlay', ['sysctl -w net.ipv6.conf.all.forwarding=1']],
+      ['macvlan', []],
+    ] as const) {
+      const containerNetworks: ContainerNetworksStatus = { ...containers, networks: [{ ...sample, type, routes }] };
+      assert.deepEqual(commands('ip-forward', { ...off, daemon: { ...daemon, containerNetworks } }), expected, type);
+    }
   });
 
   it('let a clock be half a minute off', () => {
@@ -827,6 +838,7 @@ describe('the checks of container networks', () => {
       { ...first, id: 'a'.repeat(64), parent: 'eth8' },
       { ...first, id: 'b'.repeat(64), parent: 'eth9', subnets: ['198.51.100.0/24'] },
       { ...first, id: 'c'.repeat(64), parent: 'eth9', subnets: ['203.0.113.0/24'] },
+      { ...first, id: 'd'.repeat(64), parent: 'tsfb-dddddddddd', type: 'overlay' }, // comes back by itself
     ];
     const links = [link(1, 'lo', { isLoopback: true }), link(2, 'eth0'), link(8, 'eth8')];
     const { message, evidence, command } = only('network-parent', { ...having({ networks }), links });

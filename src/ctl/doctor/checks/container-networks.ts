@@ -1,3 +1,4 @@
+import { isRouted } from '../../../docker/plugin/network.js';
 import type { AddressUseStatus } from '../../../observe/container-status.js';
 import type { Check, DoctorFacts, Found } from '../facts.js';
 import { isOf, rangeLeft } from '../range-left.js';
@@ -23,7 +24,8 @@ export const CONTAINER_NETWORK_CHECKS: readonly Check[] = [
 
 function parents({ daemon, links }: DoctorFacts): readonly Found[] {
   const networks = daemon?.containerNetworks?.networks ?? [];
-  const names = [...new Set(networks.filter(({ isInternal }) => !isInternal).map(({ parent }) => parent))];
+  const onInterfaces = networks.filter((network) => !network.isInternal && !isRouted(network));
+  const names = [...new Set(onInterfaces.map(({ parent }) => parent))];
   return names.flatMap((name): Found[] => {
     const link = links.find((each) => each.name === name);
     if (link?.isUp === true) return [];

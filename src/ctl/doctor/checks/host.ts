@@ -1,3 +1,4 @@
+import { isRouted } from '../../../docker/plugin/network.js';
 import { SYSCTL, sysctlName } from '../../../netlink/sysctl-paths.js';
 import { formatDuration } from '../../text-table.js';
 import type { Check, DoctorFacts, Found } from '../facts.js';
@@ -24,8 +25,12 @@ export const HOST_CHECKS: readonly Check[] = [
   },
 ];
 
-function forwarding({ sysctls, network }: DoctorFacts): readonly Found[] {
-  const wanted = [SYSCTL.ipv4Forwarding, ...(network?.ipv6 === undefined ? [] : [SYSCTL.ipv6Forwarding])];
+function forwarding({ sysctls, network, daemon }: DoctorFacts): readonly Found[] {
+  const routed = (daemon?.containerNetworks?.networks ?? []).filter(isRouted);
+  const hasIpv6 =
+    network?.ipv6 !== undefined ||
+    routed.some(({ routes }) => routes.some(({ destination }) => destination.includes(':')));
+  const wanted = [SYSCTL.ipv4Forwarding, ...(hasIpv6 ? [SYSCTL.ipv6Forwarding] : [])];
   return wanted
     .filter((path) => sysctls.get(path) === '0')
     .map((path) => {
