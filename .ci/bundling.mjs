@@ -5,7 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { transform } from 'esbuild';
 
 /** Packages that were written for CommonJS call `require` for Node's own modules. */
 const REQUIRE =
@@ -32,6 +33,26 @@ const parsedDefinition = {
           throw new Error(`${file} reads its interface definition in another way now`);
         return source.replace(text, () => replacement);
       }
+    });
+  },
+};
+
+/** For bundles that lie elsewhere: what finds files of ours beside itself finds them from there, too. */
+export const OWN_PLACES = {
+  name: 'own-places',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.(?:ts|mjs)$/ }, async ({ path: file }) => {
+      const source = readFileSync(file, 'utf8');
+      if (!source.includes('import.meta') || file.includes('/node_modules/')) return undefined;
+      const place = { url: pathToFileURL(file).href, dirname: path.dirname(file), filename: file };
+      const define = Object.entries(place).map(([name, value]) => [`import.meta.${name}`, JSON.stringify(value)]);
+      const { code } = await transform(source, {
+        loader: file.endsWith('.ts') ? 'ts' : 'js',
+        define: Object.fromEntries(define),
+        sourcemap: 'inline',
+        sourcefile: file,
+      });
+      return { contents: code, loader: 'js' };
     });
   },
 };

@@ -6,10 +6,11 @@
 //
 //   node .ci/test.mjs [unit] [native] [simulation] [vm] [host] [faults]
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { compileTests } from './compile-tests.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-totals-'));
@@ -33,22 +34,22 @@ const LONG = [
 const ALONE = ['down-time', 'systemd', 'reboot'].map((name) => `test/host/${name}.test.ts`);
 
 /**
- * One mocha process: its totals are left in a file by the reporter. It is the program that bin/mocha.js would start for
- * a configuration with "import": without that one in between, a file costs one start less and a signal reaches its tests.
+ * One mocha process for some files: its totals are left in a file by the reporter. It is the program that bin/mocha.js
+ * would start: without that one in between, a file costs one start less and a signal reaches its tests.
  */
-const mocha = (title, style, args) => {
-  const totals = path.join(scratch, `${title.replaceAll('/', '-')}.json`);
-  const options = ['--reporter', '.ci/reporter.mjs', '--reporter-option', `style=${style}`];
+const mocha = (title, style, options, files) => {
+  const name = title.replaceAll('/', '-');
+  const totals = path.join(scratch, `${name}.json`);
+  const config = path.join(scratch, `${name}.mocharc.json`);
+  // The files are compiled.
+  const { import: _, ...others } = options;
+  const reporter = { reporter: '.ci/reporter.mjs', 'reporter-option': [`style=${style}`, `totals=${totals}`] };
+  const spec = files.map((file) => compiled.get(file));
+  writeFileSync(config, JSON.stringify({ ...others, ...reporter, extension: ['mjs'], spec }));
+  const program = [process.execPath, '--enable-source-maps', 'node_modules/mocha/lib/cli/cli.js'];
   return {
     title,
-    command: [
-      process.execPath,
-      ...['--import', 'tsx', 'node_modules/mocha/lib/cli/cli.js'],
-      ...args,
-      ...options,
-      '--reporter-option',
-      `totals=${totals}`,
-    ],
+    command: [...program, '--no-package', '--config', config],
     totals: () => (existsSync(totals) ? JSON.parse(readFileSync(totals, 'utf8')) : undefined),
   };
 };
@@ -75,17 +76,28 @@ const counting = (title, command, pattern) => ({
   },
 });
 
-/** Every file of a directory in a mocha of its own. */
-function files(directory, config) {
-  const all = readdirSync(path.join(root, directory))
+/** The test files below a directory, relative to the clone. */
+function testFiles(directory) {
+  return readdirSync(path.join(root, directory), { recursive: true })
     .filter((name) => name.endsWith('.test.ts'))
-    .map((name) => `${directory}/${name}`);
-  const job = (file) => ({ ...mocha(file, 'spec', ['--config', config, file]), isAlone: ALONE.includes(file) });
-  return all.map(job);
+    .map((name) => `${directory}/${name}`)
+    .sort();
 }
 
+/** Every file of a directory in a mocha of its own. */
+function filesOneByOne(directory, config) {
+  const options = JSON.parse(readFileSync(path.join(root, config), 'utf8'));
+  return testFiles(directory).map((file) => ({
+    ...mocha(file, 'spec', options, [file]),
+    isAlone: ALONE.includes(file),
+  }));
+}
+
+/** Directories of the parts whose tests mocha runs. */
+const DIRECTORIES = { unit: 'test/unit', host: 'test/host', faults: 'test/faults' };
+
 const PARTS = {
-  unit: () => [mocha('unit', 'dot', ['test/unit/**/*.test.ts'])],
+  unit: () => [mocha('unit', 'dot', packageJson.mocha, testFiles(DIRECTORIES.unit))],
   native: () => [
     counting(
       'native',
@@ -103,9 +115,9 @@ const PARTS = {
     ),
   ],
   vm: () => [emulated()],
-  host: () => files('test/host', '.ci/mocharc.host.json'),
+  host: () => filesOneByOne(DIRECTORIES.host, '.ci/mocharc.host.json'),
   // The short form; npm run test:faults is the long one.
-  faults: () => files('test/faults', '.ci/mocharc.faults.json'),
+  faults: () => filesOneByOne(DIRECTORIES.faults, '.ci/mocharc.faults.json'),
 };
 
 /**
@@ -134,6 +146,11 @@ const startedAt = Date.now();
 /** Of {@link reapedCpuSeconds}, what has been put down to a program. */
 let countedCpuSeconds = 0;
 
+const packageJson = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+const compiled = await compileTests(
+  root,
+  chosen.filter((part) => DIRECTORIES[part] !== undefined).flatMap((part) => testFiles(DIRECTORIES[part])),
+);
 const jobs = chosen.flatMap((part) => PARTS[part]().map((job) => ({ ...job, part })));
 for (const parts of STAGES) {
   const going = parts.filter((part) => chosen.includes(part));

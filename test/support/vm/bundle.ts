@@ -1,22 +1,10 @@
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
-import { type Plugin, build } from 'esbuild';
-import { BUNDLING } from '../../../.ci/bundling.mjs';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { BUNDLING, OWN_PLACES } from '../../../.ci/bundling.mjs';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const RUNNER = fileURLToPath(new URL('run-tests.ts', import.meta.url));
-
-/** What finds files beside itself finds them from the bundle, too. */
-const ownPlaces: Plugin = {
-  name: 'own-places',
-  setup(bundler) {
-    bundler.onLoad({ filter: /\.ts$/ }, ({ path: file }) => {
-      const place = JSON.stringify({ url: pathToFileURL(file).href, dirname: path.dirname(file) });
-      return { contents: readFileSync(file, 'utf8').replaceAll(/\bimport\.meta\b/g, () => `(${place})`), loader: 'ts' };
-    });
-  },
-};
 
 /**
  * Puts test files, mocha and all that they import into a few files: in the guest, where a file costs milliseconds to
@@ -44,7 +32,7 @@ export async function bundleTests(files: readonly string[], directory: string, t
     entryNames: 'tests',
     splitting: true,
     outExtension: { '.js': '.mjs' },
-    plugins: [...BUNDLING.plugins, ownPlaces],
+    plugins: [...BUNDLING.plugins, OWN_PLACES],
   });
   return path.join(directory, 'tests.mjs');
 }
