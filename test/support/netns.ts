@@ -1,7 +1,9 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { Netlink } from '../../src/netlink/netlink.js';
+import { inNamespace } from './in-namespace.js';
 import { patient } from './patience.js';
 import { Program, type ProgramOptions } from './program.js';
 
@@ -51,6 +53,9 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   return { stdout, stderr, code };
 }
 
+/** Of `lo`, in every namespace. */
+const LOOPBACK_INDEX = 1;
+
 /** A network namespace of our own. Its name shows which process made it, so that leftovers can be told. */
 export class Netns {
   constructor(readonly name: string) {}
@@ -64,18 +69,35 @@ export class Netns {
   static async create(names: readonly string[]): Promise<Netns[]> {
     await run(['ip', '-batch', '-'], { input: names.map((name) => `netns add ${name}\n`).join('') });
     const made = names.map((name) => new Netns(name));
-    const noWaiting = ['all', 'default'].map((scope) => `net.ipv6.conf.${scope}.accept_dad=0`);
-    await Promise.all(
-      made.map(async (netns) => {
-        await netns.ip(['link set lo up']);
+    for (const netns of made) {
+      netns.#setLoopbackUp();
+      netns.setParameters({
+        'net/ipv4/ip_forward': 1,
         // A new namespace takes rp_filter over from the machine's own; 2 (loose) is what systemd sets on most hosts.
-        const routing = ['net.ipv4.ip_forward=1', 'net.ipv4.conf.all.rp_filter=2', 'net.ipv4.conf.default.rp_filter=2'];
-        await netns.run(['sysctl', '-qw', ...routing]);
-        // -e: a kernel without IPv6 does not have these.
-        await netns.run(['sysctl', '-eqw', 'net.ipv6.conf.all.forwarding=1', ...noWaiting]);
-      }),
-    );
+        'net/ipv4/conf/all/rp_filter': 2,
+        'net/ipv4/conf/default/rp_filter': 2,
+        'net/ipv6/conf/all/forwarding': 1,
+        'net/ipv6/conf/all/accept_dad': 0,
+        'net/ipv6/conf/default/accept_dad': 0,
+      });
+    }
     return made;
+  }
+
+  /** Sets kernel parameters in here, by their names below `/proc/sys`; those of IPv6 only if the kernel has that. */
+  setParameters(values: Readonly<Record<string, number>>): void {
+    inNamespace(this.file, () => {
+      const hasIpv6 = existsSync('/proc/sys/net/ipv6');
+      for (const [name, value] of Object.entries(values)) {
+        if (hasIpv6 || !name.startsWith('net/ipv6/')) writeFileSync(`/proc/sys/${name}`, String(value));
+      }
+    });
+  }
+
+  #setLoopbackUp(): void {
+    const netlink = inNamespace(this.file, () => Netlink.open());
+    netlink.links.set({ index: LOOPBACK_INDEX, name: 'lo' }, { isUp: true });
+    netlink.close();
   }
 
   /** The command line that runs a command in here. */

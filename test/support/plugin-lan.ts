@@ -119,8 +119,7 @@ export class PluginLan {
     const [address, address6] = [`192.0.2.${n}`, `2001:db8::${n}`];
     const [netns] = (await Netns.create([`${this.name}-c${serial}`])) as [Netns];
     this.#namespaces.push(netns.name);
-    if (!nodad)
-      await netns.run(['sysctl', '-qw', ...['all', 'default'].map((all) => `net.ipv6.conf.${all}.accept_dad=1`)]);
+    if (!nodad) netns.setParameters({ 'net/ipv6/conf/all/accept_dad': 1, 'net/ipv6/conf/default/accept_dad': 1 });
     const ids = { NetworkID, EndpointID };
     const Interface = { Address: `${address}/24`, AddressIPv6: `${address6}/64`, MacAddress: own };
     await this.call('CreateEndpoint', { ...ids, Interface });

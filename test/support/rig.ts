@@ -255,7 +255,7 @@ export class Rig {
           await netns.ip(['route add default dev eth0']);
         }
         if (this.options.link === 'wire') await makeWireLike(netns, 'eth0');
-        if (this.options.reversePath === 'strict') await filterStrictly(netns, ['all', 'default', 'eth0']);
+        if (this.options.reversePath === 'strict') filterStrictly(netns, ['all', 'default', 'eth0']);
       }),
     );
   }
@@ -266,8 +266,8 @@ export class Rig {
 }
 
 /** Drops what comes in where its answer would not leave; of `all` and the device's own value the larger counts. */
-async function filterStrictly(netns: Netns, scopes: readonly string[]): Promise<void> {
-  await netns.run(['sysctl', '-qw', ...scopes.map((scope) => `net/ipv4/conf/${scope}/rp_filter=1`)]);
+function filterStrictly(netns: Netns, scopes: readonly string[]): void {
+  netns.setParameters(Object.fromEntries(scopes.map((scope) => [`net/ipv4/conf/${scope}/rp_filter`, 1])));
 }
 
 function tlsOptions({ caFile, server, client }: EtcdTls): Pick<EtcdOptions, 'args' | 'scheme' | 'clientTls'> {

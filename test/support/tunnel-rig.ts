@@ -71,12 +71,11 @@ export class TunnelRig {
       if (near === undefined || far === undefined) throw new Error('there are no namespaces');
       for (const netns of [near, far]) {
         // Neighbour discovery on the TUN and forwarded copies would show up in exact counters.
-        const quiet = [
-          'net.ipv6.conf.all.disable_ipv6=1',
-          'net.ipv6.conf.default.disable_ipv6=1',
-          'net.ipv4.ip_forward=0',
-        ];
-        await netns.run(['sysctl', '-eqw', ...quiet]);
+        netns.setParameters({
+          'net/ipv6/conf/all/disable_ipv6': 1,
+          'net/ipv6/conf/default/disable_ipv6': 1,
+          'net/ipv4/ip_forward': 0,
+        });
       }
       await near.ip([
         `link add veth0 type veth peer name veth0 netns ${far.name}`,
