@@ -97,7 +97,7 @@ export const IFLA = {
 export const IFLA_INFO = { KIND: 1, DATA: 2, SLAVE_KIND: 4, SLAVE_DATA: 5, MAX: 5 } as const;
 
 /** Inside `IFLA_INFO_SLAVE_DATA` of a port of a bridge. */
-export const IFLA_BRPORT = { ISOLATED: 33, MAX: 33 } as const;
+export const IFLA_BRPORT = { MODE: 4, ISOLATED: 33, MAX: 33 } as const;
 
 /** Leaves counters out of link dumps (4.16). */
 export const RTEXT_FILTER_SKIP_STATS = 8;

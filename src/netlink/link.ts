@@ -22,6 +22,8 @@ export interface LinkInfo {
   readonly masterIndex: number;
   /** A port of a bridge that exchanges no frames with other such ports; never a kernel's before 4.18. */
   readonly isIsolated: boolean;
+  /** A port of a bridge that frames may leave through which they came in through. */
+  readonly isHairpin: boolean;
   /** Index of the device below it or of its peer (`IFLA_LINK`), 0 if none. */
   readonly lowerIndex: number;
   readonly details: LinkDetails | undefined;
@@ -66,6 +68,7 @@ export interface LinkChange {
   readonly masterIndex?: number;
   /** Only for a port of a bridge, as in {@link LinkInfo}; it has to be one already. */
   readonly isIsolated?: boolean;
+  readonly isHairpin?: boolean;
   /** Only for a VXLAN device; the one attribute of its kind that the kernel changes in place (4.20). */
   readonly vxlan?: { readonly learning: boolean };
   readonly netns?: NetnsTarget;
@@ -118,12 +121,13 @@ export function writeLinkChange(writer: MessageWriter, index: number, change: Li
     if ('pid' in change.netns) writer.attributeU32(IFLA.NET_NS_PID, change.netns.pid);
     else writer.attributeU32(IFLA.NET_NS_FD, change.netns.fd);
   }
-  const { vxlan, isIsolated } = change;
-  if (isIsolated !== undefined) {
+  const { vxlan, isIsolated, isHairpin } = change;
+  if (isIsolated !== undefined || isHairpin !== undefined) {
     writer.nested(IFLA.LINKINFO, () => {
       writer.attributeText(IFLA_INFO.SLAVE_KIND, 'bridge');
       writer.nested(IFLA_INFO.SLAVE_DATA, () => {
-        writer.attributeU8(IFLA_BRPORT.ISOLATED, Number(isIsolated));
+        if (isHairpin !== undefined) writer.attributeU8(IFLA_BRPORT.MODE, Number(isHairpin));
+        if (isIsolated !== undefined) writer.attributeU8(IFLA_BRPORT.ISOLATED, Number(isIsolated));
       });
     });
   }
@@ -181,6 +185,7 @@ export function readLink(reader: MessageReader): LinkInfo {
     alias: attributes.text(IFLA.IFALIAS) ?? '',
     masterIndex: attributes.u32(IFLA.MASTER) ?? 0,
     isIsolated: isBridgePort && info.nested(IFLA_INFO.SLAVE_DATA, portTable).u8(IFLA_BRPORT.ISOLATED) === 1,
+    isHairpin: isBridgePort && info.nested(IFLA_INFO.SLAVE_DATA, portTable).u8(IFLA_BRPORT.MODE) === 1,
     lowerIndex: attributes.u32(IFLA.LINK) ?? 0,
     details: readDetails(kind, info.nested(IFLA_INFO.DATA, dataTable)),
   };

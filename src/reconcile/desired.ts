@@ -213,6 +213,11 @@ export interface PortSpec {
   readonly bridge: string;
   /** It exchanges no frames with other isolated ports, only with the host. */
   readonly isIsolated: boolean;
+  /**
+   * Frames may leave through it that came in through it: a container that calls a port of the host which leads to itself,
+   * where `br_netfilter` translates on the bridge.
+   */
+  readonly isHairpin: boolean;
 }
 
 /** Which way frames go through a device, as the host sees it. */

@@ -85,6 +85,7 @@ interface Operations {
     readonly device: string;
     readonly bridge: string;
     readonly isIsolated: boolean;
+    readonly isHairpin: boolean;
   };
   readonly wireguard: {
     readonly verb: 'set';

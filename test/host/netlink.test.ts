@@ -186,6 +186,8 @@ describe('Netlink', function () {
       for (const isIsolated of [true, false]) {
         netlink.links.set(eth0, { isIsolated });
         assert.equal(device('eth0').isIsolated, isIsolated);
+        netlink.links.set(eth0, { isHairpin: !isIsolated });
+        assert.deepEqual([device('eth0').isHairpin, device('eth0').isIsolated], [!isIsolated, isIsolated]);
       }
     });
 

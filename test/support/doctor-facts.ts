@@ -49,6 +49,7 @@ export function link(index: number, name: string, changes: Partial<LinkInfo> = {
     alias: '',
     masterIndex: 0,
     isIsolated: false,
+    isHairpin: false,
     lowerIndex: 0,
     details: undefined,
     ...changes,

@@ -26,7 +26,12 @@ export class FakeContainerFirewall implements Pick<ContainerFirewall, 'apply' | 
       'table-missing': 0,
       'table-changed': 0,
     };
-    return { table: 'inet tsflannel-test', isInPlace: this.input !== undefined, repaired, lastError: undefined };
+    return {
+      table: 'inet tsflannel-test',
+      isInPlace: !this.isRefusing && this.input !== undefined,
+      repaired,
+      lastError: undefined,
+    };
   }
 
   close(): Promise<void> {

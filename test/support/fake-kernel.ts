@@ -174,8 +174,8 @@ export class FakeKernel implements Kernel {
       this.replaceFilter({ index, direction, program: stationProgram(direction, stations) });
       return true;
     },
-    port: ({ device, bridge, isIsolated }, indexOf) => {
-      this.setLink(indexOf(device), { masterIndex: indexOf(bridge), isIsolated });
+    port: ({ device, bridge, isIsolated, isHairpin }, indexOf) => {
+      this.setLink(indexOf(device), { masterIndex: indexOf(bridge), isIsolated, isHairpin });
       return true;
     },
     wireguard: ({ device, privateKey, listenPort }, indexOf) => {
@@ -236,6 +236,7 @@ export class FakeKernel implements Kernel {
       alias: '',
       masterIndex: 0,
       isIsolated: false,
+      isHairpin: false,
       lowerIndex: 0,
       details: undefined,
       ...link,

@@ -40,7 +40,13 @@ function bridgeState(network: ContainerNetwork, local: readonly Endpoint[], fact
       { kind: 'bridge', name: device, mtu, mac: deriveMac(facts.identity, device) },
       ...hostEnds.map(({ name }) => ({ kind: 'veth', name, mtu }) as const),
     ],
-    ports: hostEnds.map(({ name }) => ({ device: name, bridge: device, isIsolated: !network.isIccAllowed })),
+    ports: hostEnds.map(({ name }) => ({
+      device: name,
+      bridge: device,
+      isIsolated: !network.isIccAllowed,
+      // Only where it is needed: such a container also gets its own broadcasts.
+      isHairpin: local.some(({ id, ports = [] }) => hostEndOf(id) === name && ports.length > 0),
+    })),
     addresses: gatewayAddresses(network, device),
     sysctls: bridgeSysctls(network, device),
     neighbours: places.map(({ address, mac }) => ({ device, address, mac })),

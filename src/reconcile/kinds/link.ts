@@ -99,6 +99,7 @@ const looksAlike = fieldsBy<LinkInfo>({
   alias: isIdentical,
   masterIndex: isIdentical,
   isIsolated: isIdentical,
+  isHairpin: isIdentical,
   lowerIndex: isAlike,
   details: isSameDetails,
 });

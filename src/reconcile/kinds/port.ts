@@ -8,7 +8,12 @@ import type { KernelKind } from './kind.js';
  */
 export const portKind: KernelKind<'port'> = {
   keyOf: ({ device }) => `port ${device}`,
-  isSame: fieldsBy<PortSpec>({ device: isIdentical, bridge: isIdentical, isIsolated: isIdentical }),
+  isSame: fieldsBy<PortSpec>({
+    device: isIdentical,
+    bridge: isIdentical,
+    isIsolated: isIdentical,
+    isHairpin: isIdentical,
+  }),
 
   read: () => Promise.resolve(),
 
@@ -16,7 +21,7 @@ export const portKind: KernelKind<'port'> = {
 
   plan(planner, key, spec) {
     if (spec === undefined) return;
-    const { device, bridge, isIsolated } = spec;
+    const { device, bridge, isIsolated, isHairpin } = spec;
     if (!planner.device(device).isUsable || !planner.device(bridge).isUsable) {
       planner.block(key);
       return;
@@ -24,15 +29,15 @@ export const portKind: KernelKind<'port'> = {
     const { actual } = planner;
     const link = actual.links.get(device);
     const isThere = link?.masterIndex === actual.indexOf(bridge) && planner.device(bridge).loses !== 'all';
-    if (isThere && link.isIsolated === isIsolated) return;
+    if (isThere && link.isIsolated === isIsolated && link.isHairpin === isHairpin) return;
     const reason = isThere ? 'altered' : 'missing';
-    planner.add('ports', { kind: 'port', verb: 'set', key, reason, device, bridge, isIsolated });
+    planner.add('ports', { kind: 'port', verb: 'set', key, reason, device, bridge, isIsolated, isHairpin });
   },
 
-  carryOut(netlink, { device, bridge, isIsolated }, indexOf) {
+  carryOut(netlink, { device, bridge, isIsolated, isHairpin }, indexOf) {
     const link = { index: indexOf(device), name: device };
     netlink.links.set(link, { masterIndex: indexOf(bridge) });
-    netlink.links.set(link, { isIsolated });
+    netlink.links.set(link, { isIsolated, isHairpin });
     return true;
   },
 

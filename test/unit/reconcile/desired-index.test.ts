@@ -249,8 +249,8 @@ describe('DesiredIndex', () => {
     ],
     port: [
       [
-        { device, bridge: 'tsfb-1', isIsolated: false },
-        { device: ['flannel.2'], bridge: ['tsfb-2'], isIsolated: [true] },
+        { device, bridge: 'tsfb-1', isIsolated: false, isHairpin: false },
+        { device: ['flannel.2'], bridge: ['tsfb-2'], isIsolated: [true], isHairpin: [true] },
       ],
     ],
     wireguard: [

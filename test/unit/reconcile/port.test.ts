@@ -16,7 +16,7 @@ function state(isIsolated = true, mtu = 1500): DesiredState {
       { kind: 'bridge', name: BRIDGE, mtu, mac: mac(1) },
       { kind: 'veth', name: PORT, mtu },
     ],
-    ports: [{ device: PORT, bridge: BRIDGE, isIsolated }],
+    ports: [{ device: PORT, bridge: BRIDGE, isIsolated, isHairpin: false }],
   };
 }
 
@@ -85,6 +85,9 @@ describe('ports of the reconciler', () => {
     await desire(state());
     await desire(state(false, 1400));
     assert.deepEqual(port(), [BRIDGE, false, true, 1400]);
+    const hairpin = { device: PORT, bridge: BRIDGE, isIsolated: false, isHairpin: true };
+    await desire({ ...state(false, 1400), ports: [hairpin] });
+    assert.equal(kernel.getLink(PORT)?.isHairpin, true);
   });
 
   it('leaves a device of another kind alone, and deletes its own when it is no longer desired', async () => {

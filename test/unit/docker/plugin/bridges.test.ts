@@ -119,12 +119,21 @@ describe('the bridge of a routed network', () => {
     );
   });
 
+  it('lets a container call a port of its host that leads to itself', () => {
+    kernel.addLink({ name: 'tsfve2', kind: 'veth' });
+    const ports = [
+      { protocol: 'tcp', hostAddress: undefined, hostPort: 8080, address: ip('10.10.10.2'), port: 80 } as const,
+    ];
+    const { ports: made } = stateOf([network()], [endpoint(2, { ports })]);
+    assert.deepEqual(made, [{ device: 'tsfve2', bridge: DEVICE, isIsolated: false, isHairpin: true }]);
+  });
+
   for (const isIccAllowed of [true, false]) {
     it(`has the interfaces that are there as ports, ${isIccAllowed ? 'not isolated' : 'isolated'}`, () => {
       kernel.addLink({ name: 'tsfve2', kind: 'veth' });
       kernel.addLink({ name: 'tsfve4', kind: 'dummy' });
       const { ports, links } = stateOf([network({ isIccAllowed })], [endpoint(2), endpoint(3), endpoint(4)]);
-      assert.deepEqual(ports, [{ device: 'tsfve2', bridge: DEVICE, isIsolated: !isIccAllowed }]);
+      assert.deepEqual(ports, [{ device: 'tsfve2', bridge: DEVICE, isIsolated: !isIccAllowed, isHairpin: false }]);
       assert.deepEqual(
         links.map(({ kind, name }) => `${kind} ${name}`),
         [`bridge ${DEVICE}`, 'veth tsfve2'],
