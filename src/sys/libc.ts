@@ -159,10 +159,12 @@ export function bind(fd: number, address: Uint8Array): number {
   return orErrno(native.bind(fd, address, address.length));
 }
 
+/** Makes a stream socket one that connections are waited for on. @param backlog - how many may wait. */
 export function listen(fd: number, backlog: number): number {
   return orErrno(native.listen(fd, backlog));
 }
 
+/** Ends a direction of a connection, or that a socket listens. @param how - such as `SYS.SHUT_RDWR`. */
 export function shutdown(fd: number, how: number): number {
   return orErrno(native.shutdown(fd, how));
 }

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { systemClock } from '../../src/clock.js';
 import { STATE_FILES } from '../../src/config/paths.js';
 import { openPortableTunnel } from '../../src/dataplane/portable.js';
+import { ContainerFirewall, containerRulePlaces } from '../../src/firewall/containers/container-firewall.js';
 import { Firewall, type FirewallMode } from '../../src/firewall/firewall.js';
 import { parseMac } from '../../src/ip/mac.js';
 import { silentLogger } from '../../src/log.js';
@@ -164,6 +165,29 @@ describe('tsflannelctl cleanup', () => {
       },
     ],
   };
+
+  it('removes the rules of container networks, those of this daemon alone', async () => {
+    for (const instance of [INSTANCE, 'other/network']) {
+      const firewall = new ContainerFirewall({ log: silentLogger, clock: systemClock, instance, resyncMs: 0 });
+      const bridge = { bridge: 'tsfb-1', subnets: [net('198.51.100.0/24')], isInternal: false } as const;
+      const networks = [{ ...bridge, isIccAllowed: true, ipv6Firewall: 'closed' } as const];
+      await firewall.apply({ networks, ports: [], cluster: [], hosts: [], dockerBridges: [] });
+      await firewall.close();
+    }
+    const { table, chain } = containerRulePlaces(INSTANCE);
+    const { stdout } = await cleanUp('--json');
+    assert.deepEqual((JSON.parse(stdout) as { removed: unknown }).removed, [
+      `nft table ${table}`,
+      `iptables filter/${chain.chain}`,
+      `ip6tables filter/${chain.chain}`,
+    ]);
+    assert.match((await netns.run(['nft', 'list', 'tables'])).stdout, /table inet tsflannel-/);
+    await cleanUp('--etcd-prefix=/other/network');
+    const left = await Promise.all(['iptables-save', 'ip6tables-save'].map((each) => netns.run([each])));
+    const tables = (await netns.run(['nft', 'list', 'tables'])).stdout;
+    assert.doesNotMatch(tables + left.map(({ stdout: rules }) => rules).join(''), /tsflannel/i);
+    await netns.run(['nft', 'delete', 'table', 'ip6', 'filter'], { mayFail: true });
+  });
 
   it('names what commands of a backend may have left, and runs none of them', async () => {
     const state = path.join(directory, 'state');
