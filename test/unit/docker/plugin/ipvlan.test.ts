@@ -224,6 +224,14 @@ describe('networks of type ipvlan', () => {
       assert.deepEqual(given(), []);
     });
 
+    it('leave the parent to another mode at once, although the host has its interface there for a moment', async () => {
+      await create(access);
+      await converged();
+      await bed.call('NetworkDriver.DeleteNetwork', { NetworkID: FIRST });
+      assert.ok(bed.kernel.getLink(HOST_LINK));
+      await create({ mode: 'l3' }, { id: SECOND, subnet: '10.20.20' });
+    });
+
     it('have that address after a restart', async () => {
       await create(access);
       await bed.restart();
