@@ -244,7 +244,10 @@ class NetworkDriver {
     }
     if (!isRouted(network) && !isLayer3(network)) this.options.onJoin(joined, { own, parent });
     this.options.onChange();
-    if (isRouted(network)) await this.options.settled(); // by then its other end is a port of the bridge
+    if (isRouted(network)) {
+      await this.options.settled();
+      await this.refuseOpenPort(network, request);
+    }
     return {
       InterfaceName: { SrcName: linkNameOf(endpoint.id), DstPrefix: CONTAINER_PREFIX },
       ...joinRouting(network),
@@ -453,6 +456,22 @@ class NetworkDriver {
       `cannot join with ${gone.address.toString()}: it was taken back, as no container had it for long`,
       { hint: 'start the container again' },
     );
+  }
+
+  /** Nobody is let in where he would reach those whom he may not. */
+  private async refuseOpenPort({ isIccAllowed }: ContainerNetwork, request: Request): Promise<void> {
+    const { netlink, failureOf } = this.options;
+    const name = hostEndOf(request.id('EndpointID'));
+    if (isIccAllowed || netlink.links.get(name)?.isIsolated === true) return;
+    const cause = failureOf(name);
+    await this.leave(request);
+    const why = cause === undefined ? 'it took too long, or the kernel cannot' : describeError(cause);
+    throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot isolate the port ${name} for icc=false: ${why}`, {
+      cause,
+      context: { dev: name },
+      hint: 'start the container again; isolated ports need kernel 4.18',
+      isRetryable: true,
+    });
   }
 
   private makeLink(network: ContainerNetwork, endpoint: Endpoint, parent: LinkInfo): LinkInfo {

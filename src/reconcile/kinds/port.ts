@@ -28,7 +28,7 @@ export const portKind: KernelKind<'port'> = {
     }
     const { actual } = planner;
     const link = actual.links.get(device);
-    const isThere = link?.masterIndex === actual.indexOf(bridge) && planner.device(bridge).loses !== 'all';
+    const isThere = link?.masterIndex === actual.indexOf(bridge);
     if (isThere && link.isIsolated === isIsolated && link.isHairpin === isHairpin) return;
     const reason = isThere ? 'altered' : 'missing';
     planner.add('ports', { kind: 'port', verb: 'set', key, reason, device, bridge, isIsolated, isHairpin });

@@ -68,12 +68,21 @@ describe('ports of the reconciler', () => {
     assert.deepEqual(port(), [BRIDGE, true, true, 1500]);
   });
 
+  it('waits for the bridge', async () => {
+    kernel.addLink({ name: PORT, kind: 'veth' });
+    kernel.refuse = ({ key }) => (key === `link ${BRIDGE}` ? 'EOPNOTSUPP' : undefined);
+    await desire(state());
+    assert.ok(!kernel.applied.some(({ kind }) => kind === 'port'));
+    assert.equal(reconciler.status.isConverged, false);
+  });
+
   it('puts it back when it was taken off, or its bridge was deleted', async () => {
     const { index } = kernel.addLink({ name: PORT, kind: 'veth' });
-    await desire(state());
-    kernel.setLink(index, { masterIndex: 0, isIsolated: false });
+    await desire(state(false));
+    kernel.setLink(index, { masterIndex: 0 });
     await clock.advance(1000);
-    assert.deepEqual(port(), [BRIDGE, true, true, 1500]);
+    assert.deepEqual(port(), [BRIDGE, false, true, 1500]);
+    await desire(state());
     kernel.setLink(index, { masterIndex: 0, isIsolated: false });
     kernel.delLink(kernel.getLink(BRIDGE)?.index ?? 0);
     await clock.advance(1000);

@@ -92,6 +92,30 @@ describe('a routed network', () => {
     assert.deepEqual([bed.link(OWN_END).mac, bed.link(OWN_END).mtu], ['02:42:0a:0a:0a:02', 1400]);
   });
 
+  it('lets no container in whose port cannot be isolated, and says so', async () => {
+    await create({ type: 'bridge', icc: 'false' });
+    await createEndpoint();
+    bed.kernel.refuse = ({ kind }) => (kind === 'port' ? 'EOPNOTSUPP' : undefined);
+    const failure = bed.failure('NetworkDriver.Join', joining);
+    await bed.advanceUntil(failure);
+    assert.match(await failure, /cannot isolate the port tsfveeeeeeeeeee for icc=false: .*kernel 4\.18/);
+    assert.deepEqual(names(), ['eth0', BRIDGE]);
+    assert.deepEqual(
+      bed.plugin.status().endpoints.map(({ sandbox }) => sandbox),
+      [undefined],
+    );
+  });
+
+  it('gives a container a new pair when it joins again, whatever became of the one before', async () => {
+    await create();
+    await join();
+    bed.kernel.delLink(bed.link(OWN_END).index); // in a container that has not left
+    const { index } = bed.link(HOST_END);
+    await call('Join', joining);
+    assert.notEqual(bed.link(HOST_END).index, index);
+    assert.equal(bed.link(OWN_END).lowerIndex, bed.link(HOST_END).index);
+  });
+
   it('tells a container the gateway of the network, or that of its host', async () => {
     await create();
     const { Gateway, StaticRoutes } = await join();
@@ -118,8 +142,8 @@ describe('a routed network', () => {
     const address = async (options: object): Promise<unknown> =>
       (await bed.call('IpamDriver.RequestAddress', { PoolID: POOL, Options: options }))['Address'];
     const container = { 'com.docker.network.endpoint.macaddress': '02:42:0a:0a:0a:09' };
-    assert.equal(await address({ RequestAddressType: 'com.docker.network.gateway' }), '10.10.10.1/24');
     await create({ type: 'overlay' });
+    assert.equal(await address({ RequestAddressType: 'com.docker.network.gateway' }), '10.10.10.1/24');
     assert.equal(await address(container), '10.10.10.2/32');
     await remove();
     await create({ type: 'bridge' });
