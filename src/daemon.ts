@@ -15,6 +15,7 @@ import { DockerWatch } from './daemon/docker-watch.js';
 import type { DaemonParts, Observer } from './daemon/parts.js';
 import { describeDaemon, describeTraffic } from './daemon/status.js';
 import { AdmissionSource } from './daemon/admission-source.js';
+import { ContainerReach } from './daemon/container-reach.js';
 import { ContainerService } from './daemon/container-networks.js';
 import type { Here } from './daemon/saved-origin.js';
 import { StateDirectory } from './daemon/saved-state.js';
@@ -73,6 +74,7 @@ export class Daemon implements StatusSource {
   private readonly hostNames: HostNames;
   private readonly containers: ContainerService | undefined;
   private readonly ndpProxy: ReturnType<NonNullable<DaemonParts['openNdpProxy']>> | undefined;
+  private readonly containerReach: ContainerReach | undefined;
   private readonly privateKey: PrivateKeyFile;
   private readonly wireguard: WireguardSamples;
 
@@ -128,9 +130,13 @@ export class Daemon implements StatusSource {
     }
     this.commands = new BackendCommands({ ...parts.programs, clock, log, onChange: () => this.passes.trigger() });
     this.hostNames = new HostNames(store, clock, log);
-    const { openContainerNetworks: open } = parts;
+    const { openContainerNetworks: open, containerReach } = parts;
     if (open !== undefined) this.containers = new ContainerService({ clock, log, open });
     this.ndpProxy = parts.openNdpProxy?.(() => this.membership.keeper?.lease?.ipv6Subnet);
+    if (containerReach !== undefined) {
+      const onReach = (): void => this.passes.trigger();
+      this.containerReach = new ContainerReach({ parts: containerReach, clock, log, onChange: onReach });
+    }
     this.admission = new AdmissionSource(parts.netlink);
     const { privateKeyFile: file, secretFiles } = parts;
     const onChange = (): void => this.passes.trigger();
@@ -164,8 +170,10 @@ export class Daemon implements StatusSource {
       defaultParent: () => this.pass?.underlay?.device,
       overlayMtu: () => this.subnetFile.containerMtu,
       peers: () => this.membership.peers,
+      place: () => this.pass?.place,
     });
     await this.ndpProxy?.start();
+    await this.containerReach?.start();
     this.pass = new Pass({
       options: this.options,
       parts: this.parts,
@@ -181,6 +189,8 @@ export class Daemon implements StatusSource {
       dockerWatch: this.dockerWatch,
       stateDirectory: this.stateDirectory,
       wireguard: this.wireguard,
+      containerReach: this.containerReach,
+      onPlace: () => this.containers?.moved(),
       here: () => this.here(),
       onLease: () => this.ndpProxy?.review(),
       trigger: () => this.passes.trigger(),
@@ -229,6 +239,7 @@ export class Daemon implements StatusSource {
     this.wireguard.close();
     await this.containers?.close();
     await this.ndpProxy?.stop();
+    await this.containerReach?.close();
     await this.membership.close();
     await this.stateDirectory.close();
     await firewall.close();
@@ -271,6 +282,7 @@ export class Daemon implements StatusSource {
       problems: this.log.problems,
       hostNames: this.hostNames,
       wireguard: this.wireguard,
+      containerReach: this.containerReach?.state,
       containers: this.containers?.status(),
       ndpProxy: this.ndpProxy?.status(),
       commands: this.commands.status,
@@ -358,6 +370,7 @@ export class Daemon implements StatusSource {
     this.takeConfig(world.config?.text);
     this.membership.observe(world);
     this.containers?.observe(world);
+    this.containerReach?.observe(world);
   }
 
   private takeConfig(text: string | undefined): void {

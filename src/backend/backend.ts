@@ -10,6 +10,7 @@ import type { HostCommands, PeerInput } from '../extension/host-commands.js';
 import type { Carrier } from '../firewall/carrier.js';
 import type { Family, IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
+import type { Prefix } from '../ip/prefix.js';
 import type { WireguardSecret } from '../ip/wireguard-key.js';
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import type { DesiredState, LinkSpec } from '../reconcile/desired.js';
@@ -47,6 +48,12 @@ export interface HostFacts {
   readonly privateKey: WireguardSecret | undefined;
 }
 
+/**
+ * Networks of containers that peers have besides the subnets of their leases, each list the same object as long as
+ * nothing in it has changed; peers without any are left out.
+ */
+export type AdditionalPrefixes = ReadonlyMap<Lease, readonly Prefix[]>;
+
 /** Input of {@link ConfiguredBackend.desired}. */
 export interface BackendContext {
   readonly network: NetworkConfig;
@@ -54,6 +61,10 @@ export interface BackendContext {
   readonly own: Lease;
   /** Leases of all other hosts, whatever backend they name. */
   readonly peers: readonly Lease[];
+  /** What peers carry besides their subnets; default nothing. */
+  readonly additional?: AdditionalPrefixes;
+  /** What this host alone has besides its subnet: nobody else sends from there. Default nothing. */
+  readonly ownAdditional?: readonly Prefix[];
   /** Whether the network configuration names this backend; if not, it only serves the peers that still (or already) do. */
   readonly isOwn: boolean;
 }
@@ -74,6 +85,11 @@ export interface SkippedPeer {
   /** What is wrong, as *what: why*. */
   readonly reason: string;
   readonly hint: string;
+}
+
+/** Networks of containers that a peer has and that are not reached, though the peer itself may be. */
+export interface SkippedPrefixes extends SkippedPeer {
+  readonly prefixes: readonly Prefix[];
 }
 
 /** Something that the kernel can give to one peer only. */
@@ -137,6 +153,8 @@ export interface BackendFacts {
   readonly deviceNames: RegExp | undefined;
   /** Whether peers know this host by the key in {@link HostFacts.privateKey}. Default false. */
   readonly usesPrivateKey?: boolean;
+  /** Whether it carries {@link BackendContext.additional}, in its families. Default true. */
+  readonly carriesAdditional?: boolean;
 }
 
 /** What a backend with given options does. */

@@ -38,6 +38,7 @@ export const extensionBackend = defineBackend({
   families: [4, 6],
   deviceKind: undefined,
   deviceNames: undefined,
+  carriesAdditional: false, // commands are told of subnets alone
   rules: {
     preStartup: { key: 'PreStartupCommand', kind: 'string', default: '' },
     postStartup: { key: 'PostStartupCommand', kind: 'string', default: '' },

@@ -1,8 +1,9 @@
 import { OverlayError } from '../errors.js';
+import type { IpAddress } from '../ip/address.js';
 import type { Lease } from '../lease/lease.js';
 import type { RouteSpec } from '../reconcile/desired.js';
 import { type BackendContext, NO_LEASE_DATA, type PeerState, defineBackend } from './backend.js';
-import { peerSides } from './families.js';
+import { type PeerDestination, peerSides } from './families.js';
 
 /**
  * Plain routes via the peers' underlay addresses: no device, no overhead, but every peer must be on the same link.
@@ -41,24 +42,23 @@ export const hostGwBackend = defineBackend({
   }),
 });
 
+/** A route as the real network carries packets: via a host on the link. */
+export function directRoute(to: PeerDestination, gateway: IpAddress, device: string): RouteSpec {
+  return { ...to, type: 'unicast', device, gateway, isOnlink: false };
+}
+
 function routesTo(lease: Lease, context: BackendContext): PeerState {
   const { device } = context.host.underlay;
   const routes: RouteSpec[] = [];
   const sides = peerSides(context, lease);
   if ('reason' in sides) return { state: {}, skipped: sides };
-  for (const { subnet, publicIp } of sides) {
+  for (const { destinations, publicIp } of sides) {
     if (!context.host.isOnLink(publicIp)) {
       const reason = `${publicIp.toString()} is not on the link of ${device}`;
       const hint = 'host-gw needs all hosts on one link; use vxlan with DirectRouting for hosts behind a router';
       return { state: { routes }, skipped: { lease, cause: 'off-link', reason, hint } };
     }
-    routes.push({
-      destination: subnet,
-      type: 'unicast',
-      device,
-      gateway: publicIp,
-      isOnlink: false,
-    });
+    routes.push(...destinations.map((to) => directRoute(to, publicIp, device)));
   }
   return { state: { routes } };
 }

@@ -1,5 +1,6 @@
 import { OverlayError } from '../errors.js';
 import { NO_LEASE_DATA, defineBackend } from './backend.js';
+import { destinationsOf } from './families.js';
 
 /** Outer IPv4 header. */
 const ENCAP_OVERHEAD = 20;
@@ -34,7 +35,8 @@ export const ipipBackend = defineBackend({
     mtu: (_network, underlay) => underlay.mtu - ENCAP_OVERHEAD,
     leaseData: () => NO_LEASE_DATA,
 
-    desired({ host, own }) {
+    desired(context) {
+      const { host, own } = context;
       const { address, device, mtu } = host.underlay;
       return {
         base:
@@ -45,19 +47,18 @@ export const ipipBackend = defineBackend({
                 addresses: [{ device: DEVICE, address: own.subnet.address, length: 32 }],
               },
 
-        peer({ subnet, attributes: { publicIp } }) {
+        peer(lease) {
+          const { publicIp } = lease.attributes;
           const isDirect = directRouting && host.isOnLink(publicIp);
           return {
             state: {
-              routes: [
-                {
-                  destination: subnet,
-                  type: 'unicast',
-                  device: isDirect ? device : DEVICE,
-                  gateway: publicIp,
-                  isOnlink: true,
-                },
-              ],
+              routes: destinationsOf(lease, 4, context).map((to) => ({
+                ...to,
+                type: 'unicast',
+                device: isDirect ? device : DEVICE,
+                gateway: publicIp,
+                isOnlink: true,
+              })),
             },
           };
         },

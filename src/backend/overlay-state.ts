@@ -1,11 +1,13 @@
 import type { CommandValues } from '../extension/command-text.js';
 import type { HostCommands, PeerInput } from '../extension/host-commands.js';
-import type { IpAddress } from '../ip/address.js';
+import type { Family, IpAddress } from '../ip/address.js';
+import type { Prefix } from '../ip/prefix.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
 import type {
+  AdditionalPrefixes,
   BackendContext,
   BackendState,
   Claim,
@@ -13,6 +15,7 @@ import type {
   ContestedDevice,
   PeerState,
   SkippedPeer,
+  SkippedPrefixes,
 } from './backend.js';
 import { Claims } from './claims.js';
 
@@ -40,6 +43,8 @@ export interface OverlayResult {
   /** What each peer adds; the same object as before where nothing has changed. */
   readonly peers: readonly Partial<DesiredState>[];
   readonly skipped: readonly SkippedPeer[];
+  /** Networks of containers that are not reached through the peers that have them, each peer once. */
+  readonly skippedPrefixes: readonly SkippedPrefixes[];
   /** Backends that leases name: the own one and those of peers, without the lingering ones. */
   readonly backends: readonly string[];
   /** Devices that are there for lingering backends only: what fails on them keeps this host from nothing. */
@@ -61,6 +66,7 @@ export class OverlayState {
   /** What the parts of all peers depend on. */
   private common: readonly unknown[] = [];
   private leases: readonly Lease[] = [];
+  private additional: AdditionalPrefixes = NO_PREFIXES;
   /** What each of the leases adds if it gets what it claims, at the same index. */
   private parts: readonly Partial<DesiredState>[] = [];
   private readonly skipped = new Map<Lease, SkippedPeer>();
@@ -90,6 +96,7 @@ export class OverlayState {
       base: { ...base, sysctls },
       peers: losers.size === 0 ? this.parts : this.parts.map((part, index) => (isLoser(index) ? NOTHING : part)),
       skipped: [...this.skipped.values(), ...losers.values()],
+      skippedPrefixes: [...this.skippedPrefixes(input, states, losers)],
       backends: used,
       lingeringDevices,
       contested: [...new Map([...this.contested.values()].map((each) => [each.device, each])).values()],
@@ -103,8 +110,22 @@ export class OverlayState {
     return { commands, own: states.of(type)?.ownValues ?? {}, peers: [...this.inputs.values()] };
   }
 
+  /** Of peers that are not reached all; of others those that no backend carries. */
+  private *skippedPrefixes(
+    { additional = NO_PREFIXES }: OverlayInput,
+    states: States,
+    losers: ReadonlyMap<Lease, SkippedPeer>,
+  ): Generator<SkippedPrefixes> {
+    for (const [lease, prefixes] of additional) {
+      const skipped = this.skipped.get(lease) ?? losers.get(lease);
+      if (skipped !== undefined) yield { ...skipped, prefixes };
+      const left = skipped === undefined ? prefixes.filter(({ family }) => !states.isCarrying(lease, family)) : [];
+      if (left.length > 0) yield notCarried(lease, left);
+    }
+  }
+
   /** Brings what is known of each peer up to date. */
-  private follow({ network, host, own, peers }: OverlayInput, states: States): void {
+  private follow({ network, host, own, peers, additional = NO_PREFIXES }: OverlayInput, states: States): void {
     const common = [network, host, own];
     if (common.some((part, index) => part !== this.common[index])) {
       this.common = common;
@@ -116,19 +137,24 @@ export class OverlayState {
       this.claims.clear();
       this.counts.clear();
     }
-    const { start, previousEnd, nextEnd } = differingRange(this.leases, peers);
+    const moved = changedLists(this.additional, additional);
+    const { start, previousEnd, nextEnd } = differingRange(this.leases, peers, moved);
     const former = new Map(
-      this.leases.slice(start, previousEnd).map((lease, index) => [lease, this.parts[start + index]]),
+      this.leases
+        .slice(start, previousEnd)
+        .map((lease, index) => [lease, this.parts[start + index]] as const)
+        .filter(([lease]) => !moved.has(lease)),
     );
     const next = peers.slice(start, nextEnd);
     // A backend may throw: nothing is altered before all parts are there.
     const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, states.partOf(lease)]));
-    const staying = new Set(next);
-    for (const lease of former.keys()) if (!staying.has(lease)) this.leave(lease, states);
+    const staying = new Set(next.filter((lease) => !moved.has(lease)));
+    for (const lease of this.leases.slice(start, previousEnd)) if (!staying.has(lease)) this.leave(lease, states);
     for (const [lease, part] of fresh) this.join(lease, part, states);
     const parts = next.map((lease) => former.get(lease) ?? fresh.get(lease)?.state ?? {});
     this.parts = this.parts.slice(0, start).concat(parts, this.parts.slice(previousEnd));
     this.leases = peers;
+    this.additional = additional;
   }
 
   private join(lease: Lease, { skipped, contested, input, claims = [] }: PeerState, states: States): void {
@@ -157,11 +183,22 @@ export class OverlayState {
   }
 }
 
+/** Leases of which other prefixes are told than before. */
+function changedLists(before: AdditionalPrefixes, after: AdditionalPrefixes): ReadonlySet<Lease> {
+  const changed = new Set<Lease>();
+  if (before === after) return changed;
+  for (const [lease, prefixes] of before) if (after.get(lease) !== prefixes) changed.add(lease);
+  for (const lease of after.keys()) if (!before.has(lease)) changed.add(lease);
+  return changed;
+}
+
 /** What commands were told of such peers, by the backends as they are configured now. */
 export function commandInputs(input: OverlayInput, leases: readonly Lease[]): readonly PeerInput[] {
   const states = new States(input);
   return leases.flatMap((lease) => states.partOf(lease).input ?? []);
 }
+
+const NO_PREFIXES: AdditionalPrefixes = new Map();
 
 /** What a peer adds that another one is reached in place of. */
 const NOTHING: Partial<DesiredState> = {};
@@ -188,6 +225,17 @@ class States {
   /** Whether peers that name that backend are reached at all: a host with `alloc` carries nothing. */
   isReaching(type: string): boolean {
     return !this.carriesNothing && this.input.backendFor(type) !== undefined;
+  }
+
+  /** Whether networks of containers of a family are carried to a peer. */
+  isCarrying({ attributes, ipv6Subnet }: Lease, family: Family): boolean {
+    const { network, own, backendFor } = this.input;
+    const type = backendOf(attributes);
+    const backend = backendFor(type);
+    if (backend === undefined || backend.carriesAdditional === false || !this.isReaching(type)) return false;
+    const hasFamily =
+      family === 4 ? network.ipv4 !== undefined : own.ipv6Subnet !== undefined && ipv6Subnet !== undefined;
+    return hasFamily && backend.families.includes(family);
   }
 
   partOf(lease: Lease): PeerState {
@@ -228,6 +276,17 @@ export function onLinkQuestions(peers: readonly Lease[], backendFor: BackendLook
  */
 function looseReversePath(state: DesiredState): SysctlSpec[] {
   return state.links.map((link) => ({ path: SYSCTL.reversePathFilter(link.name), value: '2' }));
+}
+
+function notCarried(lease: Lease, prefixes: readonly Prefix[]): SkippedPrefixes {
+  const families = [...new Set(prefixes.map(({ family }) => `IPv${family}`))].sort().join(' and ');
+  return {
+    lease,
+    prefixes,
+    cause: 'backend',
+    reason: `backend "${backendOf(lease.attributes)}" carries no networks of containers over ${families} to it`,
+    hint: 'choose a backend that carries that family, such as vxlan, or networks of type bridge or ipvlan',
+  };
 }
 
 function unknownBackend(lease: Lease, type: string): SkippedPeer {

@@ -1,11 +1,17 @@
 import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
+import type { TunnelPeer } from '../dataplane/tunnel-spec.js';
+import type { Lease } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { RouteSpec } from '../reconcile/desired.js';
-import { type FoundDevice, NO_LEASE_DATA, defineBackend } from './backend.js';
+import { type AdditionalPrefixes, type FoundDevice, NO_LEASE_DATA, defineBackend } from './backend.js';
+import { type PeerDestination, destinationsOf } from './families.js';
 
 /** Outer IPv4 header (20) and UDP header (8). */
 const ENCAP_OVERHEAD = 28;
+
+/** Each of them is a comparison for every packet that comes in. */
+const MAX_GUARDED = 16;
 
 /** Packets the TUN queues before it drops; half of them are the kernel's default of 500, too few for one burst of super-packets. */
 const TX_QUEUE_LENGTH = 1000;
@@ -44,7 +50,8 @@ export const udpBackend = defineBackend({
     mtu: (_network, underlay) => underlay.mtu - ENCAP_OVERHEAD,
     leaseData: () => NO_LEASE_DATA,
 
-    desired({ network, host, own, peers, isOwn }) {
+    desired(context) {
+      const { network, host, own, peers, isOwn } = context;
       const { address } = host.underlay;
       if (network.ipv4 === undefined || address === undefined) return { base: {}, peer: () => ({ state: {} }) };
       const mtu = host.underlay.mtu - ENCAP_OVERHEAD;
@@ -56,7 +63,7 @@ export const udpBackend = defineBackend({
           // The kernel then drops what claims to come from any address of this host (fib_validate_source()), whatever
           // the tunnel knows of them. An earlier version, whose device may live on, had it set.
           sysctls: [{ path: SYSCTL.acceptLocal(device), value: '0' }],
-          routes: isOwn ? [tunRoute(device, network.ipv4.network)] : [],
+          routes: isOwn ? [tunRoute(device, { destination: network.ipv4.network })] : [],
           tunnels: [
             {
               device,
@@ -65,12 +72,17 @@ export const udpBackend = defineBackend({
               mtu,
               verifySource,
               icmpSource: own.subnet.address,
-              ownPrefixes: [own.subnet, Prefix.host(address)],
-              peers: peers.map((peer) => ({ subnet: peer.subnet, publicIp: peer.attributes.publicIp })),
+              ownPrefixes: [own.subnet, Prefix.host(address), ...guarded(context.ownAdditional)],
+              peers: tunnelPeers(peers, context.additional),
             },
           ],
         },
-        peer: ({ subnet }) => ({ state: isOwn ? {} : { routes: [tunRoute(device, subnet)] } }),
+        peer(lease) {
+          if (isOwn && context.additional?.has(lease) !== true) return { state: {} };
+          const [subnet, ...more] = destinationsOf(lease, 4, context);
+          const wanted = isOwn || subnet === undefined ? more : [subnet, ...more];
+          return { state: { routes: wanted.map((to) => tunRoute(device, to)) } };
+        },
       };
     },
   }),
@@ -84,6 +96,27 @@ function firstFreeName(devices: readonly FoundDevice[]): string {
   return `flannel${number}`;
 }
 
-function tunRoute(device: string, destination: Prefix): RouteSpec {
-  return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false };
+function tunRoute(device: string, to: PeerDestination): RouteSpec {
+  return { ...to, type: 'unicast', device, gateway: undefined, isOnlink: false };
+}
+
+/** A loop, since there may be thousands of them, and each change makes the table anew. */
+function tunnelPeers(peers: readonly Lease[], additional: AdditionalPrefixes = new Map()): readonly TunnelPeer[] {
+  const all: TunnelPeer[] = [];
+  for (const lease of peers) {
+    const { publicIp } = lease.attributes;
+    all.push({ subnet: lease.subnet, publicIp });
+    const more = additional.get(lease);
+    if (more === undefined) continue;
+    for (const subnet of more) if (subnet.family === 4) all.push({ subnet, publicIp });
+  }
+  return all;
+}
+
+/** Those networks of containers on this host that are guarded although sources are not checked strictly: the largest. */
+function guarded(own: readonly Prefix[] = []): readonly Prefix[] {
+  return own
+    .filter(({ family }) => family === 4)
+    .toSorted((a, b) => a.length - b.length)
+    .slice(0, MAX_GUARDED);
 }

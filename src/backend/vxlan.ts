@@ -8,7 +8,8 @@ import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { DesiredState } from '../reconcile/desired.js';
 import type { Underlay } from '../underlay/underlay.js';
 import { type BackendContext, type Claim, type HostFacts, type PeerState, defineBackend } from './backend.js';
-import { type PeerSide, ownSides, peerSides } from './families.js';
+import { ownSides, peerSides } from './families.js';
+import { directRoute } from './host-gw.js';
 
 /** Outer IP (20 or 40), UDP (8), VXLAN (8) and inner Ethernet (14) headers. flannel subtracts 50 for both, which is too little over IPv6. */
 const ENCAP_OVERHEAD: Readonly<Record<Family, number>> = { 4: 50, 6: 70 };
@@ -155,7 +156,8 @@ function entriesFor(
   for (const side of sides) {
     const { publicIp } = side;
     if (directRouting && context.host.isOnLink(publicIp)) {
-      states.push(directRoute(side, publicIp, context.host.underlay.device));
+      const { device } = context.host.underlay;
+      states.push({ routes: side.destinations.map((to) => directRoute(to, publicIp, device)) });
       continue;
     }
     const mac = vtepMacOf(side.data);
@@ -179,15 +181,13 @@ function entriesFor(
     states.push({
       neighbours: [{ device, address: side.subnet.address, mac }],
       fdb: [{ device, mac, destination: publicIp }],
-      routes: [
-        {
-          destination: side.subnet,
-          type: 'unicast',
-          device,
-          gateway: side.subnet.address,
-          isOnlink: true,
-        },
-      ],
+      routes: side.destinations.map((to) => ({
+        ...to,
+        type: 'unicast',
+        device,
+        gateway: side.subnet.address,
+        isOnlink: true,
+      })),
     });
   }
   return {
@@ -197,16 +197,6 @@ function entriesFor(
       routes: states.flatMap((state) => state.routes ?? []),
     },
     claims,
-  };
-}
-
-function directRoute(
-  side: PeerSide,
-  publicIp: NonNullable<PeerSide['publicIp']>,
-  device: string,
-): Partial<DesiredState> {
-  return {
-    routes: [{ destination: side.subnet, type: 'unicast', device, gateway: publicIp, isOnlink: false }],
   };
 }
 

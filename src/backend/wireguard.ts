@@ -16,6 +16,7 @@ import {
   type SkippedPeer,
   defineBackend,
 } from './backend.js';
+import { type PeerDestination, destinationsOf } from './families.js';
 
 /** Outer IPv6 (40), UDP (8), WireGuard's header (16) and authentication tag (16); flannel takes it for IPv4 as well. */
 const ENCAP_OVERHEAD = 80;
@@ -180,12 +181,12 @@ function addressesOf({ device, families }: Tunnel, { own }: BackendContext): Add
 function networkRoutes({ device, families }: Tunnel, { ipv4, ipv6 }: NetworkConfig): RouteSpec[] {
   return families.flatMap((family) => {
     const destination = (family === 4 ? ipv4 : ipv6)?.network;
-    return destination === undefined ? [] : [routeThrough(device, destination)];
+    return destination === undefined ? [] : [routeThrough(device, { destination })];
   });
 }
 
-function routeThrough(device: string, destination: Prefix): RouteSpec {
-  return { destination, type: 'unicast', device, gateway: undefined, isOnlink: false };
+function routeThrough(device: string, to: PeerDestination): RouteSpec {
+  return { ...to, type: 'unicast', device, gateway: undefined, isOnlink: false };
 }
 
 function subnetsOf({ subnet, ipv6Subnet }: Lease, families: readonly Family[]): Prefix[] {
@@ -203,11 +204,12 @@ interface PeerInput {
 function peerState(lease: Lease, { context, settings, tunnels, ownKey }: PeerInput): PeerState {
   const { host, isOwn, own } = context;
   const parts = [];
+  const routes: RouteSpec[] = [];
   const claims: Claim[] = [];
   for (const tunnel of tunnels) {
     const { device } = tunnel;
-    const allowedIps = subnetsOf(lease, tunnel.families);
-    if (subnetsOf(own, tunnel.families).length === 0 || allowedIps.length === 0) continue;
+    const destinations = tunnel.families.flatMap((family) => destinationsOf(lease, family, context));
+    if (subnetsOf(own, tunnel.families).length === 0 || destinations.length === 0) continue;
     const data = readData(lease, tunnel);
     if ('reason' in data) return { state: {}, skipped: data };
     const { publicKey, port } = data;
@@ -221,12 +223,11 @@ function peerState(lease: Lease, { context, settings, tunnels, ownKey }: PeerInp
     const { presharedKey, keepaliveSeconds } = settings;
     const endpoint = { address, port: port === 0 ? tunnel.port : port };
     claims.push(claim);
+    const allowedIps = destinations.map(({ destination }) => destination);
     parts.push({ device, publicKey, presharedKey, endpoint, keepaliveSeconds, allowedIps });
+    routes.push(...destinations.map((to) => routeThrough(device, to)));
   }
-  const state = {
-    wireguardPeers: parts,
-    routes: parts.flatMap(({ device, allowedIps }) => allowedIps.map((prefix) => routeThrough(device, prefix))),
-  };
+  const state = { wireguardPeers: parts, routes };
   // It believes only hosts whose leases tell it their keys.
   const isKnown = isOwn || backendOf(own.attributes) === 'wireguard';
   return { state, claims, ...(isKnown ? {} : { skipped: unknownThere(lease) }) };

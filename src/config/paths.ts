@@ -18,4 +18,6 @@ export const STATE_FILES = {
   peers: 'peers.json',
   /** Missing where an earlier version wrote the state: then nothing is known of the history. */
   mark: 'history.json',
+  /** Where containers of other hosts are; on hosts with networks of containers alone. */
+  containerReach: 'container-reach.json',
 } as const;

@@ -116,7 +116,7 @@ export class AddressPool {
     if (this.#state.isJoined) return;
     try {
       await this.context.renew();
-      await joinNetwork(this.#keys.records, this.identity, { isNew: true }, signal);
+      await joinNetwork(this.#keys.records, this.identity, { isNew: true, properties: this.#state.properties }, signal);
     } catch (error) {
       this.#keys.suspect();
       throw error;

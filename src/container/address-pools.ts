@@ -319,7 +319,7 @@ export class AddressPools implements ContainerAddresses {
 
   /** Takes notice of this host being somewhere else, as {@link AddressPoolsOptions.place} says. */
   moved(): void {
-    if (this.#pools.size > 0) this.#account.changed();
+    if (this.#pools.size > 0) this.#account.moved();
   }
 
   async agree(id: PoolId, properties: NetworkProperties): Promise<void> {
@@ -465,6 +465,7 @@ export class AddressPools implements ContainerAddresses {
       throw error;
     }
     this.#changed();
+    if (known === undefined) this.#account.moved();
     return givenPool(id, pool.identity);
   }
 

@@ -47,7 +47,7 @@ type Told = Map<string, { readonly text: string; readonly etcdLeaseId: EtcdLease
 /**
  * Tells other hosts where this one is, and, for people who look at the cluster, what has which of its addresses.
  *
- * @remarks *API.* {@link changed} says that there may be something to tell, {@link distrust} that etcd may have anything,
+ * @remarks *API.* {@link changed} and {@link moved} say that there may be something to tell, {@link distrust} that etcd may have anything,
  * {@link clear} takes all back, {@link close} ends. *Cost.* At most one write each second, of at most 100 changes and
  * nothing but changes; nobody waits for it. *Errors.* What cannot be told is tried again with growing delays, and told
  * to the log once a minute.
@@ -71,6 +71,11 @@ export class HostAccount {
 
   changed(): void {
     this.#task.schedule(COLLECT_MS);
+  }
+
+  /** Where this host is has changed, or is to be known for the first time: others wait for it. */
+  moved(): void {
+    this.#task.schedule(0);
   }
 
   /** Etcd may have anything: it was changed by others, or a write that was given up is carried out late. */

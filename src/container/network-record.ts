@@ -38,6 +38,7 @@ const MAX_CONFLICTS = 8;
  * Enters this host into a network; as the only one, with a record of its own.
  *
  * @param options.isNew - whether its membership has to be written although it is there: it may end with another etcd lease.
+ * @param options.properties - those that were agreed on before: etcd may have lost them with all that it had.
  * @returns the process that was in the network for this host before, if it was another one.
  * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range, `ERR_ADDRESS_POOL` if it
  * overlaps another one.
@@ -45,18 +46,22 @@ const MAX_CONFLICTS = 8;
 export async function joinNetwork(
   context: RecordContext,
   { range }: PoolIdentity,
-  { isNew }: { readonly isNew: boolean },
+  { isNew, properties }: { readonly isNew: boolean; readonly properties: NetworkProperties | undefined },
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const { instance } = context;
   let former: string | undefined;
   await changeRecord(context, signal, (record, others, own) => {
     former = own;
-    if (record?.range.equals(range) === true) return own === instance && !isNew ? undefined : { record };
+    if (record?.range.equals(range) === true) {
+      const isLacking = record.properties === undefined && properties !== undefined;
+      if (own === instance && !isNew && !isLacking) return undefined;
+      return { record: isLacking ? { range, properties } : record };
+    }
     if (record !== undefined && others.length > 0) {
       throw differs(context, others, `the range ${record.range.toString()}`, `the range ${range.toString()}`);
     }
-    return { record: { range, properties: undefined } };
+    return { record: { range, properties } };
   });
   return former === instance ? undefined : former;
 }

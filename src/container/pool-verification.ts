@@ -41,7 +41,8 @@ export class PoolVerification {
     const { generation } = lease;
     const isNew = this.#state.verifiedGeneration !== generation;
     if (!this.#state.isReleased) {
-      const former = await joinNetwork(this.#keys.records, this.#state.identity, { isNew }, signal);
+      const { identity, properties } = this.#state;
+      const former = await joinNetwork(this.#keys.records, identity, { isNew, properties }, signal);
       if (former !== undefined && this.#state.isTold) this.#context.rivalFound();
       this.#state.isTold = true;
       this.#state.isJoined = true;

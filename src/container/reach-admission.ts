@@ -45,6 +45,8 @@ export type HostPrefixes = Readonly<Record<RoutedBy, readonly Prefix[]>>;
 
 /** Result of {@link admitFacts}. */
 export interface AdmittedFacts {
+  /** Of which anything is routed. */
+  readonly networks: readonly Prefix[];
   /** What other hosts have, by host; hosts without any are left out. */
   readonly others: ReadonlyMap<string, HostPrefixes>;
   readonly places: ReadonlyMap<string, HostPlace>;
@@ -144,7 +146,8 @@ export function admitFacts(
   }
   const inOrder = (a: Prefix, b: Prefix): number => a.compare(b);
   for (const { direct, overlay } of others.values()) for (const list of [direct, overlay]) list.sort(inOrder);
-  return { others, places: byKind.places, own: own.sort(inOrder), ends: ends.sort(inOrder), refused };
+  const networks = [...pools.values()].map(({ network }) => network.subnet);
+  return { networks, others, places: byKind.places, own: own.sort(inOrder), ends: ends.sort(inOrder), refused };
 }
 
 interface SortedFacts {

@@ -43,10 +43,11 @@ export async function readDaemonStatus(socketPath: string, signal?: AbortSignal)
 }
 
 /** What a daemon of an earlier release does not tell; it runs on after an upgrade until it is restarted. */
-const LATER_FIELDS: Pick<DaemonStatus, 'reachability' | 'containerNetworks' | 'wireguard'> = {
+const LATER_FIELDS: Pick<DaemonStatus, 'reachability' | 'containerNetworks' | 'containerReach' | 'wireguard'> = {
   reachability: null,
   wireguard: null,
   containerNetworks: null,
+  containerReach: null,
 };
 const LATER_PEER_FIELDS: Pick<PeerStatus, 'reachability' | 'wireguard'> = { reachability: [], wireguard: [] };
 

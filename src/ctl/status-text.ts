@@ -2,6 +2,7 @@ import type { CommandsStatus } from '../extension/status.js';
 import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
 import type { NdpProxyStatus } from '../observe/ndp-status.js';
+import type { ContainerReachStatus } from '../observe/container-reach-status.js';
 import { type WireguardPathStatus, isSilent } from '../observe/wireguard-status.js';
 import {
   formatBytes,
@@ -73,6 +74,7 @@ function head(status: DaemonStatus): string {
     lines.push(['wireguard', [`public key ${publicKey} of ${keyFile}`, ...(ports === '' ? [] : [ports])].join('; ')]);
   }
   lines.push(...ndpProxyLines(status.ndpProxy));
+  if (status.containerReach !== null) lines.push(...reachLines(status.containerReach));
   const requests = `${store.counters.roundTrips} requests, ${sum(Object.values(store.counters.errors))} errors`;
   lines.push([
     'etcd',
@@ -252,4 +254,22 @@ function isText(text: string | null): text is string {
 
 function sum(numbers: readonly number[]): number {
   return numbers.reduce((total, number) => total + number, 0);
+}
+
+/** Nothing where no host has containers in a routed network. */
+function reachLines({
+  routed,
+  skippedByCause,
+  unplacedPrefixes,
+  refusedByReason,
+}: ContainerReachStatus): [string, string][] {
+  const notReached = sum(Object.values(skippedByCause)) + unplacedPrefixes;
+  const refused = sum(Object.values(refusedByReason));
+  if (routed.direct + routed.overlay + notReached + refused === 0) return [];
+  const parts = [
+    `${routed.overlay} prefixes through the overlay, ${routed.direct} directly`,
+    ...(notReached === 0 ? [] : [`${notReached} NOT reached`]),
+    ...(refused === 0 ? [] : [`${refused} not believed`]),
+  ];
+  return [['elsewhere', `containers of other hosts: ${parts.join(', ')}`]];
 }

@@ -1,4 +1,5 @@
 import type { NetworkConfig } from '../config/network-config.js';
+import type { ReachContext } from '../container/reach-admission.js';
 import type { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import {
@@ -9,6 +10,7 @@ import {
   STORE_OWNER,
   assertNetworkFree,
 } from '../lease/admission.js';
+import type { AddressInfo } from '../netlink/address.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 
@@ -32,6 +34,10 @@ export class AdmissionSource {
   private store: readonly GuardedAddress[] = [];
   private host: readonly GuardedAddress[] = [];
   private broadcasts: readonly IpAddress[] = [];
+  /** Networks that the underlay's device is in. */
+  private connected: readonly Prefix[] = [];
+  private deviceV6: IpAddress | undefined;
+  private reach: { readonly key: string; readonly context: ReachContext } | undefined;
   private current: AdmissionContext | undefined;
   private currentKey = '';
 
@@ -49,9 +55,21 @@ export class AdmissionSource {
     const all = [...announced, ...listed.map((each) => each.address)];
     const unique = new Map(all.map((each) => [each.toString(), each]));
     this.host = [...unique.values()].map((each) => ({ address: each, owner: OWN_HOST }));
+    this.connected = listed
+      .filter((each) => each.index === underlay.ifindex && !each.address.isLinkLocal)
+      .map((each) => Prefix.of(each.address, each.length));
+    this.deviceV6 = listed
+      .filter((each) => each.index === underlay.ifindex && isLasting(each))
+      .toSorted((a, b) => Number(b.isPermanent) - Number(a.isPermanent))
+      .at(0)?.address;
     this.broadcasts = listed
       .filter((each) => each.index === underlay.ifindex && each.address.family === 4 && each.length < 31)
       .map((each) => Prefix.of(each.address, each.length).last);
+  }
+
+  /** An IPv6 address of the underlay's device, also where the overlay has no IPv6; undefined if it has none that lasts. */
+  get underlayV6(): IpAddress | undefined {
+    return this.deviceV6;
   }
 
   /**
@@ -66,6 +84,26 @@ export class AdmissionSource {
       .filter((each) => each !== undefined)
       .map((each): GuardedAddress => ({ address: each, owner: OWN_HOST }));
     assertNetworkFree(network, [...this.store, ...own]);
+  }
+
+  /**
+   * What decides where containers of other hosts are believed to be.
+   *
+   * @param host - stands for this one in etcd.
+   * @param context - of the leases, for the same state.
+   */
+  reachContext(host: string, { guarded, networks }: AdmissionContext, underlay: Underlay): ReachContext {
+    const announced = [underlay.address, underlay.addressV6, underlay.publicIp, underlay.publicIpv6];
+    const isAnnounced = ({ address }: GuardedAddress): boolean => announced.some((each) => each?.equals(address));
+    const context: ReachContext = {
+      host,
+      reserved: [...networks, ...this.connected],
+      guarded: guarded.filter((each) => each.owner === STORE_OWNER || isAnnounced(each)),
+      local: guarded.filter((each) => each.owner === OWN_HOST).map(({ address }) => address),
+    };
+    const key = JSON.stringify(context);
+    if (this.reach?.key !== key) this.reach = { key, context };
+    return this.reach.context;
   }
 
   /** What decides which leases are believed. */
@@ -88,4 +126,9 @@ export class AdmissionSource {
     this.currentKey = key;
     return this.current;
   }
+}
+
+/** Whether other hosts may be told the address: it is global, in use, and no privacy address that changes daily. */
+function isLasting({ address, isDeprecated, isSecondary, isTentative }: AddressInfo): boolean {
+  return address.family === 6 && address.isGlobalUnicast && !isDeprecated && !isSecondary && !isTentative;
 }

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { type Clock, backoffMs } from '../clock.js';
 import { AddressPools } from '../container/address-pools.js';
 import type { LanProbe } from '../container/addresses.js';
+import type { HostPlace } from '../container/host-place.js';
 import { probeLan } from '../container/probe-lan.js';
 import type { ContainerRange } from '../config/network-config.js';
 import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
@@ -33,6 +34,8 @@ export interface ContainerHost {
   readonly overlayMtu: () => number | undefined;
   /** Leases of the other hosts. */
   readonly peers: () => readonly Lease[];
+  /** Where this host is, for those that send to its containers; undefined until it has a lease. */
+  readonly place: () => HostPlace | undefined;
 }
 
 /** Networks of containers on this host, while they are served. */
@@ -42,6 +45,8 @@ export interface ContainerNetworks {
   observe(world: World): void;
   /** Takes notice of what the overlay carries now. */
   review(): void;
+  /** Takes notice of {@link ContainerHost.place} being another one. */
+  moved(): void;
   /** Networks, addresses and what lies on the host for them stay. */
   close(): Promise<void>;
 }
@@ -110,6 +115,11 @@ export class ContainerService {
     this.#served?.review();
   }
 
+  /** Takes notice of {@link ContainerHost.place} being another one. */
+  moved(): void {
+    this.#served?.moved();
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -152,7 +162,7 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, overlay, defaultParent, overlayMtu, peers }: ContainerHost,
+  { range, overlay, defaultParent, overlayMtu, peers, place }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
@@ -174,6 +184,7 @@ export async function openContainerNetworks(
     register: () => known.plugin?.register,
     range,
     overlay,
+    place,
     ttlSeconds: parts.ttlSeconds,
   });
   const kernel = parts.openKernel();
@@ -212,6 +223,7 @@ export async function openContainerNetworks(
       plugin.noteCluster();
     },
     review: () => plugin.review(),
+    moved: () => addresses.moved(),
     async close() {
       await plugin.stop();
       await addresses.close();

@@ -10,7 +10,7 @@ import { ROUTE_PROTOCOL } from '../reconcile/desired.js';
 import { ALIAS_PREFIX } from '../reconcile/ownership.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
-import { OnLinkCache } from './on-link.js';
+import { OnLinkCache, type RouteLookup } from './on-link.js';
 import type { PrivateKeyFile } from './private-key.js';
 
 /**
@@ -22,6 +22,10 @@ import type { PrivateKeyFile } from './private-key.js';
  */
 export class HostFactsSource {
   private readonly onLink: OnLinkCache;
+  /** Likewise, of hosts with containers: more of those are no reason to look at every peer again. */
+  private readonly directLink: OnLinkCache;
+  private isDirect: (address: IpAddress) => boolean = () => false;
+  private isAsked = { byBackends: false, byContainers: false };
   private contested: ReadonlySet<string> = new Set();
   private current: HostFacts | undefined;
   private key: WireguardSecret | undefined;
@@ -33,10 +37,12 @@ export class HostFactsSource {
     private readonly privateKey: Pick<PrivateKeyFile, 'load'>,
     private readonly onRoutesChanged: () => void,
   ) {
-    this.onLink = new OnLinkCache((address) => {
+    const lookUp: RouteLookup = (address) => {
       const route = netlink.routes.lookup(address);
       return Promise.resolve(route && { ifindex: route.index, gateway: route.gateway });
-    });
+    };
+    this.onLink = new OnLinkCache(lookUp);
+    this.directLink = new OnLinkCache(lookUp);
   }
 
   /** @param options - what is found here besides the devices. */
@@ -67,7 +73,7 @@ export class HostFactsSource {
     readonly needsPrivateKey: boolean;
   }): Promise<HostFacts> {
     const { underlay, onLinkAddresses, needsPrivateKey } = options;
-    this.watchRoutes(onLinkAddresses.length > 0);
+    this.watchRoutes({ byBackends: onLinkAddresses.length > 0 });
     const hasChanged = await this.onLink.refresh(onLinkAddresses, underlay.ifindex);
     if (needsPrivateKey) this.key = await this.privateKey.load();
     const isSame = this.current?.underlay === underlay && this.current.privateKey === this.key;
@@ -80,6 +86,19 @@ export class HostFactsSource {
       isOnLink: (address) => this.onLink.isOnLink(address),
     };
     return this.current;
+  }
+
+  /**
+   * Whether hosts with containers are on the link of the underlay's device; the same function as before as long as the
+   * answers are the same.
+   *
+   * @param addresses - those that will be asked about.
+   */
+  async directLinks(addresses: readonly IpAddress[], underlay: Underlay): Promise<(address: IpAddress) => boolean> {
+    this.watchRoutes({ byContainers: addresses.length > 0 });
+    const hasChanged = await this.directLink.refresh(addresses, underlay.ifindex);
+    if (hasChanged) this.isDirect = (address) => this.directLink.isOnLink(address);
+    return this.isDirect;
   }
 
   /**
@@ -113,14 +132,16 @@ export class HostFactsSource {
   }
 
   /** Route events cost time on a host with thousands of peers, so they are followed only where they matter. */
-  private watchRoutes(isNeeded: boolean): void {
-    if (!isNeeded) {
+  private watchRoutes(asked: Partial<typeof this.isAsked>): void {
+    this.isAsked = { ...this.isAsked, ...asked };
+    if (!this.isAsked.byBackends && !this.isAsked.byContainers) {
       this.monitor?.close();
       this.monitor = undefined;
     } else {
       this.monitor ??= this.netlink.subscribe(['route'], (event) => {
         if (!mayChangeReachability(event)) return;
         this.onLink.forget();
+        this.directLink.forget();
         this.onRoutesChanged();
       });
     }

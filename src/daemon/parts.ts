@@ -15,6 +15,7 @@ import type { SecretFiles } from '../sys/secret-file.js';
 import type { TextFiles } from '../sys/text-files.js';
 import type { ServiceManager } from '../systemd/notify.js';
 import type { HostNetlink } from '../underlay/host-network.js';
+import type { ContainerReachParts } from './container-reach.js';
 import type { OpenContainerNetworks } from './container-networks.js';
 import type { NdpProxy } from './ndp/ndp-proxy.js';
 import type { MachineIdentity } from './machine.js';
@@ -61,6 +62,8 @@ export interface DaemonParts {
   readonly openContainerNetworks?: OpenContainerNetworks;
   /** Answers on the uplink for containers on bridges; absent where the operator has not switched it on. */
   readonly openNdpProxy?: (leased: () => Prefix | undefined) => Pick<NdpProxy, 'start' | 'stop' | 'review' | 'status'>;
+  /** Follows containers on other hosts; absent where the operator has not switched networks of containers on. */
+  readonly containerReach?: ContainerReachParts;
   readonly deviceCounters: () => ReadonlyMap<string, DeviceCounters>;
   /** Begins to answer questions about the daemon; without it nobody can ask. */
   readonly observe?: (source: StatusSource) => Promise<Observer>;

@@ -14,10 +14,12 @@ import type { BackendCommands } from '../extension/backend-commands.js';
 import type { FirewallSpec } from '../firewall/firewall.js';
 import { type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import { type AdmissionContext, networksOf } from '../lease/admission.js';
+import { type AdmissionContext, networksOf, whyUnreachable } from '../lease/admission.js';
+import { type HostPlace, encodePlace } from '../container/host-place.js';
 import { ASIDE_MS } from '../lease/decide.js';
 import { HostAnnouncement } from '../lease/host-announcement.js';
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
+import { formatSubnetKey } from '../lease/subnet-key.js';
 import { newestMark } from '../lease/world.js';
 import type { PeerProber } from '../reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from '../reconcile/desired.js';
@@ -26,6 +28,7 @@ import type { Reconciler } from '../reconcile/reconciler.js';
 import { netlinkHostNetwork } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 import { UnderlayWatcher } from '../underlay/watcher.js';
+import { type ContainerReach, NO_REACH, type Reach } from './container-reach.js';
 import type { AdmissionSource } from './admission-source.js';
 import type { DockerWatch } from './docker-watch.js';
 import type { Footing } from './footing.js';
@@ -68,6 +71,10 @@ export interface PassContext {
   readonly dockerWatch: DockerWatch;
   readonly stateDirectory: StateDirectory;
   readonly wireguard: WireguardSamples;
+  /** Absent where the operator has not switched networks of containers on. */
+  readonly containerReach: ContainerReach | undefined;
+  /** {@link Pass.place} has become another. */
+  readonly onPlace: () => void;
   /** Where the host and its etcd are, and when. */
   readonly here: () => Here;
   /** The lease is in force, perhaps another one than before. */
@@ -105,6 +112,10 @@ export class Pass {
   /** Epoch and revision of the lease that was saved last. */
   private savedLease: string | undefined;
   private lastFirewall = '';
+  private reach: Reach = NO_REACH;
+  /** What takes no backend of what leads to containers on other hosts. */
+  private containerPart: Partial<DesiredState> = {};
+  private currentPlace: HostPlace | undefined;
 
   constructor(private readonly context: PassContext) {
     const { parts, trigger } = context;
@@ -115,6 +126,11 @@ export class Pass {
     this.formerNetworks = new Lingering(clock, ASIDE_MS, trigger);
     this.skippedPeers = new SkippedPeers(log, clock);
     this.announcement = new HostAnnouncement({ store, clock, log, hostName, version: versionText() });
+  }
+
+  /** Where this host is; undefined as long as it has no lease. */
+  get place(): HostPlace | undefined {
+    return this.currentPlace;
   }
 
   /** The real network under the overlay; undefined as long as none was found. */
@@ -150,6 +166,7 @@ export class Pass {
     const attributes = attributesFor(backend, network, facts, startupOutput);
     const context = this.admissionContext(network, underlay, attributes);
     membership.keep(network, attributes, context, subnetFile.previousSubnets);
+    await this.followContainers(context, underlay);
     const own = membership.ownLease(network, attributes);
     const { keeper, world } = membership;
     if (own === undefined) {
@@ -159,6 +176,7 @@ export class Pass {
       return true;
     }
     if (membership.isLeaseHeld && keeper?.lease !== undefined) footing.confirm(keeper.lease);
+    this.tellPlace(own, attributes);
     if (footing.useNow === 'subnet') this.desireNothing(network);
     else await this.desire(network, facts, own, membership.peers);
     // What peers and Docker are told holds only once the command has made it so; then there is another pass.
@@ -234,20 +252,48 @@ export class Pass {
     });
   }
 
+  /** Brings what is known of containers on other hosts up to date, and what of it takes no backend. */
+  private async followContainers(context: AdmissionContext, underlay: Underlay): Promise<void> {
+    const { admission, containerReach, facts, membership } = this.context;
+    if (containerReach === undefined) return;
+    const isFit = (address: IpAddress): boolean => whyUnreachable(address, context) === undefined;
+    this.reach = containerReach.update(
+      admission.reachContext(containerReach.host, context, underlay),
+      membership.peers,
+      isFit,
+    );
+    const isOnLink = await facts.directLinks(containerReach.onLinkQuestions, underlay);
+    this.containerPart = containerReach.desire(underlay.device, isOnLink);
+  }
+
+  /** Others send to containers here as soon as they know where that is. */
+  private tellPlace(own: Lease, { publicIp, publicIpv6 }: LeaseAttributes): void {
+    const { admission, onPlace } = this.context;
+    const v6 = publicIpv6 ?? admission.underlayV6;
+    const addresses = { ...(!publicIp.isUnspecified && { 4: publicIp }), ...(v6 && { 6: v6 }) };
+    const place: HostPlace = { addresses, leaseKey: formatSubnetKey(own) };
+    if (this.currentPlace !== undefined && encodePlace(this.currentPlace) === encodePlace(place)) return;
+    this.currentPlace = place;
+    onPlace();
+  }
+
   // Outputs
 
   private async desire(network: NetworkConfig, host: HostFacts, own: Lease, peers: readonly Lease[]): Promise<void> {
-    const { commands, config, facts, footing, options, prober, reconciler, subnetFile } = this.context;
+    const { commands, config, containerReach, facts, footing, options, prober, reconciler, subnetFile } = this.context;
     const networks = [network.ipv4?.network, network.ipv6?.network].filter((prefix) => prefix !== undefined);
     if (this.current === undefined) this.staleDevices = await facts.flannelDevices(networks);
     const backendFor: BackendLookup = (type) => config.backendFor(type);
-    const input = { network, host, own, peers, backendFor, lingering: this.lingering.names };
+    const { additional, ownAdditional } = this.reach;
+    const lingering = this.lingering.names;
+    const input = { network, host, own, peers, additional, ownAdditional, backendFor, lingering };
     const result = this.overlay.compute(input);
     const isFirst = this.current === undefined;
     this.current = result;
     this.lingering.use(result.backends);
     this.context.wireguard.follow(result.base.links);
     this.skippedPeers.tell(result.skipped);
+    containerReach?.note(result.skippedPrefixes);
     for (const each of result.contested) this.giveUpMac(each);
     prober?.follow({ network, host, own, peers, skipped: result.skipped });
     const blackholes = options.ipBlackholeRoute ? blackholeRoutes(own) : [];
@@ -260,8 +306,9 @@ export class Pass {
       sysctls: [...base.sysctls, ...uplink],
     };
     // Routes via peers have no name: those of the network that this host belonged to before are found by its addresses.
-    const scope = [...networks, ...subnetFile.previousNetworks];
-    reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts: result.peers });
+    const scope = [...networks, ...subnetFile.previousNetworks, ...this.reach.scope];
+    const parts = [...result.peers, this.containerPart];
+    reconciler.setDesired(state, { scope, staleDevices: this.staleDevices, parts });
     const former = isFirst ? commandInputs(input, footing.peersOfThisBoot) : [];
     commands.follow(result.commands && { ...result.commands, ...(isFirst && { former }) });
   }
@@ -280,8 +327,9 @@ export class Pass {
     const commands = this.context.config.carried?.backend.commands;
     this.context.commands.follow(commands && { commands, own: undefined, peers: [] });
     this.current = undefined;
-    const scope = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
-    this.context.reconciler.setDesired(EMPTY_STATE, { scope });
+    const networks = [ipv4?.network, ipv6?.network].filter((prefix) => prefix !== undefined);
+    const options = { scope: [...networks, ...this.reach.scope], parts: [this.containerPart] };
+    this.context.reconciler.setDesired(EMPTY_STATE, options);
   }
 
   private async applyFirewall(network: NetworkConfig, own: Lease): Promise<void> {

@@ -38,6 +38,8 @@ import type { PeerProber } from '../reach/peer-prober.js';
 import type { LoggedProblem } from './problem-log.js';
 import { describePaths, describeReachability } from './reachability-status.js';
 import type { NdpProxyStatus } from '../observe/ndp-status.js';
+import type { ContainerReachState } from './container-reach.js';
+import { describeContainerReach } from './container-reach-status.js';
 import type { WireguardSamples } from './wireguard-samples.js';
 
 /** The parts of the daemon that the status is read from; undefined is what does not exist yet. */
@@ -71,6 +73,8 @@ export interface StatusParts {
   readonly wireguard: Pick<WireguardSamples, 'status' | 'pathsTo'>;
   readonly refused: Refusals;
   /** Undefined where networks of containers are not switched on. */
+  readonly containerReach: ContainerReachState | undefined;
+  /** Likewise. */
   readonly containers: ContainerNetworksStatus | undefined;
   /** Undefined where it is not switched on. */
   readonly ndpProxy: NdpProxyStatus | undefined;
@@ -120,6 +124,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     dockerHint: parts.dockerHint ?? null,
     problems: parts.problems,
     requests: { refused: parts.refused },
+    containerReach: parts.containerReach === undefined ? null : describeContainerReach(parts.containerReach),
     containerNetworks: parts.containers ?? null,
     ndpProxy: parts.ndpProxy ?? null,
     commands: parts.commands,

@@ -1,8 +1,10 @@
 import { hostname } from 'node:os';
+import path from 'node:path';
 import type { Clock } from '../clock.js';
 import { settingsOf } from '../config/daemon-settings.js';
 import type { DaemonOptions } from '../config/flags.js';
-import { DEFAULT_PATHS } from '../config/paths.js';
+import { DEFAULT_PATHS, STATE_FILES } from '../config/paths.js';
+import { ReachFollower } from '../container/reach-follower.js';
 import { openTunnelFor } from '../dataplane/open.js';
 import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { storeOptionsOf } from '../etcd/store-options.js';
@@ -60,6 +62,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const formerValues = FormerValuesFile.open(options.stateDir, machine.boot);
   const pluginSockets = inherited.get(PLUGIN_DESCRIPTOR);
   const hasPlugin = options.dockerPlugin || pluginSockets !== undefined;
+  const containerHost = options.hostId ?? machine.machine;
   const { healthzIp: ip, healthzPort: port, healthzAllowedHosts: allowedHosts, statusSocket } = options;
   return {
     log,
@@ -87,6 +90,21 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     privateKeyFile: environment.WIREGUARD_KEY_FILE || DEFAULT_PATHS.privateKey,
     secretFiles: systemSecretFiles,
     ...(hasPlugin && {
+      containerReach: {
+        host: containerHost,
+        follower: (onChange) => {
+          const file = path.join(options.stateDir, STATE_FILES.containerReach);
+          return new ReachFollower({
+            store,
+            clock,
+            log,
+            files: systemFiles,
+            file,
+            etcdPrefix: options.etcdPrefix,
+            onChange,
+          });
+        },
+      },
       openContainerNetworks: (host) =>
         openContainerNetworks(
           {
@@ -100,7 +118,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
             stateDirectory: options.stateDir,
             etcdPrefix: options.etcdPrefix,
             instance: instanceOf(options.etcdPrefix),
-            host: options.hostId ?? machine.machine,
+            host: containerHost,
             hostName: hostname(),
             ttlSeconds: options.containerAddressTtl,
             resyncMs: options.iptablesResync * 1000,

@@ -201,8 +201,8 @@ function findFault(lease: Lease, context: AdmissionContext): Fault | undefined {
   return undefined;
 }
 
-/** Why nothing can be sent to an address that a lease names. */
-function whyUnreachable(address: IpAddress, context: AdmissionContext): string | undefined {
+/** Why nothing can be sent to an address that another host names as its own; undefined if something can. */
+export function whyUnreachable(address: IpAddress, context: AdmissionContext): string | undefined {
   if (address.isUnspecified) return 'is unspecified';
   if (address.isLoopback) return 'is a loopback address';
   if (address.isMulticast) return 'is a multicast address';

@@ -343,6 +343,32 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
     ({ containerNetworks }) =>
       containerNetworks === null ? [] : byKey('deviation', containerNetworks.firewall.repaired),
   ),
+  family(
+    'gauge',
+    'tsflannel_container_prefixes_routed',
+    'Prefixes of containers on other hosts that packets are sent to, by way.',
+    ['way'],
+    ({ containerReach }) => (containerReach === null ? [] : byKey('way', { ...containerReach.routed })),
+  ),
+  family(
+    'gauge',
+    'tsflannel_container_prefixes_skipped',
+    'Prefixes of containers on other hosts that cannot be reached, by cause.',
+    ['cause'],
+    ({ containerReach }) => (containerReach === null ? [] : byKey('cause', containerReach.skippedByCause)),
+  ),
+  gauge(
+    'tsflannel_container_prefixes_unplaced',
+    'Prefixes of containers on hosts of which nobody knows where they are.',
+    ({ containerReach }) => containerReach?.unplacedPrefixes ?? null,
+  ),
+  family(
+    'gauge',
+    'tsflannel_container_prefixes_refused',
+    'What hosts tell of their containers and is not believed, by reason.',
+    ['reason'],
+    ({ containerReach }) => (containerReach === null ? [] : byKey('reason', containerReach.refusedByReason)),
+  ),
   pluginCalls('tsflannel_plugin_calls_total', 'What Docker asked of its plugin.', ({ calls }) => calls),
   pluginCalls('tsflannel_plugin_errors_total', 'What Docker asked of its plugin in vain.', ({ errors }) => errors),
   pluginCalls(

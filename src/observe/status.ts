@@ -16,6 +16,7 @@ import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
 import type { ProbeLayer } from '../reach/targets.js';
 import type { NdpProxyStatus } from './ndp-status.js';
+import type { ContainerReachStatus } from './container-reach-status.js';
 import type { WireguardPathStatus, WireguardStatus } from './wireguard-status.js';
 
 /**
@@ -70,6 +71,8 @@ export interface DaemonStatus {
   /** The latest warnings and errors of the log, oldest first. */
   readonly problems: readonly Problem[];
   readonly requests: RequestStatus;
+  /** Containers of routed networks on other hosts; null where networks of containers are not switched on. */
+  readonly containerReach: ContainerReachStatus | null;
   /** Networks of containers with addresses of their own; null where they are not switched on. */
   readonly containerNetworks: ContainerNetworksStatus | null;
   /** What is answered for on the uplink; null where `--ndp-proxy` is not given. */

@@ -143,8 +143,9 @@ export interface AddressSpec {
  */
 export interface RouteSpec {
   readonly destination: Prefix;
-  readonly type: 'unicast' | 'blackhole';
-  /** Output device by name; undefined for a blackhole. */
+  /** What is sent into a `blackhole` is never heard of again; of `unreachable` destinations the sender is told. */
+  readonly type: 'unicast' | 'blackhole' | 'unreachable';
+  /** Output device by name; undefined unless it is unicast. */
   readonly device: string | undefined;
   readonly gateway: IpAddress | undefined;
   /** The gateway is taken as reachable on the device although no address there says so (`RTNH_F_ONLINK`). */

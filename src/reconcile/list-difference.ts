@@ -5,13 +5,23 @@ export interface DifferingRange {
   readonly nextEnd: number;
 }
 
-/** The shortest range outside of which two lists hold the same objects (`===`) in the same order. */
-export function differingRange<T>(previous: readonly T[], next: readonly T[]): DifferingRange {
+/**
+ * The shortest range outside of which two lists hold the same objects (`===`) in the same order.
+ *
+ * @param changed - objects that count as others although they are the same.
+ */
+export function differingRange<T>(
+  previous: readonly T[],
+  next: readonly T[],
+  changed: ReadonlySet<T> = new Set(),
+): DifferingRange {
   let previousEnd = previous.length;
   let nextEnd = next.length;
   let start = 0;
-  while (start < previousEnd && start < nextEnd && previous[start] === next[start]) start++;
-  while (previousEnd > start && nextEnd > start && previous[previousEnd - 1] === next[nextEnd - 1]) {
+  const isSame = (a: T | undefined, b: T | undefined): boolean =>
+    a === b && (changed.size === 0 || a === undefined || !changed.has(a));
+  while (start < previousEnd && start < nextEnd && isSame(previous[start], next[start])) start++;
+  while (previousEnd > start && nextEnd > start && isSame(previous[previousEnd - 1], next[nextEnd - 1])) {
     previousEnd--;
     nextEnd--;
   }

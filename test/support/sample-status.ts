@@ -2,6 +2,7 @@ import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane
 import type { CommandsStatus } from '../../src/extension/status.js';
 import type { ContainerNetworksStatus } from '../../src/observe/container-status.js';
 import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
+import type { ContainerReachStatus } from '../../src/observe/container-reach-status.js';
 import type { WireguardPathStatus } from '../../src/observe/wireguard-status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
 
@@ -75,6 +76,35 @@ export function sampleTunnelCounters(scale = 1): TunnelCounters {
     packetsPerSend: [9, 8, 7, 6, 5, 4, 3, 2, 1],
     packetsPerWrite: [5, 0, 0, 0, 0, 0, 0, 0, 5],
     workerCpuSeconds: [1.5, 2.25],
+  };
+}
+
+/** Containers of other hosts: some reached, some not, and something that is not believed. */
+export function sampleContainerReach(): ContainerReachStatus {
+  return {
+    routed: { direct: 12, overlay: 34 },
+    skipped: [
+      {
+        peer: '10.5.4.0/24',
+        publicIp: '192.0.2.4',
+        prefixes: ['10.98.0.16/28'],
+        cause: 'off-link',
+        reason: '192.0.2.4 is not on the link of eth0',
+        hint: 'give the router between them the routes that tsflannelctl docker-networks routes prints',
+      },
+    ],
+    skippedByCause: { address: 0, 'off-link': 1, data: 0, 'vtep-mac': 0, 'public-key': 0, backend: 0 },
+    unplaced: [{ host: 'host9', prefixes: 2, detail: 'it does not tell where it is' }],
+    unplacedPrefixes: 2,
+    refused: [{ what: 'lan/192.0.2.0-24', reason: 'reserved', detail: 'it overlaps 192.0.2.0/24' }],
+    refusedByReason: {
+      unreadable: 0,
+      reserved: 1,
+      'overlaps-network': 0,
+      'outside-network': 0,
+      contradiction: 0,
+      'too-many': 0,
+    },
   };
 }
 
@@ -350,6 +380,7 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
       },
     },
     subnetFile: { path: '/run/flannel/subnet.env', writtenAt: '2026-01-02T03:04:06.000Z', error: null },
+    containerReach: sampleContainerReach(),
     containerNetworks: sampleContainerNetworks(),
     commands: sampleCommands(),
     savedState: null,

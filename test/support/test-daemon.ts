@@ -1,6 +1,11 @@
 import { Daemon } from '../../src/daemon.js';
 import type { DaemonParts } from '../../src/daemon/parts.js';
 import { ProblemLog } from '../../src/daemon/problem-log.js';
+import { AddressPools } from '../../src/container/address-pools.js';
+import { ReachFollower } from '../../src/container/reach-follower.js';
+import { describeContainerNetworks } from '../../src/daemon/container-status.js';
+import type { ContainerHost, ContainerNetworks } from '../../src/daemon/container-networks.js';
+import type { SharedValueStore } from '../../src/lease/store.js';
 import { parseCommandLine } from '../../src/config/flags.js';
 import { ServiceManager } from '../../src/systemd/notify.js';
 import type { Clock } from '../../src/clock.js';
@@ -15,6 +20,19 @@ import type { SimFlannel } from './sim-flannel.js';
 /** Where the daemon of a {@link TestDaemon} writes what Docker reads. */
 export const SUBNET_FILE = '/run/flannel/subnet.env';
 
+const PREFIX = '/coreos.com/network';
+const ADDRESS_FILE = '/var/lib/tsflannel/container-addresses.json';
+const REACH_FILE = '/var/lib/tsflannel/container-reach.json';
+
+const NO_PLUGIN: Parameters<typeof describeContainerNetworks>[1] = {
+  socket: '',
+  networks: [],
+  endpoints: [],
+  calls: {},
+  announcements: { announced: 0, failed: 0 },
+  kernel: { isConverged: true, conflicts: [], failures: [], blocked: 0 },
+};
+
 /** What differs between {@link TestDaemon}s. */
 export interface TestDaemonOptions {
   readonly clock: Clock;
@@ -25,6 +43,8 @@ export interface TestDaemonOptions {
   readonly flags?: readonly string[];
   /** Gives the ids of etcd leases. Default: at random. */
   readonly newEtcdLeaseId?: (() => bigint) | undefined;
+  /** Whether it has networks of containers, without a plugin for Docker. Default false. */
+  readonly hasContainers?: boolean;
   /** Answers questions about the daemon. Default nobody does. */
   readonly observe?: DaemonParts['observe'];
 }
@@ -46,6 +66,7 @@ class RecordingService extends ServiceManager {
 export class TestDaemon {
   readonly host: FakeHost;
   readonly log = new RecordingLogger();
+  private addresses: AddressPools | undefined;
   private instance: Daemon | undefined;
   private process: ProcessClock | undefined;
   private starts = 0;
@@ -60,6 +81,12 @@ export class TestDaemon {
   get daemon(): Daemon {
     if (this.instance === undefined) throw new Error(`${this.host.name} has no daemon yet`);
     return this.instance;
+  }
+
+  /** The addresses of containers that it gives. */
+  get pools(): AddressPools {
+    if (this.addresses === undefined) throw new Error(`${this.host.name} has no networks of containers`);
+    return this.addresses;
   }
 
   /** The subnet that it holds or works with, undefined before it has one. */
@@ -117,6 +144,12 @@ export class TestDaemon {
     const { host, options, log: lines } = this;
     const { number } = options;
     const log = new ProblemLog(lines, () => clock.wallMs());
+    const { store } = simStore(clock, {
+      cluster: options.cluster.etcd,
+      host: host.name,
+      log,
+      newEtcdLeaseId: options.newEtcdLeaseId,
+    });
     this.service = new RecordingService({ environment: {}, pid: number, clock, logger: log });
     return {
       log,
@@ -125,12 +158,7 @@ export class TestDaemon {
       hostName: host.name,
       hostIdentity: host.name,
       machine: host.machine,
-      store: simStore(clock, {
-        cluster: options.cluster.etcd,
-        host: host.name,
-        log,
-        newEtcdLeaseId: options.newEtcdLeaseId,
-      }).store,
+      store,
       storeAddresses: () => Promise.resolve([ip('192.0.2.250')]),
       netlink: host,
       kernel: host.kernel,
@@ -151,7 +179,35 @@ export class TestDaemon {
       secretFiles: host.secretFiles,
       service: this.service,
       deviceCounters: () => new Map(),
+      ...(options.hasContainers === true && {
+        containerReach: {
+          host: host.name,
+          follower: (onChange) =>
+            new ReachFollower({ store, clock, log, files: host.files, file: REACH_FILE, etcdPrefix: PREFIX, onChange }),
+        },
+        openContainerNetworks: (containerHost) => this.openContainers(store, clock, containerHost),
+      }),
       ...(options.observe === undefined ? {} : { observe: options.observe }),
+    };
+  }
+
+  /** Addresses as they are given, without anybody who asks for them but the test. */
+  private async openContainers(
+    store: SharedValueStore,
+    clock: Clock,
+    { range, overlay, place }: ContainerHost,
+  ): Promise<ContainerNetworks> {
+    const { files, name } = this.host;
+    const pools = await AddressPools.open({
+      ...{ host: name, etcdPrefix: PREFIX, store, clock, log: this.log, files, file: ADDRESS_FILE },
+      ...{ range, overlay, place, ttlSeconds: 3600 },
+    });
+    this.addresses = pools;
+    return {
+      status: () => describeContainerNetworks(name, NO_PLUGIN, pools.status()),
+      observe: (world) => pools.observe(world),
+      moved: () => pools.moved(),
+      close: () => pools.close(),
     };
   }
 }

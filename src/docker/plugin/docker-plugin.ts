@@ -277,13 +277,13 @@ export class DockerPlugin {
       const { contents } = this.state;
       const { overlayMtu, hostMark: mark } = this;
       const facts = { links, addresses, defaultParent: defaultParent(), overlayMtu, identity, mark };
-      const scope = contents.networks.flatMap(({ subnets }) => subnets.map(({ subnet }) => subnet));
       this.ports.keep(contents.endpoints);
       const isProvisional = this.parts.cluster() === undefined;
       await this.filter(isProvisional).catch(() => {}); // told, and tried again, by the firewall
       const isFiltered = this.parts.firewall.status().isInPlace;
       const desired = mergeStates([hostState(contents, facts, this.internal), loopbackState(contents, isFiltered)]);
-      this.reconciler.setDesired(desired, { scope });
+      // Without a scope: its routes lie on its devices, and those to other hosts are the daemon's.
+      this.reconciler.setDesired(desired);
     } catch (error) {
       log.warn('devices and addresses of the host could not be listed, trying again', { error });
       this.following.schedule(1000);

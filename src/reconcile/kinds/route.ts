@@ -234,12 +234,12 @@ function vanishes(planner: Planner, route: RouteInfo): boolean {
 
 function isSameWay(spec: RouteSpec, index: number, route: RouteInfo): boolean {
   if (spec.type !== route.type || route.multipath.length > 0) return false;
-  return spec.type === 'blackhole' || (route.index === index && isSame(route.gateway, spec.gateway));
+  return spec.type !== 'unicast' || (route.index === index && isSame(route.gateway, spec.gateway));
 }
 
 /** Whether also what does not decide where packets go is as desired. */
 function isExact(spec: RouteSpec, route: RouteInfo): boolean {
-  if (spec.type === 'blackhole') return true;
+  if (spec.type !== 'unicast') return true;
   return route.scope === SCOPE && spec.isOnlink === route.isOnlink && route.prefsrc === undefined;
 }
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type OverlayInput, OverlayState, onLinkQuestions } from '../../../src/backend/overlay-state.js';
+import { ADDITIONAL_METRIC } from '../../../src/backend/families.js';
+import type { Prefix } from '../../../src/ip/prefix.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
 import { defaultBackend, hostFacts, ip, lease, net, network } from '../../support/builders.js';
@@ -76,6 +78,148 @@ describe('overlay state', () => {
       [1],
     );
     assert.ok(state.routes.every((route) => route.device !== 'flannel0'));
+  });
+
+  describe('with networks of containers behind peers', () => {
+    const MORE = [net('10.99.0.16/28'), net('10.99.0.5/32')];
+    const ROUTES = ['10.99.0.16/28', '10.99.0.5/32'];
+
+    const routesTo = (state: DesiredState): readonly string[] =>
+      state.routes
+        .filter(({ metric }) => metric === ADDITIONAL_METRIC)
+        .map(({ destination, device, gateway }) =>
+          [destination, device, gateway].filter(Boolean).map(String).join(' '),
+        );
+
+    const unlike: readonly (readonly [string, Lease, string])[] = [
+      ['udp', lease(2), 'flannel0'],
+      ['vxlan', vxlanPeer(2), 'flannel.1 10.5.2.0'],
+      ['host-gw', lease(2, { type: 'host-gw' }), 'eth0 192.0.2.2'],
+      ['ipip', lease(2, { type: 'ipip' }), 'flannel.ipip 192.0.2.2'],
+    ];
+
+    for (const [type, peer, way] of unlike) {
+      for (const own of ['vxlan', type]) {
+        it(`has ${type} carry them where the network is ${own}`, () => {
+          const given = input({ network: network(own), peers: [peer], additional: new Map([[peer, MORE]]) });
+          const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+          const state = mergeStates([base, ...peers]);
+          assert.deepEqual(
+            routesTo(state),
+            ROUTES.map((to) => `${to} ${way}`),
+          );
+          assert.deepEqual(skippedPrefixes, []);
+          for (const tunnel of state.tunnels) {
+            const held = tunnel.peers.filter(({ publicIp }) => publicIp.equals(peer.attributes.publicIp));
+            assert.deepEqual(
+              held.map(({ subnet }) => subnet.toString()),
+              ['10.5.2.0/24', ...ROUTES],
+            );
+          }
+        });
+      }
+    }
+
+    it('carries those of both families in a dual-stack network', () => {
+      const [own, peer] = [1, 2].map((n) => lease(n, { type: 'host-gw', isDualStack: true })) as [Lease, Lease];
+      const both = [net('10.99.0.16/28'), net('fd00:99::40/122')];
+      const host = hostFacts({ underlay: { ...hostFacts().underlay, addressV6: ip('2001:db8::1') } });
+      const given = input({
+        network: network('host-gw', {}, true),
+        own,
+        host,
+        peers: [peer],
+        additional: new Map([[peer, both]]),
+      });
+      const { peers } = new OverlayState().compute(given);
+      assert.deepEqual(routesTo(mergeStates(peers)), [
+        '10.99.0.16/28 eth0 192.0.2.2',
+        'fd00:99::40/122 eth0 2001:db8::2',
+      ]);
+    });
+
+    for (const [title, peer, type, cause] of [
+      ['that no backend carries: alloc', lease(2), 'alloc', 'backend'],
+      ['of peers with extension', lease(2, { type: 'extension' }), 'vxlan', 'backend'],
+      ['of a family that the overlay lacks', lease(2), 'udp', 'backend'],
+      [
+        'of peers that are not reached',
+        lease(2, { type: 'host-gw', attributes: { publicIp: ip('203.0.113.9') } }),
+        'host-gw',
+        'off-link',
+      ],
+    ] as const) {
+      it(`says which are not reached: those ${title}`, () => {
+        const prefixes = title.includes('family') ? [net('fd00:99::40/122')] : MORE;
+        const host = hostFacts({ isOnLink: (address) => !address.equals(ip('203.0.113.9')) });
+        const given = input({ network: network(type), host, peers: [peer], additional: new Map([[peer, prefixes]]) });
+        const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+        assert.deepEqual(routesTo(mergeStates([base, ...peers])), []);
+        assert.deepEqual(
+          skippedPrefixes.map((each) => [each.lease, each.prefixes, each.cause]),
+          [[peer, prefixes, cause]],
+        );
+      });
+    }
+
+    it('guards those of this host against others, as many as cost little', () => {
+      const ownAdditional = Array.from({ length: 40 }, (_, n) => net(`10.99.${n}.0/${n === 39 ? 26 : 28}`));
+      const { base } = new OverlayState().compute(input({ network: network('udp'), own: lease(1), ownAdditional }));
+      const own = base.tunnels[0]?.ownPrefixes.map(String) ?? [];
+      assert.deepEqual(own.slice(0, 3), ['10.5.1.0/24', '192.0.2.1/32', '10.99.39.0/26']);
+      assert.equal(own.length, 18);
+    });
+
+    it('looks at no peer but those whose prefixes are others', () => {
+      const asked: Lease[] = [];
+      const backendFor: OverlayInput['backendFor'] = (type) => {
+        const backend = defaultBackend(type);
+        return (
+          backend && {
+            ...backend,
+            desired: (context) => {
+              const state = backend.desired(context);
+              return { ...state, peer: (peer) => (asked.push(peer), state.peer(peer)) };
+            },
+          }
+        );
+      };
+      const peers = Array.from({ length: 20 }, (_, n) => vxlanPeer(n + 2));
+      const [first, second, third] = peers as [Lease, Lease, Lease];
+      const overlay = new OverlayState();
+      const seen = (additional: ReadonlyMap<Lease, readonly Prefix[]>): readonly Lease[] => {
+        asked.length = 0;
+        const given = input({ peers, backendFor, additional });
+        const result = overlay.compute({ ...given, ...FIXED });
+        const fresh = new OverlayState().compute({ ...given, ...FIXED, backendFor: defaultBackend });
+        assert.deepEqual(mergeStates(result.peers), mergeStates(fresh.peers));
+        return [...asked];
+      };
+      const base = input();
+      const FIXED = { network: base.network, host: base.host, own: base.own };
+      assert.equal(seen(new Map()).length, 20);
+      assert.deepEqual(seen(new Map([[third, MORE]])), [third]);
+      assert.deepEqual(seen(new Map([[third, MORE]])), []);
+      assert.deepEqual(
+        seen(
+          new Map([
+            [first, MORE],
+            [third, MORE],
+          ]),
+        ),
+        [first],
+      );
+      assert.deepEqual(
+        seen(
+          new Map([
+            [first, [...MORE]],
+            [second, MORE],
+          ]),
+        ),
+        [first, second, third],
+      );
+      assert.deepEqual(seen(new Map()), [first, second]);
+    });
   });
 
   it('names the devices that only linger: links and tunnels, and none that a peer still asks for', () => {

@@ -7,7 +7,7 @@ import { isDaemonListening, readDaemonStatus } from '../../../src/ctl/daemon-cli
 import { formatBytes, formatDuration, formatTable } from '../../../src/ctl/text-table.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { ctl } from '../../support/ctl.js';
-import { sampleCommands } from '../../support/sample-status.js';
+import { sampleCommands, sampleContainerReach } from '../../support/sample-status.js';
 
 const STATUS = {
   statusVersion: 1,
@@ -16,6 +16,7 @@ const STATUS = {
   pid: 7,
   startedAt: '2026-01-01T00:00:00Z',
   uptimeSeconds: 100,
+  containerReach: null,
   containerNetworks: null,
   isReady: false,
   notReadyBecause: ['no lease'],
@@ -244,6 +245,27 @@ describe('tsflannelctl status', () => {
     const { code, stdout } = await ctl(['status', '--status-socket', socket]);
     assert.equal(code, 0);
     assert.match(stdout, /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +- +2\.0 KiB +0 B/m);
+  });
+
+  it('says how many containers of other hosts are reached, and how many are not', async () => {
+    answer({ ...STATUS, containerReach: sampleContainerReach() });
+    const { stdout } = await ctl(['status', '--status-socket', socket]);
+    assert.match(
+      stdout,
+      /^elsewhere +containers of other hosts: 34 prefixes through the overlay, 12 directly, 3 NOT reached, 1 not believed$/m,
+    );
+    const none = { skipped: [], unplaced: [], refused: [] };
+    const zeros = (counts: object): object => Object.fromEntries(Object.keys(counts).map((key) => [key, 0]));
+    const { skippedByCause, refusedByReason } = sampleContainerReach();
+    const nothing = {
+      ...none,
+      routed: { direct: 0, overlay: 0 },
+      unplacedPrefixes: 0,
+      skippedByCause: zeros(skippedByCause),
+      refusedByReason: zeros(refusedByReason),
+    };
+    answer({ ...STATUS, containerReach: nothing });
+    assert.doesNotMatch((await ctl(['status', '--status-socket', socket])).stdout, /elsewhere/);
   });
 
   it('shows rates between two looks, until it is interrupted', async () => {

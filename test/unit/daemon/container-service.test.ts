@@ -12,6 +12,7 @@ describe('ContainerService', () => {
     defaultParent: () => undefined,
     overlayMtu: () => undefined,
     peers: () => [],
+    place: () => undefined,
   };
   const taken = new OverlayError('ERR_PLUGIN_SOCKET', 'cannot answer Docker: somebody else does');
   let clock: FakeClock;
@@ -30,6 +31,7 @@ describe('ContainerService', () => {
     status: () => assert.fail('nobody asks'),
     observe: (world) => worlds.push(world),
     review: () => {},
+    moved: () => {},
     close: () => {
       closed += 1;
       return Promise.resolve();
