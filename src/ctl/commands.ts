@@ -14,6 +14,7 @@ import { dockerNetworks } from './docker-networks.js';
 import { dockerNetworksCreate } from './docker-networks-create.js';
 import { dockerNetworksRelease } from './docker-networks-release.js';
 import { dockerNetworksRemove } from './docker-networks-remove.js';
+import { dockerNetworksRoutes } from './docker-networks-routes.js';
 import { dockerOpts } from './docker-opts.js';
 import { dockerStatus } from './docker-status.js';
 import { doctor } from './doctor.js';
@@ -51,6 +52,7 @@ export const COMMANDS: readonly Command[] = [
   dockerNetworksCreate,
   dockerNetworksRemove,
   dockerNetworksRelease,
+  dockerNetworksRoutes,
   attach,
   detach,
   completionCommand(() => COMMANDS),

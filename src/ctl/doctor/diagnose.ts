@@ -2,6 +2,7 @@ import { CONTAINER_RULE_CHECKS } from './checks/container-rules.js';
 import { CONTAINER_CHECKS } from './checks/containers.js';
 import { CONTAINER_NETWORK_CHECKS } from './checks/container-networks.js';
 import { CONTAINER_PORT_CHECKS } from './checks/container-ports.js';
+import { CONTAINER_REACH_CHECKS } from './checks/container-reach.js';
 import { DAEMON_CHECKS } from './checks/daemon.js';
 import { DOCKER_CHECKS } from './checks/docker.js';
 import { EXTENSION_CHECKS } from './checks/extension.js';
@@ -27,6 +28,7 @@ export const CHECKS: readonly Check[] = [
   ...CONTAINER_RULE_CHECKS,
   ...DOCKER_CHECKS,
   ...CONTAINER_NETWORK_CHECKS,
+  ...CONTAINER_REACH_CHECKS,
   ...CONTAINER_PORT_CHECKS,
   ...WIREGUARD_CHECKS,
   ...PEER_CHECKS,
