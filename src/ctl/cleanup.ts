@@ -15,6 +15,8 @@ import { Prefix } from '../ip/prefix.js';
 import { silentLogger } from '../log.js';
 import { describeAspect } from '../reconcile/aspects.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL } from '../reconcile/desired.js';
+import type { FormerValues } from '../reconcile/former-values.js';
+import { FormerValuesFile, PARAMETERS_OF } from '../reconcile/former-values-file.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import { NetlinkKernel } from '../reconcile/netlink-kernel.js';
 import { ALIAS_PREFIX, instanceOf } from '../reconcile/ownership.js';
@@ -86,7 +88,9 @@ export const cleanup = defineCommand({
     const left: string[] = [];
     const errors: unknown[] = [];
     try {
-      await removeObjects(context, kernel, { instance: instanceOf(options.etcdPrefix), networks: known.networks });
+      const formerValues = FormerValuesFile.open(options.stateDir).of(PARAMETERS_OF.overlay, PARAMETERS_OF.ndpProxy);
+      const instance = instanceOf(options.etcdPrefix);
+      await removeObjects(context, kernel, { instance, networks: known.networks, formerValues });
     } catch (error) {
       errors.push(error);
     }
@@ -149,13 +153,18 @@ function describeDaemon({ name, pid }: RunningDaemon): string {
 async function removeObjects(
   context: CtlContext,
   kernel: Kernel,
-  target: { readonly instance: string; readonly networks: readonly Prefix[] },
+  target: {
+    readonly instance: string;
+    readonly networks: readonly Prefix[];
+    readonly formerValues: FormerValues;
+  },
 ): Promise<void> {
   const reconciler = new Reconciler({
     kernel,
     clock: context.clock,
     logger: silentLogger,
     instance: target.instance,
+    formerValues: target.formerValues,
     tunnels: {
       open: () => Promise.reject(new Error('an empty state has no tunnel')),
       workers: 0,
@@ -164,7 +173,7 @@ async function removeObjects(
   });
   const deadline = new Deadline(context.clock, REMOVAL_PATIENCE_MS, context.signal);
   try {
-    reconciler.setDesired(EMPTY_STATE, { scope: target.networks });
+    reconciler.setDesired(EMPTY_STATE, { scope: target.networks, proxyScope: target.networks });
     await reconciler.whenConverged(deadline.signal);
   } catch (cause) {
     context.signal.throwIfAborted();
@@ -189,6 +198,7 @@ async function leftovers(
   const routes = [...(await kernel.listRoutes(4)), ...(await kernel.listRoutes(6))].filter(
     ({ protocol, index }) => protocol === ROUTE_PROTOCOL && !otherIndexes.has(index),
   );
+  const proxies = (await kernel.listProxies()).filter(({ protocol }) => protocol === ROUTE_PROTOCOL);
   const objects = [
     ...others.map(({ name, alias }) => {
       const prefix = alias.slice(ALIAS_PREFIX.length);
@@ -196,6 +206,9 @@ async function leftovers(
     }),
     ...routes.map(
       ({ destination }) => `route ${destination.toString()}: no known overlay network holds it; name it with --network`,
+    ),
+    ...proxies.map(
+      ({ address }) => `proxy entry ${address.toString()}: no known overlay network holds it; name it with --network`,
     ),
   ];
   return { objects, hasOtherDaemon: others.length > 0 };

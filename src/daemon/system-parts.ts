@@ -59,7 +59,7 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const machine = await readMachineIdentity(hostIdentity);
   const store = new EtcdStore({ ...storeOptionsOf(options), log, clock });
   const netlink = Netlink.open({ clock });
-  const formerValues = FormerValuesFile.open(options.stateDir, machine.boot);
+  const formerValues = FormerValuesFile.open(options.stateDir);
   const pluginSockets = inherited.get(PLUGIN_DESCRIPTOR);
   const hasPlugin = options.dockerPlugin || pluginSockets !== undefined;
   const containerHost = options.hostId ?? machine.machine;

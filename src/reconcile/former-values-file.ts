@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { OverlayError, describeError } from '../errors.js';
@@ -23,8 +24,11 @@ export class FormerValuesFile {
     private readonly sections: Map<string, Map<string, FormerValue>>,
   ) {}
 
-  /** @param boot - another one after each reboot. */
-  static open(directory: string, boot: string): FormerValuesFile {
+  /**
+   * @param directory - the state directory.
+   * @param boot - another one after each reboot; default the kernel's.
+   */
+  static open(directory: string, boot = bootId()): FormerValuesFile {
     const file = path.join(directory, FORMER_VALUES_FILE);
     return new FormerValuesFile(file, boot, readSections(file, boot));
   }
@@ -89,6 +93,15 @@ export class FormerValuesFile {
         isRetryable: true,
       });
     }
+  }
+}
+
+/** See random(4); where nobody can tell, every process counts as another boot. */
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  } catch {
+    return randomUUID();
   }
 }
 

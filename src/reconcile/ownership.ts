@@ -1,6 +1,7 @@
 import type { Prefix } from '../ip/prefix.js';
 import { AUTOMATIC_PROTOCOLS } from '../netlink/constants.js';
 import type { LinkInfo } from '../netlink/link.js';
+import type { ProxyNeigh } from '../netlink/neighbour.js';
 import type { RouteInfo } from '../netlink/route.js';
 import { ROUTE_PROTOCOL } from './desired.js';
 import { isFlannelsKind } from './kinds/links/table.js';
@@ -12,6 +13,8 @@ export interface OwnershipRules {
   readonly instance: string;
   /** Overlay networks of this daemon, those it had before included: routes outside are never touched for their protocol number. */
   readonly scope: readonly Prefix[];
+  /** Subnets whose addresses this reconciler, and no other one on the host, has answered for; likewise. Default none. */
+  readonly proxyScope?: readonly Prefix[];
   /** Devices of a flanneld that was replaced, which nobody else will remove. */
   readonly staleDevices: readonly string[];
 }
@@ -61,6 +64,12 @@ export class Ownership {
   /** Whether the destination lies in a network of ours. */
   isInScope(destination: Prefix): boolean {
     return this.rules.scope.some((network) => network.covers(destination));
+  }
+
+  /** Whether a proxy entry is ours: it has our protocol number and lies in the subnets for which we answer. */
+  isOurProxy({ protocol, address }: ProxyNeigh): boolean {
+    const { proxyScope = [] } = this.rules;
+    return protocol === ROUTE_PROTOCOL && proxyScope.some((subnet) => subnet.contains(address));
   }
 
   /**

@@ -53,6 +53,8 @@ export interface ReconcilerOptions {
 export interface DesiredOptions {
   /** Overlay networks; those of earlier calls count as well. */
   readonly scope?: readonly Prefix[];
+  /** Subnets for whose addresses proxy entries are ours; those of earlier calls count as well. */
+  readonly proxyScope?: readonly Prefix[];
   /** Devices of a replaced flanneld to delete; without it those of the last call that named any. */
   readonly staleDevices?: readonly string[];
   /** More of the state, such as a part for each peer: what is the same object as before costs next to nothing. */
@@ -226,11 +228,12 @@ export class Reconciler {
     const { state, options } = this.next;
     this.next = undefined;
     const { rules } = this.ownership;
-    const known = new Set(rules.scope.map(String));
-    const scope = [...rules.scope, ...(options.scope ?? []).filter((network) => !known.has(network.toString()))];
+    const scope = withNew(rules.scope, options.scope);
+    const proxyScope = withNew(rules.proxyScope ?? [], options.proxyScope);
     const staleDevices = options.staleDevices ?? rules.staleDevices;
-    if (scope.length > rules.scope.length || !isSameList(staleDevices, rules.staleDevices)) {
-      this.ownership = new Ownership({ ...rules, scope, staleDevices }, this.desired);
+    const isWider = scope.length > rules.scope.length || proxyScope.length > (rules.proxyScope?.length ?? 0);
+    if (isWider || !isSameList(staleDevices, rules.staleDevices)) {
+      this.ownership = new Ownership({ ...rules, scope, proxyScope, staleDevices }, this.desired);
       this.ledger.unsettle();
       this.schedule.listNext();
     }
@@ -372,3 +375,8 @@ export class Reconciler {
 }
 
 const isSameList = listsBy<string>(isIdentical);
+
+function withNew(known: readonly Prefix[], more: readonly Prefix[] = []): readonly Prefix[] {
+  const texts = new Set(known.map(String));
+  return [...known, ...more.filter((prefix) => !texts.has(prefix.toString()))];
+}

@@ -32,6 +32,9 @@ const FOLLOW_MS = 50;
 /** After which time what could not be read or heard is tried again. */
 const RETRY_MS = 5000;
 
+/** After which time those are asked whom too many others were asked before. */
+const NEXT_ASK_MS = 1000;
+
 /**
  * Questions to a bridge on behalf of strangers. Each that nobody answers fills an entry of the host's neighbour table for
  * 3 s, and that has room for 1024 (`gc_thresh3`): a flood takes at most a tenth of it.
@@ -216,8 +219,9 @@ export class NdpProxy {
   private ask(address: IpAddress): void {
     const bridge = this.table.bridgeOf(address);
     if (bridge === undefined) return;
-    if (this.doubts.take() && this.attempt(() => this.askOn(bridge.index, address))) return;
-    this.looks.schedule(RETRY_MS); // whoever is not among the neighbours then is asked for again
+    // Whoever is not among the neighbours at the next look is asked for again.
+    if (!this.doubts.take()) this.looks.schedule(NEXT_ASK_MS);
+    else if (!this.attempt(() => this.askOn(bridge.index, address))) this.looks.schedule(RETRY_MS);
   }
 
   private askOn(index: number, address: IpAddress): void {
@@ -321,7 +325,7 @@ export class NdpProxy {
       sysctls: uplinks.flatMap((device) => answersForOthers(device)),
       proxyNeighbours: Array.from(this.table.all, ({ address, bridge }) => ({ device: bridge.uplink, address })),
     };
-    this.reconciler.setDesired(state, { scope: [...this.scope.values()] });
+    this.reconciler.setDesired(state, { proxyScope: [...this.scope.values()] });
     if (this.toAnnounce.length > 0) this.announces.schedule(0);
     return Promise.resolve();
   }

@@ -1,4 +1,3 @@
-import { Prefix } from '../../ip/prefix.js';
 import type { IpAddress } from '../../ip/address.js';
 import { isSame } from '../../ip/same.js';
 import { forgetOn } from '../actual.js';
@@ -13,7 +12,7 @@ function proxyKey(device: string, address: IpAddress): ObjectKey {
 
 /**
  * Addresses that this host answers for on a device of somebody else's. Ours have our protocol number and lie in our
- * networks; one that somebody else has made serves as well, and stays.
+ * subnets (`OwnershipRules.proxyScope`); one that somebody else has made serves as well, and stays.
  *
  * @remarks The kernel reports no changes of them: what others remove is found by the next list.
  */
@@ -29,17 +28,14 @@ export const proxyNeighbourKind: KernelKind<'proxy-neighbour'> = {
   },
 
   *presentKeys({ ownership, proxyNeighbours }) {
-    for (const [key, { protocol, address }] of proxyNeighbours) {
-      if (protocol === ROUTE_PROTOCOL && ownership.isInScope(Prefix.host(address))) yield key;
-    }
+    for (const [key, proxy] of proxyNeighbours) if (ownership.isOurProxy(proxy)) yield key;
   },
 
   plan(planner, key, spec) {
     const info = planner.actual.proxyNeighbours.get(key);
     if (spec === undefined) {
       const device = info === undefined ? undefined : planner.deviceToClear(info.index);
-      const isOurs = info?.protocol === ROUTE_PROTOCOL && planner.ownership.isInScope(Prefix.host(info.address));
-      if (!isOurs || device === undefined) return;
+      if (info === undefined || device === undefined || !planner.ownership.isOurProxy(info)) return;
       const common = { kind: 'proxy-neighbour', verb: 'del', reason: 'unexpected' } as const;
       planner.add('removeProxyNeighbours', { ...common, key, device, address: info.address });
       return;

@@ -6,7 +6,7 @@ import { FakeClock } from '../../support/fake-clock.js';
 import { FakeKernel } from '../../support/fake-kernel.js';
 import { RecordingLogger } from '../../support/recorder.js';
 
-const SCOPE = { scope: [net('2001:db8:0:1:8000::/66')] };
+const SCOPE = { proxyScope: [net('2001:db8:0:1:8000::/66')] };
 const ADDRESS = '2001:db8:0:1:8000::2';
 
 describe('proxy neighbours', () => {
@@ -66,6 +66,13 @@ describe('proxy neighbours', () => {
     kernel.putProxy({ index: eth0, address: ip('2001:db8:0:1:4000::2'), protocol: ROUTE_PROTOCOL });
     await reach(EMPTY_STATE);
     assert.deepEqual(present(), [`2001:db8:0:1:4000::2 ${ROUTE_PROTOCOL}`]);
+  });
+
+  it('stay where another part of the daemon answers, though they lie in the overlay', async () => {
+    kernel.putProxy({ index: eth0, address: ip(ADDRESS), protocol: ROUTE_PROTOCOL });
+    reconciler.setDesired(EMPTY_STATE, { scope: SCOPE.proxyScope });
+    await clock.advance(500);
+    assert.deepEqual(present(), [`${ADDRESS} ${ROUTE_PROTOCOL}`]);
   });
 
   it('that an earlier process left go when they are no longer wanted', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { NdpProxy } from '../../../../src/daemon/ndp/ndp-proxy.js';
 import { MAX_PROXIED } from '../../../../src/daemon/ndp/proxied-addresses.js';
 import { OverlayError } from '../../../../src/errors.js';
-import type { IpAddress } from '../../../../src/ip/address.js';
+import type { Family, IpAddress } from '../../../../src/ip/address.js';
 import type { NetlinkMonitor } from '../../../../src/netlink/monitor.js';
 import { ROUTE_PROTOCOL } from '../../../../src/reconcile/desired.js';
 import { FormerValuesInMemory } from '../../../../src/reconcile/former-values.js';
@@ -55,7 +55,7 @@ class Rig {
         links: { list: () => kernel.listLinks() },
         addresses: { list: () => Promise.resolve([...kernel.addresses.values()]) },
         neighbours: {
-          list: (family, index = 0) => kernel.listNeighbours(family, index),
+          list: (family: Family, index?: number) => kernel.listNeighbours(family, index ?? 0),
           ask: ({ address, mac: known }) => {
             if (this.askError !== undefined) throw this.askError;
             this.asked.push(`${address.toString()}${known === undefined ? '' : ` at ${known}`}`);
@@ -289,7 +289,7 @@ describe('NdpProxy', () => {
     assert.ok(rig.proxy?.status().problem);
     rig.socketError = undefined;
     await rig.clock.advance(6000);
-    assert.equal(rig.proxy?.status().problem, null);
+    assert.equal(rig.proxy.status().problem, null);
     assert.equal(rig.listening.length, 1);
   });
 
