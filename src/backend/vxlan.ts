@@ -1,5 +1,6 @@
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
+import { Prefix } from '../ip/prefix.js';
 import { type MacAddress, deriveMac, isUnicastMac, parseMac } from '../ip/mac.js';
 import type { JsonValue } from '../json.js';
 import { type Lease, type LeaseAttributes, backendOf } from '../lease/lease.js';
@@ -111,6 +112,7 @@ export const vxlanBackend = defineBackend({
               address: subnet.address,
               length: family === 4 ? 32 : 128,
             })),
+            ...(sides.some(({ family }) => family === 6) && wholeNetwork(context, vteps[6].device)),
             // flannel 0.9 and later: a router advertisement must not give the VTEP addresses or routes.
             sysctls: sides.map(({ device }) => ({ path: SYSCTL.acceptRouterAdvertisements(device), value: '0' })),
           },
@@ -142,6 +144,18 @@ function publishedMac(family: Family, vni: number, attributes: LeaseAttributes |
   if (attributes === undefined || backendOf(attributes) !== 'vxlan') return undefined;
   const data = family === 4 ? attributes.backendData : attributes.backendV6Data;
   return (valueOf(data, 'vni') ?? 1) === vni ? vtepMacOf(data) : undefined;
+}
+
+/**
+ * A route to the whole network where that is a part of the underlay's own prefix, as a provider's on-link /64: the kernel
+ * takes no gateway of IPv6 that it finds behind another device (`ip6_route_check_nh_onlink()`), and those of the peers
+ * are addresses of the network.
+ */
+function wholeNetwork({ network, host }: BackendContext, device: string): Partial<DesiredState> {
+  const destination = network.ipv6?.network;
+  const { addressV6 } = host.underlay;
+  if (destination === undefined || addressV6 === undefined || !Prefix.of(addressV6, 64).covers(destination)) return {};
+  return { routes: [{ destination, type: 'unicast', device, gateway: undefined, isOnlink: false }] };
 }
 
 function entriesFor(

@@ -12,6 +12,7 @@ import {
   ip,
   lease,
   mac,
+  net,
   network,
   underlay,
 } from '../../support/builders.js';
@@ -144,6 +145,25 @@ describe('vxlan backend', () => {
       sysctls: [{ path: 'net/ipv6/conf/flannel.1/accept_ra', value: '0' }],
     });
   });
+
+  for (const [text6, isOnLink] of [
+    ['2001:db8:0:0:8000::/66', true],
+    ['2001:db8:0:1::/64', false],
+    ['fd00:10:5::/48', false],
+  ] as const) {
+    it(`${isOnLink ? 'routes all of' : 'needs no route to'} ${text6} beside an address of 2001:db8::/64`, () => {
+      const { address: min, last: max } = net(text6);
+      const ipv6 = { network: net(text6), subnetLen: 80, min, max };
+      const own = { ...lease(1), ipv6Subnet: net(text6) };
+      const host = hostFacts({ underlay: underlay({ addressV6: ip('2001:db8::b') }) });
+      const dual = backendContext({ network: { ...network('vxlan'), ipv6 }, own, host });
+      const routes = backend('vxlan').desired(dual).base.routes ?? [];
+      assert.deepEqual(
+        routes.map(({ destination, device }) => `${destination.toString()} ${device ?? ''}`),
+        isOnLink ? [`${text6} flannel-v6.1`] : [],
+      );
+    });
+  }
 
   it('leaves its MAC to a peer that published it before, not to one that came later', () => {
     const mac = '02:00:00:00:00:09';
