@@ -33,6 +33,7 @@ import { loopbackState } from './ports/loopback.js';
 import { type HoldPort, holdPort } from './ports/port-holder.js';
 import { PublishedPorts, publishedBy } from './ports/published-ports.js';
 import { type ClusterFacts, ruleInput } from './ports/rule-input.js';
+import { ProxyAnnouncer, proxyScope } from './proxied-endpoints.js';
 import { PLUGIN_SOCKET, PluginServer } from './server.js';
 import { PluginState } from './state.js';
 
@@ -123,6 +124,7 @@ export class DockerPlugin {
   private readonly noMacServer: PluginServer | undefined;
   private readonly announcer: Announcer;
   private readonly ports: PublishedPorts;
+  private readonly proxies: ProxyAnnouncer;
   private readonly internal: InternalParents;
   private readonly reconciler: Reconciler;
   private readonly following: CoalescingTask;
@@ -156,6 +158,7 @@ export class DockerPlugin {
     this.following = new CoalescingTask(clock, () => this.follow());
     this.announcer = new Announcer({ clock, log, port });
     this.ports = new PublishedPorts({ log, hold: parts.holdPort ?? holdPort, range: () => localPortRange(files) });
+    this.proxies = new ProxyAnnouncer(port, log, clock);
     const { claims, ports, state, mark } = this;
     const network = networkDriver({
       addresses,
@@ -283,7 +286,8 @@ export class DockerPlugin {
       const isFiltered = this.parts.firewall.status().isInPlace;
       const desired = mergeStates([hostState(contents, facts, this.internal), loopbackState(contents, isFiltered)]);
       // Without a scope: its routes lie on its devices, and those to other hosts are the daemon's.
-      this.reconciler.setDesired(desired);
+      this.reconciler.setDesired(desired, { proxyScope: proxyScope(contents) });
+      this.proxies.follow(desired.proxyNeighbours, links);
     } catch (error) {
       log.warn('devices and addresses of the host could not be listed, trying again', { error });
       this.following.schedule(1000);
