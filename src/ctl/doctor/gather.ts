@@ -217,7 +217,7 @@ function readSysctls(device: string | undefined): ReadonlyMap<string, string> {
     SYSCTL.ipv4Forwarding,
     SYSCTL.ipv6Forwarding,
     SYSCTL.reversePathFilter('all'),
-    ...(device === undefined ? [] : [SYSCTL.reversePathFilter(device)]),
+    ...(device === undefined ? [] : [SYSCTL.reversePathFilter(device), SYSCTL.acceptRouterAdvertisements(device)]),
   ];
   return new Map(
     paths.flatMap((path): [string, string][] => {

@@ -793,6 +793,17 @@ describe('the checks of the host', () => {
     }
   });
 
+  it('want router advertisements taken by a host that forwards IPv6, where it takes any', () => {
+    const from = (forwarding: string, accepting: string): number =>
+      found('accept-ra', {
+        sysctls: new Map([
+          ['net/ipv6/conf/all/forwarding', forwarding],
+          ['net/ipv6/conf/eth0/accept_ra', accepting],
+        ]),
+      }).length;
+    assert.deepEqual([from('1', '1'), from('0', '1'), from('1', '0'), from('1', '2')], [1, 0, 0, 0]);
+  });
+
   it('let a clock be half a minute off', () => {
     for (const seconds of [-30, 0, 30, undefined]) {
       assert.deepEqual(found('clock', { clockAheadSeconds: seconds }), [], String(seconds));

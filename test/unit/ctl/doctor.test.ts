@@ -211,6 +211,18 @@ const CASES: readonly Case[] = [
     command: /^sysctl -w net\.ipv4\.ip_forward=1$/,
   },
   {
+    when: 'the host forwards IPv6 and ignores its router',
+    severity: 'warning',
+    facts: {
+      sysctls: new Map([
+        ['net/ipv6/conf/all/forwarding', '1'],
+        ['net/ipv6/conf/eth0/accept_ra', '1'],
+      ]),
+    },
+    check: 'accept-ra',
+    command: /^sysctl -w net\.ipv6\.conf\.eth0\.accept_ra=2$/,
+  },
+  {
     when: 'the FORWARD policy drops and nobody accepts',
     facts: rules('*filter', ':FORWARD DROP [0:0]'),
     check: 'forward-rules',

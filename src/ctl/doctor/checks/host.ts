@@ -9,6 +9,7 @@ const CLOCK_TOLERANCE_SECONDS = 30;
 /** Clock and kernel settings of this host. */
 export const HOST_CHECKS: readonly Check[] = [
   { id: 'ip-forward', title: 'the kernel forwards packets', run: forwarding },
+  { id: 'accept-ra', title: 'the host keeps its IPv6 default route', run: routerAdvertisements },
   { id: 'clock', title: "this host's clock agrees with etcd's", run: clockTrouble },
   { id: 'rp-filter', title: 'the reverse path filter allows mixed backends', run: reversePath },
   {
@@ -42,6 +43,21 @@ function forwarding({ sysctls, network, daemon }: DoctorFacts): readonly Found[]
         command: `sysctl -w ${name}=1`,
       };
     });
+}
+
+function routerAdvertisements({ sysctls, underlay }: DoctorFacts): readonly Found[] {
+  if (underlay === undefined || sysctls.get(SYSCTL.ipv6Forwarding) !== '1') return [];
+  const path = SYSCTL.acceptRouterAdvertisements(underlay.device);
+  if (sysctls.get(path) !== '1') return [];
+  const name = sysctlName(path);
+  return [
+    {
+      severity: 'warning',
+      message: 'this host forwards IPv6 and so ignores what routers tell it: a default route from there ends',
+      evidence: `${name} is 1, and ${sysctlName(SYSCTL.ipv6Forwarding)} is 1`,
+      command: `sysctl -w ${name}=2`,
+    },
+  ];
 }
 
 function clockTrouble({ clockAheadSeconds }: DoctorFacts): readonly Found[] {
