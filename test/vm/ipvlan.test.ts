@@ -1,0 +1,140 @@
+import assert from 'node:assert/strict';
+import { ctlFile } from '../support/daemon.js';
+import type { Netns, Output } from '../support/netns.js';
+import { type Host, Rig } from '../support/rig.js';
+import { ping } from '../support/traffic.js';
+
+/** Addresses beside those of the hosts. */
+const LAN = ['--network', 'lan', '--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', '192.0.2.1'];
+/** Of nobody else: each host has blocks of it. */
+const ROUTED = ['--network', 'routed', '--subnet', '10.30.0.0/24'];
+const ROUTER = '192.0.2.1';
+
+describe('networks of type ipvlan', () => {
+  let rig: Rig;
+  const namespaces = new Map<string, Netns>();
+  /** What has to be undone: namespaces, and networks of the first host. */
+  const [attached, made] = [new Set<string>(), new Set<string>()];
+
+  before(async () => {
+    rig = await Rig.create({ hosts: 2 });
+    await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
+    await Promise.all(rig.hosts.map((host) => host.startDaemon({ hasPlugin: true, args: [`--host-id=${host.name}`] })));
+    for (const name of ['a1', 'b1', 'a2']) namespaces.set(name, await rig.addNamespace(name));
+  });
+
+  after(() => rig.close());
+
+  /** A command takes seconds here. */
+  afterEach(async () => {
+    await Promise.all([...attached].map((name) => ctl(hostOf(name), 'detach', '--netns', netns(name).name)));
+    await Promise.all([...made].map((name) => ctl(rig.host(1), 'docker-networks', 'remove', name)));
+    attached.clear();
+    made.clear();
+  });
+
+  const netns = (name: string): Netns => namespaces.get(name) ?? assert.fail(`no namespace ${name}`);
+
+  /** The host that a namespace is on, by the end of its name. */
+  const hostOf = (name: string): Host => rig.host(Number(name.slice(-1)));
+
+  const ctl = (host: Host, ...words: readonly string[]): Promise<Output> => {
+    const { statusSocket = '', pluginSocket = '' } = host.daemon ?? {};
+    const sockets = ['--plugin-socket', pluginSocket, '--status-socket', statusSocket];
+    return host.netns.run([process.execPath, ctlFile(), ...words, ...sockets], { mayFail: true });
+  };
+
+  /** As `docker network create -o type=ipvlan` with these options. */
+  const create = (host: Host, place: readonly string[], ...options: readonly string[]): Promise<Output> => {
+    made.add(place[1] ?? '');
+    const all = ['type=ipvlan', 'parent=eth0', ...options].flatMap((each) => ['--opt', each]);
+    return ctl(host, 'docker-networks', 'create', ...place, ...all);
+  };
+
+  const succeed = async (work: Promise<Output>): Promise<Output> => {
+    const output = await work;
+    assert.equal(output.code, 0, output.stderr);
+    return output;
+  };
+
+  /** @returns the address that the namespace has got. */
+  const attach = async (name: string, network: string): Promise<string> => {
+    attached.add(name);
+    const words = ['--netns', netns(name).name, '--network', network, '--json', '--etcd-endpoints', rig.etcd.endpoint];
+    const { stdout } = await succeed(ctl(hostOf(name), 'attach', ...words));
+    const { addresses } = JSON.parse(stdout) as { readonly addresses: readonly string[] };
+    return addresses[0]?.split('/')[0] ?? '';
+  };
+
+  const reaches = async (from: Netns, address: string): Promise<boolean> =>
+    (await ping(from, address, { waitSeconds: 1 })).received === 3;
+
+  const macOf = async (where: Netns, device = 'eth0'): Promise<unknown> =>
+    (await where.ipJson(['link', 'show', 'dev', device]))[0]?.['address'];
+
+  /** What the router takes the addresses to be at. */
+  const macsUpstream = async (addresses: readonly string[]): Promise<unknown[]> => {
+    const entries = await rig.router.ipJson(['neigh', 'show', 'dev', 'eth0']);
+    return addresses.map((address) => entries.find(({ dst }) => dst === address)?.['lladdr']);
+  };
+
+  const defaultRoute = async (name: string): Promise<unknown> =>
+    (await netns(name).ipJson(['route', 'show', 'default'])).map(({ gateway, dev }) => [gateway, dev]);
+
+  /** Names and details of the devices of that kind that a host has. */
+  const shims = async (host: Host): Promise<unknown[]> => {
+    const links = await host.netns.ipJson(['-d', 'link', 'show', 'type', 'ipvlan']);
+    return links.map(({ ifname, linkinfo }) => [
+      ifname,
+      (linkinfo as { readonly info_data: { readonly mode: string } }).info_data.mode,
+    ]);
+  };
+
+  it('in l2 are on the network with the MAC address of their host, which reaches them with host access alone', async () => {
+    const [one, two] = [rig.host(1), rig.host(2)];
+    await succeed(create(one, LAN, 'host-access=true'));
+    const near = await attach('a1', 'lan');
+    const [beside, far] = await Promise.all([attach('b1', 'lan'), attach('a2', 'lan')]);
+    assert.equal(await attach('a1', 'lan'), near, 'a second time');
+    for (const address of [near, beside, far]) assert.ok(await reaches(rig.router, address), address);
+    const [mac1, mac2] = [await macOf(one.netns), await macOf(two.netns)];
+    assert.deepEqual(await macsUpstream([near, beside, far]), [mac1, mac1, mac2]);
+    assert.deepEqual(await Promise.all(['a1', 'b1'].map((name) => macOf(netns(name)))), [mac1, mac1]);
+    for (const address of [beside, far, ROUTER]) assert.ok(await reaches(netns('a1'), address), address);
+    assert.deepEqual(await defaultRoute('a1'), [[ROUTER, 'eth0']]);
+
+    assert.deepEqual(await shims(one), [['eth0-host', 'l2']]);
+    const [shim] = await one.netns.ipJson(['-4', 'address', 'show', 'dev', 'eth0-host']);
+    const own = (shim?.['addr_info'] as readonly { readonly local: string }[])[0]?.local ?? '';
+    assert.match(own, /^192\.0\.2\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])$/);
+    assert.ok(await reaches(one.netns, near), 'host to container');
+    assert.ok(await reaches(netns('a1'), own), 'container to host');
+    assert.ok(!(await reaches(two.netns, far)), 'without host access');
+
+    const { code, stderr } = await create(one, ROUTED, 'mode=l3');
+    assert.equal(code, 1);
+    assert.match(stderr, /has it with -o mode=l2 -o flag=bridge, and the kernel has one mode/);
+    assert.ok(await reaches(netns('a1'), beside), 'as before');
+  });
+
+  it('in l3 lead out by their interface, reach their host, and other hosts over routes', async () => {
+    const [one, two] = [rig.host(1), rig.host(2)];
+    await succeed(create(one, ROUTED, 'mode=l3', 'host-access=true'));
+    const near = await attach('a1', 'routed');
+    const [beside, far] = await Promise.all([attach('b1', 'routed'), attach('a2', 'routed')]);
+    assert.deepEqual(await defaultRoute('a1'), [[undefined, 'eth0']]);
+    assert.deepEqual(await shims(one), [['eth0-host', 'l3']]);
+    assert.ok(await reaches(netns('a1'), beside), 'beside it');
+    assert.ok(await reaches(one.netns, near), 'host to container');
+    assert.ok(await reaches(netns('a1'), '192.0.2.11'), 'container to host');
+    const { pools = [] } = (await two.daemon?.status())?.containerNetworks ?? {};
+    const blocks = pools.flatMap((pool) => pool.blocks);
+    assert.equal(blocks.length, 1);
+    await one.netns.ip([`route replace ${blocks.join()} via 192.0.2.12`]);
+    await two.netns.ip([`route replace ${near}/32 via 192.0.2.11`]);
+    assert.ok(await reaches(netns('a1'), far), 'on another host');
+    await rig.router.ip([`route replace ${near}/32 via 192.0.2.11`]);
+    assert.ok(await reaches(rig.router, near), 'from upstream');
+    assert.deepEqual(await macsUpstream([near]), [undefined], 'nobody asks for it');
+  });
+});
