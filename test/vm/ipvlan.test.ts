@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { capture } from '../support/capture.js';
 import { ctlFile } from '../support/daemon.js';
 import type { Netns, Output } from '../support/netns.js';
 import { type Host, Rig } from '../support/rig.js';
@@ -8,7 +9,9 @@ import { ping } from '../support/traffic.js';
 const LAN = ['--network', 'lan', '--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', '192.0.2.1'];
 /** Of nobody else: each host has blocks of it. */
 const ROUTED = ['--network', 'routed', '--subnet', '10.30.0.0/24'];
+const TAGGED = ['--network', 'tagged', '--subnet', '10.20.0.0/24'];
 const ROUTER = '192.0.2.1';
+const ROUTER_TAGGED = '10.20.0.1';
 
 describe('networks of type ipvlan', () => {
   let rig: Rig;
@@ -20,7 +23,12 @@ describe('networks of type ipvlan', () => {
     rig = await Rig.create({ hosts: 2 });
     await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
     await Promise.all(rig.hosts.map((host) => host.startDaemon({ hasPlugin: true, args: [`--host-id=${host.name}`] })));
-    for (const name of ['a1', 'b1', 'a2']) namespaces.set(name, await rig.addNamespace(name));
+    for (const name of ['a1', 'b1', 'c1', 'a2']) namespaces.set(name, await rig.addNamespace(name));
+    await rig.router.ip([
+      'link add link eth0 name eth0.20 type vlan id 20',
+      'link set eth0.20 up',
+      `addr add ${ROUTER_TAGGED}/24 dev eth0.20`,
+    ]);
   });
 
   after(() => rig.close());
@@ -117,7 +125,7 @@ describe('networks of type ipvlan', () => {
     assert.ok(await reaches(netns('a1'), beside), 'as before');
   });
 
-  it('in l3 lead out by their interface, reach their host, and other hosts over routes', async () => {
+  it('in l3 lead out by their interface, reach their host, and other hosts over routes, beside another mode on a VLAN', async () => {
     const [one, two] = [rig.host(1), rig.host(2)];
     await succeed(create(one, ROUTED, 'mode=l3', 'host-access=true'));
     const near = await attach('a1', 'routed');
@@ -136,5 +144,35 @@ describe('networks of type ipvlan', () => {
     await rig.router.ip([`route replace ${near}/32 via 192.0.2.11`]);
     assert.ok(await reaches(rig.router, near), 'from upstream');
     assert.deepEqual(await macsUpstream([near]), [undefined], 'nobody asks for it');
+
+    // On the same wire, and of another mode.
+    await succeed(create(one, TAGGED, 'vlan=20'));
+    await attach('c1', 'tagged');
+    const trunk = await capture(one.netns, 'eth0', 'icmp or (vlan and icmp)');
+    assert.ok(await reaches(netns('c1'), ROUTER_TAGGED));
+    const { frames } = await trunk.stop();
+    // EtherType of a tag and the tag control information (IEEE 802.1Q 9.6)
+    const tags = frames.map(({ data }) => data.subarray(12, 16).toString('hex'));
+    assert.deepEqual(new Set(tags), new Set(['81000014']));
+    assert.ok(await reaches(netns('a1'), beside), 'in l3 as before');
+  });
+
+  it('behave as those that are made by hand', async () => {
+    const [one, two] = [rig.host(1), rig.host(2)];
+    const places = { a1: '10.41.1.2', b1: '10.41.1.3', c1: '10.41.2.2', a2: '10.41.3.2' } as const;
+    for (const [name, address] of Object.entries(places)) {
+      const { name: target } = netns(name);
+      await hostOf(name).netns.ip([`link add eth1 link eth0 netns ${target} type ipvlan mode l3`]);
+      await netns(name).ip([`address add ${address}/24 dev eth1`, 'link set eth1 up']);
+    }
+    const reached = (): Promise<boolean[]> =>
+      Promise.all([places.b1, places.c1, places.a2].map((address) => reaches(netns('a1'), address)));
+    assert.deepEqual(await reached(), [true, false, false], 'without routes');
+    for (const name of Object.keys(places)) await netns(name).ip(['route add default dev eth1']);
+    assert.deepEqual(await reached(), [true, true, false], 'with a default route by the device');
+    await one.netns.ip(['route add 10.41.3.0/24 via 192.0.2.12']);
+    await two.netns.ip(['route add 10.41.1.0/24 via 192.0.2.11']);
+    assert.deepEqual(await reached(), [true, true, true], 'with routes on the hosts');
+    for (const name of Object.keys(places)) await netns(name).ip(['link del eth1']);
   });
 });

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { capture } from '../support/capture.js';
+import { DockerEngine } from '../support/docker.js';
+import { DockerNetworkHost } from '../support/docker-network-host.js';
+import type { Output } from '../support/netns.js';
+import { Rig } from '../support/rig.js';
+import { skipBecause } from '../support/skip.js';
+import { ping } from '../support/traffic.js';
+
+const ROUTER = '192.0.2.1';
+const ROUTER_TAGGED = '10.19.0.1';
+
+/** What an engine needs of what this kernel has and others lack; each of its containers takes 10 s here. */
+describe('a Docker engine', function () {
+  this.timeout(300_000);
+  let rig: Rig;
+  let one: DockerNetworkHost;
+
+  before(async function () {
+    const obstacle = await DockerEngine.obstacle();
+    if (obstacle !== undefined) skipBecause(this, obstacle);
+    rig = await Rig.create({ hosts: 1 });
+    await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
+    await rig.router.ip([
+      'link add link eth0 name eth0.19 type vlan id 19',
+      'link set eth0.19 up',
+      `addr add ${ROUTER_TAGGED}/24 dev eth0.19`,
+    ]);
+    one = new DockerNetworkHost(rig.host(1));
+    // dockerd gives containerd 15 s to start, most of which goes into reading the programs.
+    await rig.router.run(['sh', '-c', 'cat "$(command -v dockerd)" "$(command -v containerd)" >/dev/null']);
+    await one.boot();
+    await one.engine.start();
+    await one.daemon.start();
+    await one.engine.importBusybox();
+  });
+
+  after(async () => {
+    await one?.close();
+    await rig?.close();
+  });
+
+  afterEach(() => one.removeAll());
+
+  const create = (driver: string, ipam: string, ...options: readonly string[]): Promise<Output> =>
+    one.docker(['network', 'create', '--driver', driver, '--ipam-driver', ipam, ...options, 'lan']);
+
+  const inside = async (id: string, ...words: readonly string[]): Promise<string> =>
+    (await one.docker(['exec', id, 'busybox', ...words])).stdout;
+
+  const answersRouter = async (address: string): Promise<boolean> => (await ping(rig.router, address)).received === 3;
+
+  const macOfHost = async (): Promise<unknown> =>
+    (await rig.host(1).netns.ipJson(['link', 'show', 'dev', 'eth0']))[0]?.['address'];
+
+  it('has containers on ipvlan in l2, with addresses of the cluster and those that are asked for', async () => {
+    const lan = ['--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', ROUTER];
+    await create('tsflannel', 'tsflannel-ipvlan', ...lan, '--aux-address', 'printer=192.0.2.65', '-o', 'type=ipvlan');
+    const { id, address } = await one.run('lan', ['--ip', '192.0.2.77']);
+    assert.equal(address, '192.0.2.77');
+    assert.ok(await answersRouter(address));
+    const [entry] = await rig.router.ipJson(['neigh', 'show', address]);
+    assert.equal(entry?.['lladdr'], await macOfHost());
+    assert.match(await inside(id, 'ip', 'route'), /^default via 192\.0\.2\.1 dev eth0/m);
+    const [pool] = (await one.daemon.status()).containerNetworks?.pools ?? [];
+    assert.deepEqual(
+      [pool?.shared.includes('192.0.2.65'), pool?.uses.map((use) => [use.address, use.abandonedSince])],
+      [true, [[address, null]]],
+    );
+  });
+
+  it('has containers on ipvlan in l3, which lead out by their interface, as with its own driver', async () => {
+    const options = ['--subnet', '10.30.0.0/24', '-o', 'parent=eth0', '-o', 'ipvlan_mode=l3'];
+    for (const [driver, ipam] of [
+      ['tsflannel', 'tsflannel-ipvlan'],
+      ['ipvlan', 'default'],
+    ] as const) {
+      await create(driver, ipam, ...options, ...(driver === 'tsflannel' ? ['-o', 'type=ipvlan'] : []));
+      const { id, address } = await one.run('lan');
+      assert.match(await inside(id, 'ip', 'route'), /^default dev eth0 /m, driver);
+      await rig.router.ip([`route replace ${address}/32 via 192.0.2.11`]);
+      assert.ok(await answersRouter(address), driver);
+      await one.removeAll();
+    }
+  });
+
+  it('has containers of its own macvlan driver on a VLAN, with addresses of the cluster, and makes the sub-interface', async () => {
+    const lan = ['--subnet', '10.19.0.0/24', '--ip-range', '10.19.0.64/26', '--gateway', ROUTER_TAGGED];
+    await create('macvlan', 'tsflannel', ...lan, '-o', 'parent=eth0.19');
+    const { address } = await one.run('lan');
+    const trunk = await capture(rig.host(1).netns, 'eth0', 'vlan 19 and icmp');
+    assert.ok(await answersRouter(address));
+    assert.equal((await trunk.stop()).frames.length, 6, 'questions and answers');
+  });
+
+  it('is told what to type if its addresses come with MAC addresses', async () => {
+    const { code, stderr } = await one.createNetwork('lan', ['--subnet', '10.31.0.0/24', '-o', 'type=ipvlan'], true);
+    assert.equal(code, 1);
+    assert.match(stderr, /docker network create -d tsflannel --ipam-driver tsflannel-ipvlan --subnet 10\.31\.0\.0\/24/);
+  });
+});
