@@ -1,7 +1,7 @@
 import { networksTitled } from '../container/cluster-networks.js';
 import { parsePoolId } from '../container/pool-id.js';
 import { IPAM_NAMES } from '../docker/plugin/ipam-driver.js';
-import { type NetworkTypeName, hasOwnMac } from '../docker/plugin/network.js';
+import { hasOwnMac } from '../docker/plugin/network.js';
 import { IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
 import type { ContainerNetworksStatus } from '../observe/container-status.js';
@@ -13,10 +13,10 @@ export interface HostNetwork {
   readonly pools: readonly { readonly id: string; readonly subnet: Prefix }[];
   /** Of default routes. */
   readonly gateways: readonly IpAddress[];
-  /** Whether its interfaces have MAC addresses of their own. */
-  readonly hasOwnMac: boolean;
   /** Undefined as gateway: on the link. */
   readonly routes: readonly { readonly destination: Prefix; readonly gateway: IpAddress | undefined }[];
+  /** Whether its interfaces have MAC addresses of their own. */
+  readonly hasOwnMac: boolean;
 }
 
 /** A subnet of a network that this host is to enter. */
@@ -56,7 +56,7 @@ export function findHostNetwork(title: string, { networks, pools }: ContainerNet
       destination: Prefix.parse(destination),
       gateway: gateway === null ? undefined : IpAddress.parse(gateway),
     })),
-    hasOwnMac: hasOwnMac({ type: type as NetworkTypeName }),
+    hasOwnMac: hasOwnMac({ type }),
   };
 }
 

@@ -9,6 +9,7 @@ import type { SharedValueStore } from '../../src/lease/store.js';
 import { parseCommandLine } from '../../src/config/flags.js';
 import { ServiceManager } from '../../src/systemd/notify.js';
 import type { Clock } from '../../src/clock.js';
+import { FakeContainerFirewall } from './fake-container-firewall.js';
 import { FakeHost } from './fake-host.js';
 import { FakeTunnel } from './fake-tunnel.js';
 import { ip } from './builders.js';
@@ -30,6 +31,8 @@ const NO_PLUGIN: Parameters<typeof describeContainerNetworks>[1] = {
   endpoints: [],
   calls: {},
   announcements: { announced: 0, failed: 0 },
+  ports: 0,
+  firewall: new FakeContainerFirewall().status(),
   kernel: { isConverged: true, conflicts: [], failures: [], blocked: 0 },
 };
 
@@ -206,6 +209,7 @@ export class TestDaemon {
     return {
       status: () => describeContainerNetworks(name, NO_PLUGIN, pools.status()),
       observe: (world) => pools.observe(world),
+      review: () => {},
       moved: () => pools.moved(),
       close: () => pools.close(),
     };

@@ -102,7 +102,7 @@ export function linkNameOf(endpointId: string): string {
 }
 
 /** Whether the interfaces of containers have MAC addresses of their own, and not that of what they lie on. */
-export function hasOwnMac({ type }: Pick<ContainerNetwork, 'type'>): boolean {
+export function hasOwnMac({ type }: { readonly type: string }): boolean {
   return type !== 'ipvlan';
 }
 
