@@ -3,6 +3,7 @@ import { ADDRESS_BITS } from '../../ip/address.js';
 import { Prefix } from '../../ip/prefix.js';
 import { SYSCTL } from '../../netlink/sysctl-paths.js';
 import type { AddressSpec, DesiredState, SysctlSpec } from '../../reconcile/desired.js';
+import { keepsDefaultRoute } from '../../reconcile/uplink-parameters.js';
 import type { HostFacts } from './host-access.js';
 import { type ContainerNetwork, type Endpoint, type NetworkSet, bridgeNameOf, hostEndOf, isRouted } from './network.js';
 import { HOST_GATEWAY, hasGatewayAlone } from './routed.js';
@@ -21,11 +22,22 @@ const LINK_LOCAL_LENGTH = 64;
 export function bridgeStates(set: NetworkSet, facts: HostFacts): readonly Partial<DesiredState>[] {
   const networks = set.networks.filter(isRouted);
   const first = new Map(networks.map((network) => [bridgeNameOf(network), network] as const).reverse());
-  return [...first].map(([device, network]) => {
+  const bridges = [...first].map(([device, network]) => {
     const ids = new Set(networks.filter((each) => bridgeNameOf(each) === device).map(({ id }) => id));
     const local = set.endpoints.filter(({ networkId, sandbox }) => sandbox !== undefined && ids.has(networkId));
     return bridgeState(network, local, facts);
   });
+  return [...bridges, { sysctls: ipv6Forwarding(networks, facts) }];
+}
+
+/** For the whole host, since IPv6 has no other (`ip6_forward()`); that for IPv4, Docker sees to. */
+function ipv6Forwarding(networks: readonly ContainerNetwork[], { defaultParent }: HostFacts): readonly SysctlSpec[] {
+  const isNeeded = networks.some(({ subnets }) => subnets.some(({ subnet }) => subnet.family === 6));
+  if (!isNeeded) return [];
+  return [
+    ...(defaultParent === undefined ? [] : [keepsDefaultRoute(defaultParent)]),
+    { path: SYSCTL.ipv6Forwarding, value: '1' },
+  ];
 }
 
 function bridgeState(network: ContainerNetwork, local: readonly Endpoint[], facts: HostFacts): Partial<DesiredState> {

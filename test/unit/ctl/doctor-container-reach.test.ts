@@ -3,8 +3,8 @@ import { CONTAINER_REACH_CHECKS } from '../../../src/ctl/doctor/checks/container
 import type { DoctorFacts, Found } from '../../../src/ctl/doctor/facts.js';
 import { sampleContainerReach } from '../../support/sample-status.js';
 
-const run = (id: string, daemon: unknown, more: object = {}): readonly Found[] => {
-  const facts = { daemon, network: undefined, sysctls: new Map(), ...more } as unknown as DoctorFacts;
+const run = (id: string, daemon: unknown): readonly Found[] => {
+  const facts = { daemon } as unknown as DoctorFacts;
   return CONTAINER_REACH_CHECKS.find((check) => check.id === id)?.run(facts) ?? assert.fail(id);
 };
 
@@ -34,17 +34,5 @@ describe('doctor on containers of other hosts', () => {
     for (const daemon of [undefined, { containerReach: null }, { containerReach: calm }]) {
       for (const { id } of CONTAINER_REACH_CHECKS) assert.deepEqual(run(id, daemon), []);
     }
-  });
-
-  it('looks at forwarding of IPv6 where containers alone have it', () => {
-    const daemon = { containerNetworks: { networks: [{ type: 'bridge', subnets: ['10.98.0.0/24', 'fd00:98::/64'] }] } };
-    const sysctls = new Map([['net/ipv6/conf/all/forwarding', '0']]);
-    assert.equal(run('container-forward', daemon, { sysctls }).length, 1);
-    assert.equal(
-      run('container-forward', daemon, { sysctls: new Map([['net/ipv6/conf/all/forwarding', '1']]) }).length,
-      0,
-    );
-    const lan = { containerNetworks: { networks: [{ type: 'macvlan', subnets: ['fd00:98::/64'] }] } };
-    assert.equal(run('container-forward', lan, { sysctls }).length, 0);
   });
 });

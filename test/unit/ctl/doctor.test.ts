@@ -27,7 +27,13 @@ import {
   tunnel,
   way,
 } from '../../support/doctor-facts.js';
-import { sampleCommands, sampleContainerNetworks, samplePeer, sampleStatus } from '../../support/sample-status.js';
+import {
+  sampleCommands,
+  sampleContainerNetworks,
+  sampleContainerReach,
+  samplePeer,
+  sampleStatus,
+} from '../../support/sample-status.js';
 
 const wireguard = sampleStatus().wireguard as NonNullable<DaemonStatus['wireguard']>;
 
@@ -67,6 +73,8 @@ function containers(
 
 /** A bridge of Docker whose containers have global addresses, and nothing that protects them. */
 const BRIDGE = link(77, 'br-0123456789ab', { kind: 'bridge' });
+const CALM_REACH = { ...sampleContainerReach(), skipped: [], unplaced: [], refused: [] };
+
 const OPEN_OVER_IPV6: Partial<DoctorFacts> = {
   links: [...LINKS, BRIDGE],
   addresses: [...ADDRESSES, address(BRIDGE.index, '2001:db8:17::1', 64)],
@@ -699,6 +707,20 @@ const CASES: readonly Case[] = [
     check: 'mac-limit',
     severity: 'warning',
     command: /^tsflannelctl docker-networks # .* end 1 here/,
+  },
+  {
+    when: 'packets for containers of another host cannot be sent',
+    facts: facts({ daemon: { ...daemon, containerReach: { ...CALM_REACH, skipped: sampleContainerReach().skipped } } }),
+    check: 'container-reach',
+    severity: 'note',
+    command: /^tsflannelctl docker-networks routes # for the router$/,
+  },
+  {
+    when: 'another host tells of containers what cannot be',
+    facts: facts({ daemon: { ...daemon, containerReach: { ...CALM_REACH, refused: sampleContainerReach().refused } } }),
+    check: 'container-facts',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks # which network it is/,
   },
   {
     when: 'the rules of container networks could not be written',

@@ -23,6 +23,7 @@ const PROGRAMS = new Set([
     'ethtool',
     'ip',
     'ip6tables-save',
+    'iptables',
     'iptables-save',
     'journalctl',
     'mkdir',

@@ -1,6 +1,3 @@
-import type { Family } from '../../../ip/address.js';
-import { Prefix } from '../../../ip/prefix.js';
-import { SYSCTL } from '../../../netlink/sysctl-paths.js';
 import type { Check, DoctorFacts, Found } from '../facts.js';
 import { someOf } from '../text.js';
 
@@ -8,7 +5,6 @@ import { someOf } from '../text.js';
 export const CONTAINER_REACH_CHECKS: readonly Check[] = [
   { id: 'container-reach', title: 'containers of routed networks on other hosts are reached', run: notReached },
   { id: 'container-facts', title: 'what other hosts tell of their containers can be believed', run: notBelieved },
-  { id: 'container-forward', title: 'the kernel forwards packets of routed container networks', run: notForwarded },
 ];
 
 function notReached({ daemon }: DoctorFacts): readonly Found[] {
@@ -53,19 +49,4 @@ function notBelieved({ daemon }: DoctorFacts): readonly Found[] {
         'tsflannelctl docker-networks # which network it is; create it again with a subnet that nothing else uses',
     },
   ];
-}
-
-/** The families of the overlay are another check's. */
-function notForwarded({ daemon, network, sysctls }: DoctorFacts): readonly Found[] {
-  const routed = (daemon?.containerNetworks?.networks ?? []).filter(({ type }) => type !== 'macvlan');
-  const families = new Set<Family>(routed.flatMap(({ subnets }) => subnets.map((each) => Prefix.parse(each).family)));
-  const checked: readonly Family[] = [4, ...(network?.ipv6 === undefined ? [] : [6 as const])];
-  return [...families]
-    .filter((family) => !checked.includes(family) && sysctls.get(SYSCTL.ipv6Forwarding) === '0')
-    .map((): Found => ({
-      severity: 'error',
-      message: 'the kernel does not forward packets of containers over IPv6',
-      evidence: 'net.ipv6.conf.all.forwarding is 0',
-      command: 'sysctl -w net.ipv6.conf.all.forwarding=1',
-    }));
 }

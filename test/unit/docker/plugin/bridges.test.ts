@@ -111,6 +111,18 @@ describe('the bridge of a routed network', () => {
     assert.equal(sysctls({ addressing: 'host' })[`net/ipv4/conf/${DEVICE}/proxy_arp`], undefined);
   });
 
+  it('has the host forward IPv6 where a network has it, and keep its default route before', () => {
+    const [subnet4, subnet6] = network().subnets;
+    assert.ok(subnet4 && subnet6);
+    const sysctls = (subnets: ContainerNetwork['subnets']): readonly string[] =>
+      stateOf([network({ subnets })]).sysctls.map(({ path, value }) => `${path}=${value}`);
+    assert.ok(!sysctls([subnet4]).includes('net/ipv6/conf/all/forwarding=1'));
+    assert.deepEqual(sysctls([subnet4, subnet6]).slice(-2), [
+      'net/ipv6/conf/eth0/accept_ra=2',
+      'net/ipv6/conf/all/forwarding=1',
+    ]);
+  });
+
   it('knows the MAC address of every container that runs', () => {
     const { neighbours } = stateOf([network()], [endpoint(2), endpoint(3, { sandbox: undefined })]);
     assert.deepEqual(
