@@ -4,7 +4,7 @@ import type { PublishedPort } from '../../firewall/containers/container-rules.js
 import { IpAddress } from '../../ip/address.js';
 import { propertyDifference } from '../../container/network-record.js';
 import { poolName } from '../../container/pool-errors.js';
-import { type PoolId, parsePoolId } from '../../container/pool-id.js';
+import { type PoolId, type PoolIdentity, parsePoolId } from '../../container/pool-id.js';
 import { type MacAddress, asLocallyAdministered, macFromBytes } from '../../ip/mac.js';
 import type { Prefix } from '../../ip/prefix.js';
 import type { Logger } from '../../log.js';
@@ -546,17 +546,22 @@ function refuseUnlikeOthers(pool: PoolId, properties: NetworkProperties, network
   }
 }
 
-/** Two networks of the cluster on one interface would each give out the same addresses there. */
+/** Two networks of the cluster on one interface must not give out the same addresses there. */
 function refuseSecondName({ parent, subnets }: ContainerNetwork, others: readonly ContainerNetwork[]): void {
-  for (const { pool, subnet } of subnets) {
-    const there = others.flatMap((each) => each.subnets).find((each) => each.subnet.overlaps(subnet));
-    if (pool === undefined || there?.pool === undefined || there.pool === pool) continue;
-    const [asked, known] = [poolName(parsePoolId(pool)), poolName(parsePoolId(there.pool))];
-    if (asked === known) continue; // the same network with another range, which the record decides
-    throw new OverlayError('ERR_CONTAINER_NETWORK', `cannot put the network ${asked} on ${parent}: ${known} is there`, {
-      context: { dev: parent },
-      hint: 'names tell networks on different wires apart: use the same one, or another parent',
-    });
+  const identities = (all: readonly NetworkSubnet[]): readonly PoolIdentity[] =>
+    all.flatMap(({ pool }) => (pool === undefined ? [] : parsePoolId(pool)));
+  const there = identities(others.flatMap((each) => each.subnets));
+  for (const asked of identities(subnets)) {
+    const known = there.find((each) => poolName(each) !== poolName(asked) && each.range.overlaps(asked.range));
+    if (known === undefined) continue;
+    throw new OverlayError(
+      'ERR_CONTAINER_NETWORK',
+      `cannot put the network ${poolName(asked)} on ${parent}: ${poolName(known)} gives out the same addresses there`,
+      {
+        context: { dev: parent },
+        hint: 'names tell networks on different wires apart: use the same one, another parent, or another --ip-range',
+      },
+    );
   }
 }
 

@@ -199,18 +199,16 @@ describe('the network driver', () => {
     assert.deepEqual(pools, [[second], [first]], 'the newest one first');
   });
 
-  it('has one wire in one network alone, whatever names it is given', async () => {
-    const request = async (network: string): Promise<unknown> =>
-      bed.call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24', Options: { network } });
-    await request('one');
+  it('gives out the addresses of one wire under one name alone', async () => {
+    const request = async (network: string, SubPool = ''): Promise<unknown> =>
+      bed.call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24', SubPool, Options: { network } });
+    await request('one', '10.10.10.0/25');
     await create();
     await request('two');
-    await assert.rejects(
-      create({}, 'b'.repeat(64)),
-      /network two\/10\.10\.10\.0-24 on eth0: one\/10\.10\.10\.0-24 is there/,
-    );
-    bed.kernel.addLink({ name: 'eth1', isUp: true });
-    await create({ parent: 'eth1' }, 'b'.repeat(64));
+    const refusal = /network two\/10\.10\.10\.0-24 on eth0: one\/10\.10\.10\.0-24 gives out the same addresses/;
+    await assert.rejects(create({}, 'b'.repeat(64)), refusal);
+    await request('three', '10.10.10.128/25');
+    await create({}, 'c'.repeat(64));
   });
 
   it('probes on the parent, unless it is not to', async () => {
