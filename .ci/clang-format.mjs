@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { cppSources, explainMissing, root } from './cpp-sources.mjs';
 
 const mode = process.argv.includes('--write') ? ['-i'] : ['--dry-run', '--Werror', '--ferror-limit=3'];
-const files = cppSources(['native', 'test/native'], ['.h', '.cc']);
+const files = cppSources(['native', 'test/native'], ['.h', '.cc', '.c']);
 const result = spawnSync('clang-format', ['--style=file', ...mode, ...files], { cwd: root, stdio: 'inherit' });
 
 if (result.error !== undefined) explainMissing('clang-format', result.error);

@@ -1,0 +1,304 @@
+// The kernel path: programs that carry what is plain between the TUN and the uplink, in flannel's wire format, and leave
+// everything else to the native tunnel.
+//
+//     container ── flannel0 ── send ─────────────────────────▶ uplink ──▶
+//     container ◀─ flannel0 ◀─ settle ◀─ deliver ◀─ receive_xdp ─ uplink ◀──
+//                                     ◀─ receive_tc ◀──────────── uplink ◀──
+//
+//   send         egress of the TUN
+//   receive_xdp  XDP of the uplink, where its driver has it: before GRO, which then joins inner TCP
+//   deliver      ingress of the uplink, behind receive_xdp
+//   receive_tc   ingress of the uplink instead of these two
+//   settle       ingress of the TUN
+//
+// Two rules hold it together. What is taken, the native tunnel would have forwarded, byte for byte
+// (test/native/kernel_path compares them). And what send takes, the receiving programs take, too, since a checksum that
+// a device was to finish may still be open in it: behind another kernel it is finished or not needed, but a socket would
+// see it as it is.
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/pkt_cls.h>
+#include <linux/udp.h>
+
+#include "../core/kernel_path/layout.h"
+#include "kernel.h"
+
+extern struct Map routes;
+extern struct Map counters;
+extern struct Map peer_counters;
+
+extern char uplink;  // index of the device that carries the tunnel's datagrams
+extern char tun;     // index of the tunnel's device
+extern char local;   // this host's public address, in network order
+extern char port;    // of the tunnel, in network order
+
+enum {
+  kFragment = 0x3fff,  // MF and the offset
+  kDontFragment = 0x4000,
+  kPlainHeader = 0x45,  // version 4, no options
+  kOuterBytes = sizeof(struct iphdr) + sizeof(struct udphdr),
+  kHeaderBytes = ETH_HLEN + kOuterBytes + sizeof(struct iphdr),
+  kLargestInner = 0xffff - kOuterBytes,
+  kOuterTtl = 64,         // IPDEFTTL, which the native tunnel's socket uses
+  kTcpDataOffset = 12,    // byte of the TCP header
+  kMark = 0x6b706174,     // in front of a frame: receive_xdp has taken it
+  kNext = TC_ACT_UNSPEC,  // TCX_NEXT: go on with what else is attached
+  kTtlAt = 8,             // TTL, protocol and checksum are neighbours
+};
+
+/// The first bytes of a frame; `unused` aligns the rest.
+struct Headers {
+  __u8 unused[2];
+  struct ethhdr ethernet;
+  struct iphdr outer;
+  struct udphdr udp;
+  struct iphdr inner;
+};
+
+/// Bytes kTtlAt and following of an IPv4 header.
+struct TtlWord {
+  __u8 ttl;
+  __u8 protocol;
+  __u16 checksum;
+};
+
+INLINE void add_traffic(struct KernelTraffic* traffic, __u64 packets, __u64 bytes) {
+  traffic->packets += packets;
+  traffic->bytes += bytes;
+}
+
+INLINE void count(__u32 counter, __u64 packets, __u64 bytes) {
+  struct KernelTraffic* traffic = bpf_map_lookup_elem(&counters, &counter);
+  if (traffic) add_traffic(traffic, packets, bytes);
+}
+
+/// Counts what is left to the native tunnel.
+INLINE int leave(__u32 counter, int verdict, __u64 packets, __u64 bytes) {
+  count(counter, packets, bytes);
+  return verdict;
+}
+
+INLINE __u8 first_byte(const struct iphdr* ip) {
+  return *(const __u8*)ip;
+}
+
+/// As decrement_ttl() in native/core/packet/ipv4.h, for a TTL above 1: a wrong checksum stays wrong.
+INLINE struct TtlWord next_hop(const struct iphdr* ip) {
+  __u32 sum = (__u32)NTOHS(ip->check) + 0x0100;
+  sum += sum >= 0xffff;
+  return (struct TtlWord){.ttl = ip->ttl - 1, .protocol = ip->protocol, .checksum = HTONS((__u16)sum)};
+}
+
+INLINE __u16 header_sum(const struct iphdr* ip) {
+  const __u16* half = (const __u16*)ip;
+  __u32 sum = 0;
+#pragma unroll
+  for (int i = 0; i < (int)(sizeof *ip / sizeof *half); i++) sum += half[i];
+  sum = (sum & 0xffff) + (sum >> 16);
+  return (__u16)(sum + (sum >> 16));
+}
+
+INLINE const struct KernelRoute* route_of(__u32 address) {
+  const struct KernelRouteKey key = {.prefix_length = 32, .prefix = address};
+  const struct KernelRoute* route = bpf_map_lookup_elem(&routes, &key);
+  return route && route->outer ? route : 0;
+}
+
+INLINE void count_peer(const struct KernelRoute* route, int is_received, __u64 packets, __u64 bytes) {
+  struct KernelPeerTraffic* peer = bpf_map_lookup_elem(&peer_counters, &route->slot);
+  if (peer) add_traffic(is_received ? &peer->received : &peer->sent, packets, bytes);
+}
+
+/// Bytes of the largest packet that `skb` is cut into; 0 if that cannot be told.
+INLINE __u32 largest_segment(struct __sk_buff* skb, __u8 protocol) {
+  if (skb->gso_size == 0) return skb->len;
+  if (protocol == IPPROTO_UDP) return sizeof(struct iphdr) + sizeof(struct udphdr) + skb->gso_size;
+  __u8 offset = 0;
+  if (protocol != IPPROTO_TCP || bpf_skb_load_bytes(skb, sizeof(struct iphdr) + kTcpDataOffset, &offset, 1) < 0)
+    return 0;
+  return sizeof(struct iphdr) + (__u32)(offset >> 4) * 4 + skb->gso_size;
+}
+
+SECTION("send")
+int send_to_uplink(struct __sk_buff* skb) {
+  if (skb->protocol != HTONS(ETH_P_IP)) return kNext;
+  const __u32 length = skb->len;
+  const __u64 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+  struct Headers headers = {};
+  struct iphdr* inner = &headers.inner;
+  if (bpf_skb_load_bytes(skb, 0, inner, sizeof *inner) < 0) return leave(kSendNotPlain, kNext, packets, length);
+  if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || NTOHS(inner->tot_len) != length) {
+    return leave(kSendNotPlain, kNext, packets, length);
+  }
+  const struct KernelRoute* route = route_of(inner->daddr);
+  if (!route) return leave(kSendNoRoute, kNext, packets, length);
+  if (route->mtu == 0) return leave(kSendNoPeer, kNext, packets, length);
+  if (inner->ttl <= 1) return leave(kSendTtl, kNext, packets, length);
+  const __u32 segment = largest_segment(skb, inner->protocol);
+  if (segment == 0) return leave(kSendNotPlain, kNext, packets, length);
+  if (segment > route->mtu || length > kLargestInner) return leave(kSendOversize, kNext, packets, length);
+
+  // The TUN's MTU has room for the outer headers already, so segments keep their size.
+  const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+                      BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+  if (bpf_skb_adjust_room(skb, kOuterBytes, BPF_ADJ_ROOM_MAC, flags) < 0) {
+    return leave(kSendRefused, kNext, packets, length);
+  }
+  const struct TtlWord word = next_hop(inner);
+  inner->ttl = word.ttl;
+  inner->check = word.checksum;
+  // A checksum of zero says that there is none (RFC 768): the inner one is all that protects the payload.
+  headers.udp.source = (__u16)CONSTANT(port);
+  headers.udp.dest = (__u16)CONSTANT(port);
+  headers.udp.len = HTONS((__u16)(length + sizeof headers.udp));
+  headers.outer.version = 4;
+  headers.outer.ihl = sizeof headers.outer / 4;
+  headers.outer.tot_len = HTONS((__u16)(length + kOuterBytes));
+  headers.outer.frag_off = HTONS(kDontFragment);
+  headers.outer.ttl = kOuterTtl;
+  headers.outer.protocol = IPPROTO_UDP;
+  headers.outer.saddr = CONSTANT(local);
+  headers.outer.daddr = route->outer;
+  headers.outer.check = (__u16)~header_sum(&headers.outer);
+  // redirect_neigh() wants a link layer header to replace.
+  headers.ethernet.h_proto = HTONS(ETH_P_IP);
+  if (bpf_skb_change_head(skb, ETH_HLEN, 0) < 0 ||
+      bpf_skb_store_bytes(skb, 0, &headers.ethernet, kHeaderBytes, 0) < 0) {
+    return leave(kSendFailed, TC_ACT_SHOT, packets, length);
+  }
+  count(kSent, packets, length);
+  count_peer(route, 0, packets, length);
+  return (int)bpf_redirect_neigh(CONSTANT(uplink), 0, 0, 0);
+}
+
+/// What is found out about a frame.
+struct Finding {
+  const struct KernelRoute* route;  // of the sender, if the frame is to be taken
+  __u32 counter;                    // else why not; kKernelCounterCount: it is none of the tunnel's
+};
+
+/// Whether something inside the datagram protects the payload; IPv4 headers protect only themselves.
+INLINE int has_own_checksum(const struct iphdr* inner, const void* end) {
+  if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_ICMP) return 1;
+  const struct udphdr* udp = (const void*)(inner + 1);
+  return inner->protocol == IPPROTO_UDP && (const void*)(udp + 1) <= end && udp->check != 0;
+}
+
+/// Examines a frame of `length` bytes, those from `data` to `end` of which can be read.
+INLINE struct Finding examine(const void* data, const void* end, __u32 length) {
+  const struct ethhdr* ethernet = data;
+  const struct iphdr* outer = (const void*)(ethernet + 1);
+  const struct udphdr* udp = (const void*)(outer + 1);
+  const struct iphdr* inner = (const void*)(udp + 1);
+  struct Finding finding = {.counter = kKernelCounterCount};
+  if ((const void*)(inner + 1) > end || ethernet->h_proto != HTONS(ETH_P_IP)) return finding;
+  if (first_byte(outer) != kPlainHeader || outer->protocol != IPPROTO_UDP || outer->daddr != CONSTANT(local) ||
+      (outer->frag_off & HTONS(kFragment)) || udp->dest != (__u16)CONSTANT(port)) {
+    return finding;
+  }
+  const __u32 inner_length = NTOHS(inner->tot_len);
+  if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || header_sum(outer) != 0xffff) {
+    finding.counter = kReceiveNotPlain;
+  } else if (inner_length + ETH_HLEN + kOuterBytes != length || inner_length + kOuterBytes != NTOHS(outer->tot_len) ||
+             inner_length + sizeof *udp != NTOHS(udp->len) || inner_length < sizeof *inner) {
+    finding.counter = kReceiveLength;
+  } else if (inner->ttl <= 1) {
+    finding.counter = kReceiveTtl;
+  } else if (udp->check != 0 && !has_own_checksum(inner, end)) {
+    finding.counter = kReceiveUnprotected;
+  } else {
+    finding.counter = kReceiveSource;
+    const struct KernelRoute* route = route_of(inner->saddr);
+    if (route && route->outer == outer->saddr) finding.route = route;
+  }
+  return finding;
+}
+
+SECTION("receive_xdp")
+int receive_before_gro(struct xdp_md* frame) {
+  void* data = (void*)(long)frame->data;
+  void* end = (void*)(long)frame->data_end;
+  const __u32 length = (__u32)(end - data);
+  const struct Finding finding = examine(data, end, length);
+  const __u32 inner_length = length - ETH_HLEN - kOuterBytes;
+  if (!finding.route) {
+    if (finding.counter != kKernelCounterCount) count(finding.counter, 1, inner_length);
+    return XDP_PASS;
+  }
+  if (bpf_xdp_adjust_meta(frame, -(int)sizeof(__u32)) < 0) return leave(kReceiveRefused, XDP_PASS, 1, inner_length);
+  data = (void*)(long)frame->data;
+  end = (void*)(long)frame->data_end;
+  if (data + kHeaderBytes > end) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
+  struct iphdr* inner = data + ETH_HLEN + kOuterBytes;
+  const struct TtlWord word = next_hop(inner);
+  inner->ttl = word.ttl;
+  inner->check = word.checksum;
+  __builtin_memcpy(data + kOuterBytes, data, ETH_HLEN);
+  if (bpf_xdp_adjust_head(frame, kOuterBytes) < 0) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
+  __u32* mark = (void*)(long)frame->data_meta;
+  if ((void*)(mark + 1) > (void*)(long)frame->data) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
+  *mark = kMark;
+  count(kReceived, 1, inner_length);
+  count_peer(finding.route, 1, 1, inner_length);
+  return XDP_PASS;
+}
+
+SECTION("deliver")
+int deliver_to_tun(struct __sk_buff* skb) {
+  const __u32* mark = (void*)(long)skb->data_meta;
+  if ((const void*)(mark + 1) > (void*)(long)skb->data || *mark != kMark) return kNext;
+  // Redirecting makes a frame one for this host, whoever it was for.
+  if (skb->pkt_type != PACKET_HOST) return leave(kReceiveOtherHost, TC_ACT_SHOT, 1, skb->len - ETH_HLEN);
+  // What the device says about a checksum, it says about the outer one.
+  bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
+  return (int)bpf_redirect(CONSTANT(tun), BPF_F_INGRESS);
+}
+
+SECTION("receive_tc")
+int receive_after_gro(struct __sk_buff* skb) {
+  if (skb->protocol != HTONS(ETH_P_IP) || skb->pkt_type != PACKET_HOST) return kNext;
+  const __u32 length = skb->len;
+  const __u32 wanted = kHeaderBytes + sizeof(struct udphdr);
+  if (skb->data + wanted > skb->data_end) bpf_skb_pull_data(skb, length < wanted ? length : wanted);
+  const void* data = (void*)(long)skb->data;
+  const void* end = (void*)(long)skb->data_end;
+  struct Finding finding = examine(data, end, length);
+  const __u32 inner_length = length - ETH_HLEN - kOuterBytes;
+  const __u64 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
+  const struct udphdr* udp = data + ETH_HLEN + sizeof(struct iphdr);
+  // The kernel path sends super-packets without a checksum, and a socket that cuts datagrams (UDP_SEGMENT) must have
+  // one: with it, these are several packets, whatever the first of them says about its length.
+  if (skb->gso_size != 0 && finding.route && (const void*)(udp + 1) <= end && udp->check != 0) {
+    finding = (struct Finding){.counter = kReceiveLength};
+  }
+  if (!finding.route) {
+    if (finding.counter != kKernelCounterCount) count(finding.counter, packets, inner_length);
+    return kNext;
+  }
+  const struct iphdr* inner = data + ETH_HLEN + kOuterBytes;
+  if ((const void*)(inner + 1) > end) return kNext;
+  const struct TtlWord word = next_hop(inner);
+  if (bpf_skb_adjust_room(skb, -(int)kOuterBytes, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) < 0) {
+    return leave(kReceiveRefused, kNext, packets, inner_length);
+  }
+  if (bpf_skb_store_bytes(skb, ETH_HLEN + kTtlAt, &word, sizeof word, 0) < 0) {
+    return leave(kReceiveFailed, TC_ACT_SHOT, packets, inner_length);
+  }
+  count(kReceived, packets, inner_length);
+  count_peer(finding.route, 1, packets, inner_length);
+  return (int)bpf_redirect(CONSTANT(tun), BPF_F_INGRESS);
+}
+
+// A datagram of a socket on the same machine may still have had its outer checksum open, and the note where to put it
+// would now point in front of the packet: a device that finishes it would write there. Recomputing the checksum of
+// unchanged bytes makes the kernel see that, and forget it (skb_postpull_rcsum() in linux/skbuff.h).
+SECTION("settle")
+int settle_checksum(struct __sk_buff* skb) {
+  __u8 byte = 0;
+  if (bpf_skb_load_bytes(skb, 0, &byte, sizeof byte) == 0) {
+    bpf_skb_store_bytes(skb, 0, &byte, sizeof byte, BPF_F_RECOMPUTE_CSUM);
+  }
+  return kNext;
+}

@@ -1,0 +1,246 @@
+#include "kernel_path.h"
+
+#include <fcntl.h>
+#include <linux/bpf.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+
+#include "../base/bytes.h"
+
+namespace tsflannel {
+namespace {
+
+struct ProgramKind {
+  const char* section;
+  bpf_prog_type type;
+};
+
+/// By KernelProgram.
+constexpr std::array<ProgramKind, kKernelProgramCount> kKinds = {{
+    {"send", BPF_PROG_TYPE_SCHED_CLS},
+    {"receive_xdp", BPF_PROG_TYPE_XDP},
+    {"deliver", BPF_PROG_TYPE_SCHED_CLS},
+    {"receive_tc", BPF_PROG_TYPE_SCHED_CLS},
+    {"settle", BPF_PROG_TYPE_SCHED_CLS},
+}};
+
+constexpr size_t kNameBytes = 16;  // BPF_OBJ_NAME_LEN
+constexpr size_t kLogBytes =
+    65536;  // of the verifier; what does not fit is cut off at the front (Linux 6.4) or the end
+constexpr size_t kShownOfLog = 300;
+
+uint64_t pointer(const void* data) {
+  return reinterpret_cast<uint64_t>(data);
+}
+
+Result<UniqueFd> create_map(Kernel& kernel, const char* name, bpf_map_type type, size_t key, size_t value,
+                            uint32_t entries, uint32_t flags) {
+  bpf_attr attributes{};
+  attributes.map_type = type;
+  attributes.key_size = static_cast<uint32_t>(key);
+  attributes.value_size = static_cast<uint32_t>(value);
+  attributes.max_entries = entries;
+  attributes.map_flags = flags;
+  std::strncpy(attributes.map_name, name, kNameBytes - 1);
+  const int map = kernel.bpf(BPF_MAP_CREATE, &attributes, sizeof attributes);
+  if (map < 0) return Error{"BPF_MAP_CREATE", -map, std::string(name) + ", " + std::to_string(entries) + " entries"};
+  return UniqueFd(map);
+}
+
+/// Places that a value of a per-CPU map has: one for each CPU that there can ever be, numbered from 0.
+Result<size_t> possible_cpus(Kernel& kernel) {
+  constexpr const char* path = "/sys/devices/system/cpu/possible";
+  const UniqueFd file(kernel.open(path, O_RDONLY | O_CLOEXEC));
+  if (!file) return Error{"open", ENOENT, path};
+  std::array<char, 256> text{};
+  const ssize_t size = kernel.read(file.get(), text.data(), text.size() - 1);
+  // "0", "0-3" or "0,2-5": the last number counts.
+  const std::string_view list(text.data(), size > 0 ? static_cast<size_t>(size) : 0);
+  const size_t end = list.find_last_of("0123456789");
+  if (end == std::string_view::npos) return Error{"read", EINVAL, path};
+  const size_t before = list.find_last_not_of("0123456789", end);
+  size_t last = 0;
+  for (size_t at = before == std::string_view::npos ? 0 : before + 1; at <= end; at++) {
+    last = last * 10 + static_cast<size_t>(list[at] - '0');
+  }
+  return last + 1;
+}
+
+std::string show(uint32_t prefix, uint8_t length) {
+  std::string text;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    text += std::to_string((prefix >> shift) & 0xff) + (shift > 0 ? "." : "/");
+  }
+  return text + std::to_string(length);
+}
+
+bool same(const KernelRoute& a, const KernelRoute& b) {
+  return a.outer == b.outer && a.slot == b.slot && a.mtu == b.mtu;
+}
+
+/// What the verifier said last, without its statistics, on one line.
+std::string end_of_log(std::string_view log) {
+  if (const size_t statistics = log.rfind("\nprocessed "); statistics != std::string_view::npos) {
+    log = log.substr(0, statistics);
+  }
+  log = log.substr(log.size() - std::min(log.size(), kShownOfLog));
+  std::string line(log);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  return line;
+}
+
+}  // namespace
+
+Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, uint32_t peers) {
+  KernelPathMaps maps(kernel);
+  maps.peers_ = peers;
+  const Result<size_t> cpus = possible_cpus(kernel);
+  if (!cpus) return cpus.error();
+  maps.cpus_ = cpus.value();
+  struct Wanted {
+    UniqueFd& map;
+    const char* name;
+    bpf_map_type type;
+    size_t key;
+    size_t value;
+    uint32_t entries;
+    uint32_t flags;
+  };
+  const std::array<Wanted, 3> all = {{
+      {maps.routes_, "routes", BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute), routes,
+       BPF_F_NO_PREALLOC},
+      {maps.counters_, "counters", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic),
+       kKernelCounterCount, 0},
+      {maps.peer_counters_, "peer_counters", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic),
+       peers, 0},
+  }};
+  for (const Wanted& each : all) {
+    Result<UniqueFd> created = create_map(kernel, each.name, each.type, each.key, each.value, each.entries, each.flags);
+    if (!created) return created.error();
+    each.map = std::move(created).value();
+  }
+  return maps;
+}
+
+Result<void> KernelPathMaps::set_routes(std::span<const KernelPathRoute> routes) {
+  std::map<std::pair<uint32_t, uint8_t>, KernelRoute> wanted;
+  for (const KernelPathRoute& each : routes) {
+    const uint32_t mask = each.length == 0 ? 0 : ~uint32_t{0} << (32 - std::min<uint8_t>(each.length, 32));
+    if (each.length > 32 || (each.prefix & ~mask) != 0) {
+      return Error{"set kernel routes", EINVAL, show(each.prefix, each.length) + ": not a prefix"};
+    }
+    if (each.outer != 0 && each.slot >= peers_) {
+      return Error{"set kernel routes", E2BIG, show(each.prefix, each.length) + ": counters of peers are full"};
+    }
+    wanted[{each.prefix, each.length}] = {swap_be32(each.outer), each.slot, each.mtu};
+  }
+  const auto call = [this](int command, uint32_t prefix, uint8_t length, const KernelRoute* value) {
+    const KernelRouteKey key{.prefix_length = length, .prefix = swap_be32(prefix)};
+    bpf_attr attributes{};
+    attributes.map_fd = static_cast<uint32_t>(routes_.get());
+    attributes.key = pointer(&key);
+    attributes.value = pointer(value);
+    return kernel_->bpf(command, &attributes, sizeof attributes);
+  };
+  for (const auto& [subnet, route] : wanted) {
+    const auto present = in_kernel_.find(subnet);
+    if (present != in_kernel_.end() && same(present->second, route)) continue;
+    const int failed = call(BPF_MAP_UPDATE_ELEM, subnet.first, subnet.second, &route);
+    if (failed < 0) return Error{"BPF_MAP_UPDATE_ELEM", -failed, show(subnet.first, subnet.second)};
+    in_kernel_[subnet] = route;
+  }
+  for (auto each = in_kernel_.begin(); each != in_kernel_.end();) {
+    if (wanted.contains(each->first)) {
+      ++each;
+      continue;
+    }
+    const int failed = call(BPF_MAP_DELETE_ELEM, each->first.first, each->first.second, nullptr);
+    if (failed < 0 && failed != -ENOENT) {
+      return Error{"BPF_MAP_DELETE_ELEM", -failed, show(each->first.first, each->first.second)};
+    }
+    each = in_kernel_.erase(each);
+  }
+  return {};
+}
+
+Result<std::vector<uint64_t>> KernelPathMaps::read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const {
+  std::vector<uint64_t> values(cpus_ * value_bytes / sizeof(uint64_t));
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<uint32_t>(map.get());
+  attributes.key = pointer(&key);
+  attributes.value = pointer(values.data());
+  const int failed = kernel_->bpf(BPF_MAP_LOOKUP_ELEM, &attributes, sizeof attributes);
+  if (failed < 0) return Error{"BPF_MAP_LOOKUP_ELEM", -failed, "counter " + std::to_string(key)};
+  return values;
+}
+
+Result<std::array<KernelTraffic, kKernelCounterCount>> KernelPathMaps::counters() const {
+  std::array<KernelTraffic, kKernelCounterCount> sums{};
+  for (uint32_t key = 0; key < kKernelCounterCount; key++) {
+    const auto values = read_entry(counters_, key, sizeof(KernelTraffic));
+    if (!values) return values.error();
+    for (size_t at = 0; at < values.value().size(); at += 2) {
+      sums.at(key).packets += values.value()[at];
+      sums.at(key).bytes += values.value()[at + 1];
+    }
+  }
+  return sums;
+}
+
+Result<KernelPeerTraffic> KernelPathMaps::peer_counters(uint32_t slot) const {
+  const auto values = read_entry(peer_counters_, slot, sizeof(KernelPeerTraffic));
+  if (!values) return values.error();
+  KernelPeerTraffic sum{};
+  for (size_t at = 0; at < values.value().size(); at += 4) {
+    sum.sent.packets += values.value()[at];
+    sum.sent.bytes += values.value()[at + 1];
+    sum.received.packets += values.value()[at + 2];
+    sum.received.bytes += values.value()[at + 3];
+  }
+  return sum;
+}
+
+std::array<ProgramSymbol, 3> KernelPathMaps::symbols() const {
+  const auto map = [](std::string_view name, const UniqueFd& fd) {
+    return ProgramSymbol{name, ProgramSymbol::Kind::kMap, static_cast<uint32_t>(fd.get())};
+  };
+  return {map("routes", routes_), map("counters", counters_), map("peer_counters", peer_counters_)};
+}
+
+Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,
+                                     const KernelPathMaps& maps, const KernelPathConfig& config) {
+  const ProgramKind& kind = kKinds.at(static_cast<size_t>(program));
+  const auto [routes, counters, peer_counters] = maps.symbols();
+  const std::array<ProgramSymbol, 7> symbols = {{
+      routes,
+      counters,
+      peer_counters,
+      {.name = "uplink", .value = config.uplink},
+      {.name = "tun", .value = config.tun},
+      {.name = "local", .value = swap_be32(config.local)},
+      {.name = "port", .value = swap_be16(config.port)},
+  }};
+  const Result<std::vector<bpf_insn>> instructions = object.link(kind.section, symbols);
+  if (!instructions) return instructions.error();
+  bpf_attr attributes{};
+  attributes.prog_type = kind.type;
+  attributes.insns = pointer(instructions.value().data());
+  attributes.insn_cnt = static_cast<uint32_t>(instructions.value().size());
+  // No helper asks for the GPL; the field must not be empty.
+  attributes.license = pointer("Apache-2.0");
+  std::strncpy(attributes.prog_name, kind.section, kNameBytes - 1);
+  const int loaded = kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes);
+  if (loaded >= 0) return UniqueFd(loaded);
+  // Once more for the reason: writing the log down takes the verifier many times as long.
+  std::vector<char> log(kLogBytes);
+  attributes.log_level = 1;
+  attributes.log_size = static_cast<uint32_t>(log.size());
+  attributes.log_buf = pointer(log.data());
+  const UniqueFd unexpected(kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes));
+  return Error{"BPF_PROG_LOAD", -loaded, std::string(kind.section) + ": " + end_of_log(log.data())};
+}
+
+}  // namespace tsflannel

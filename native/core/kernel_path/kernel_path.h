@@ -1,0 +1,81 @@
+// The programs of the kernel path and their maps, in the kernel.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../base/kernel.h"
+#include "../base/result.h"
+#include "../base/unique_fd.h"
+#include "layout.h"
+#include "program_object.h"
+
+namespace tsflannel {
+
+/// What each does is told in native/bpf/kernel_path.c.
+enum class KernelProgram : uint8_t { kSend, kReceiveXdp, kDeliver, kReceiveTc, kSettle };
+
+inline constexpr size_t kKernelProgramCount = 5;
+
+/// What is written into the programs. When some of it changes, programs are loaded anew and take the place of the old
+/// ones (see exchange_program()), so that no packet meets half of a change.
+struct KernelPathConfig {
+  uint32_t uplink = 0;  ///< index of the device that carries the tunnel's datagrams
+  uint32_t tun = 0;     ///< index of the tunnel's device
+  uint32_t local = 0;   ///< this host's public address, as a number
+  uint16_t port = 0;
+};
+
+/// A subnet and who holds it.
+struct KernelPathRoute {
+  uint32_t prefix = 0;  ///< network address as a number
+  uint8_t length = 0;   ///< 0…32
+  uint32_t outer = 0;   ///< public address of the peer, as a number; 0: a subnet of this host's own
+  uint32_t slot = 0;    ///< of the peer's counters
+  uint32_t mtu = 0;     ///< bytes of the largest inner packet for the peer; 0: send nothing to it
+};
+
+/// The maps that the programs of one tunnel share. They live until the last of their programs and descriptors is gone.
+///
+/// Threads: one. Limits: as many routes and peers as create() was told; ENOSPC and E2BIG beyond.
+class KernelPathMaps {
+ public:
+  /// @param peers slots for counters of peers; each takes 32 bytes per CPU at once
+  [[nodiscard]] static Result<KernelPathMaps> create(Kernel& kernel, uint32_t routes, uint32_t peers);
+
+  /// Makes the routes what is given: of equal prefixes, the last one counts. What changes is exchanged entry by entry,
+  /// each at once; what is new or different goes first, so that a narrower subnet is not uncovered meanwhile. After an
+  /// error, what had been done stays, and the next call goes on from there.
+  [[nodiscard]] Result<void> set_routes(std::span<const KernelPathRoute> routes);
+
+  /// By KernelCounter, the sums of all CPUs.
+  [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const;
+  [[nodiscard]] Result<KernelPeerTraffic> peer_counters(uint32_t slot) const;
+
+  [[nodiscard]] std::array<ProgramSymbol, 3> symbols() const;
+
+ private:
+  explicit KernelPathMaps(Kernel& kernel) : kernel_(&kernel) {}
+
+  /// Values of an entry for each CPU, at intervals of value_bytes.
+  [[nodiscard]] Result<std::vector<uint64_t>> read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const;
+
+  Kernel* kernel_;
+  UniqueFd routes_;
+  UniqueFd counters_;
+  UniqueFd peer_counters_;
+  size_t cpus_ = 0;
+  uint32_t peers_ = 0;
+  std::map<std::pair<uint32_t, uint8_t>, KernelRoute> in_kernel_;  // by prefix and length
+};
+
+/// Loads a program. The error of a program that the kernel refuses ends with what its verifier said last.
+[[nodiscard]] Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,
+                                                   const KernelPathMaps& maps, const KernelPathConfig& config);
+
+}  // namespace tsflannel

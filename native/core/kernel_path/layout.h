@@ -1,0 +1,54 @@
+// What the programs of the kernel path (native/bpf) share with the process that loads them: the entries of their maps.
+// C and C++; addresses are in network order, as packets have them.
+#pragma once
+
+#include <linux/types.h>
+
+/// Key of the map `routes` (BPF_MAP_TYPE_LPM_TRIE): a subnet.
+struct KernelRouteKey {
+  __u32 prefix_length;  ///< 0…32
+  __u32 prefix;
+};
+
+/// Value of the map `routes`: who holds the subnet.
+struct KernelRoute {
+  __u32 outer;  ///< public address of the peer; 0: nobody, which takes this host's own subnets out of a wider one
+  __u32 slot;   ///< of the map `peer_counters`
+  __u32 mtu;    ///< bytes of the largest inner packet for this peer; 0: it does not decapsulate in its kernel
+};
+
+/// Key of the map `counters`: what became of packets that the programs looked at. Nothing is dropped but what is told
+/// so here: the rest of what a program does not take goes on to the native tunnel, which has the last word about it.
+enum KernelCounter {
+  kSent,
+  kSendNotPlain,  ///< left: not IPv4, options, a fragment, or lengths that contradict each other
+  kSendNoRoute,   ///< left: nobody has the destination
+  kSendNoPeer,    ///< left: the peer does not decapsulate in its kernel
+  kSendTtl,       ///< left: the TTL is used up
+  kSendOversize,  ///< left: larger than the peer's MTU, or too large for an outer header
+  kSendRefused,   ///< left: the kernel does not add headers to a packet of this kind
+  kSendFailed,    ///< dropped: there was no memory for the headers
+  kReceived,
+  kReceiveNotPlain,     ///< left: options or a fragment, outside or inside, a wrong outer header checksum, not IPv4
+  kReceiveLength,       ///< left: lengths differ, such as of a datagram that stands for several
+  kReceiveSource,       ///< left: the outer source does not hold the subnet of the inner one
+  kReceiveTtl,          ///< left: the TTL is used up
+  kReceiveUnprotected,  ///< left: only the outer checksum protects the payload, and the programs do not compute it
+  kReceiveRefused,      ///< left: the driver has no room for the mark, or the kernel does not remove the headers
+  kReceiveFailed,       ///< dropped: half changed
+  kReceiveOtherHost,    ///< dropped: came in a frame for another host, which only a promiscuous device shows
+  kKernelCounterCount,
+};
+
+/// Value of the maps `counters` and `peer_counters` for each CPU. Inner packets and their bytes; a super-packet counts
+/// as those it stands for.
+struct KernelTraffic {
+  __u64 packets;
+  __u64 bytes;
+};
+
+/// Value of the map `peer_counters`.
+struct KernelPeerTraffic {
+  struct KernelTraffic sent;
+  struct KernelTraffic received;
+};
