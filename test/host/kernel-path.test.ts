@@ -1,27 +1,133 @@
-import { existsSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import assert from 'node:assert/strict';
+import {
+  BUILD_TIMEOUT_MS,
+  KernelPathPair,
+  type Receiver,
+  buildKernelPath,
+  kernelPathCommand,
+} from '../support/kernel-path.js';
 import { run } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
+import { ping, startPing, tcpTransfer, udpExchange } from '../support/traffic.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const NATIVE_TESTS = path.join(ROOT, 'test/native');
-const PROGRAMS = path.join(ROOT, 'native/prebuilds/kernel_path.bpf.o');
-const BUILD_TIMEOUT_MS = 600_000;
+/** Around what one packet holds (1444), what a peer's MTU leaves of a fragment, and the largest there is. */
+const SIZES = [0, 1, 17, 100, 1000, 1443, 1444, 1445, 1472, 3000, 9000, 65_507];
+const BULK_BYTES = 8 << 20;
 
-describe('the programs of the kernel path', function () {
+describe('the kernel path', function () {
   this.timeout(BUILD_TIMEOUT_MS);
+  let pair: KernelPathPair | undefined;
 
   before(async function () {
-    await run([process.execPath, path.join(ROOT, 'native/bpf/compile.mjs')]);
-    if (!existsSync(PROGRAMS)) skipBecause(this, 'no clang on this machine to compile them (Debian package clang)');
-    await run(['make', '-s', '-C', NATIVE_TESTS, 'kernel-path'], { timeoutMs: BUILD_TIMEOUT_MS });
+    const reason = await buildKernelPath();
+    if (reason !== undefined) skipBecause(this, reason);
+  });
+  afterEach(() => pair?.close());
+
+  const start = async (link: 'veth' | 'wire', left: Receiver, right: Receiver): Promise<KernelPathPair> => {
+    pair = await KernelPathPair.create(link);
+    await pair.start(left, right);
+    return pair;
+  };
+
+  it('passes this kernel’s verifier, and does with every packet what the native core does', async () => {
+    await run(kernelPathCommand('programs'), { timeoutMs: 120_000 });
   });
 
-  it('pass this kernel’s verifier, and do with every packet what the native core does', async () => {
-    await run([path.join(NATIVE_TESTS, 'build/release/kernel_path/programs')], {
-      env: { TSFLANNEL_KERNEL_PATH: PROGRAMS },
-      timeoutMs: 120_000,
+  const combinations: readonly (readonly ['veth' | 'wire', Receiver, Receiver])[] = [
+    ['veth', 'xdp', 'xdp'],
+    ['wire', 'xdp', 'xdp'],
+    ['veth', 'tc', 'tc'],
+    ['wire', 'tc', 'xdp'],
+    ['veth', 'tunnel', 'xdp'],
+    ['veth', 'tunnel', 'tc'],
+    ['wire', 'tunnel', 'xdp'],
+  ];
+  for (const [link, near, far] of combinations) {
+    it(`carries everything whole between ${near} and ${far} on a link like ${link}`, async () => {
+      const { left, right } = await start(link, near, far);
+      for (const [from, to] of [
+        [left, right],
+        [right, left],
+      ] as const) {
+        const exchanged = await udpExchange(from.container, to.container, to.address, SIZES);
+        assert.deepEqual(exchanged, { lost: [], altered: [] });
+        await tcpTransfer(from.container, to.container, to.address, { bytes: BULK_BYTES });
+      }
+      const [here, there] = await Promise.all([left.carried(), right.carried()]);
+      // Only fragments are left to the tunnel between two that announce the kernel path.
+      if (near !== 'tunnel') {
+        assert.ok(here.kernel.sent > BULK_BYTES / 65_536 && here.kernel.received > BULK_BYTES / 65_536, inspect(here));
+        assert.ok(here.native.sent < 200 && there.native.received < 200, inspect(here, there));
+      }
+      assert.equal(here.kernel.sent > 0, near !== 'tunnel', inspect(here));
+      assert.equal(there.kernel.sent > 0, near !== 'tunnel', inspect(there));
+      assert.ok(there.kernel.received > 0, inspect(there));
     });
+  }
+
+  it('tells who sends too much for a peer, by the tunnel', async () => {
+    const { left, right } = await start('veth', 'xdp', 'xdp');
+    const { received, output } = await ping(left.container, right.address, { size: 1445, dontFragment: true });
+    assert.equal(received, 0);
+    assert.match(output, /mtu ?= ?1472/);
+    assert.equal((await ping(left.container, right.address, { size: 1444, dontFragment: true })).received, 3);
+  });
+
+  for (const receiver of ['xdp', 'tc'] as const) {
+    it(`does not take what another host was sent, on a promiscuous device with ${receiver}`, async () => {
+      const { left, right } = await start('veth', receiver, receiver);
+      await right.netns.ip(['link set eth0 promisc on']);
+      assert.equal((await ping(left.container, right.address)).received, 3);
+      await left.netns.ip([`neighbour replace ${right.publicIp} lladdr 02:00:00:00:00:99 dev eth0`]);
+      assert.equal((await ping(left.container, right.address, { waitSeconds: 1 })).received, 0);
+    });
+  }
+
+  it('counts two hops, and has the tunnel tell when they are too many', async () => {
+    const { left, right } = await start('veth', 'xdp', 'xdp');
+    const { output } = await ping(left.container, right.address, { count: 1, ttl: 2, waitSeconds: 1 });
+    assert.match(output, /From 10\.5\.1\.0 .*Time to live exceeded/);
+    // Host, tunnel in, tunnel out, host; what is left is the container's.
+    assert.equal((await ping(left.container, right.address, { ttl: 4, waitSeconds: 1 })).received, 0);
+    assert.equal((await ping(left.container, right.address, { ttl: 5 })).received, 3);
+  });
+
+  it('leaves a datagram intact for a device that computes no checksums', async () => {
+    // A socket on the same machine leaves the outer checksum to the device; it is gone by the time that the inner packet
+    // reaches a device that would compute it.
+    const { left, right } = await start('veth', 'tunnel', 'xdp');
+    await right.netns.run(['ethtool', '-K', 'inside', 'tx', 'off']);
+    const exchanged = await udpExchange(left.container, right.container, right.address, SIZES.slice(0, 7));
+    assert.deepEqual(exchanged, { lost: [], altered: [] });
+  });
+
+  it('loses no packet while its programs are exchanged', async () => {
+    const { left, right } = await start('veth', 'xdp', 'tc');
+    const pinging = startPing(left.container, right.address, { intervalMs: 2 });
+    for (let i = 0; i < 20; i++) await Promise.all([left.carried('exchange'), right.carried('exchange')]);
+    const { sent, received } = await pinging.stop();
+    assert.ok(sent > 0);
+    assert.equal(received, sent);
+  });
+
+  it('goes as it came, and leaves alone what another has attached', async () => {
+    const { left, right } = await start('veth', 'xdp', 'xdp');
+    await left.netns.ip(['address add 192.0.2.11/24 dev eth0']);
+    const args = ['flannel1', 'eth0', '192.0.2.11', '10.6.1.0/24', 'xdp'];
+    const second = await left.netns.run(kernelPathCommand('carrier', args), { mayFail: true });
+    assert.equal(second.code, 1);
+    assert.match(second.stderr, /attach XDP program: Device or resource busy/);
+    assert.equal((await ping(left.container, right.address)).received, 3);
+
+    await left.stop();
+    const { stdout: link } = await left.netns.run(['ip', '-d', 'link', 'show', 'dev', 'eth0']);
+    assert.doesNotMatch(link, /xdp/);
+    const { stdout: filters } = await left.netns.run(['tc', 'filter', 'show', 'dev', 'eth0', 'ingress']);
+    assert.doesNotMatch(filters, /bpf/);
   });
 });
+
+function inspect(...carried: readonly unknown[]): string {
+  return JSON.stringify(carried);
+}

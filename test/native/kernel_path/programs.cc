@@ -9,6 +9,7 @@
 
 #include "../../../native/core/packet/ipv4.h"
 #include "../worker/path_rig.h"
+#include "compiled.h"
 #include "test_run.h"
 
 namespace tsflannel::testing {

@@ -2,10 +2,9 @@
 
 #include <linux/bpf.h>
 
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <utility>
+
+#include "compiled.h"
 
 namespace tsflannel::testing {
 namespace {
@@ -19,13 +18,6 @@ std::unique_ptr<LoadedKernelPath> refused(const Error& error) {
 }
 
 }  // namespace
-
-Bytes kernel_path_file() {
-  const char* name = std::getenv("TSFLANNEL_KERNEL_PATH");
-  std::ifstream file(name == nullptr ? "" : name, std::ios::binary);
-  CHECK_NOTE(file.good(), "TSFLANNEL_KERNEL_PATH does not name the compiled programs");
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::unique_ptr<LoadedKernelPath> LoadedKernelPath::load(const KernelPathConfig& config,
                                                          const std::vector<KernelPathRoute>& routes) {

@@ -45,7 +45,4 @@ class LoadedKernelPath {
   std::array<KernelTraffic, kKernelCounterCount> before_{};
 };
 
-/// The file with the programs.
-Bytes kernel_path_file();
-
 }  // namespace tsflannel::testing

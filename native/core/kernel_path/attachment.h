@@ -1,0 +1,58 @@
+// Programs at devices.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "../base/kernel.h"
+#include "../base/result.h"
+#include "../base/unique_fd.h"
+
+namespace tsflannel {
+
+/// Where a program sees the packets of a device.
+enum class AttachPoint : uint8_t {
+  kXdp,  ///< in the driver; never by the kernel's stand-in for drivers that cannot, which comes after GRO
+  kIngress,
+  kEgress,
+};
+
+/// A program at a device, beside those of others: none of theirs is ever replaced or removed.
+///
+/// XDP and, from Linux 6.6 on, tc programs hang on a link, which goes with its last descriptor or pin. On older kernels
+/// a tc program is a filter below clsact, recognized by its handle: it stays when this process ends, and attaching again
+/// takes its place. At a tc hook ours comes first, since what others decide there is about what they know.
+///
+/// Threads: one at a time.
+class Attachment {
+ public:
+  /// EBUSY: another XDP program is there; EOPNOTSUPP: the driver has no XDP; EINVAL: its MTU is too large for XDP, or a
+  /// filter of another kind has the place of ours; EPERM: no CAP_BPF or CAP_NET_ADMIN.
+  [[nodiscard]] static Result<Attachment> attach(Kernel& kernel, const UniqueFd& program, uint32_t device,
+                                                 AttachPoint point);
+
+  Attachment(Attachment&& other) noexcept = default;
+  Attachment& operator=(Attachment&& other) noexcept = default;
+  /// A link is let go, which removes the program unless it is pinned; a filter stays, see detach().
+  ~Attachment() = default;
+
+  /// Puts another program in the place of this one: each packet meets one of the two.
+  [[nodiscard]] Result<void> exchange(const UniqueFd& program);
+
+  /// Removes the program, unless a pin holds it.
+  [[nodiscard]] Result<void> detach();
+
+  /// Whether the program hangs on a link; else it is a filter.
+  [[nodiscard]] bool is_link() const { return link_.valid(); }
+
+ private:
+  Attachment(Kernel& kernel, UniqueFd link, uint32_t device, AttachPoint point)
+      : kernel_(&kernel), link_(std::move(link)), device_(device), point_(point) {}
+
+  Kernel* kernel_;
+  UniqueFd link_;
+  uint32_t device_;
+  AttachPoint point_;
+};
+
+}  // namespace tsflannel
