@@ -1,4 +1,6 @@
-import { existsSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { onExit } from './cleanup.js';
@@ -26,10 +28,15 @@ export async function buildKernelPath(): Promise<string | undefined> {
 }
 
 /** Command line of a program below test/native/kernel_path, as {@link buildKernelPath} left it. */
-export function kernelPathCommand(name: 'carrier' | 'programs', args: readonly string[] = []): string[] {
+export function kernelPathCommand(
+  name: 'carrier' | 'programs',
+  args: readonly string[] = [],
+  variables: readonly string[] = [],
+): string[] {
   return [
     'env',
     `TSFLANNEL_KERNEL_PATH=${PROGRAMS}`,
+    ...variables,
     path.join(NATIVE_TESTS, 'build/release/kernel_path', name),
     ...args,
   ];
@@ -69,14 +76,22 @@ export class KernelPathHost {
     return this.#carrier;
   }
 
-  /** Starts native tunnel and programs. @param peer - its public address, subnet, and whether it decapsulates in its kernel. */
-  async start(receiver: Receiver, peer: { host: KernelPathHost; isKernel: boolean }): Promise<void> {
-    const { host, isKernel } = peer;
-    const route = `${host.subnet}=${host.publicIp},${isKernel ? 1472 : 0}`;
-    this.#carrier = this.netns.start(
-      kernelPathCommand('carrier', ['flannel0', 'eth0', this.publicIp, this.subnet, receiver, route]),
-    );
+  /**
+   * Starts native tunnel and programs.
+   *
+   * @param peer - the other host, and whether it decapsulates in its kernel.
+   * @param pins - a directory of a bpffs: what is pinned there is taken over, and stays when the carrier is killed.
+   */
+  async startCarrier(receiver: Receiver, peer: KernelPathHost, isKernel: boolean, pins?: string): Promise<void> {
+    const route = `${peer.subnet}=${peer.publicIp},${isKernel ? 1472 : 0}`;
+    const args = ['flannel0', 'eth0', this.publicIp, this.subnet, receiver, route];
+    const variables = pins === undefined ? [] : [`TSFLANNEL_PINS=${pins}`];
+    this.#carrier = this.netns.start(kernelPathCommand('carrier', args, variables));
     await this.#carrier.waitForLine(/^ready$/);
+  }
+
+  /** Gives the TUN what the daemon would. */
+  async configureTun(): Promise<void> {
     await this.netns.ip([
       `address add ${this.subnet.replace('/24', '/32')} dev flannel0`,
       'link set flannel0 mtu 1472 txqueuelen 1000 up',
@@ -142,9 +157,29 @@ export class KernelPathPair {
 
   /** Starts both hosts. */
   async start(left: Receiver, right: Receiver): Promise<void> {
-    await this.left.start(left, { host: this.right, isKernel: right !== 'tunnel' });
-    await this.right.start(right, { host: this.left, isKernel: left !== 'tunnel' });
+    await this.left.startCarrier(left, this.right, right !== 'tunnel');
+    await this.right.startCarrier(right, this.left, left !== 'tunnel');
+    await Promise.all([this.left.configureTun(), this.right.configureTun()]);
   }
+}
+
+/** A bpffs of its own with these directories in it. */
+export async function mountBpffs(directories: readonly string[]): Promise<{ path: string; close: () => void }> {
+  const mounted = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-bpffs-'));
+  const remove = (): void => {
+    spawnSync('umount', ['--lazy', mounted]);
+    rmdirSync(mounted);
+  };
+  const withdraw = onExit(remove);
+  await run(['mount', '-t', 'bpf', 'bpf', mounted]);
+  for (const name of directories) mkdirSync(path.join(mounted, name));
+  return {
+    path: mounted,
+    close: () => {
+      remove();
+      withdraw();
+    },
+  };
 }
 
 let serial = 0;

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "../base/bytes.h"
+#include "pin.h"
 
 namespace tsflannel {
 namespace {
@@ -161,6 +162,14 @@ Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, u
   return Attachment(kernel, UniqueFd(), device, point);
 }
 
+Result<Attachment> Attachment::adopt(Kernel& kernel, const std::string& path, uint32_t device, AttachPoint point) {
+  Result<UniqueFd> link = open_pinned(kernel, path);
+  if (!link) return link.error();
+  Attachment adopted(kernel, std::move(link).value(), device, point);
+  adopted.pinned_at_ = path;
+  return adopted;
+}
+
 Result<void> Attachment::exchange(const UniqueFd& program) {
   int failed = 0;
   if (is_link()) {
@@ -175,10 +184,17 @@ Result<void> Attachment::exchange(const UniqueFd& program) {
   return {};
 }
 
+Result<void> Attachment::pin(const std::string& path) {
+  if (!is_link()) return {};
+  const Result<void> pinned = tsflannel::pin(*kernel_, link_, path);
+  if (pinned) pinned_at_ = path;
+  return pinned;
+}
+
 Result<void> Attachment::detach() {
   if (is_link()) {
     link_.reset();
-    return {};
+    return pinned_at_.empty() ? Result<void>() : unpin(pinned_at_);
   }
   TcRequest filter(RTM_DELTFILTER, 0, place_of(device_, point_));
   filter.text(TCA_KIND, "bpf");

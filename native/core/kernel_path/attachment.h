@@ -31,15 +31,22 @@ class Attachment {
   [[nodiscard]] static Result<Attachment> attach(Kernel& kernel, const UniqueFd& program, uint32_t device,
                                                  AttachPoint point);
 
+  /// The one that pin() left behind. ENOENT: none, or it was a filter, which attach() takes over.
+  [[nodiscard]] static Result<Attachment> adopt(Kernel& kernel, const std::string& path, uint32_t device,
+                                                AttachPoint point);
+
   Attachment(Attachment&& other) noexcept = default;
   Attachment& operator=(Attachment&& other) noexcept = default;
-  /// A link is let go, which removes the program unless it is pinned; a filter stays, see detach().
+  /// Lets a link go, which removes the program unless it is pinned; a filter stays, see detach().
   ~Attachment() = default;
 
   /// Puts another program in the place of this one: each packet meets one of the two.
   [[nodiscard]] Result<void> exchange(const UniqueFd& program);
 
-  /// Removes the program, unless a pin holds it.
+  /// Has the program stay when this process ends, under a name below a bpffs; a filter stays anyway, without one.
+  [[nodiscard]] Result<void> pin(const std::string& path);
+
+  /// Removes the program and its name. Nothing else may be called afterwards.
   [[nodiscard]] Result<void> detach();
 
   /// Whether the program hangs on a link; else it is a filter.
@@ -51,6 +58,7 @@ class Attachment {
 
   Kernel* kernel_;
   UniqueFd link_;
+  std::string pinned_at_;
   uint32_t device_;
   AttachPoint point_;
 };

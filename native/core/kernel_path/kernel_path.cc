@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "../base/bytes.h"
+#include "pin.h"
 
 namespace tsflannel {
 namespace {
@@ -48,6 +49,13 @@ Result<UniqueFd> create_map(Kernel& kernel, const char* name, bpf_map_type type,
   const int map = kernel.bpf(BPF_MAP_CREATE, &attributes, sizeof attributes);
   if (map < 0) return Error{"BPF_MAP_CREATE", -map, std::string(name) + ", " + std::to_string(entries) + " entries"};
   return UniqueFd(map);
+}
+
+/// By the maps of KernelPathMaps, in their order.
+constexpr std::array<const char*, 3> kMapNames = {"routes", "counters", "peer_counters"};
+
+std::string pin_of(const std::string& directory, const char* map) {
+  return directory + "/" + map + "-" + KERNEL_PATH_LAYOUT;
 }
 
 /// Places that a value of a per-CPU map has: one for each CPU that there can ever be, numbered from 0.
@@ -110,12 +118,12 @@ Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, u
     uint32_t flags;
   };
   const std::array<Wanted, 3> all = {{
-      {maps.routes_, "routes", BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute), routes,
+      {maps.routes_, kMapNames[0], BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute), routes,
        BPF_F_NO_PREALLOC},
-      {maps.counters_, "counters", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic),
+      {maps.counters_, kMapNames[1], BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic),
        kKernelCounterCount, 0},
-      {maps.peer_counters_, "peer_counters", BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic),
-       peers, 0},
+      {maps.peer_counters_, kMapNames[2], BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), peers,
+       0},
   }};
   for (const Wanted& each : all) {
     Result<UniqueFd> created = create_map(kernel, each.name, each.type, each.key, each.value, each.entries, each.flags);
@@ -123,6 +131,62 @@ Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, u
     each.map = std::move(created).value();
   }
   return maps;
+}
+
+Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, const std::string& directory, uint32_t peers) {
+  KernelPathMaps maps(kernel);
+  maps.peers_ = peers;
+  const Result<size_t> cpus = possible_cpus(kernel);
+  if (!cpus) return cpus.error();
+  maps.cpus_ = cpus.value();
+  const std::array<UniqueFd*, 3> places = {&maps.routes_, &maps.counters_, &maps.peer_counters_};
+  for (size_t i = 0; i < places.size(); i++) {
+    Result<UniqueFd> map = open_pinned(kernel, pin_of(directory, kMapNames.at(i)));
+    if (!map) return map.error();
+    *places.at(i) = std::move(map).value();
+  }
+  const Result<void> read = maps.read_routes();
+  if (!read) return read.error();
+  return maps;
+}
+
+Result<void> KernelPathMaps::pin(const std::string& directory) const {
+  const std::array<const UniqueFd*, 3> maps = {&routes_, &counters_, &peer_counters_};
+  for (size_t i = 0; i < maps.size(); i++) {
+    const Result<void> pinned = tsflannel::pin(*kernel_, *maps.at(i), pin_of(directory, kMapNames.at(i)));
+    if (!pinned) return pinned;
+  }
+  return {};
+}
+
+Result<void> KernelPathMaps::unpin(const std::string& directory) {
+  for (const char* name : kMapNames) {
+    const Result<void> removed = tsflannel::unpin(pin_of(directory, name));
+    if (!removed) return removed;
+  }
+  return {};
+}
+
+/// Takes what is in the map for what this process put there.
+Result<void> KernelPathMaps::read_routes() {
+  KernelRouteKey key{};
+  KernelRoute value{};
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<uint32_t>(routes_.get());
+  for (bool is_first = true;; is_first = false) {
+    KernelRouteKey next{};
+    attributes.key = is_first ? 0 : pointer(&key);
+    attributes.next_key = pointer(&next);
+    const int ended = kernel_->bpf(BPF_MAP_GET_NEXT_KEY, &attributes, sizeof attributes);
+    if (ended == -ENOENT) return {};
+    if (ended < 0) return Error{"BPF_MAP_GET_NEXT_KEY", -ended, "routes"};
+    key = next;
+    attributes.key = pointer(&key);
+    attributes.value = pointer(&value);
+    const int failed = kernel_->bpf(BPF_MAP_LOOKUP_ELEM, &attributes, sizeof attributes);
+    if (failed < 0) return Error{"BPF_MAP_LOOKUP_ELEM", -failed, "routes"};
+    in_kernel_[{swap_be32(key.prefix), static_cast<uint8_t>(key.prefix_length)}] = value;
+  }
 }
 
 Result<void> KernelPathMaps::set_routes(std::span<const KernelPathRoute> routes) {
@@ -207,7 +271,7 @@ std::array<ProgramSymbol, 3> KernelPathMaps::symbols() const {
   const auto map = [](std::string_view name, const UniqueFd& fd) {
     return ProgramSymbol{name, ProgramSymbol::Kind::kMap, static_cast<uint32_t>(fd.get())};
   };
-  return {map("routes", routes_), map("counters", counters_), map("peer_counters", peer_counters_)};
+  return {map(kMapNames[0], routes_), map(kMapNames[1], counters_), map(kMapNames[2], peer_counters_)};
 }
 
 Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,

@@ -48,6 +48,16 @@ class KernelPathMaps {
   /// @param peers slots for counters of peers; each takes 32 bytes per CPU at once
   [[nodiscard]] static Result<KernelPathMaps> create(Kernel& kernel, uint32_t routes, uint32_t peers);
 
+  /// Those that pin() left behind, with their routes and counts. ENOENT if there are none of this layout.
+  /// @param peers as they were created with
+  [[nodiscard]] static Result<KernelPathMaps> adopt(Kernel& kernel, const std::string& directory, uint32_t peers);
+
+  /// Has the maps stay when this process ends, under names in a directory of a bpffs.
+  [[nodiscard]] Result<void> pin(const std::string& directory) const;
+
+  /// Removes the names that pin() gives.
+  [[nodiscard]] static Result<void> unpin(const std::string& directory);
+
   /// Makes the routes what is given: of equal prefixes, the last one counts. What changes is exchanged entry by entry,
   /// each at once; what is new or different goes first, so that a narrower subnet is not uncovered meanwhile. After an
   /// error, what had been done stays, and the next call goes on from there.
@@ -62,6 +72,7 @@ class KernelPathMaps {
  private:
   explicit KernelPathMaps(Kernel& kernel) : kernel_(&kernel) {}
 
+  [[nodiscard]] Result<void> read_routes();
   /// Values of an entry for each CPU, at intervals of value_bytes.
   [[nodiscard]] Result<std::vector<uint64_t>> read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const;
 

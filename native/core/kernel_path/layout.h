@@ -4,6 +4,9 @@
 
 #include <linux/types.h>
 
+/// Goes up with every change of what follows: maps that were pinned by another version are left alone.
+#define KERNEL_PATH_LAYOUT "1"
+
 /// Key of the map `routes` (BPF_MAP_TYPE_LPM_TRIE): a subnet.
 struct KernelRouteKey {
   __u32 prefix_length;  ///< 0…32

@@ -8,10 +8,16 @@
 //   RECEIVER   xdp or tc: what receives; tunnel: no program at all, neither for receiving nor for sending
 //   MTU        of what the kernel sends to that peer; 0: the tunnel sends
 //
+// TSFLANNEL_PINS names a directory of a bpffs: maps and programs that are pinned there are taken over, and stay if this
+// program is killed. The device must be there then, too.
+//
 // Says "ready" once packets can flow, and then, for every line of input, what has been counted, as one line of JSON.
 // Exchanges all programs for newly loaded ones at each line "exchange". Ends with its input.
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
 #include <net/if.h>
+#include <sys/ioctl.h>
 
 #include <cinttypes>
 #include <cstdio>
@@ -25,6 +31,7 @@
 
 #include "../../../native/core/kernel_path/attachment.h"
 #include "../../../native/core/kernel_path/kernel_path.h"
+#include "../../../native/core/tun/flow_steering.h"
 #include "../../../native/core/worker/tunnel.h"
 #include "compiled.h"
 
@@ -75,11 +82,52 @@ class NoEvents final : public EventSink {
   void on_event(const TunnelEvent&) override {}
 };
 
+/// Of a device that is there, for one worker; the caller closes them.
+std::vector<int> open_queues(const std::string& device) {
+  std::vector<int> queues;
+  for (unsigned i = 0; i < kLanesPerWorker; i++) {
+    ifreq request{};
+    device.copy(static_cast<char*>(request.ifr_name), IFNAMSIZ - 1);
+    request.ifr_flags = static_cast<short>(IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE);
+    queues.push_back(open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+    if (ioctl(queues.back(), TUNSETIFF, &request) < 0) fail({"TUNSETIFF", errno, device});
+  }
+  return queues;
+}
+
 struct Place {
+  const char* name;
   KernelProgram program;
   uint32_t device;
   AttachPoint point;
 };
+
+KernelPathMaps open_maps(const char* pins) {
+  constexpr uint32_t kRoutes = 1024;
+  constexpr uint32_t kPeers = 64;
+  if (pins == nullptr) return expect(KernelPathMaps::create(host_kernel(), kRoutes, kPeers));
+  Result<KernelPathMaps> adopted = KernelPathMaps::adopt(host_kernel(), pins, kPeers);
+  if (adopted) return std::move(adopted).value();
+  if (adopted.error().code != ENOENT) fail(adopted.error());
+  KernelPathMaps maps = expect(KernelPathMaps::create(host_kernel(), kRoutes, kPeers));
+  expect(maps.pin(pins));
+  return maps;
+}
+
+Attachment attach(const Place& place, const UniqueFd& program, const char* pins) {
+  const std::string path = std::string(pins == nullptr ? "" : pins) + "/" + place.name;
+  if (pins != nullptr) {
+    Result<Attachment> adopted = Attachment::adopt(host_kernel(), path, place.device, place.point);
+    if (adopted) {
+      expect(adopted.value().exchange(program));
+      return std::move(adopted).value();
+    }
+    if (adopted.error().code != ENOENT) fail(adopted.error());
+  }
+  Attachment attached = expect(Attachment::attach(host_kernel(), program, place.device, place.point));
+  if (pins != nullptr) expect(attached.pin(path));
+  return attached;
+}
 
 }  // namespace
 
@@ -107,31 +155,35 @@ int main(int argc, char** argv) {
     routes.push_back({subnet.prefix, subnet.length, outer, static_cast<uint32_t>(i), mtu});
   }
 
+  const char* pins = std::getenv("TSFLANNEL_PINS");
   NoEvents events;
   TunnelConfig tunnel_config;
   tunnel_config.device = arguments[0];
+  tunnel_config.workers = 1;
   tunnel_config.bind = {.address = local, .port = kPort};
+  if (pins != nullptr) tunnel_config.inherited_tun = open_queues(arguments[0]);
   const std::unique_ptr<Tunnel> tunnel = expect(Tunnel::open(host_kernel(), events, tunnel_config, state));
 
   const KernelPathConfig config{
       .uplink = index_of(arguments[1]), .tun = index_of(tunnel->device()), .local = local, .port = kPort};
-  KernelPathMaps maps = expect(KernelPathMaps::create(host_kernel(), 1024, 64));
+  KernelPathMaps maps = open_maps(pins);
   expect(maps.set_routes(routes));
   const ProgramObject object = expect(ProgramObject::parse(kernel_path_file()));
 
   // What receives comes first, and behind XDP what its marks are for.
   std::vector<Place> places;
-  if (receiver != "tunnel") places.push_back({KernelProgram::kSettle, config.tun, AttachPoint::kIngress});
+  if (receiver != "tunnel") places.push_back({"settle", KernelProgram::kSettle, config.tun, AttachPoint::kIngress});
   if (receiver == "xdp") {
-    places.push_back({KernelProgram::kDeliver, config.uplink, AttachPoint::kIngress});
-    places.push_back({KernelProgram::kReceiveXdp, config.uplink, AttachPoint::kXdp});
+    places.push_back({"deliver", KernelProgram::kDeliver, config.uplink, AttachPoint::kIngress});
+    places.push_back({"receive_xdp", KernelProgram::kReceiveXdp, config.uplink, AttachPoint::kXdp});
   }
-  if (receiver == "tc") places.push_back({KernelProgram::kReceiveTc, config.uplink, AttachPoint::kIngress});
-  if (receiver != "tunnel") places.push_back({KernelProgram::kSend, config.tun, AttachPoint::kEgress});
+  if (receiver == "tc")
+    places.push_back({"receive_tc", KernelProgram::kReceiveTc, config.uplink, AttachPoint::kIngress});
+  if (receiver != "tunnel") places.push_back({"send", KernelProgram::kSend, config.tun, AttachPoint::kEgress});
   std::vector<Attachment> attachments;
   for (const Place& each : places) {
-    const UniqueFd program = expect(load_kernel_program(host_kernel(), object, each.program, maps, config));
-    attachments.push_back(expect(Attachment::attach(host_kernel(), program, each.device, each.point)));
+    attachments.push_back(
+        attach(each, expect(load_kernel_program(host_kernel(), object, each.program, maps, config)), pins));
   }
   std::printf("ready\n");
   std::fflush(stdout);
@@ -154,5 +206,6 @@ int main(int argc, char** argv) {
     std::fflush(stdout);
   }
   for (auto each = attachments.rbegin(); each != attachments.rend(); ++each) expect(each->detach());
+  if (pins != nullptr) expect(KernelPathMaps::unpin(pins));
   return 0;
 }
