@@ -45,7 +45,8 @@ enum {
   kTcpDataOffset = 12,    // byte of the TCP header
   kMark = 0x6b706174,     // in front of a frame: receive_xdp has taken it
   kNext = TC_ACT_UNSPEC,  // TCX_NEXT: go on with what else is attached
-  kTtlAt = 8,             // TTL, protocol and checksum are neighbours
+  kUdpChecksumAt = sizeof(struct iphdr) + 6,
+  kTtlAt = 8,  // TTL, protocol and checksum are neighbours
 };
 
 /// The first bytes of a frame; `unused` aligns the rest.
@@ -111,6 +112,12 @@ INLINE void count_peer(const struct KernelRoute* route, int is_received, __u64 p
   if (peer) add_traffic(is_received ? &peer->received : &peer->sent, packets, bytes);
 }
 
+/// Whether a packet itself protects its payload: IPv4 headers protect only themselves.
+/// @param udp_checksum if it is one of UDP's
+INLINE int has_checksum(__u8 protocol, __u16 udp_checksum) {
+  return protocol == IPPROTO_TCP || protocol == IPPROTO_ICMP || (protocol == IPPROTO_UDP && udp_checksum != 0);
+}
+
 /// Bytes of the largest packet that `skb` is cut into; 0 if that cannot be told.
 INLINE __u32 largest_segment(struct __sk_buff* skb, __u8 protocol) {
   if (skb->gso_size == 0) return skb->len;
@@ -136,6 +143,9 @@ int send_to_uplink(struct __sk_buff* skb) {
   if (!route) return leave(kSendNoRoute, kNext, packets, length);
   if (route->mtu == 0) return leave(kSendNoPeer, kNext, packets, length);
   if (inner->ttl <= 1) return leave(kSendTtl, kNext, packets, length);
+  __u16 udp_checksum = 0;
+  if (inner->protocol == IPPROTO_UDP) bpf_skb_load_bytes(skb, kUdpChecksumAt, &udp_checksum, sizeof udp_checksum);
+  if (!has_checksum(inner->protocol, udp_checksum)) return leave(kSendUnprotected, kNext, packets, length);
   const __u32 segment = largest_segment(skb, inner->protocol);
   if (segment == 0) return leave(kSendNotPlain, kNext, packets, length);
   if (segment > route->mtu || length > kLargestInner) return leave(kSendOversize, kNext, packets, length);
@@ -149,7 +159,7 @@ int send_to_uplink(struct __sk_buff* skb) {
   const struct TtlWord word = next_hop(inner);
   inner->ttl = word.ttl;
   inner->check = word.checksum;
-  // A checksum of zero says that there is none (RFC 768): the inner one is all that protects the payload.
+  // A checksum of zero says that there is none (RFC 768).
   headers.udp.source = (__u16)CONSTANT(port);
   headers.udp.dest = (__u16)CONSTANT(port);
   headers.udp.len = HTONS((__u16)(length + sizeof headers.udp));
@@ -179,13 +189,6 @@ struct Finding {
   __u32 counter;                    // else why not; kKernelCounterCount: it is none of the tunnel's
 };
 
-/// Whether something inside the datagram protects the payload; IPv4 headers protect only themselves.
-INLINE int has_own_checksum(const struct iphdr* inner, const void* end) {
-  if (inner->protocol == IPPROTO_TCP || inner->protocol == IPPROTO_ICMP) return 1;
-  const struct udphdr* udp = (const void*)(inner + 1);
-  return inner->protocol == IPPROTO_UDP && (const void*)(udp + 1) <= end && udp->check != 0;
-}
-
 /// Examines a frame of `length` bytes, those from `data` to `end` of which can be read.
 INLINE struct Finding examine(const void* data, const void* end, __u32 length) {
   const struct ethhdr* ethernet = data;
@@ -199,6 +202,8 @@ INLINE struct Finding examine(const void* data, const void* end, __u32 length) {
     return finding;
   }
   const __u32 inner_length = NTOHS(inner->tot_len);
+  const struct udphdr* inner_udp = (const void*)(inner + 1);
+  const __u16 udp_checksum = (const void*)(inner_udp + 1) <= end ? inner_udp->check : 0;
   if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || header_sum(outer) != 0xffff) {
     finding.counter = kReceiveNotPlain;
   } else if (inner_length + ETH_HLEN + kOuterBytes != length || inner_length + kOuterBytes != NTOHS(outer->tot_len) ||
@@ -206,7 +211,7 @@ INLINE struct Finding examine(const void* data, const void* end, __u32 length) {
     finding.counter = kReceiveLength;
   } else if (inner->ttl <= 1) {
     finding.counter = kReceiveTtl;
-  } else if (udp->check != 0 && !has_own_checksum(inner, end)) {
+  } else if (udp->check != 0 && !has_checksum(inner->protocol, udp_checksum)) {
     finding.counter = kReceiveUnprotected;
   } else {
     finding.counter = kReceiveSource;

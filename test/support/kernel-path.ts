@@ -53,7 +53,7 @@ export interface Carried {
 
 /** Place of some counters in native/core/kernel_path/layout.h. */
 const SENT = 0;
-const RECEIVED = 8;
+const RECEIVED = 9;
 
 /** A host with one container. */
 export class KernelPathHost {

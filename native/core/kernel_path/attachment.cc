@@ -186,7 +186,7 @@ Result<void> Attachment::exchange(const UniqueFd& program) {
 
 Result<void> Attachment::pin(const std::string& path) {
   if (!is_link()) return {};
-  const Result<void> pinned = tsflannel::pin(*kernel_, link_, path);
+  Result<void> pinned = tsflannel::pin(*kernel_, link_, path);
   if (pinned) pinned_at_ = path;
   return pinned;
 }

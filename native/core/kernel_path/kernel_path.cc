@@ -153,7 +153,7 @@ Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, const std::string& 
 Result<void> KernelPathMaps::pin(const std::string& directory) const {
   const std::array<const UniqueFd*, 3> maps = {&routes_, &counters_, &peer_counters_};
   for (size_t i = 0; i < maps.size(); i++) {
-    const Result<void> pinned = tsflannel::pin(*kernel_, *maps.at(i), pin_of(directory, kMapNames.at(i)));
+    Result<void> pinned = tsflannel::pin(*kernel_, *maps.at(i), pin_of(directory, kMapNames.at(i)));
     if (!pinned) return pinned;
   }
   return {};
@@ -161,7 +161,7 @@ Result<void> KernelPathMaps::pin(const std::string& directory) const {
 
 Result<void> KernelPathMaps::unpin(const std::string& directory) {
   for (const char* name : kMapNames) {
-    const Result<void> removed = tsflannel::unpin(pin_of(directory, name));
+    Result<void> removed = tsflannel::unpin(pin_of(directory, name));
     if (!removed) return removed;
   }
   return {};

@@ -24,19 +24,20 @@ struct KernelRoute {
 /// so here: the rest of what a program does not take goes on to the native tunnel, which has the last word about it.
 enum KernelCounter {
   kSent,
-  kSendNotPlain,  ///< left: not IPv4, options, a fragment, or lengths that contradict each other
-  kSendNoRoute,   ///< left: nobody has the destination
-  kSendNoPeer,    ///< left: the peer does not decapsulate in its kernel
-  kSendTtl,       ///< left: the TTL is used up
-  kSendOversize,  ///< left: larger than the peer's MTU, or too large for an outer header
-  kSendRefused,   ///< left: the kernel does not add headers to a packet of this kind
-  kSendFailed,    ///< dropped: there was no memory for the headers
+  kSendNotPlain,     ///< left: not IPv4, options, a fragment, or lengths that contradict each other
+  kSendNoRoute,      ///< left: nobody has the destination
+  kSendNoPeer,       ///< left: the peer does not decapsulate in its kernel
+  kSendTtl,          ///< left: the TTL is used up
+  kSendUnprotected,  ///< left: only an outer checksum would protect the payload, and the programs compute none
+  kSendOversize,     ///< left: larger than the peer's MTU, or too large for an outer header
+  kSendRefused,      ///< left: the kernel does not add headers to a packet of this kind
+  kSendFailed,       ///< dropped: there was no memory for the headers
   kReceived,
   kReceiveNotPlain,     ///< left: options or a fragment, outside or inside, a wrong outer header checksum, not IPv4
   kReceiveLength,       ///< left: lengths differ, such as of a datagram that stands for several
   kReceiveSource,       ///< left: the outer source does not hold the subnet of the inner one
   kReceiveTtl,          ///< left: the TTL is used up
-  kReceiveUnprotected,  ///< left: only the outer checksum protects the payload, and the programs do not compute it
+  kReceiveUnprotected,  ///< left: only the outer checksum protects the payload, and the programs do not verify it
   kReceiveRefused,      ///< left: the driver has no room for the mark, or the kernel does not remove the headers
   kReceiveFailed,       ///< dropped: half changed
   kReceiveOtherHost,    ///< dropped: came in a frame for another host, which only a promiscuous device shows

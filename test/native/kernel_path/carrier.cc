@@ -1,4 +1,4 @@
-// A native tunnel with the kernel path beside it, for test/host/kernel-path-traffic.test.ts.
+// A native tunnel with the kernel path beside it, for test/host/kernel-path-*.test.ts.
 //
 //   carrier DEVICE UPLINK LOCAL OWN/LENGTH RECEIVER [SUBNET/LENGTH=OUTER,MTU]…
 //

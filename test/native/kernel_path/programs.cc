@@ -77,6 +77,12 @@ bool is_plain(const Bytes& packet) {
   return packet.size() >= 20 && packet[0] == 0x45 && (get16(packet, 6) & 0x3fff) == 0;
 }
 
+/// Whether the payload is protected without an outer checksum.
+bool has_own_checksum(const Bytes& packet) {
+  if (packet[9] == kProtocolUdp) return packet.size() >= 28 && get16(packet, 26) != 0;
+  return packet[9] == kProtocolTcp || packet[9] == kProtocolIcmp;
+}
+
 /// What `send` has to do, by the letter.
 KernelCounter expected_of_send(const Bytes& packet) {
   if (!is_plain(packet) || get16(packet, 2) != packet.size()) return kSendNotPlain;
@@ -85,6 +91,7 @@ KernelCounter expected_of_send(const Bytes& packet) {
     if ((destination ^ inner_of(n)) >> 8 != 0) continue;
     if (n == kStockPeer) return kSendNoPeer;
     if (packet[8] <= 1) return kSendTtl;
+    if (!has_own_checksum(packet)) return kSendUnprotected;
     return packet.size() > kMtu ? kSendOversize : kSent;
   }
   return kSendNoRoute;
@@ -146,7 +153,8 @@ TEST("what is sent is what the native core sends, and the rest is left as it was
     const Bytes wire = framed(encapsulated(kOwnUnderlay, native.outer, native.data));
     CHECK_NOTE(outcome.packet == wire, hex(outcome.packet) + " instead of " + hex(wire));
   }
-  for (const KernelCounter each : {kSent, kSendNotPlain, kSendNoRoute, kSendNoPeer, kSendTtl, kSendOversize}) {
+  for (const KernelCounter each :
+       {kSent, kSendNotPlain, kSendNoRoute, kSendNoPeer, kSendTtl, kSendUnprotected, kSendOversize}) {
     CHECK_NOTE(seen.at(each) > kCases / 1000, show(each) + " was tried only " + show(seen.at(each)) + " times");
   }
 }
@@ -169,7 +177,7 @@ TEST("a super-packet is sent whole if its segments fit, and the kernel itself kn
       {tcp, kMtu - 51, kSendOversize},
       {udp, kMtu - 28, kSendRefused},
       {udp, kMtu - 27, kSendOversize},
-      {other, 1000, kSendNotPlain},
+      {other, 1000, kSendUnprotected},
   }};
   for (const Row& row : rows) {
     const Outcome outcome = kernel_path->run(KernelProgram::kSend, row.packet, SuperPacket{row.segment, 6});
@@ -194,9 +202,7 @@ KernelCounter expected_of_receive(const Bytes& frame) {
     return kReceiveLength;
   }
   if (inner[8] <= 1) return kReceiveTtl;
-  const bool has_own_checksum = inner[9] == kProtocolTcp || inner[9] == kProtocolIcmp ||
-                                (inner[9] == kProtocolUdp && inner.size() >= 28 && get16(inner, 26) != 0);
-  if (get16(outer, 26) != 0 && !has_own_checksum) return kReceiveUnprotected;
+  if (get16(outer, 26) != 0 && !has_own_checksum(inner)) return kReceiveUnprotected;
   for (unsigned n = 0; n < PathRig::kPeers; n++) {
     if ((get32(inner, 12) ^ inner_of(n)) >> 8 == 0) return get32(outer, 12) == outer_of(n) ? kReceived : kReceiveSource;
   }

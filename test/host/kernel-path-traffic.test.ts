@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { BUILD_TIMEOUT_MS, KernelPathPair, type Receiver, buildKernelPath } from '../support/kernel-path.js';
+import { skipBecause } from '../support/skip.js';
+import { tcpTransfer, udpExchange } from '../support/traffic.js';
+
+/** Around what one packet holds (1444), what a peer's MTU leaves of a fragment, and the largest there is. */
+const SIZES = [0, 1, 17, 100, 1000, 1443, 1444, 1445, 1472, 3000, 9000, 65_507];
+const BULK_BYTES = 8 << 20;
+
+describe('traffic on the kernel path', function () {
+  this.timeout(BUILD_TIMEOUT_MS);
+  let pair: KernelPathPair | undefined;
+
+  before(async function () {
+    const reason = await buildKernelPath();
+    if (reason !== undefined) skipBecause(this, reason);
+  });
+  afterEach(() => pair?.close());
+
+  const combinations: readonly (readonly ['veth' | 'wire', Receiver, Receiver])[] = [
+    ['veth', 'xdp', 'xdp'],
+    ['wire', 'xdp', 'xdp'],
+    ['veth', 'tc', 'tc'],
+    ['wire', 'tc', 'xdp'],
+    ['veth', 'tunnel', 'xdp'],
+    ['veth', 'tunnel', 'tc'],
+    ['wire', 'tunnel', 'xdp'],
+  ];
+  for (const [link, near, far] of combinations) {
+    it(`carries everything whole between ${near} and ${far} on a link like ${link}`, async () => {
+      pair = await KernelPathPair.create(link);
+      await pair.start(near, far);
+      const { left, right } = pair;
+      for (const [from, to] of [
+        [left, right],
+        [right, left],
+      ] as const) {
+        const exchanged = await udpExchange(from.container, to.container, to.address, SIZES);
+        assert.deepEqual(exchanged, { lost: [], altered: [] });
+        await tcpTransfer(from.container, to.container, to.address, { bytes: BULK_BYTES });
+      }
+      const [here, there] = await Promise.all([left.carried(), right.carried()]);
+      // Only fragments are left to the tunnel between two that announce the kernel path.
+      if (near !== 'tunnel') {
+        assert.ok(here.kernel.sent > BULK_BYTES / 65_536 && here.kernel.received > BULK_BYTES / 65_536, inspect(here));
+        assert.ok(here.native.sent < 200 && there.native.received < 200, inspect(here, there));
+      }
+      assert.equal(here.kernel.sent > 0, near !== 'tunnel', inspect(here));
+      assert.equal(there.kernel.sent > 0, near !== 'tunnel', inspect(there));
+      assert.ok(there.kernel.received > 0, inspect(there));
+    });
+  }
+});
+
+function inspect(...carried: readonly unknown[]): string {
+  return JSON.stringify(carried);
+}
