@@ -43,7 +43,7 @@ enum {
   kLargestInner = 0xffff - kOuterBytes,
   kOuterTtl = 64,         // IPDEFTTL, which the native tunnel's socket uses
   kTcpDataOffset = 12,    // byte of the TCP header
-  kMark = 0x6b706174,     // in front of a frame: receive_xdp has taken it
+  kMark = 0x6b706174,     // and the index of the TUN, in front of a frame: receive_xdp has taken it
   kNext = TC_ACT_UNSPEC,  // TCX_NEXT: go on with what else is attached
   kUdpChecksumAt = sizeof(struct iphdr) + 6,
   kTtlAt = 8,  // TTL, protocol and checksum are neighbours
@@ -244,7 +244,7 @@ int receive_before_gro(struct xdp_md* frame) {
   if (bpf_xdp_adjust_head(frame, kOuterBytes) < 0) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
   __u32* mark = (void*)(long)frame->data_meta;
   if ((void*)(mark + 1) > (void*)(long)frame->data) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
-  *mark = kMark;
+  *mark = kMark + CONSTANT(tun);
   count(kReceived, 1, inner_length);
   count_peer(finding.route, 1, 1, inner_length);
   return XDP_PASS;
@@ -253,7 +253,7 @@ int receive_before_gro(struct xdp_md* frame) {
 SECTION("deliver")
 int deliver_to_tun(struct __sk_buff* skb) {
   const __u32* mark = (void*)(long)skb->data_meta;
-  if ((const void*)(mark + 1) > (void*)(long)skb->data || *mark != kMark) return kNext;
+  if ((const void*)(mark + 1) > (void*)(long)skb->data || *mark != kMark + CONSTANT(tun)) return kNext;
   // Redirecting makes a frame one for this host, whoever it was for.
   if (skb->pkt_type != PACKET_HOST) return leave(kReceiveOtherHost, TC_ACT_SHOT, 1, skb->len - ETH_HLEN);
   // What the device says about a checksum, it says about the outer one.

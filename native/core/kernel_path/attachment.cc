@@ -27,7 +27,6 @@ constexpr uint32_t kBefore = 1U << 3;  // BPF_F_BEFORE: without another program,
 
 // The place of ours among filters: the first priority, which several bpf filters share, the newest of them first.
 constexpr uint32_t kPriority = 1;
-constexpr uint32_t kHandle = 0x7473666c;
 constexpr std::string_view kFilterName = "tsflannel";
 
 constexpr const char* operation_of(AttachPoint point) {
@@ -119,16 +118,16 @@ class TcRequest {
   size_t size_ = 0;
 };
 
-tcmsg place_of(uint32_t device, AttachPoint point) {
+tcmsg place_of(uint32_t device, AttachPoint point, uint32_t handle) {
   tcmsg place{};
   place.tcm_ifindex = static_cast<int>(device);
-  place.tcm_handle = kHandle;
+  place.tcm_handle = handle;
   place.tcm_parent = TC_H_MAKE(TC_H_CLSACT, point == AttachPoint::kEgress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
   place.tcm_info = kPriority << 16 | swap_be16(ETH_P_ALL);
   return place;
 }
 
-int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point) {
+int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point, uint32_t handle) {
   tcmsg about{};
   about.tcm_ifindex = static_cast<int>(device);
   about.tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0);
@@ -137,7 +136,7 @@ int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachP
   clsact.text(TCA_KIND, "clsact");
   // It is there when others have filters, too.
   if (const int failed = clsact.ask(kernel); failed < 0 && failed != -EEXIST) return failed;
-  TcRequest filter(RTM_NEWTFILTER, NLM_F_CREATE, place_of(device, point));
+  TcRequest filter(RTM_NEWTFILTER, NLM_F_CREATE, place_of(device, point, handle));
   filter.text(TCA_KIND, "bpf");
   filter.nested(TCA_OPTIONS, [&filter, &program] {
     const int number = program.get();
@@ -151,21 +150,22 @@ int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachP
 
 }  // namespace
 
-Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point) {
+Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point,
+                                      uint32_t handle) {
   const std::string detail = "device " + std::to_string(device);
   const int link = create_link(kernel, program, device, point);
-  if (link >= 0) return Attachment(kernel, UniqueFd(link), device, point);
+  if (link >= 0) return Attachment(kernel, UniqueFd(link), device, point, handle);
   // EINVAL is what a kernel says that knows no TCX.
   if (point == AttachPoint::kXdp || link != -EINVAL) return Error{operation_of(point), -link, detail};
-  const int failed = put_filter(kernel, program, device, point);
+  const int failed = put_filter(kernel, program, device, point, handle);
   if (failed < 0) return Error{operation_of(point), -failed, detail};
-  return Attachment(kernel, UniqueFd(), device, point);
+  return Attachment(kernel, UniqueFd(), device, point, handle);
 }
 
 Result<Attachment> Attachment::adopt(Kernel& kernel, const std::string& path, uint32_t device, AttachPoint point) {
   Result<UniqueFd> link = open_pinned(kernel, path);
   if (!link) return link.error();
-  Attachment adopted(kernel, std::move(link).value(), device, point);
+  Attachment adopted(kernel, std::move(link).value(), device, point, 0);
   adopted.pinned_at_ = path;
   return adopted;
 }
@@ -178,7 +178,7 @@ Result<void> Attachment::exchange(const UniqueFd& program) {
     attributes.link_update.new_prog_fd = static_cast<uint32_t>(program.get());
     failed = kernel_->bpf(BPF_LINK_UPDATE, &attributes, sizeof attributes);
   } else {
-    failed = put_filter(*kernel_, program, device_, point_);
+    failed = put_filter(*kernel_, program, device_, point_, handle_);
   }
   if (failed < 0) return Error{"exchange program", -failed, "device " + std::to_string(device_)};
   return {};
@@ -196,7 +196,7 @@ Result<void> Attachment::detach() {
     link_.reset();
     return pinned_at_.empty() ? Result<void>() : unpin(pinned_at_);
   }
-  TcRequest filter(RTM_DELTFILTER, 0, place_of(device_, point_));
+  TcRequest filter(RTM_DELTFILTER, 0, place_of(device_, point_, handle_));
   filter.text(TCA_KIND, "bpf");
   const int failed = filter.ask(*kernel_);
   // With the device, or by somebody's hand, it is gone already.

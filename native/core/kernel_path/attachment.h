@@ -28,8 +28,9 @@ class Attachment {
  public:
   /// EBUSY: another XDP program is there; EOPNOTSUPP: the driver has no XDP; EINVAL: its MTU is too large for XDP, or a
   /// filter of another kind has the place of ours; EPERM: no CAP_BPF or CAP_NET_ADMIN.
+  /// @param handle of a filter: not 0, the same after a restart, another one for another tunnel on the same device
   [[nodiscard]] static Result<Attachment> attach(Kernel& kernel, const UniqueFd& program, uint32_t device,
-                                                 AttachPoint point);
+                                                 AttachPoint point, uint32_t handle);
 
   /// The one that pin() left behind. ENOENT: none, or it was a filter, which attach() takes over.
   [[nodiscard]] static Result<Attachment> adopt(Kernel& kernel, const std::string& path, uint32_t device,
@@ -53,14 +54,15 @@ class Attachment {
   [[nodiscard]] bool is_link() const { return link_.valid(); }
 
  private:
-  Attachment(Kernel& kernel, UniqueFd link, uint32_t device, AttachPoint point)
-      : kernel_(&kernel), link_(std::move(link)), device_(device), point_(point) {}
+  Attachment(Kernel& kernel, UniqueFd link, uint32_t device, AttachPoint point, uint32_t handle)
+      : kernel_(&kernel), link_(std::move(link)), device_(device), point_(point), handle_(handle) {}
 
   Kernel* kernel_;
   UniqueFd link_;
   std::string pinned_at_;
   uint32_t device_;
   AttachPoint point_;
+  uint32_t handle_;
 };
 
 }  // namespace tsflannel

@@ -23,7 +23,7 @@ enum class KernelProgram : uint8_t { kSend, kReceiveXdp, kDeliver, kReceiveTc, k
 inline constexpr size_t kKernelProgramCount = 5;
 
 /// What is written into the programs. When some of it changes, programs are loaded anew and take the place of the old
-/// ones (see exchange_program()), so that no packet meets half of a change.
+/// ones (Attachment::exchange()), so that no packet meets half of a change.
 struct KernelPathConfig {
   uint32_t uplink = 0;  ///< index of the device that carries the tunnel's datagrams
   uint32_t tun = 0;     ///< index of the tunnel's device

@@ -114,19 +114,23 @@ KernelPathMaps open_maps(const char* pins) {
   return maps;
 }
 
-Attachment attach(const Place& place, const UniqueFd& program, const char* pins) {
+Result<Attachment> attach(const Place& place, const UniqueFd& program, const char* pins, uint32_t handle) {
   const std::string path = std::string(pins == nullptr ? "" : pins) + "/" + place.name;
   if (pins != nullptr) {
     Result<Attachment> adopted = Attachment::adopt(host_kernel(), path, place.device, place.point);
     if (adopted) {
       expect(adopted.value().exchange(program));
-      return std::move(adopted).value();
+      return adopted;
     }
     if (adopted.error().code != ENOENT) fail(adopted.error());
   }
-  Attachment attached = expect(Attachment::attach(host_kernel(), program, place.device, place.point));
-  if (pins != nullptr) expect(attached.pin(path));
+  Result<Attachment> attached = Attachment::attach(host_kernel(), program, place.device, place.point, handle);
+  if (attached && pins != nullptr) expect(attached.value().pin(path));
   return attached;
+}
+
+void detach(std::vector<Attachment>& attachments) {
+  for (auto each = attachments.rbegin(); each != attachments.rend(); ++each) expect(each->detach());
 }
 
 }  // namespace
@@ -182,8 +186,13 @@ int main(int argc, char** argv) {
   if (receiver != "tunnel") places.push_back({"send", KernelProgram::kSend, config.tun, AttachPoint::kEgress});
   std::vector<Attachment> attachments;
   for (const Place& each : places) {
-    attachments.push_back(
-        attach(each, expect(load_kernel_program(host_kernel(), object, each.program, maps, config)), pins));
+    Result<Attachment> attached = attach(
+        each, expect(load_kernel_program(host_kernel(), object, each.program, maps, config)), pins, config.local);
+    if (!attached) {
+      detach(attachments);
+      fail(attached.error());
+    }
+    attachments.push_back(std::move(attached).value());
   }
   std::printf("ready\n");
   std::fflush(stdout);
@@ -205,7 +214,7 @@ int main(int argc, char** argv) {
     std::printf("]}\n");
     std::fflush(stdout);
   }
-  for (auto each = attachments.rbegin(); each != attachments.rend(); ++each) expect(each->detach());
+  detach(attachments);
   if (pins != nullptr) expect(KernelPathMaps::unpin(pins));
   return 0;
 }

@@ -286,7 +286,7 @@ void compare_receiver(const Receiver& receiver) {
 
 TEST("what XDP takes is what the native core delivers, marked, and the rest is left as it was") {
   compare_receiver(
-      {.program = KernelProgram::kReceiveXdp, .taken = XDP_PASS, .left = XDP_PASS, .mark = {0x74, 0x61, 0x70, 0x6b}});
+      {.program = KernelProgram::kReceiveXdp, .taken = XDP_PASS, .left = XDP_PASS, .mark = {0x75, 0x61, 0x70, 0x6b}});
 }
 
 TEST("what tc takes is what the native core delivers, and the rest is left as it was") {
