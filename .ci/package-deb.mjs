@@ -68,8 +68,6 @@ function addPrograms() {
     writeFileSync(program, readFileSync(program, 'utf8').replace(/^#!.*\n/, ''));
   }
   copy(addon, `${lib}/${addon}`);
-  const kernelPath = 'native/prebuilds/kernel_path.bpf.o';
-  if (existsSync(path.join(root, kernelPath))) copy(kernelPath, `${lib}/${kernelPath}`);
   const { name, version, description, license, type } = manifest;
   write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
   for (const { source, place } of packages) copyPackage(source, place);

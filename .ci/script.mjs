@@ -13,7 +13,6 @@ const node = (...words) => [process.execPath, ...words];
 const tsx = (file) => node('--import', 'tsx', file);
 const mocha = (...words) => ['mocha', ...words];
 const HOST_TESTS = ['--config', '.ci/mocharc.host.json'];
-const KERNEL_PATH = node('native/bpf/compile.mjs');
 const COMPILE = [['tsc', '-p', 'tsconfig.json'], node('.ci/page.mjs'), node('.ci/bundle.mjs')];
 
 /**
@@ -26,12 +25,12 @@ const SCRIPTS = {
   prepack: {
     help: 'Builds the addon for the npm tarball, also for the other processors whose compiler is there; npm pack does that by itself.',
     setup: ['build'],
-    run: () => [KERNEL_PATH, ...packedTargets().map((arch) => node('.ci/prebuild.mjs', '--arch', arch))],
+    run: () => packedTargets().map((arch) => node('.ci/prebuild.mjs', '--arch', arch)),
   },
   build: {
-    help: 'Builds the addon, compiles src into dist, and, if clang is there, the programs of the kernel path.',
+    help: 'Builds the addon and compiles src into dist.',
     setup: ['build'],
-    run: () => [node('native/install.mjs', '--build'), KERNEL_PATH, ...COMPILE],
+    run: () => [node('native/install.mjs', '--build'), ...COMPILE],
   },
   'build:native': { help: 'Builds the addon.', setup: ['build'], run: [node('native/install.mjs', '--build')] },
   'build:ts': { help: 'Compiles src into dist.', setup: ['npm'], run: COMPILE },
@@ -44,7 +43,6 @@ const SCRIPTS = {
     setup: (args) => ['build', 'deb', ...crossGroups(args)],
     run: (args) => [
       node('.ci/prebuild.mjs', '--arch', readTarget(args).arch),
-      KERNEL_PATH,
       ...COMPILE,
       node('.ci/package-deb.mjs', ...args),
     ],

@@ -1,14 +1,14 @@
-// Compiles the programs of the kernel path: native/prebuilds/kernel_path.bpf.o, the same file for every processor with
+// Compiles the programs of the kernel path: test/native/build/kernel_path.bpf.o, the same file for every processor with
 // this byte order. Plain Node without dependencies, like native/install.mjs.
 //
-//   node native/bpf/compile.mjs      says so and goes on if there is no clang: the native tunnel does without
+//   node native/bpf/compile.mjs      says so if there is no clang
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const directory = path.dirname(fileURLToPath(import.meta.url));
-const target = path.resolve(directory, '../prebuilds/kernel_path.bpf.o');
+const target = path.resolve(directory, '../../test/native/build/kernel_path.bpf.o');
 const sources = ['kernel_path.c', 'kernel.h', 'compile.mjs', '../core/kernel_path/layout.h'].map((name) =>
   path.join(directory, name),
 );
@@ -22,8 +22,8 @@ function main() {
   if (existsSync(target) && sources.every((file) => statSync(file).mtimeMs <= statSync(target).mtimeMs)) return 0;
   const clang = findClang();
   if (clang === undefined) {
-    console.error('tsflannel: the kernel path was not compiled: clang not found; packets take the tunnel instead');
-    console.error('tsflannel: to compile it: apt-get install clang, then npm run build');
+    console.error('tsflannel: the kernel path was not compiled: clang not found');
+    console.error('tsflannel: to compile it: apt-get install clang');
     return 0;
   }
   mkdirSync(path.dirname(target), { recursive: true });

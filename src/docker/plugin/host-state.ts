@@ -13,5 +13,10 @@ import { vlanParents } from './vlan-parents.js';
  */
 export function hostState(set: NetworkSet, facts: HostFacts, internal: InternalParents): DesiredState {
   const links = [...internal.desired(set.networks, facts.links), ...vlanParents(set.networks, facts)];
-  return mergeStates([{ links }, ...hostAccessStates(set, facts), ...bridgeStates(set, facts), ...proxiedStates(set, facts)]);
+  return mergeStates([
+    { links },
+    ...hostAccessStates(set, facts),
+    ...bridgeStates(set, facts),
+    ...proxiedStates(set, facts),
+  ]);
 }
