@@ -27,6 +27,8 @@ for argument; do
 done
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+# shellcheck source=systemd/update.sh
+. "$here/update.sh"
 root=$(dirname -- "$here")
 destdir=${DESTDIR:-}
 node=$(command -v "${NODE:-node}") || fail 'cannot find node: install Node 20.19 or newer, or set NODE'
@@ -64,5 +66,6 @@ put 644 network/networkmanager.conf /etc/NetworkManager/conf.d/tsflannel.conf
 
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
   systemctl daemon-reload
+  reopen_sockets || true
   echo 'next: edit /etc/default/tsflanneld, then: systemctl enable --now tsflanneld'
 fi

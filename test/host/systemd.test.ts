@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { debianPackage } from '../support/debian-package.js';
+import { run } from '../support/netns.js';
 import { skipBecause } from '../support/skip.js';
 import { SystemdMachine } from '../support/systemd-machine.js';
 import { waitFor } from '../support/wait.js';
@@ -19,6 +21,12 @@ const MAX_GAP_MS = 1000;
 
 /** The same where other work draws everything out: so many times what the program takes to tell its version. */
 const MAX_GAP_STARTS = 6;
+
+const REPOSITORY = path.resolve(import.meta.dirname, '../..');
+
+/** Where Docker finds the plugin. */
+const SECOND_SOCKET = '/run/docker/plugins/tsflannel-ipvlan.sock';
+const SOCKETS = `/run/docker/plugins/tsflannel.sock ${SECOND_SOCKET}`;
 
 const PACKAGED_NODE = '/usr/lib/tsflannel/node/node';
 
@@ -174,6 +182,41 @@ describe('the Debian package under systemd', function () {
     assert.equal(await machine.property(socket, 'ActiveState'), 'active');
   });
 
+  it('opens at an update a socket that this has brought, and starts the daemon again', async () => {
+    await goBack();
+    await install();
+    assert.match(await secondAnswer(), /"IpamDriver"/);
+    await machine.shell('systemctl start tsflanneld; tsflannelctl status', { timeoutMs: 60_000 });
+  });
+
+  it('leaves sockets alone at an update that are all there, and restarts the daemon', async () => {
+    const inodes = async (): Promise<string> => (await machine.shell(`stat --format=%i ${SOCKETS}`)).stdout;
+    const [before, pid] = [await inodes(), await machine.property('tsflanneld', 'MainPID')];
+    await install();
+    await successorOf(pid);
+    assert.equal(await inodes(), before);
+  });
+
+  it('starts no daemon at an update that did not run', async () => {
+    await goBack();
+    await machine.run(['systemctl', 'stop', 'tsflanneld']);
+    await install();
+    assert.equal((await machine.shell(`stat --format=%F ${SOCKETS}`)).stdout, 'socket\nsocket\n');
+    assert.equal(await machine.property('tsflanneld', 'ActiveState'), 'inactive');
+  });
+
+  it('opens such a socket with install.sh as well', async () => {
+    const { stdout: units } = await run(['sh', '-c', 'tar --create --directory="$0" systemd | base64', REPOSITORY]);
+    await machine.shell('mkdir -p /opt/tsflannel; ln -sf /usr/lib/tsflannel/dist /opt/tsflannel/');
+    await machine.shell('base64 -d | tar --extract --directory=/opt/tsflannel', { input: units });
+    await goBack();
+    await machine.shell(`NODE=${PACKAGED_NODE} sh /opt/tsflannel/systemd/install.sh`, { timeoutMs: 60_000 });
+    assert.match(await secondAnswer(), /"IpamDriver"/);
+    await machine.shell('systemctl start tsflanneld; sh /opt/tsflannel/systemd/uninstall.sh; rm -r /opt/tsflannel', {
+      timeoutMs: 60_000,
+    });
+  });
+
   it('leaves nothing behind when it is purged, except what is not its own', async () => {
     await machine.run(['dpkg', '--purge', 'tsflannel'], { timeoutMs: 60_000 });
     const places = '/etc /usr/bin /usr/lib/tsflannel /usr/lib/systemd /usr/share /var/lib/tsflannel';
@@ -185,6 +228,28 @@ describe('the Debian package under systemd', function () {
     const { stdout: failed } = await machine.run(['systemctl', '--failed', '--plain', '--no-legend']);
     assert.doesNotMatch(failed, /tsflannel|etcd-single/);
   });
+
+  function install(): Promise<unknown> {
+    return machine.run(['dpkg', '--install', '/root/tsflannel.deb'], { timeoutMs: 60_000 });
+  }
+
+  /** Units as they were when there was one socket. */
+  function goBack(): Promise<unknown> {
+    return machine.shell(
+      `systemctl stop tsflannel-docker-plugin.socket tsflanneld
+      sed -i /tsflannel-ipvlan/d /usr/lib/systemd/system/tsflannel-docker-plugin.socket
+      systemctl daemon-reload
+      systemctl start tsflannel-docker-plugin.socket && systemctl start tsflanneld && test ! -e ${SECOND_SOCKET}`,
+      { timeoutMs: 60_000 },
+    );
+  }
+
+  /** What the second socket says to Docker. */
+  async function secondAnswer(): Promise<string> {
+    const script = `require('node:http').request({ socketPath: '${SECOND_SOCKET}',
+      path: '/Plugin.Activate', method: 'POST' }, (answer) => answer.pipe(process.stdout)).end()`;
+    return (await machine.run([PACKAGED_NODE, '-e', script], { timeoutMs: 60_000 })).stdout;
+  }
 
   async function successorOf(pid: string): Promise<void> {
     await waitFor(
