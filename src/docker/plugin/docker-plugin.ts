@@ -208,8 +208,9 @@ export class DockerPlugin {
     await this.state.load();
     const present = new Set((await netlink.links.list()).map(({ name }) => name));
     await this.forgetGoneSandboxes(({ id }) => present.has(linkNameOf(id)));
-    await this.removeLeftovers();
-    this.cancelSecondLook = clock.after(UNDER_WAY_MS, () => void this.lookAgain());
+    await this.removeLeftovers(() => false);
+    const known = new Set(this.state.contents.endpoints.map(({ id }) => id));
+    this.cancelSecondLook = clock.after(UNDER_WAY_MS, () => void this.lookAgain(({ id }) => !known.has(id)));
     this.isLoaded = true;
     this.parts.addresses.review();
     const onEvent = guarded({ clock, logger, what: 'devices and addresses for containers' }, (event: NetlinkEvent) => {
@@ -331,11 +332,11 @@ export class DockerPlugin {
     });
   }
 
-  /** What was taken to be under way at the start has had its time. */
-  private async lookAgain(): Promise<void> {
+  /** What was taken to be under way at the start has had its time; what came since then may be under way now. */
+  private async lookAgain(isSince: (endpoint: Endpoint) => boolean): Promise<void> {
     try {
-      await this.forgetGoneSandboxes(() => false);
-      await this.removeLeftovers();
+      await this.forgetGoneSandboxes(isSince);
+      await this.removeLeftovers(isSince);
       this.following.schedule(0);
       this.parts.addresses.review();
     } catch (error) {
@@ -344,11 +345,12 @@ export class DockerPlugin {
   }
 
   /** Interfaces that a crash left on their way into, or back from, a container. */
-  private async removeLeftovers(): Promise<void> {
+  private async removeLeftovers(isUnderWay: (endpoint: Endpoint) => boolean): Promise<void> {
     const { log, netlink } = this.parts;
-    const joined = this.state.contents.endpoints.filter(({ sandbox }) => sandbox !== undefined);
+    const links = await netlink.links.list();
+    const joined = this.state.contents.endpoints.filter((each) => each.sandbox !== undefined || isUnderWay(each));
     const wanted = new Set(joined.map(({ id }) => linkNameOf(id)));
-    for (const link of await netlink.links.list()) {
+    for (const link of links) {
       if (link.alias !== this.mark || !isLinkName(link.name) || wanted.has(link.name)) continue;
       netlink.links.del(link);
       log.info('removed an interface that no container took', { dev: link.name });

@@ -153,6 +153,22 @@ describe('the network driver', () => {
     await waitFor(() => sandboxes()[0] === undefined && bed.kernel.getLink(LINK) === undefined, { what: 'it to go' });
   });
 
+  it('leaves an interface alone of a container that is being started when it looks again for such', async () => {
+    await create();
+    await bed.restart();
+    await bed.clock.advance(59_000);
+    await bed.call('NetworkDriver.CreateEndpoint', endpoint());
+    await bed.call('NetworkDriver.Join', { ...joining, SandboxKey: '/nowhere/netns' });
+    await bed.call('NetworkDriver.CreateEndpoint', { ...endpoint(), EndpointID: 'f'.repeat(64) });
+    const { alias } = bed.link(LINK);
+    for (const name of ['tsfc0123456789a', 'tsfcfffffffffff']) bed.kernel.addLink({ name, kind: 'macvlan', alias });
+    await bed.clock.advance(2000);
+    await waitFor(() => bed.kernel.getLink('tsfc0123456789a') === undefined, { what: 'the other one to go' });
+    assert.ok(bed.kernel.getLink(LINK));
+    assert.ok(bed.kernel.getLink('tsfcfffffffffff'), 'one that Join makes just now');
+    assert.deepEqual(sandboxes(), ['/nowhere/netns', undefined]);
+  });
+
   it('removes at its start interfaces that no container took, and nobody else’s', async () => {
     await create();
     await join();
