@@ -35,6 +35,11 @@ export class HostLinks {
     private readonly defaultParent: () => string | undefined,
   ) {}
 
+  /** The interface by which this host reaches others, where it has one. */
+  get uplink(): string | undefined {
+    return this.defaultParent();
+  }
+
   /**
    * The interface that a new network lies on: one that is there, or a sub-interface to make for a VLAN.
    *

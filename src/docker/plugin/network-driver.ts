@@ -141,6 +141,7 @@ class NetworkDriver {
     });
     if (parent?.link.isUp === false)
       this.options.log.warn('parent of a container network is down', { dev: network.parent });
+    this.warnOfOwnRoutes(network);
     this.options.onChange();
     return {};
   }
@@ -324,6 +325,17 @@ class NetworkDriver {
     }
     const { name: parent, vlan, device } = await this.options.links.choose(wanted, subnets);
     return { network: { ...network, parent, vlan }, parent: device };
+  }
+
+  /** The kernel looks up where packets of ipvlan in L3 go with the parent as the way out (`ipvlan_process_v4_outbound()`). */
+  private warnOfOwnRoutes(network: ContainerNetwork): void {
+    const { uplink } = this.options.links;
+    if (!isLayer3(network) || network.isInternal || uplink === undefined || network.parent === uplink) return;
+    this.options.log.warn('containers of a network do not reach those of other hosts', {
+      dev: network.parent,
+      detail: `their packets leave by ${network.parent} alone, and the routes to other hosts lie on ${uplink}`,
+      hint: `make the network with -o parent=${uplink}`,
+    });
   }
 
   /** @throws {@link OverlayError} `ERR_CONTAINER_NETWORK` */

@@ -102,6 +102,17 @@ describe('networks of type ipvlan', () => {
     assert.equal((await joined)['StaticRoutes'], undefined);
   });
 
+  it('are said not to reach other hosts in l3 where these are reached by another interface than their parent', async () => {
+    const said = (): unknown[] => bed.log.find(/do not reach/, 'warn').map(({ fields }) => [fields.dev, fields.hint]);
+    bed.kernel.addLink({ name: 'eth1', isUp: true, isRunning: true });
+    await create({ mode: 'l3' });
+    await create({ parent: 'eth1' }, { id: SECOND, subnet: '10.20.20' });
+    await bed.call('NetworkDriver.DeleteNetwork', { NetworkID: SECOND });
+    assert.deepEqual(said(), []);
+    await create({ parent: 'eth1', mode: 'l3s' }, { id: SECOND, subnet: '10.30.30' });
+    assert.deepEqual(said(), [['eth1', 'make the network with -o parent=eth0']]);
+  });
+
   it('are asked for on the network in l2 before an address is given', async () => {
     await create();
     assert.equal(bed.plugin.probeParentOf(POOL), 'eth0');

@@ -8,11 +8,11 @@ import type { ClusterFacts } from '../../../../src/docker/plugin/ports/rule-inpu
 import type { LinkInfo, LinkChange, NewLink } from '../../../../src/netlink/link.js';
 import { OverlayError } from '../../../../src/errors.js';
 import { parseMac } from '../../../../src/ip/mac.js';
-import { silentLogger } from '../../../../src/log.js';
 import { FakeAddresses } from '../../../support/fake-addresses.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { FakeContainerFirewall } from '../../../support/fake-container-firewall.js';
 import { FakeFiles } from '../../../support/fake-files.js';
+import { RecordingLogger } from '../../../support/recorder.js';
 import { waitFor } from '../../../support/wait.js';
 import { FakeKernel } from '../../../support/fake-kernel.js';
 
@@ -52,6 +52,7 @@ export class PluginBed {
   readonly kernel = new FakeKernel();
   readonly addresses = new FakeAddresses();
   readonly files = new FakeFiles();
+  readonly log = new RecordingLogger();
   /** Requests to make a device, of which the kernel refuses those that this has an errno for. */
   refuse: (link: NewLink) => string | undefined = () => undefined;
   /** Devices out of which addresses were announced. */
@@ -135,10 +136,10 @@ export class PluginBed {
   }
 
   private makePlugin(): DockerPlugin {
-    const { addresses, clock, files, kernel } = this;
+    const { addresses, clock, files, kernel, log } = this;
     const parts: DockerPluginParts = {
       clock,
-      log: silentLogger,
+      log,
       addresses,
       kernel,
       files,
