@@ -31,13 +31,13 @@ describe('a Docker engine', function () {
     await rig.router.run(['sh', '-c', 'cat "$(command -v dockerd)" "$(command -v containerd)" >/dev/null']);
     await one.boot();
     await one.engine.start();
-    await one.daemon.start();
+    one.daemon.start();
     await one.engine.importBusybox();
   });
 
   after(async () => {
-    await one?.close();
-    await rig?.close();
+    await (one as DockerNetworkHost | undefined)?.close();
+    await (rig as Rig | undefined)?.close();
   });
 
   afterEach(() => one.removeAll());
@@ -91,6 +91,28 @@ describe('a Docker engine', function () {
     const trunk = await capture(rig.host(1).netns, 'eth0', 'vlan 19 and icmp');
     assert.ok(await answersRouter(address));
     assert.equal((await trunk.stop()).frames.length, 6, 'questions and answers');
+    const isThere = async (): Promise<boolean> =>
+      (await rig.host(1).netns.ipJson(['link', 'show'])).some(({ ifname }) => ifname === 'eth0.19');
+    assert.ok(await isThere());
+    await one.removeAll();
+    assert.ok(!(await isThere()), 'Docker has made it, and removes it');
+  });
+
+  it('has several networks on one parent, of which its own driver has one', async () => {
+    const [options, second] = [
+      ['--subnet', '10.30.0.0/24', '-o', 'parent=eth0'],
+      ['--subnet', '10.31.0.0/24', '-o', 'parent=eth0'],
+    ] as const;
+    await create('ipvlan', 'default', ...options);
+    const refused = await one.docker(['network', 'create', '--driver', 'ipvlan', ...second, 'second'], {
+      mayFail: true,
+    });
+    assert.match(refused.stderr, /already using parent interface eth0/);
+    await one.removeAll();
+    await create('tsflannel', 'tsflannel-ipvlan', ...options, '-o', 'type=ipvlan');
+    const drivers = ['--driver', 'tsflannel', '--ipam-driver', 'tsflannel-ipvlan', '-o', 'type=ipvlan'];
+    await one.docker(['network', 'create', ...drivers, ...second, 'second']);
+    await one.docker(['network', 'rm', 'second']);
   });
 
   it('is told what to type if its addresses come with MAC addresses', async () => {
