@@ -33,6 +33,8 @@ export interface NetworkFact extends PoolIdentity {
   readonly routedBy: RoutedBy;
   /** Whether each host of it has a route to the whole subnet, which ends there what no container has. */
   readonly isConnected: boolean;
+  /** Whether hosts answer on their link for its IPv6 addresses. */
+  readonly hasNdpProxy: boolean;
   readonly createdAt: Revision;
 }
 
@@ -100,7 +102,17 @@ function readNetwork(
   if (routedBy === undefined) return 'none';
   const { type, address = type === 'bridge' ? 'subnet' : 'host' } = properties;
   const isConnected = type === 'bridge' && address === 'subnet';
-  return { kind: 'network', pool: poolPath(identity), ...identity, range, routedBy, isConnected, createdAt };
+  const hasNdpProxy = properties['ndp-proxy'] === 'true';
+  return {
+    kind: 'network',
+    pool: poolPath(identity),
+    ...identity,
+    range,
+    routedBy,
+    isConnected,
+    hasNdpProxy,
+    createdAt,
+  };
 }
 
 /** How a network with these properties is routed; undefined if its hosts are on one segment. */
@@ -149,6 +161,7 @@ export function isSameFact(a: Fact | undefined, b: Fact): boolean {
         a.range.equals(b.range) &&
         a.routedBy === b.routedBy &&
         a.isConnected === b.isConnected &&
+        a.hasNdpProxy === b.hasNdpProxy &&
         a.createdAt === b.createdAt
       );
     case 'place': {

@@ -10,8 +10,10 @@ import { PoolLayout, maskOf } from './pool-layout.js';
 export interface ReachContext {
   /** Stands for this host in etcd. */
   readonly host: string;
-  /** What no network of containers may overlap: networks of the overlay, and those that the underlay's device is in. */
-  readonly reserved: readonly Prefix[];
+  /** Networks of the overlay, which no network of containers may overlap. */
+  readonly overlay: readonly Prefix[];
+  /** Networks that the underlay's device is in. */
+  readonly onLink: readonly Prefix[];
   /** What none may cover: etcd, and this host on the underlay. */
   readonly guarded: readonly GuardedAddress[];
   /** Addresses of this host that only a network that it is in may cover. */
@@ -80,8 +82,9 @@ interface Pool {
  * @param facts - by path, in any order.
  * @param fading - paths that etcd does not have any more: they yield to what it has.
  * @remarks
- * A network is not routed if it covers what this host needs: etcd, the underlay, the overlay. Of networks that overlap
- * the older one counts. A block has to be one of those that the network is cut into. A single address counts against
+ * A network is not routed if it covers what this host needs: etcd, the underlay, the overlay. One whose hosts answer for
+ * it within an on-link prefix is routed by those that are in it; others find it on the link. Of networks that overlap the
+ * older one counts. A block has to be one of those that the network is cut into. A single address counts against
  * the block that it lies in, unless that one's host may give it out: hosts never write both, see `records.ts`.
  */
 export function admitFacts(
@@ -193,8 +196,9 @@ function admitNetworks(
   for (const network of networks) {
     const { pool, subnet } = network;
     const isMember = memberships.has(`${pool} ${context.host}`);
+    if (isProxied(network, context) && !isMember) continue;
     const older = admitted.find((each) => each.subnet.overlaps(subnet));
-    const reserved = whyReserved(subnet, context, isMember);
+    const reserved = whyReserved(network, context, isMember);
     if (reserved !== undefined) refused.push({ reason: 'reserved', what: pool, detail: reserved });
     else if (older !== undefined) {
       const detail = `it overlaps the network ${older.pool}, which is older`;
@@ -209,16 +213,24 @@ function admitNetworks(
   return pools;
 }
 
+/** Whether a network is a part of an on-link prefix, in which its hosts answer for its containers. */
+function isProxied({ hasNdpProxy, subnet }: NetworkFact, { onLink }: ReachContext): boolean {
+  return hasNdpProxy && onLink.some((prefix) => prefix.family === 6 && prefix.covers(subnet) && !prefix.equals(subnet));
+}
+
 /** Why a network must not be routed here; undefined if it may. */
-function whyReserved(
-  subnet: Prefix,
-  { reserved, guarded, local }: ReachContext,
-  isMember: boolean,
-): string | undefined {
+function whyReserved(network: NetworkFact, context: ReachContext, isMember: boolean): string | undefined {
+  const { subnet } = network;
+  const { guarded, local, onLink, overlay } = context;
   const unroutable = UNROUTABLE.find((prefix) => prefix.overlaps(subnet));
   if (unroutable !== undefined) return `it overlaps ${unroutable.toString()}, to which nothing is routed`;
-  const taken = reserved.find((prefix) => prefix.overlaps(subnet));
-  if (taken !== undefined) return `it overlaps ${taken.toString()}, which the overlay or the underlay uses`;
+  const taken = overlay.find((prefix) => prefix.overlaps(subnet));
+  if (taken !== undefined) return `it overlaps ${taken.toString()}, which the overlay uses`;
+  const link = isProxied(network, context) ? undefined : onLink.find((prefix) => prefix.overlaps(subnet));
+  if (link !== undefined) {
+    const isPart = subnet.family === 6 && link.covers(subnet) && !link.equals(subnet);
+    return `it overlaps ${link.toString()}, which the underlay uses${isPart ? ', and has no -o ndp-proxy=true' : ''}`;
+  }
   const covered = guarded.find(({ address }) => subnet.contains(address));
   if (covered !== undefined) return `it covers ${covered.address.toString()}, an address of ${covered.owner}`;
   const address = isMember ? undefined : local.find((each) => subnet.contains(each));

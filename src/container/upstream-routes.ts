@@ -36,7 +36,7 @@ export function upstreamRoutes(entries: readonly ValueEntry[]): UpstreamRoutes {
     if (fact === 'bad') refused.push(entry.path);
     else if (fact !== 'none') facts.set(entry.path, fact);
   }
-  const admitted = admitFacts(facts, { host: '', reserved: [], guarded: [], local: [] });
+  const admitted = admitFacts(facts, { host: '', overlay: [], onLink: [], guarded: [], local: [] });
   const unplaced = new Set<string>();
   const routes: UpstreamRoute[] = [];
   for (const [host, { direct }] of admitted.others) {

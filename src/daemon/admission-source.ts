@@ -97,7 +97,8 @@ export class AdmissionSource {
     const isAnnounced = ({ address }: GuardedAddress): boolean => announced.some((each) => each?.equals(address));
     const context: ReachContext = {
       host,
-      reserved: [...networks, ...this.connected],
+      overlay: networks,
+      onLink: this.connected,
       guarded: guarded.filter((each) => each.owner === STORE_OWNER || isAnnounced(each)),
       local: guarded.filter((each) => each.owner === OWN_HOST).map(({ address }) => address),
     };

@@ -44,9 +44,10 @@ function routedType(options: readonly OptionName[], addressings: NetworkType['ad
     flags: [],
     addressings,
 
-    properties: ({ addressing, isIccAllowed }): NetworkProperties => ({
+    properties: ({ addressing, hasNdpProxy, isIccAllowed }): NetworkProperties => ({
       address: addressing satisfies Addressing,
       ...(isIccAllowed ? {} : { icc: 'false' }),
+      ...(hasNdpProxy ? { 'ndp-proxy': 'true' } : {}),
     }),
 
     checkNetwork() {},

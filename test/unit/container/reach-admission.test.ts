@@ -23,7 +23,8 @@ import {
 
 const CONTEXT: ReachContext = {
   host: 'self',
-  reserved: [net('10.5.0.0/16'), net('192.0.2.0/24')],
+  overlay: [net('10.5.0.0/16')],
+  onLink: [net('192.0.2.0/24'), net('2001:db8::/64')],
   guarded: [{ address: ip('198.51.100.7'), owner: 'etcd' }],
   local: [ip('10.77.0.1')],
 };
@@ -158,6 +159,41 @@ describe('admitFacts', () => {
     assert.deepEqual(told(admit([...entries, memberEntry('self', pool)])), { a: ['direct 10.77.0.16/28'] });
   });
 
+  describe('of a network within the on-link prefix whose hosts answer for it', () => {
+    const pool = poolOf('proxied', '2001:db8:0:0:4000::/66');
+    const PROXIED = { type: 'bridge', 'ndp-proxy': 'true' };
+    const entries = [networkEntry(PROXIED, { pool }), blockEntry('a', '2001:db8:0:0:4000::40/122', { pool })];
+
+    it('sends to the other hosts of it, where this one is in it', () => {
+      const admitted = admit([...entries, memberEntry('self', pool)]);
+      assert.deepEqual(told(admitted), { a: ['direct 2001:db8::4000:0:0:40/122'] });
+      assert.deepEqual(refused(admitted), []);
+    });
+
+    it('leaves it on the link, without a complaint, where this host is not', () => {
+      const admitted = admit(entries);
+      assert.deepEqual([told(admitted), refused(admitted)], [{}, []]);
+    });
+
+    it('refuses it where it would take the whole link, etcd or the overlay', () => {
+      for (const [subnet, context] of [
+        ['2001:db8::/64', {}],
+        ['2001:db8::/63', {}],
+        ['2001:db8:0:0:4000::/66', { overlay: [net('2001:db8:0:0:4000::/80')] }],
+        ['2001:db8:0:0:4000::/66', { guarded: [{ address: ip('2001:db8:0:0:4000::2'), owner: 'etcd' }] }],
+      ] as const) {
+        const taken = poolOf('taken', subnet);
+        const admitted = admit([networkEntry(PROXIED, { pool: taken }), memberEntry('self', taken)], context);
+        assert.equal(admitted.refused[0]?.reason, 'reserved', subnet);
+      }
+    });
+
+    it('says what it lacks where its hosts do not', () => {
+      const admitted = admit([networkEntry({ type: 'bridge' }, { pool }), memberEntry('self', pool)]);
+      assert.match(admitted.refused[0]?.detail ?? '', /has no -o ndp-proxy=true/);
+    });
+  });
+
   it('routes the older one of networks that overlap, or the one that etcd still has', () => {
     const old = poolOf('old', '10.98.0.0/24');
     const young = poolOf('a-young', '10.98.0.0/22');
@@ -249,7 +285,7 @@ describe('admitFacts', () => {
         for (const { each } of all) {
           assert.ok(each.size <= 64n);
           assert.ok(
-            CONTEXT.reserved.every((reserved) => !reserved.overlaps(each)),
+            [...CONTEXT.overlay, ...CONTEXT.onLink].every((reserved) => !reserved.overlaps(each)),
             each.toString(),
           );
           assert.ok(!each.contains(ip('198.51.100.7')));

@@ -218,7 +218,7 @@ describe('a routed network', () => {
     assert.deepEqual(bed.announcedFrom, [BRIDGE]);
   });
 
-  it('is written down with its type, what addresses stand for, and whether containers reach each other', async () => {
+  it('is written down with its type, what addresses stand for, whether containers reach each other, and whether hosts answer for them', async () => {
     const agreed = async (options: Options): Promise<unknown> => {
       await create(options);
       const [properties] = bed.addresses.agreed.values();
@@ -227,6 +227,12 @@ describe('a routed network', () => {
     };
     const common = { internal: 'false', gateway: '10.10.10.1' };
     assert.deepEqual(await agreed({ type: 'bridge' }), { ...common, type: 'bridge', address: 'subnet' });
+    assert.deepEqual(await agreed({ type: 'bridge', 'ndp-proxy': 'true' }), {
+      ...common,
+      type: 'bridge',
+      address: 'subnet',
+      'ndp-proxy': 'true',
+    });
     assert.deepEqual(await agreed({ type: 'overlay', 'com.docker.network.bridge.enable_icc': 'false' }), {
       ...common,
       type: 'overlay',

@@ -1,0 +1,158 @@
+import assert from 'node:assert/strict';
+import { DockerEngine } from '../support/docker.js';
+import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
+import { Rig } from '../support/rig.js';
+import { skipBecause } from '../support/skip.js';
+import { ping } from '../support/traffic.js';
+import { eventually } from '../support/wait.js';
+
+/** The provider's on-link prefix is 2001:db8::/64, as the rig has it. */
+const SUBNET6 = '2001:db8:0:0:4000::/66';
+const SUBNET = '198.18.7.0/24';
+const BOTH = ['--subnet', SUBNET, '--ipv6', '--subnet', SUBNET6];
+const PROXY = ['--opt', 'ndp-proxy=true'];
+
+/** What a web server is in an image of busybox. */
+const SERVER = ['--detach', '--stop-signal', 'SIGKILL', 'busybox', 'busybox', 'httpd', '-f', '-p', '80'];
+
+describe('networks with ndp-proxy on two hosts with real engines', function () {
+  this.timeout(120_000);
+  let rig: Rig;
+  let hosts: DockerNetworkHost[] = [];
+
+  const host = (number: number): DockerNetworkHost => {
+    const found = hosts[number - 1];
+    assert.ok(found);
+    return found;
+  };
+
+  const onBoth = <T>(action: (on: DockerNetworkHost) => Promise<T>): Promise<T[]> => Promise.all(hosts.map(action));
+
+  const create = (options: readonly string[] = []): Promise<unknown> =>
+    onBoth((on) => on.createNetwork('net', [...PROXY, ...BOTH, ...options]));
+
+  const serve = async (on: DockerNetworkHost, options: readonly string[] = []): Promise<NetworkedContainer> => {
+    const { stdout } = await on.docker(['run', '--network', 'net', ...options, ...SERVER]);
+    return on.inspect(stdout.trim());
+  };
+
+  /** Whether the first packet of a router that knows nothing is answered. */
+  const answersOnce = async (address: string): Promise<boolean> => {
+    await rig.router.run(['ip', '-6', 'neigh', 'flush', 'dev', 'eth0']);
+    return (await ping(rig.router, address, { count: 1, waitSeconds: 3 })).received === 1;
+  };
+
+  const fetches = async (address: string, port = 80): Promise<boolean> => {
+    const argv = ['curl', '--silent', '--output', '/dev/null', '--max-time', '3', `http://[${address}]:${port}/`];
+    return (await rig.router.run(argv, { mayFail: true })).code === 0;
+  };
+
+  const proxied = async (on: DockerNetworkHost): Promise<string[]> =>
+    (await on.host.netns.run(['ip', '-6', 'neigh', 'show', 'proxy'])).stdout
+      .split('\n')
+      .map((line) => line.split(' ')[0] ?? '')
+      .filter((address) => address !== '');
+
+  const macSeen = async (address: string): Promise<unknown> => {
+    const [entry] = await rig.router.ipJson(['-6', 'neigh', 'show', address, 'dev', 'eth0']);
+    return entry?.['lladdr'];
+  };
+
+  const macOf = async (on: DockerNetworkHost): Promise<unknown> => {
+    const [link] = await on.host.netns.ipJson(['link', 'show', 'dev', 'eth0']);
+    return link?.['address'];
+  };
+
+  before(async function () {
+    const obstacle = await DockerEngine.obstacle();
+    if (obstacle !== undefined) skipBecause(this, obstacle);
+    rig = await Rig.create({ hasIpv6: true });
+    await rig.putConfig({
+      Network: '10.5.0.0/16',
+      EnableIPv6: true,
+      IPv6Network: 'fd00:5::/48',
+      Backend: { Type: 'vxlan' },
+    });
+    hosts = rig.hosts.map((each) => new DockerNetworkHost(each));
+    await onBoth(async (on) => {
+      await on.boot();
+      await Promise.all([on.daemon.startAndWait(), on.engine.start()]);
+      await on.engine.importBusybox();
+    });
+    process.stdout.write(`      Docker ${await host(1).engine.version()}\n`);
+  });
+
+  afterEach(async () => {
+    await onBoth((on) => on.removeAll());
+    // A network of the same subnet may have other options only where nobody has it any more.
+    await eventually('the networks to be left', async () => {
+      for (const { daemon } of hosts) assert.deepEqual((await daemon.status()).containerNetworks?.pools, []);
+    });
+  });
+
+  after(async () => {
+    await Promise.all(hosts.map((each) => each.close()));
+    await rig.close();
+  });
+
+  for (const type of ['bridge', 'overlay']) {
+    it(`answers for containers of type ${type} that run: the first packet finds them, and a stopped one nobody`, async () => {
+      await create(['--opt', `type=${type}`]);
+      const one = await host(1).run('net');
+      assert.ok(await answersOnce(one.address6), one.address6);
+      assert.equal(await macSeen(one.address6), await macOf(host(1)));
+      assert.ok(await host(1).reaches(one, '2001:db8::1'), 'the router');
+      await host(1).docker(['stop', one.id]);
+      await eventually('the entry to go', async () => assert.deepEqual(await proxied(host(1)), []));
+      assert.equal(await answersOnce(one.address6), false);
+    });
+
+    it(`lets containers of type ${type} reach each other between hosts, and no host complains`, async () => {
+      await create(['--opt', `type=${type}`]);
+      const [near, far] = await onBoth((on) => on.run('net'));
+      assert.ok(near && far);
+      await eventually('an answer of the other host', async () => {
+        assert.ok(await host(1).reaches(near, far.address6), far.address6);
+      });
+      assert.ok(await host(2).reaches(far, near.address6));
+      for (const { daemon } of hosts) assert.doesNotMatch(daemon.log, /is not believed|cannot be reached/);
+    });
+  }
+
+  it('opens nothing but published ports, to the world', async () => {
+    await create(['--opt', 'type=bridge']);
+    const closed = await serve(host(1));
+    const open = await serve(host(1), ['--publish', '8080:80']);
+    assert.ok(await answersOnce(closed.address6), 'answers are not forbidden');
+    assert.equal(await fetches(closed.address6), false);
+    assert.equal(await fetches(open.address6), false);
+    assert.ok(await fetches(host(1).host.publicIpv6, 8080));
+  });
+
+  it('opens everything with ipv6-firewall=open', async () => {
+    await create(['--opt', 'type=bridge', '--opt', 'ipv6-firewall=open']);
+    const { address6 } = await serve(host(1));
+    assert.ok(await fetches(address6));
+  });
+
+  it('keeps containers apart with icc=false, on one host and between two', async () => {
+    await create(['--opt', 'type=bridge', '--opt', 'icc=false']);
+    const [one, other, far] = [await host(1).run('net'), await host(1).run('net'), await host(2).run('net')];
+    assert.ok(await answersOnce(far.address6));
+    assert.ok(await host(1).reaches(one, '2001:db8::1'), 'the router');
+    assert.equal(await host(1).reaches(one, other.address6), false);
+    assert.equal(await host(1).reaches(one, far.address6), false);
+  });
+
+  it('finds a container with --ip6 at once on the host that it has moved to', async () => {
+    await create(['--opt', 'type=bridge']);
+    const fixed = ['--ip6', '2001:db8:0:0:4000::99'];
+    const before = await host(1).run('net', fixed);
+    assert.equal(before.address6, '2001:db8::4000:0:0:99');
+    assert.ok(await answersOnce(before.address6));
+    await host(1).docker(['rm', '--force', before.id]);
+    const after = await host(2).run('net', fixed);
+    assert.equal((await ping(rig.router, after.address6, { count: 1, waitSeconds: 3 })).received, 1);
+    assert.equal(await macSeen(after.address6), await macOf(host(2)));
+  });
+});
