@@ -168,16 +168,14 @@ describe('containers in an on-link prefix', () => {
     );
   });
 
-  it('may be 5000', async function () {
-    this.timeout(240_000); // each change waits for a lock that all namespaces of the machine share
-
+  it('may be 5000', async () => {
     const host = rig.host(2);
     const gateway = host.daemon?.subnetEnv().FLANNEL_IPV6_SUBNET?.split('/')[0] ?? '';
     const at = (n: number): string => gateway.replace(/[^:]+$/, (1000 + n).toString(16));
     await host.netns.ip(
       Array.from({ length: 5000 }, (_, n) => `neigh replace ${at(n)} lladdr 02:00:00:00:00:09 dev docker0`),
     );
-    await waitFor(async () => (await proxied(host)).length >= 5000, { what: '5000 entries', timeoutMs: 200_000 });
+    await waitFor(async () => (await proxied(host)).length >= 5000, { what: '5000 entries', timeoutMs: 30_000 });
     assert.ok(await answersOnce((await speaking(host)).address6), 'one more among them');
   });
 

@@ -1,7 +1,7 @@
 import type { Clock } from '../../clock.js';
 import { CoalescingTask } from '../../coalescing-task.js';
 import { TokenBucket } from '../../dataplane/token-bucket.js';
-import { announcementFrames } from '../../docker/plugin/announcement.js';
+import { proxyAnnouncements } from '../../docker/plugin/announcement.js';
 import type { AnnouncementPort } from '../../docker/plugin/announcer.js';
 import { guarded } from '../../guard.js';
 import type { IpAddress } from '../../ip/address.js';
@@ -15,7 +15,7 @@ import type { Netlink } from '../../netlink/netlink.js';
 import { netlinkErrno } from '../../netlink/socket.js';
 import type { NdpProxyStatus } from '../../observe/ndp-status.js';
 import { RateLimitedLog } from '../../rate-limited-log.js';
-import { type DesiredState, EMPTY_STATE, ROUTE_PROTOCOL } from '../../reconcile/desired.js';
+import { type DesiredState, EMPTY_STATE, type ProxyNeighSpec, ROUTE_PROTOCOL } from '../../reconcile/desired.js';
 import type { FormerValues } from '../../reconcile/former-values.js';
 import type { Kernel } from '../../reconcile/kernel.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
@@ -101,7 +101,7 @@ export class NdpProxy {
   private ownAddresses: ReadonlySet<string> = new Set();
   /** Forwarding entries that went, since the last look. */
   private gone: FdbInfo[] = [];
-  private toAnnounce: { readonly address: IpAddress; readonly uplink: string }[] = [];
+  private toAnnounce: ProxyNeighSpec[] = [];
   private monitor: { close(): void } | undefined;
   private hasInherited = false;
   private questions = 0;
@@ -207,7 +207,7 @@ export class NdpProxy {
 
   private added(address: IpAddress): void {
     const uplink = this.table.bridgeOf(address)?.uplink;
-    if (uplink !== undefined && this.toAnnounce.length < MAX_PROXIED) this.toAnnounce.push({ address, uplink });
+    if (uplink !== undefined && this.toAnnounce.length < MAX_PROXIED) this.toAnnounce.push({ device: uplink, address });
   }
 
   private refuse(): void {
@@ -337,11 +337,9 @@ export class NdpProxy {
    */
   private async announce(): Promise<void> {
     const batch = this.toAnnounce.splice(0, ANNOUNCE.count);
-    for (const { address, uplink } of batch) {
-      const link = this.links.get(uplink);
-      if (link?.mac === undefined || !this.table.has(address)) continue;
-      const { mac } = link;
-      if (!this.attempt(() => this.parts.announcements.send(link, announcementFrames(address, mac)))) break;
+    const answered = batch.filter(({ address }) => this.table.has(address));
+    for (const [link, frames] of proxyAnnouncements(answered, this.links.values())) {
+      this.attempt(() => this.parts.announcements.send(link, frames));
     }
     if (this.toAnnounce.length > 0) this.announces.schedule(ANNOUNCE.everyMs);
     return Promise.resolve();

@@ -1,6 +1,8 @@
 import type { IpAddress } from '../../ip/address.js';
 import { icmpv6Checksum } from '../../ip/checksum.js';
 import { type MacAddress, macToBytes } from '../../ip/mac.js';
+import type { LinkInfo } from '../../netlink/link.js';
+import type { ProxyNeighSpec } from '../../reconcile/desired.js';
 
 const BROADCAST = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
 
@@ -25,6 +27,29 @@ export function announcementFrames(address: IpAddress, mac: MacAddress): readonl
   const own = macToBytes(mac);
   if (address.family === 4) return [arp(ARP_REQUEST, address, own), arp(ARP_REPLY, address, own)];
   return [neighbourAdvertisement(address, own)];
+}
+
+/**
+ * Frames that tell of addresses a host answers for as a proxy, by the device that each is announced on.
+ *
+ * @remarks Those of a device belong in one call: to close a packet socket takes the kernel up to 20 ms on a busy machine
+ * (`synchronize_net()` in `packet_release()`), in which this process does nothing else.
+ */
+export function proxyAnnouncements(
+  proxies: readonly ProxyNeighSpec[],
+  links: Iterable<LinkInfo>,
+): ReadonlyMap<LinkInfo, readonly Uint8Array[]> {
+  const found = new Map<LinkInfo, readonly Uint8Array[]>();
+  for (const link of links) {
+    const { mac, name } = link;
+    const own = proxies.filter(({ device }) => device === name);
+    if (mac === undefined || own.length === 0) continue;
+    found.set(
+      link,
+      own.flatMap(({ address }) => announcementFrames(address, mac)),
+    );
+  }
+  return found;
 }
 
 function arp(operation: number, address: IpAddress, mac: Uint8Array): Uint8Array {

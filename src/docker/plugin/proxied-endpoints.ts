@@ -1,4 +1,3 @@
-import type { IpAddress } from '../../ip/address.js';
 import type { Prefix } from '../../ip/prefix.js';
 import type { Clock } from '../../clock.js';
 import type { Logger } from '../../log.js';
@@ -7,7 +6,7 @@ import { RateLimitedLog } from '../../rate-limited-log.js';
 import type { DesiredState, ProxyNeighSpec } from '../../reconcile/desired.js';
 import { answersForOthers } from '../../reconcile/uplink-parameters.js';
 import { onLinkDevice } from '../../underlay/on-link-device.js';
-import { announcementFrames } from './announcement.js';
+import { proxyAnnouncements } from './announcement.js';
 import type { AnnouncementPort } from './announcer.js';
 import type { HostFacts } from './host-access.js';
 import type { ContainerNetwork, NetworkSet } from './network.js';
@@ -73,21 +72,17 @@ export class ProxyAnnouncer {
     const { known } = this;
     this.known = new Set(proxies.map(({ address }) => address.toString()));
     if (known === undefined) return;
-    for (const { device, address } of proxies) {
-      const link = links.find(({ name }) => name === device);
-      if (link?.mac === undefined || known.has(address.toString())) continue;
-      this.send(link, link.mac, address);
-    }
+    const fresh = proxies.filter(({ address }) => !known.has(address.toString()));
+    for (const [link, frames] of proxyAnnouncements(fresh, links)) this.send(link, frames);
   }
 
-  private send(link: LinkInfo, mac: NonNullable<LinkInfo['mac']>, address: IpAddress): void {
+  private send(link: LinkInfo, frames: readonly Uint8Array[]): void {
     try {
-      this.port.send(link, announcementFrames(address, mac));
+      this.port.send(link, frames);
     } catch (error) {
       this.failures.tell((count) =>
-        this.log.warn('address of a container not announced on the uplink', {
+        this.log.warn('addresses of containers not announced on the uplink', {
           dev: link.name,
-          address: address.toString(),
           count,
           error,
         }),

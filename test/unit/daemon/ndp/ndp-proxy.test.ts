@@ -27,6 +27,8 @@ class Rig {
   readonly log = new RecordingLogger();
   readonly asked: string[] = [];
   readonly announced: string[] = [];
+  /** Calls that announced them. */
+  sends = 0;
   readonly eth0 = this.kernel.addLink({ name: 'eth0', isUp: true, isRunning: true });
   readonly docker0 = this.kernel.addLink({ name: 'docker0', kind: 'bridge', isUp: true, isRunning: true });
   readonly port = this.kernel.addLink({ name: 'veth1', kind: 'veth', isUp: true, masterIndex: this.docker0.index });
@@ -70,6 +72,7 @@ class Rig {
       announcements: {
         send: ({ name, mac: own }, frames) => {
           assert.equal(name, 'eth0');
+          this.sends++;
           for (const frame of frames) {
             assert.equal(Buffer.from(frame.subarray(6, 12)).toString('hex'), String(own).replaceAll(':', ''));
             this.announced.push(Buffer.from(frame.subarray(14 + 48, 14 + 64)).toString('hex'));
@@ -256,6 +259,7 @@ describe('NdpProxy', () => {
     assert.equal(rig.announced.length, 65);
     await rig.clock.advance(500);
     assert.equal(rig.announced.length, 201);
+    assert.equal(rig.sends, 1 + 4, 'all of a device at once');
   });
 
   it('announces nothing anew after a restart, and asks for those whose neighbours are forgotten', async () => {
