@@ -41,10 +41,14 @@ export class DockerNetworkHost {
   readonly daemon: Daemon;
   #listeners: readonly number[] = [];
 
-  constructor(readonly host: Host) {
+  /** @param args - further flags of the daemon. */
+  constructor(
+    readonly host: Host,
+    args: readonly string[] = [],
+  ) {
     this.engine = new DockerEngine(host);
     const netns = new EngineNetns(host.netns.name, this.engine, () => this.#listeners);
-    this.daemon = host.makeDaemon({ args: ['--host-id', host.name] });
+    this.daemon = host.makeDaemon({ args: ['--host-id', host.name, ...args] });
     // Docker's mounts are seen only in the engine's namespaces.
     Object.assign(this.daemon.options, { netns });
   }
