@@ -170,6 +170,7 @@ export class Daemon implements StatusSource {
       defaultParent: () => this.pass?.underlay?.device,
       overlayMtu: () => this.subnetFile.containerMtu,
       peers: () => this.membership.peers,
+      neighbourhood: () => this.containerReach?.neighbourhood,
       place: () => this.pass?.place,
     });
     await this.ndpProxy?.start();
@@ -191,6 +192,7 @@ export class Daemon implements StatusSource {
       wireguard: this.wireguard,
       containerReach: this.containerReach,
       onPlace: () => this.containers?.moved(),
+      onNeighbourhood: () => this.containers?.noteNeighbourhood(),
       here: () => this.here(),
       onLease: () => this.ndpProxy?.review(),
       trigger: () => this.passes.trigger(),

@@ -35,6 +35,8 @@ export interface NetworkFact extends PoolIdentity {
   readonly isConnected: boolean;
   /** Whether hosts answer on their link for its IPv6 addresses. */
   readonly hasNdpProxy: boolean;
+  /** Whether rules of the hosts decide who reaches its containers: those with addresses of the real network have none. */
+  readonly isFiltered: boolean;
   readonly createdAt: Revision;
 }
 
@@ -103,6 +105,7 @@ function readNetwork(
   const { type, address = type === 'bridge' ? 'subnet' : 'host' } = properties;
   const isConnected = type === 'bridge' && address === 'subnet';
   const hasNdpProxy = properties['ndp-proxy'] === 'true';
+  const isFiltered = type !== 'ipvlan';
   return {
     kind: 'network',
     pool: poolPath(identity),
@@ -111,6 +114,7 @@ function readNetwork(
     routedBy,
     isConnected,
     hasNdpProxy,
+    isFiltered,
     createdAt,
   };
 }
@@ -162,6 +166,7 @@ export function isSameFact(a: Fact | undefined, b: Fact): boolean {
         a.routedBy === b.routedBy &&
         a.isConnected === b.isConnected &&
         a.hasNdpProxy === b.hasNdpProxy &&
+        a.isFiltered === b.isFiltered &&
         a.createdAt === b.createdAt
       );
     case 'place': {

@@ -57,9 +57,7 @@ export function placeHosts(
       unplaced.push({ host, prefixes: direct.length + overlay.length, detail: detail ?? '' });
       continue;
     }
-    const v6 = lease.attributes.publicIpv6 ?? place.addresses[6];
-    const isFitV6 = v6 !== undefined && (lease.attributes.publicIpv6 !== undefined || isFit(v6));
-    const gateways = { ...(place.addresses[4] && { 4: place.addresses[4] }), ...(isFitV6 && { 6: v6 }) };
+    const gateways = gatewaysOf(place, lease, isFit);
     const other = placed.get(lease);
     placed.set(
       lease,
@@ -69,6 +67,32 @@ export function placeHosts(
     );
   }
   return { peers: [...placed.values()].sort((a, b) => a.lease.subnet.compare(b.lease.subnet)), unplaced };
+}
+
+/**
+ * Where hosts are on the underlay, with containers or without, as far as {@link placeHosts} would believe it. Pure.
+ */
+export function hostAddresses(
+  places: AdmittedFacts['places'],
+  peers: readonly Lease[],
+  isFit: (address: IpAddress) => boolean,
+): readonly IpAddress[] {
+  const leases = new Map(peers.map((lease) => [formatSubnetKey(lease), lease]));
+  return [...places.values()].flatMap((place) => {
+    const lease = leases.get(place.leaseKey);
+    if (lease === undefined || whyUnplaced(place, lease) !== undefined) return [];
+    return Object.values(gatewaysOf(place, lease, isFit));
+  });
+}
+
+function gatewaysOf(
+  { addresses }: HostPlace,
+  { attributes: { publicIpv6 } }: Lease,
+  isFit: (address: IpAddress) => boolean,
+): PeerReach['gateways'] {
+  const v6 = publicIpv6 ?? addresses[6];
+  const isFitV6 = v6 !== undefined && (publicIpv6 !== undefined || isFit(v6));
+  return { ...(addresses[4] && { 4: addresses[4] }), ...(isFitV6 && { 6: v6 }) };
 }
 
 function whyUnplaced(place: HostPlace | undefined, lease: Lease | undefined): string | undefined {

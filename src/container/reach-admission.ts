@@ -49,6 +49,8 @@ export type HostPrefixes = Readonly<Record<RoutedBy, readonly Prefix[]>>;
 export interface AdmittedFacts {
   /** Of which anything is routed. */
   readonly networks: readonly Prefix[];
+  /** Those of them whose containers are behind rules of their hosts. */
+  readonly filtered: readonly Prefix[];
   /** What other hosts have, by host; hosts without any are left out. */
   readonly others: ReadonlyMap<string, HostPrefixes>;
   readonly places: ReadonlyMap<string, HostPlace>;
@@ -149,8 +151,16 @@ export function admitFacts(
   }
   const inOrder = (a: Prefix, b: Prefix): number => a.compare(b);
   for (const { direct, overlay } of others.values()) for (const list of [direct, overlay]) list.sort(inOrder);
-  const networks = [...pools.values()].map(({ network }) => network.subnet);
-  return { networks, others, places: byKind.places, own: own.sort(inOrder), ends: ends.sort(inOrder), refused };
+  const believed = [...pools.values()].map(({ network }) => network);
+  return {
+    networks: believed.map(({ subnet }) => subnet),
+    filtered: believed.filter(({ isFiltered }) => isFiltered).map(({ subnet }) => subnet),
+    others,
+    places: byKind.places,
+    own: own.sort(inOrder),
+    ends: ends.sort(inOrder),
+    refused,
+  };
 }
 
 interface SortedFacts {

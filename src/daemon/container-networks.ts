@@ -20,6 +20,7 @@ import type { FormerValues } from '../reconcile/former-values.js';
 import type { Kernel } from '../reconcile/kernel.js';
 import type { TextFiles } from '../sys/text-files.js';
 import { clusterFacts } from './cluster-facts.js';
+import type { ReachNeighbourhood } from './container-reach.js';
 import { describeContainerNetworks } from './container-status.js';
 
 /** What networks of containers have to know of the daemon, now. */
@@ -34,6 +35,8 @@ export interface ContainerHost {
   readonly overlayMtu: () => number | undefined;
   /** Leases of the other hosts. */
   readonly peers: () => readonly Lease[];
+  /** What is known of containers on them; undefined until something is. */
+  readonly neighbourhood: () => ReachNeighbourhood | undefined;
   /** Where this host is, for those that send to its containers; undefined until it has a lease. */
   readonly place: () => HostPlace | undefined;
 }
@@ -45,6 +48,8 @@ export interface ContainerNetworks {
   observe(world: World): void;
   /** Takes notice of what the overlay carries now. */
   review(): void;
+  /** Takes notice of {@link ContainerHost.neighbourhood} being another one. */
+  noteNeighbourhood(): void;
   /** Takes notice of {@link ContainerHost.place} being another one. */
   moved(): void;
   /** Networks, addresses and what lies on the host for them stay. */
@@ -115,6 +120,11 @@ export class ContainerService {
     this.#served?.review();
   }
 
+  /** Takes notice of {@link ContainerHost.neighbourhood} being another one. */
+  noteNeighbourhood(): void {
+    this.#served?.noteNeighbourhood();
+  }
+
   /** Takes notice of {@link ContainerHost.place} being another one. */
   moved(): void {
     this.#served?.moved();
@@ -162,7 +172,7 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, overlay, defaultParent, overlayMtu, peers, place }: ContainerHost,
+  { range, overlay, defaultParent, overlayMtu, peers, neighbourhood, place }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
@@ -203,7 +213,10 @@ export async function openContainerNetworks(
     defaultParent,
     overlayMtu,
     firewall: new ContainerFirewall({ log, clock, instance, resyncMs: parts.resyncMs }),
-    cluster: () => (known.hasWorld === true ? clusterFacts(overlay(), peers()) : undefined),
+    cluster: () => {
+      const around = neighbourhood();
+      return known.hasWorld !== true || around === undefined ? undefined : clusterFacts(overlay(), peers(), around);
+    },
     ...(parts.inheritedSockets === undefined ? {} : { inherited: parts.inheritedSockets }),
   });
   known.plugin = plugin;
@@ -223,6 +236,7 @@ export async function openContainerNetworks(
       plugin.noteCluster();
     },
     review: () => plugin.review(),
+    noteNeighbourhood: () => plugin.noteCluster(),
     moved: () => addresses.moved(),
     async close() {
       await plugin.stop();

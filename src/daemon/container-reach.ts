@@ -1,7 +1,13 @@
 import { type DirectRoutes, directRoutes } from '../backend/direct-routes.js';
 import type { AdditionalPrefixes, SkippedPrefixes } from '../backend/backend.js';
 import type { Clock } from '../clock.js';
-import { type PeerReach, type PlacedHosts, type UnplacedHost, placeHosts } from '../container/peer-reach.js';
+import {
+  type PeerReach,
+  type PlacedHosts,
+  type UnplacedHost,
+  hostAddresses,
+  placeHosts,
+} from '../container/peer-reach.js';
 import {
   type AdmittedFacts,
   REFUSAL_REASONS,
@@ -32,6 +38,14 @@ export interface Reach {
   readonly ownAdditional: readonly Prefix[];
   /** Networks that routes lead to. */
   readonly scope: readonly Prefix[];
+}
+
+/** What rules of container networks on this host have to know of those on others. */
+export interface ReachNeighbourhood {
+  /** Networks whose containers are behind rules of their hosts. */
+  readonly filtered: readonly Prefix[];
+  /** Addresses of other hosts on the underlay. */
+  readonly hosts: readonly IpAddress[];
 }
 
 /** How this host stands with containers of others. */
@@ -73,6 +87,7 @@ export class ContainerReach {
   private peers: readonly Lease[] | undefined;
   private admitted: AdmittedFacts | undefined;
   private placed: PlacedHosts = { peers: [], unplaced: [] };
+  private around: ReachNeighbourhood | undefined;
   private reach: Reach = NO_REACH;
   private direct: DirectRoutes = { routes: [], skipped: [] };
   private part: Partial<DesiredState> = {};
@@ -136,6 +151,7 @@ export class ContainerReach {
     }
     const { admitted = admitFacts(known.facts, context) } = this;
     this.placed = placeHosts(admitted, peers, isFit);
+    this.around = { filtered: admitted.filtered, hosts: hostAddresses(admitted.places, peers, isFit) };
     this.known = known;
     this.context = context;
     this.peers = peers;
@@ -176,6 +192,11 @@ export class ContainerReach {
   note(skipped: readonly SkippedPrefixes[]): void {
     this.skippedByPeers = skipped;
     this.tellSkips();
+  }
+
+  /** Undefined before the first {@link update}; the same object as long as nothing in it can have changed. */
+  get neighbourhood(): ReachNeighbourhood | undefined {
+    return this.around;
   }
 
   get state(): ContainerReachState {

@@ -75,6 +75,8 @@ export interface PassContext {
   readonly containerReach: ContainerReach | undefined;
   /** {@link Pass.place} has become another. */
   readonly onPlace: () => void;
+  /** {@link ContainerReach.neighbourhood} has become another. */
+  readonly onNeighbourhood: () => void;
   /** Where the host and its etcd are, and when. */
   readonly here: () => Here;
   /** The lease is in force, perhaps another one than before. */
@@ -254,14 +256,16 @@ export class Pass {
 
   /** Brings what is known of containers on other hosts up to date, and what of it takes no backend. */
   private async followContainers(context: AdmissionContext, underlay: Underlay): Promise<void> {
-    const { admission, containerReach, facts, membership } = this.context;
+    const { admission, containerReach, facts, membership, onNeighbourhood } = this.context;
     if (containerReach === undefined) return;
     const isFit = (address: IpAddress): boolean => whyUnreachable(address, context) === undefined;
+    const before = containerReach.neighbourhood;
     this.reach = containerReach.update(
       admission.reachContext(containerReach.host, context, underlay),
       membership.peers,
       isFit,
     );
+    if (containerReach.neighbourhood !== before) onNeighbourhood();
     const isOnLink = await facts.directLinks(containerReach.onLinkQuestions, underlay);
     this.containerPart = containerReach.desire(underlay.device, isOnLink);
   }

@@ -171,7 +171,7 @@ describe('tsflannelctl cleanup', () => {
       const firewall = new ContainerFirewall({ log: silentLogger, clock: systemClock, instance, resyncMs: 0 });
       const bridge = { bridge: 'tsfb-1', subnets: [net('198.51.100.0/24')], isInternal: false } as const;
       const networks = [{ ...bridge, isIccAllowed: true, ipv6Firewall: 'closed' } as const];
-      await firewall.apply({ networks, ports: [], cluster: [], hosts: [], dockerBridges: [] });
+      await firewall.apply({ networks, ports: [], overlay: [], routed: [], hosts: [], dockerBridges: [] });
       await firewall.close();
     }
     const { table, chain } = containerRulePlaces(INSTANCE);

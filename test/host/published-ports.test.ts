@@ -60,7 +60,8 @@ const INPUT: ContainerRuleInput = {
     { protocol: 'tcp', hostAddress: ip('127.0.0.1'), hostPort: 8070, address: ip('198.51.100.2'), port: 80 },
     { protocol: 'tcp', hostAddress: ip('192.0.2.1'), hostPort: 8060, address: ip('198.51.100.2'), port: 80 },
   ],
-  cluster: [net('198.18.0.0/16'), net('2001:db8:c::/48')],
+  overlay: [net('198.18.0.0/16'), net('2001:db8:c::/48')],
+  routed: [net('203.0.113.0/24')],
   hosts: [ip('198.18.9.0')],
   dockerBridges: ['docker0'],
 };
@@ -141,7 +142,9 @@ describe('the rules of routed container networks', function () {
       'address add fd00:99::1/64 dev tunnel',
       ...['130', '131'].map((last) => `route add 198.51.100.${last} dev tsfb-db`),
       ...['2', '3'].map((last) => `route add 2001:db8:d::${last} dev tsfb-db`),
-      ...['198.18.9.0', '198.51.100.9', '198.51.100.140', '198.18.7.2'].map((each) => `route add ${each} dev tunnel`),
+      ...['198.18.9.0', '198.51.100.9', '198.51.100.140', '198.18.7.2', '203.0.113.2'].map(
+        (each) => `route add ${each} dev tunnel`,
+      ),
       'route add 2001:db8:c::/48 via fd00:99::2',
     ]);
     await run(['sysctl', '-qw', ...['web', 'db'].map((each) => `net.ipv4.conf.tsfb-${each}.route_localnet=1`)]);
@@ -162,7 +165,7 @@ describe('the rules of routed container networks', function () {
     await of('dock').ip(container('172.17.0.2/16', '172.17.0.1'));
     await of('peer').ip([
       ...container('198.18.9.0/32', '198.18.1.0', 'fd00:99::2/64', 'fd00:99::1'),
-      ...['198.51.100.9', '198.51.100.140', '198.18.7.2'].map((each) => `address add ${each}/32 dev lo`),
+      ...['198.51.100.9', '198.51.100.140', '198.18.7.2', '203.0.113.2'].map((each) => `address add ${each}/32 dev lo`),
       'address add 2001:db8:c::7/128 dev lo',
     ]);
     // Routes to the containers, so that what should be closed or hidden is seen and not lost.
@@ -222,6 +225,10 @@ describe('the rules of routed container networks', function () {
       ['web1', 'udp', '2001:db8:c::7', 80, null],
       ['web1', 'tcp', '172.17.0.2', 80, null],
       ['dock', 'tcp', '198.51.100.3', 80, null],
+      ['dock', 'tcp', '198.51.100.9', 80, null],
+      ['dock', 'tcp', '203.0.113.2', 80, null],
+      ['dock', 'tcp', '198.18.7.2', 80, '172.17.0.2'],
+      ['web1', 'tcp', '203.0.113.2', 80, null],
       ['in1', 'tcp', '198.51.100.3', 80, null],
     ]));
 

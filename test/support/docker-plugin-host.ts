@@ -27,7 +27,7 @@ const plugin = new DockerPlugin({
   defaultParent: () => parent,
   overlayMtu: () => 1450,
   firewall: new ContainerFirewall({ log, clock, instance: 'test', resyncMs: 5000 }),
-  cluster: () => ({ containers: [], hosts: [] }),
+  cluster: () => ({ overlay: [], routed: [], hosts: [] }),
   socket,
 });
 process.once('SIGTERM', () => void plugin.stop().then(() => process.exit(0)));

@@ -210,6 +210,7 @@ export class TestDaemon {
       status: () => describeContainerNetworks(name, NO_PLUGIN, pools.status()),
       observe: (world) => pools.observe(world),
       review: () => {},
+      noteNeighbourhood: () => {},
       moved: () => pools.moved(),
       close: () => pools.close(),
     };

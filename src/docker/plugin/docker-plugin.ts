@@ -298,7 +298,7 @@ export class DockerPlugin {
   /** Has the rules of this host be those of the present networks and ports. */
   private async filter(isProvisional = false): Promise<void> {
     const { cluster, firewall, netlink } = this.parts;
-    const facts = cluster() ?? { containers: [], hosts: [] };
+    const facts = cluster() ?? { overlay: [], routed: [], hosts: [] };
     const input = ruleInput(this.state.contents, await netlink.links.list(), facts);
     await firewall.apply(input, { isProvisional });
   }

@@ -34,8 +34,10 @@ export interface PublishedPort {
 export interface ContainerRuleInput {
   readonly networks: readonly FilteredNetwork[];
   readonly ports: readonly PublishedPort[];
-  /** Where the cluster has containers, besides these networks: other routed ones, and that of the daemon itself. */
-  readonly cluster: readonly Prefix[];
+  /** Where the cluster has containers besides these networks: those of the daemon itself. */
+  readonly overlay: readonly Prefix[];
+  /** Likewise: routed networks, of which this host may have no container. */
+  readonly routed: readonly Prefix[];
   /** Addresses of the other hosts of the cluster, under which they call containers. */
   readonly hosts: readonly IpAddress[];
   /** Docker's own bridges on this host. */
@@ -152,18 +154,23 @@ function deviceSets(networks: readonly FilteredNetwork[], { dockerBridges }: Con
   ];
 }
 
-function addressSets({ cluster, hosts, networks }: ContainerRuleInput): readonly NftSet[] {
-  const containers = [...cluster, ...networks.flatMap(({ subnets }) => subnets)];
-  return FAMILIES.flatMap(({ family, protocol, type }): readonly NftSet[] => [
-    {
-      kind: 'set',
-      name: `cluster-${protocol}`,
-      type,
-      hasPrefixes: true,
-      elements: texts(containers.filter((each) => each.family === family)),
-    },
-    { kind: 'set', name: `hosts-${protocol}`, type, elements: texts(hosts.filter((each) => each.family === family)) },
-  ]);
+function addressSets({ overlay, routed, hosts, networks }: ContainerRuleInput): readonly NftSet[] {
+  const allRouted = [...routed, ...networks.flatMap(({ subnets }) => subnets)];
+  const prefixes = (name: string, { family, protocol, type }: FamilyTerms, all: readonly Prefix[]): NftSet => ({
+    kind: 'set',
+    name: `${name}-${protocol}`,
+    type,
+    hasPrefixes: true,
+    elements: texts(all.filter((each) => each.family === family)),
+  });
+  return FAMILIES.flatMap((terms): readonly NftSet[] => {
+    const { family, protocol, type } = terms;
+    return [
+      prefixes('routed', terms, allRouted),
+      prefixes('cluster', terms, [...overlay, ...allRouted]),
+      { kind: 'set', name: `hosts-${protocol}`, type, elements: texts(hosts.filter((each) => each.family === family)) },
+    ];
+  });
 }
 
 /** One lookup for each new connection, however many ports there are. */
@@ -231,6 +238,13 @@ function forwardRules(networks: readonly FilteredNetwork[]): readonly NftRule[] 
     ...(to.length === 0 ? [] : [rule(`oifname vmap { ${jumps(to, TO)} }`, 'to containers')]),
     rule('oifname @internal drop', 'nothing leads into internal networks'),
     rule('oifname @bridges ct status dnat accept', 'published ports'),
+    // On their way out they would take the address of this host, which other hosts let in.
+    ...FAMILIES.map(({ protocol }) =>
+      rule(
+        `iifname @docker oifname != @bridges ${protocol} daddr @routed-${protocol} drop`,
+        'from networks of Docker itself to other hosts',
+      ),
+    ),
     rule('iifname @bridges jump leaving', 'where containers may go'),
     rule('oifname @bridges jump arriving', 'who reaches containers'),
   ];

@@ -34,6 +34,16 @@ describe('what keys say of where packets for containers go', () => {
     assert.equal(isConnected({ type: 'ipvlan', mode: 'l3' }), false);
   });
 
+  it('knows which networks are behind rules of the hosts', () => {
+    const isFiltered = (properties: Record<string, string>): unknown => {
+      const fact = readFact(networkEntry(properties));
+      return typeof fact === 'object' && fact.kind === 'network' && fact.isFiltered;
+    };
+    assert.equal(isFiltered({ type: 'bridge' }), true);
+    assert.equal(isFiltered({ type: 'overlay' }), true);
+    assert.equal(isFiltered({ type: 'ipvlan', mode: 'l3' }), false);
+  });
+
   it('reads members, blocks, addresses and places', () => {
     const pool = 'web/10.99.0.0-24';
     assert.deepEqual(readFact(memberEntry('a')), { kind: 'member', pool, host: 'a' });

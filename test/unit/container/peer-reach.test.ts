@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { HostPlace } from '../../../src/container/host-place.js';
-import { type PlacedHosts, placeHosts } from '../../../src/container/peer-reach.js';
+import { type PlacedHosts, hostAddresses, placeHosts } from '../../../src/container/peer-reach.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { ip, lease, net } from '../../support/builders.js';
 
@@ -78,5 +78,19 @@ describe('placeHosts', () => {
         ['10.5.2.0/24', ['10.98.0.0/28', '10.98.0.16/28', '10.99.0.0/28', '10.99.0.40/32']],
       ],
     );
+  });
+});
+
+describe('hostAddresses', () => {
+  it('has those of hosts without containers, as far as a lease says the same', () => {
+    const v6 = (text: string): HostPlace['addresses'] => ({ 4: ip('192.0.2.1'), 6: ip(text) });
+    const places = new Map([
+      ['a', place(1, { addresses: v6('2001:db8::1') })],
+      ['b', place(2, { leaseKey: '10.5.1.0-24' })],
+      ['c', place(3)],
+      ['d', place(1, { addresses: v6('ff02::1') })],
+    ]);
+    const found = hostAddresses(places, [lease(1), lease(2)], (address) => !address.isMulticast);
+    assert.deepEqual(found.map(String), ['192.0.2.1', '2001:db8::1', '192.0.2.1']);
   });
 });

@@ -61,6 +61,14 @@ describe('admitFacts', () => {
     assert.deepEqual(refused(admitted), []);
   });
 
+  it('tells networks whose hosts decide who reaches containers, with containers on others or without', () => {
+    const { networks, filtered } = admit([
+      networkEntry({ type: 'overlay' }, { pool: poolOf('web', '10.97.0.0/24') }),
+      networkEntry({ type: 'ipvlan', mode: 'l3' }, { pool: poolOf('l3', '10.99.0.0/24') }),
+    ]);
+    assert.deepEqual([texts(networks), texts(filtered)], [['10.99.0.0/24', '10.97.0.0/24'], ['10.97.0.0/24']]);
+  });
+
   it('tells direct ones from those of the overlay', () => {
     const lan = poolOf('lan', '10.98.0.0/24');
     const admitted = admit([

@@ -12,6 +12,7 @@ describe('ContainerService', () => {
     defaultParent: () => undefined,
     overlayMtu: () => undefined,
     peers: () => [],
+    neighbourhood: () => undefined,
     place: () => undefined,
   };
   const taken = new OverlayError('ERR_PLUGIN_SOCKET', 'cannot answer Docker: somebody else does');
@@ -31,6 +32,7 @@ describe('ContainerService', () => {
     status: () => assert.fail('nobody asks'),
     observe: (world) => worlds.push(world),
     review: () => {},
+    noteNeighbourhood: () => {},
     moved: () => {},
     close: () => {
       closed += 1;

@@ -8,8 +8,10 @@ import { publishedBy } from './published-ports.js';
 
 /** What of the cluster the rules of container networks depend on. */
 export interface ClusterFacts {
-  /** Where it has containers: routed networks, and that of the daemon itself. */
-  readonly containers: readonly Prefix[];
+  /** Networks of the daemon itself. */
+  readonly overlay: readonly Prefix[];
+  /** Routed networks of containers, of this host and of others. */
+  readonly routed: readonly Prefix[];
   /** Addresses of its other hosts, under which they call containers. */
   readonly hosts: readonly IpAddress[];
 }
@@ -18,7 +20,7 @@ export interface ClusterFacts {
 export function ruleInput(
   { networks, endpoints }: NetworkSet,
   links: readonly LinkInfo[],
-  { containers, hosts }: ClusterFacts,
+  { overlay, routed: elsewhere, hosts }: ClusterFacts,
 ): ContainerRuleInput {
   const routed = networks.filter(isRouted);
   const ids = new Set(routed.map(({ id }) => id));
@@ -35,7 +37,8 @@ export function ruleInput(
       };
     }),
     ports: publishedBy(endpoints.filter(({ networkId }) => ids.has(networkId))),
-    cluster: containers,
+    overlay,
+    routed: elsewhere,
     hosts,
     dockerBridges: links.filter(({ kind, name }) => kind === 'bridge' && isDockerBridge(name)).map(({ name }) => name),
   };

@@ -60,7 +60,7 @@ export class PluginBed {
   /** What the overlay carries. */
   overlayMtu: number | undefined = 1450;
   readonly firewall = new FakeContainerFirewall();
-  cluster: ClusterFacts | undefined = { containers: [], hosts: [] };
+  cluster: ClusterFacts | undefined = { overlay: [], routed: [], hosts: [] };
   /** Ports of this host, as `0.0.0.0 80/tcp`, that the plugin keeps, and that other programs have. */
   readonly portsHeld = new Set<string>();
   readonly portsOfOthers = new Set<string>();

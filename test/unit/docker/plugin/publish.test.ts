@@ -150,7 +150,7 @@ describe('ports of containers in a routed network', () => {
     bed.cluster = undefined;
     await create();
     assert.equal(bed.firewall.isProvisional, true);
-    bed.cluster = { containers: [], hosts: [] };
+    bed.cluster = { overlay: [], routed: [], hosts: [] };
     bed.plugin.noteCluster();
     await bed.clock.advance(1000);
     assert.equal(bed.firewall.isProvisional, false);

@@ -20,7 +20,8 @@ const INPUT: ContainerRuleInput = {
     },
   ],
   ports: [],
-  cluster: [],
+  overlay: [],
+  routed: [],
   hosts: [],
   dockerBridges: [],
 };

@@ -20,7 +20,8 @@ const INPUT: ContainerRuleInput = {
     { protocol: 'tcp', hostAddress: undefined, hostPort: 8080, address: ip('2001:db8:d::2'), port: 80 },
     { protocol: 'tcp', hostAddress: ip('2001:db8::1'), hostPort: 8081, address: ip('2001:db8:d::2'), port: 81 },
   ],
-  cluster: [net('198.18.0.0/16'), net('198.51.100.0/24'), net('2001:db8:d::/64'), net('2001:db8:c::/48')],
+  overlay: [net('198.18.0.0/16'), net('2001:db8:c::/48')],
+  routed: [net('198.51.100.0/24'), net('2001:db8:d::/64')],
   hosts: [ip('192.0.2.2'), ip('198.18.2.0'), ip('2001:db8::2'), ip('2001:db8:c::2')],
   dockerBridges: ['docker0'],
 };
@@ -130,6 +131,13 @@ const FORWARD: readonly (readonly [name: string, packet: ModelPacket, verdict: s
     { iif: 'tsfb-web', oif: 'docker0', from: WEB, to: '172.17.0.2', isDnat: true },
     'pass',
   ],
+  ['from Docker to other hosts', { iif: 'docker0', oif: 'flannel.1', from: '172.17.0.2', to: '198.51.100.9' }, 'drop'],
+  [
+    'from Docker to other hosts over IPv6',
+    { iif: 'docker0', oif: 'eth0', from: 'fd00:17::2', to: '2001:db8:d::9' },
+    'drop',
+  ],
+  ['from Docker to the overlay', { iif: 'docker0', oif: 'flannel.1', from: '172.17.0.2', to: '198.18.2.0' }, 'pass'],
   ['from a container of Docker itself', { iif: 'docker0', oif: 'tsfb-six', from: 'fd00:17::2', to: SIX }, 'drop'],
   [
     'with an address of nobody here, icc=false',

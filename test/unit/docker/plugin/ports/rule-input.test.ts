@@ -36,8 +36,8 @@ const SET: NetworkSet = {
 
 describe('what rules of container networks are computed from', () => {
   it('is the routed networks, one for each bridge with the stricter options, and ports of containers that run', () => {
-    const facts = { containers: [net('198.18.0.0/16')], hosts: [ip('192.0.2.2')] };
-    const { networks, ports, cluster, hosts } = ruleInput(SET, [], facts);
+    const facts = { overlay: [net('198.18.0.0/16')], routed: [net('10.30.0.0/16')], hosts: [ip('192.0.2.2')] };
+    const { networks, ports, overlay, routed, hosts } = ruleInput(SET, [], facts);
     assert.deepEqual(
       networks.map(({ bridge, isInternal, isIccAllowed, ipv6Firewall }) => [
         bridge,
@@ -51,7 +51,7 @@ describe('what rules of container networks are computed from', () => {
       ],
     );
     assert.deepEqual(ports, [port]);
-    assert.deepEqual([cluster, hosts], [facts.containers, facts.hosts]);
+    assert.deepEqual({ overlay, routed, hosts }, facts);
   });
 
   it("tells Docker's bridges by their names", () => {
@@ -59,7 +59,7 @@ describe('what rules of container networks are computed from', () => {
     const names = ['docker0', 'docker_gwbridge', 'br-0123456789ab', 'br-lan', 'tsfb-web'];
     for (const name of names) kernel.addLink({ name, kind: 'bridge' });
     kernel.addLink({ name: 'br-ffffffffffff', kind: 'dummy' });
-    const { dockerBridges } = ruleInput(SET, [...kernel.links.values()], { containers: [], hosts: [] });
+    const { dockerBridges } = ruleInput(SET, [...kernel.links.values()], { overlay: [], routed: [], hosts: [] });
     assert.deepEqual(dockerBridges, ['docker0', 'docker_gwbridge', 'br-0123456789ab']);
   });
 });
