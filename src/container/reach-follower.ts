@@ -2,6 +2,7 @@ import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
 import { CoalescingTask } from '../coalescing-task.js';
 import { guarded } from '../guard.js';
+import type { Prefix } from '../ip/prefix.js';
 import type { SharedValueStore, ValueEntry, ValueNews, ValuesFollowing } from '../lease/store.js';
 import type { World } from '../lease/world.js';
 import type { Logger } from '../log.js';
@@ -295,6 +296,12 @@ export class ReachFollower {
       });
     }
   }
+}
+
+/** Routed networks that an earlier process saved; none if the text is of no process of this cluster. */
+export function readSavedNetworks(text: string, etcdPrefix: string): readonly Prefix[] {
+  const facts = (readSaved(text, etcdPrefix) ?? []).map(readFact);
+  return facts.flatMap((fact) => (typeof fact === 'object' && fact.kind === 'network' ? [fact.subnet] : []));
 }
 
 /** Undefined for what no process of this cluster has written. */

@@ -7,6 +7,7 @@ import { parseNetworkConfig } from '../config/network-config.js';
 import { STATE_FILES } from '../config/paths.js';
 import { Deadline } from '../deadline.js';
 import { DockerService } from '../docker/docker-service.js';
+import { pluginInstances } from '../docker/plugin/instances.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
 import { OverlayError, describeError } from '../errors.js';
 import { ContainerFirewall } from '../firewall/containers/container-firewall.js';
@@ -26,6 +27,7 @@ import { type RunningDaemon, flannelDaemons } from '../sys/flannel-daemons.js';
 import { requirePrivileges } from '../sys/privileges.js';
 import { systemctl } from '../systemd/systemctl.js';
 import { type CtlContext, defineCommand, EXIT, HOST_FLAGS, printJson, STORE_FLAGS, withStore } from './command.js';
+import { containerRemains } from './container-remains.js';
 import { isDaemonListening } from './daemon-client.js';
 import { recordingKernel } from './recording-kernel.js';
 import { requireRoot } from './rights.js';
@@ -68,7 +70,7 @@ export const cleanup = defineCommand({
     }),
     force: switchFlag(false, {
       group: 'observe',
-      help: 'Do it although a daemon runs, which will repair what it needs.',
+      help: 'Do it although a daemon runs, which will repair what it needs, or containers are in its networks, which lose their interfaces.',
     }),
   },
   exits: ['refused'],
@@ -87,23 +89,32 @@ export const cleanup = defineCommand({
     const kernel = recordingKernel(new NetlinkKernel(context.clock), (object) => removed.push(object));
     const left: string[] = [];
     const errors: unknown[] = [];
+    const instance = instanceOf(options.etcdPrefix);
+    const former = FormerValuesFile.open(options.stateDir);
+    const containers = await containerRemains(options.stateDir, options.etcdPrefix);
+    const inUse = options.force ? undefined : containers.inUse;
     try {
-      const formerValues = FormerValuesFile.open(options.stateDir).of(PARAMETERS_OF.overlay, PARAMETERS_OF.ndpProxy);
-      const instance = instanceOf(options.etcdPrefix);
-      await removeObjects(context, kernel, { instance, networks: known.networks, formerValues });
+      const formerValues = former.of(PARAMETERS_OF.overlay, PARAMETERS_OF.ndpProxy);
+      const networks = [...known.networks, ...containers.routed];
+      await removeObjects(context, kernel, { instance, networks, formerValues });
+      if (inUse === undefined)
+        await removeContainerNetworks(context, kernel, { instance, former, subnets: containers.subnets });
     } catch (error) {
       errors.push(error);
     }
-    const remains = await leftovers(kernel);
+    const remains = await leftovers(kernel, instance);
     left.push(...remains.objects);
     kernel.close();
-    try {
-      const { clock } = context;
-      const instance = instanceOf(options.etcdPrefix);
-      const containers = new ContainerFirewall({ log: silentLogger, clock, instance, resyncMs: 0 });
-      removed.push(...(await containers.cleanup()));
-    } catch (error) {
-      errors.push(error);
+    if (inUse !== undefined) {
+      const advice = 'remove the containers, or give --force, and they lose their interfaces';
+      left.push(`networks of containers, with their rules: ${inUse}; ${advice}`);
+    } else {
+      try {
+        const firewall = new ContainerFirewall({ log: silentLogger, clock: context.clock, instance, resyncMs: 0 });
+        removed.push(...(await firewall.cleanup()));
+      } catch (error) {
+        errors.push(error);
+      }
     }
     if (remains.hasOtherDaemon && !options.force) {
       left.push('firewall rules: they may belong to the other daemon on this host; remove them with --force');
@@ -117,7 +128,10 @@ export const cleanup = defineCommand({
     }
     left.push(...known.commands);
     if (options.removeFiles) {
-      const files = await removeFiles(options, daemon?.description);
+      const files = await removeFiles(
+        options,
+        daemon?.description ?? (inUse && 'its networks of containers are in use'),
+      );
       removed.push(...files.removed);
       left.push(...files.left);
     }
@@ -188,13 +202,30 @@ async function removeObjects(
   }
 }
 
-/** What carries the mark of such a daemon and was not removed. */
+/** Bridges, interfaces and parameters of this host that are there for networks of containers. */
+async function removeContainerNetworks(
+  context: CtlContext,
+  kernel: Kernel,
+  options: { readonly instance: string; readonly former: FormerValuesFile; readonly subnets: readonly Prefix[] },
+): Promise<void> {
+  const formerValues = options.former.of(PARAMETERS_OF.containers);
+  const { host, container } = pluginInstances(options.instance);
+  for (const instance of [host, container]) {
+    await removeObjects(context, kernel, { instance, networks: options.subnets, formerValues });
+  }
+}
+
+/** What carries the mark of such a daemon and was not removed, without what is there for its own networks of containers. */
 async function leftovers(
   kernel: Kernel,
+  instance: string,
 ): Promise<{ readonly objects: readonly string[]; readonly hasOtherDaemon: boolean }> {
   const links = await kernel.listLinks();
-  const others = links.filter(({ alias }) => alias.startsWith(ALIAS_PREFIX));
-  const otherIndexes = new Set(others.map(({ index }) => index));
+  const marked = links.filter(({ alias }) => alias.startsWith(ALIAS_PREFIX));
+  const otherIndexes = new Set(marked.map(({ index }) => index));
+  const { host, container } = pluginInstances(instance);
+  const own = [host, container].map((each) => `${ALIAS_PREFIX}${each}`);
+  const others = marked.filter(({ alias }) => !own.includes(alias));
   const routes = [...(await kernel.listRoutes(4)), ...(await kernel.listRoutes(6))].filter(
     ({ protocol, index }) => protocol === ROUTE_PROTOCOL && !otherIndexes.has(index),
   );

@@ -13,7 +13,11 @@ import { silentLogger } from '../../src/log.js';
 import { type DesiredState, EMPTY_STATE } from '../../src/reconcile/desired.js';
 import { NetlinkKernel } from '../../src/reconcile/netlink-kernel.js';
 import { Reconciler } from '../../src/reconcile/reconciler.js';
+import type { PoolIdentity } from '../../src/container/pool-id.js';
+import { PluginState } from '../../src/docker/plugin/state.js';
+import { systemFiles } from '../../src/sys/text-files.js';
 import { ip, net } from '../support/builders.js';
+import { networkEntry } from '../support/reach-entries.js';
 import { type CtlResult, ctl } from '../support/ctl.js';
 import { type NetState, netState } from '../support/net-state.js';
 import { OwnNetns } from '../support/own-netns.js';
@@ -21,6 +25,8 @@ import { skipBecause } from '../support/skip.js';
 
 const INSTANCE = 'coreos.com/network';
 const NETWORK = net('10.5.0.0/16');
+
+const poolOf = (subnet: string): PoolIdentity => ({ name: 'net', subnet: net(subnet), range: net(subnet) });
 
 describe('tsflannelctl cleanup', () => {
   let netns: OwnNetns;
@@ -187,6 +193,40 @@ describe('tsflannelctl cleanup', () => {
     const tables = (await netns.run(['nft', 'list', 'tables'])).stdout;
     assert.doesNotMatch(tables + left.map(({ stdout: rules }) => rules).join(''), /tsflannel/i);
     await netns.run(['nft', 'delete', 'table', 'ip6', 'filter'], { mayFail: true });
+  });
+
+  it('removes networks of containers and routes to those of others, unless containers are in them', async () => {
+    const stateDir = path.join(directory, 'state');
+    const sandbox = path.join(directory, 'sandbox');
+    const [device, other] = ['tsfb-1', net('10.30.0.16/28')];
+    const destination = net('10.31.0.2/32');
+    const route = { destination, type: 'unicast', gateway: undefined, isOnlink: false } as const;
+    const bridge = { kind: 'bridge', name: device, mtu: 1500, mac: undefined } as const;
+    await makeState({ links: [bridge], routes: [{ ...route, device }] }, `${INSTANCE}:docker`);
+    await netns.ip([`route add ${other.toString()} via 192.0.2.77 proto 173`]);
+    const { path: file, text } = networkEntry({ type: 'bridge' }, { pool: poolOf('10.30.0.0/16') });
+    mkdirSync(stateDir, { recursive: true });
+    const reach = { version: 1, etcdPrefix: '/coreos.com/network', entries: [[file, text, '1']] };
+    writeFileSync(path.join(stateDir, STATE_FILES.containerReach), JSON.stringify(reach));
+    const state = new PluginState({ directory: stateDir, files: systemFiles });
+    const mac = parseMac('02:00:00:00:00:02');
+    const id = 'e'.repeat(64);
+    const endpoint = { id, networkId: id, mac, addresses: [], sandbox, isStale: false } as const;
+    await state.change((before) => ({ ...before, endpoints: [endpoint] }));
+    writeFileSync(sandbox, '');
+    const kept = await cleanUp();
+    assert.match(
+      kept.stdout,
+      /left networks of containers, with their rules: containers that run have interfaces in them \(1\)/,
+    );
+    assert.match(kept.stdout, /removed route 10\.30\.0\.16\/28/);
+    assert.doesNotMatch(kept.stdout, /tsfb-1|10\.31\.0\.2/);
+    rmSync(sandbox);
+    const { stdout } = await cleanUp();
+    assert.match(stdout, /removed link tsfb-1/);
+    assert.doesNotMatch(stdout, /left/);
+    rmSync(stateDir, { recursive: true });
+    assert.deepEqual(await netState(netns), untouched);
   });
 
   it('names what commands of a backend may have left, and runs none of them', async () => {

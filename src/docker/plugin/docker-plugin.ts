@@ -22,6 +22,7 @@ import { CallCounters, type CallStatistics } from './call-counters.js';
 import { EndpointRegister } from './endpoint-register.js';
 import { HostLinks, type PluginNetlink } from './host-links.js';
 import { hostState } from './host-state.js';
+import { pluginInstances } from './instances.js';
 import { InternalParents } from './internal-parents.js';
 import { IPAM_NAMES, type IpamName, ipamDriver } from './ipam-driver.js';
 import type { PluginInterface } from './method.js';
@@ -139,10 +140,9 @@ export class DockerPlugin {
 
   constructor(private readonly parts: DockerPluginParts) {
     const { addresses, clock, directory, files, instance, kernel, log, netlink, announcementPort: port } = parts;
-    const own = `${instance}:docker`;
+    const { host: own, container } = pluginInstances(instance);
     this.hostMark = `${ALIAS_PREFIX}${own}`;
-    // Not the reconciler's own: it removes devices with its mark that it does not desire.
-    this.mark = `${this.hostMark}:container`;
+    this.mark = `${ALIAS_PREFIX}${container}`;
     this.state = new PluginState({ directory, files });
     this.claims = new PoolClaims(this.state, addresses);
     this.endpoints = new EndpointRegister(this.state, log);
