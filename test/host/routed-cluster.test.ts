@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
+import { ctlFile } from '../support/daemon.js';
 import { DockerEngine } from '../support/docker.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
 import { Netns, run } from '../support/netns.js';
@@ -140,6 +141,25 @@ describe('routed networks across hosts with real engines', function () {
     return [server, caller];
   };
 
+  /** What `tsflannelctl cleanup` prints on a host, whose engine's files it sees. */
+  const cleanUp = async ({ daemon, engine }: DockerNetworkHost, ...more: readonly string[]): Promise<string> => {
+    const { stateDirectory, statusSocket, subnetFile } = daemon;
+    const files = ['--state-dir', stateDirectory, '--status-socket', statusSocket, '--subnet-file', subnetFile];
+    const words = ['cleanup', ...files, `--etcd-endpoints=${rig.etcd.endpoint}`, ...more];
+    // The process is in no PID namespace, other than the engine's /proc.
+    const own = [
+      'unshare',
+      '--mount',
+      '--propagation',
+      'slave',
+      'sh',
+      '-c',
+      'mount -t proc proc /proc && exec "$@"',
+      'sh',
+    ];
+    return (await run(engine.command([...own, process.execPath, ctlFile(), ...words]))).stdout;
+  };
+
   for (const [type, addressing] of [
     ['overlay', 'host'],
     ['bridge', 'host'],
@@ -234,6 +254,23 @@ describe('routed networks across hosts with real engines', function () {
       });
     });
   }
+
+  it('is left by a cleanup while containers run, and comes back after one that was forced', async () => {
+    await create('net', ['--opt', 'type=overlay']);
+    const [server, caller] = await pair('net');
+    await assertSeen(caller, server);
+    const on = host(2);
+    await on.daemon.stop();
+    assert.match(await cleanUp(on), /left networks of containers.* have interfaces in them \(1\)/);
+    assert.match((await on.host.netns.run(['nft', 'list', 'tables'])).stdout, /inet tsflannel-/);
+    assert.equal((await on.links()).length, 2);
+    assert.doesNotMatch(await cleanUp(on, '--force'), /left/);
+    assert.deepEqual(await on.links(), []);
+    assert.doesNotMatch((await on.host.netns.run(['nft', 'list', 'tables'])).stdout, /inet tsflannel-/);
+    await on.daemon.startAndWait();
+    await on.docker(['restart', '--time', '0', caller.id]);
+    await assertSeen(await on.inspect(caller.id), server);
+  });
 
   it('changes the backend of an overlay that containers use', async () => {
     await create('net', ['--opt', 'type=overlay']);
