@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { ctlFile } from '../support/daemon.js';
 import { DockerEngine } from '../support/docker.js';
@@ -11,6 +12,7 @@ import { SteadyPing } from '../support/steady-ping.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 const ENDPOINT = fileURLToPath(new URL('../support/port-endpoint.mjs', import.meta.url));
+const DOCUMENTATION = fileURLToPath(new URL('../../docs/overlay.md', import.meta.url));
 
 /** As somebody types them on every host; an internal network has no gateway. */
 const SUBNETS = ['--subnet', '10.30.0.0/16', '--ipv6', '--subnet', 'fd00:30::/64'];
@@ -254,6 +256,14 @@ describe('routed networks across hosts with real engines', function () {
       });
     });
   }
+
+  it('is made on each host by the command of docs/overlay.md', async () => {
+    const [, words = ''] = /^docker network create (.+)$/m.exec(readFileSync(DOCUMENTATION, 'utf8')) ?? [];
+    for (const on of hosts) await on.docker(['network', 'create', ...words.split(' ')]);
+    const [server, caller] = await pair('shop');
+    const answers = await ask(sandboxOf(caller), [[server.address, 80]], ANSWER_MS);
+    assert.deepEqual(answers, [caller.address]);
+  });
 
   it('is left by a cleanup while containers run, and comes back after one that was forced', async () => {
     await create('net', ['--opt', 'type=overlay']);
