@@ -180,6 +180,7 @@ export function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     ...rules('*filter', ':FORWARD DROP [0:0]', ':FLANNEL-FWD -', '-A FORWARD -j FLANNEL-FWD', ...OUR_RULES),
     docker: undefined,
     containers: undefined,
+    proxied: { proxied: [], stale: [], missing: [] },
     macLimit: undefined,
     hasSystemd: true,
     bridgeNetfilter: undefined,

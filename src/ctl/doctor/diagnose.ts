@@ -10,6 +10,7 @@ import { FIREWALL_CHECKS } from './checks/firewall.js';
 import { HOST_CHECKS } from './checks/host.js';
 import { LEASE_CHECKS, publicIpCheck } from './checks/leases.js';
 import { PEER_CHECKS } from './checks/peers.js';
+import { PROXIED_CHECKS } from './checks/proxied.js';
 import { ROUTE_CHECKS } from './checks/routes.js';
 import { STORE_CHECKS } from './checks/store.js';
 import { WIREGUARD_CHECKS } from './checks/wireguard.js';
@@ -30,6 +31,7 @@ export const CHECKS: readonly Check[] = [
   ...CONTAINER_NETWORK_CHECKS,
   ...CONTAINER_REACH_CHECKS,
   ...CONTAINER_PORT_CHECKS,
+  ...PROXIED_CHECKS,
   ...WIREGUARD_CHECKS,
   ...PEER_CHECKS,
   ...CONTAINER_CHECKS,

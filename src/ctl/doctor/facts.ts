@@ -6,6 +6,7 @@ import type { Carrier } from '../../firewall/carrier.js';
 import type { FirewallFinding } from '../../firewall/findings.js';
 import type { SavedTables } from '../../firewall/iptables-plan.js';
 import type { TracedTable } from '../../firewall/trace/ruleset.js';
+import type { IpAddress } from '../../ip/address.js';
 import { Prefix } from '../../ip/prefix.js';
 import type { ConfigVersion } from '../../lease/store.js';
 import type { AddressInfo } from '../../netlink/address.js';
@@ -79,6 +80,25 @@ export interface PolicyRoute {
   readonly destination: Prefix | undefined;
 }
 
+/** An IPv6 address, and a device on which this host answers for it, or should. */
+export interface ProxiedNeighbour {
+  readonly address: IpAddress;
+  readonly device: string;
+}
+
+/** A neighbour of a bridge that a router asks for on another device, and finds nobody. */
+export interface UnansweredNeighbour extends ProxiedNeighbour {
+  readonly bridge: string;
+}
+
+/** Whom this host answers neighbour solicitations for. */
+export interface ProxiedFacts {
+  readonly proxied: readonly ProxiedNeighbour[];
+  /** Those of them that nobody has. */
+  readonly stale: readonly ProxiedNeighbour[];
+  readonly missing: readonly UnansweredNeighbour[];
+}
+
 /** Everything the checks look at; gathered once, so that they are pure. */
 export interface DoctorFacts {
   readonly etcdPrefix: string;
@@ -121,6 +141,7 @@ export interface DoctorFacts {
   readonly docker: RunningDocker | undefined;
   /** Undefined where the daemon serves no networks of containers. */
   readonly containers: ContainerFacts | undefined;
+  readonly proxied: ProxiedFacts;
   /** MAC addresses that a switch port takes, as the operator says; undefined where nobody said. */
   readonly macLimit: number | undefined;
   /** Whether systemd runs this host. */

@@ -22,6 +22,7 @@ import { withContainerNames } from '../docker-containers.js';
 import { type LeaseRow, readLeaseRows } from '../lease-rows.js';
 import type { DoctorFacts, PeerProbe } from './facts.js';
 import { readContainerFacts } from './gather-containers.js';
+import { readProxied } from './gather-proxied.js';
 import { readPolicy, readWays } from './gather-routes.js';
 import { readRules } from './gather-rules.js';
 import { type Ping, type ProbeOptions, probePeers } from './probe.js';
@@ -98,6 +99,7 @@ export async function gatherFacts(context: CtlContext, options: GatherOptions): 
       ...rules,
       docker: await findRunningDocker(),
       containers: networks && (await readContainerFacts(context, options, { ...sources, containers: networks })),
+      proxied: await readProxied({ netlink, links, addresses, ping: options.ping }),
       macLimit,
       hasSystemd: existsSync('/run/systemd/system'), // sd_booted(3)
       bridgeNetfilter: await bridgeNetfilterFinding({

@@ -9,7 +9,7 @@ import { parseMac } from '../../../src/ip/mac.js';
 import type { ValueEntry } from '../../../src/lease/store.js';
 import type { DaemonStatus, PeerStatus } from '../../../src/observe/status.js';
 import type { WireguardPathStatus } from '../../../src/observe/wireguard-status.js';
-import { net, network } from '../../support/builders.js';
+import { ip, net, network } from '../../support/builders.js';
 import type { AddressUseStatus, ContainerNetworksStatus } from '../../../src/observe/container-status.js';
 import {
   ADDRESSES,
@@ -750,6 +750,65 @@ const CASES: readonly Case[] = [
     check: 'plugin-socket',
     severity: 'warning',
     command: /^systemctl stop tsflanneld && systemctl enable --now tsflannel-docker-plugin\.socket && systemctl start/,
+  },
+  {
+    when: 'an entry is left that nobody is behind',
+    facts: { proxied: { proxied: [], stale: [{ address: ip('2001:db8::2'), device: 'eth0' }], missing: [] } },
+    check: 'ndp-stale',
+    severity: 'warning',
+    command: /^ip -6 neigh del proxy 2001:db8::2 dev eth0$/,
+  },
+  {
+    when: "a container of Docker's bridge is not answered for",
+    facts: {
+      daemon: { ...daemon, ndpProxy: null },
+      proxied: {
+        proxied: [],
+        stale: [],
+        missing: [{ address: ip('2001:db8::2'), device: 'eth0', bridge: 'docker0' }],
+      },
+    },
+    check: 'ndp-missing',
+    severity: 'warning',
+    command: /^echo FLANNELD_NDP_PROXY=true >> \/etc\/default\/tsflanneld && systemctl restart tsflanneld #/,
+  },
+  {
+    when: 'containers have many multicast groups',
+    facts: {
+      proxied: {
+        proxied: Array.from({ length: 600 }, (_, n) => ({ address: ip('2001:db8::').add(BigInt(n)), device: 'eth0' })),
+        stale: [],
+        missing: [],
+      },
+    },
+    check: 'mld-groups',
+    severity: 'note',
+    command: /^ip -6 maddr show dev eth0/,
+  },
+  {
+    when: 'containers of hosts behind a router are left to it',
+    facts: { daemon: { ...daemon, containerReach: { ...sampleContainerReach(), unplaced: [], refused: [] } } },
+    check: 'container-reach',
+    severity: 'note',
+    command: /^tsflannelctl docker-networks routes/,
+  },
+  {
+    when: 'a host tells what is not believed',
+    facts: { daemon: { ...daemon, containerReach: { ...sampleContainerReach(), unplaced: [], skipped: [] } } },
+    check: 'container-facts',
+    severity: 'warning',
+    command: /^tsflannelctl docker-networks #/,
+  },
+  {
+    when: 'IPv6 of containers alone is not forwarded',
+    facts: {
+      ...containers({
+        networks: sample.networks.map((each) => ({ ...each, type: 'bridge', subnets: ['fd00:98::/64'], routes: [] })),
+      }),
+      sysctls: new Map([['net/ipv6/conf/all/forwarding', '0']]),
+    },
+    check: 'container-forward',
+    command: /^sysctl -w net\.ipv6\.conf\.all\.forwarding=1$/,
   },
 ];
 
