@@ -73,8 +73,6 @@ function containers(
 
 /** A bridge of Docker whose containers have global addresses, and nothing that protects them. */
 const BRIDGE = link(77, 'br-0123456789ab', { kind: 'bridge' });
-const CALM_REACH = { ...sampleContainerReach(), skipped: [], unplaced: [], refused: [] };
-
 const OPEN_OVER_IPV6: Partial<DoctorFacts> = {
   links: [...LINKS, BRIDGE],
   addresses: [...ADDRESSES, address(BRIDGE.index, '2001:db8:17::1', 64)],
@@ -709,20 +707,6 @@ const CASES: readonly Case[] = [
     command: /^tsflannelctl docker-networks # .* end 1 here/,
   },
   {
-    when: 'packets for containers of another host cannot be sent',
-    facts: facts({ daemon: { ...daemon, containerReach: { ...CALM_REACH, skipped: sampleContainerReach().skipped } } }),
-    check: 'container-reach',
-    severity: 'note',
-    command: /^tsflannelctl docker-networks routes # for the router$/,
-  },
-  {
-    when: 'another host tells of containers what cannot be',
-    facts: facts({ daemon: { ...daemon, containerReach: { ...CALM_REACH, refused: sampleContainerReach().refused } } }),
-    check: 'container-facts',
-    severity: 'warning',
-    command: /^tsflannelctl docker-networks # which network it is/,
-  },
-  {
     when: 'the rules of container networks could not be written',
     facts: containers({ firewall: { ...sample.firewall, isInPlace: false, lastError: 'there is no program nft' } }),
     check: 'container-rules',
@@ -798,17 +782,6 @@ const CASES: readonly Case[] = [
     check: 'container-facts',
     severity: 'warning',
     command: /^tsflannelctl docker-networks #/,
-  },
-  {
-    when: 'IPv6 of containers alone is not forwarded',
-    facts: {
-      ...containers({
-        networks: sample.networks.map((each) => ({ ...each, type: 'bridge', subnets: ['fd00:98::/64'], routes: [] })),
-      }),
-      sysctls: new Map([['net/ipv6/conf/all/forwarding', '0']]),
-    },
-    check: 'container-forward',
-    command: /^sysctl -w net\.ipv6\.conf\.all\.forwarding=1$/,
   },
 ];
 
