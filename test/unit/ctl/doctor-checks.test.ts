@@ -22,7 +22,7 @@ import {
   tunnel,
   way,
 } from '../../support/doctor-facts.js';
-import { sampleContainerNetworks, samplePeer } from '../../support/sample-status.js';
+import { sampleContainerNetworks, samplePeer, sampleStatus } from '../../support/sample-status.js';
 
 /** What one check finds by itself. */
 function found(check: string, changes: Partial<DoctorFacts>): readonly Found[] {
@@ -794,14 +794,20 @@ describe('the checks of the host', () => {
   });
 
   it('want router advertisements taken by a host that forwards IPv6, where it takes any', () => {
-    const from = (forwarding: string, accepting: string): number =>
+    const from = (
+      forwarding: string,
+      accepting: string,
+      { ndpProxy }: Pick<DaemonStatus, 'ndpProxy'> = sampleStatus(),
+    ): number =>
       found('accept-ra', {
+        daemon: { ...daemon, ndpProxy },
         sysctls: new Map([
           ['net/ipv6/conf/all/forwarding', forwarding],
           ['net/ipv6/conf/eth0/accept_ra', accepting],
         ]),
       }).length;
     assert.deepEqual([from('1', '1'), from('0', '1'), from('1', '0'), from('1', '2')], [1, 0, 0, 0]);
+    assert.equal(from('1', '1', { ndpProxy: null }), 0, 'for others');
   });
 
   it('let a clock be half a minute off', () => {

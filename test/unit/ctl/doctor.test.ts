@@ -220,6 +220,7 @@ const CASES: readonly Case[] = [
     when: 'the host forwards IPv6 and ignores its router',
     severity: 'warning',
     facts: {
+      daemon: { ...daemon, ndpProxy: sampleStatus().ndpProxy },
       sysctls: new Map([
         ['net/ipv6/conf/all/forwarding', '1'],
         ['net/ipv6/conf/eth0/accept_ra', '1'],

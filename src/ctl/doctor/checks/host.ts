@@ -26,12 +26,9 @@ export const HOST_CHECKS: readonly Check[] = [
   },
 ];
 
-function forwarding({ sysctls, network, daemon }: DoctorFacts): readonly Found[] {
-  const routed = (daemon?.containerNetworks?.networks ?? []).filter(isRouted);
-  const hasIpv6 =
-    network?.ipv6 !== undefined ||
-    routed.some(({ routes }) => routes.some(({ destination }) => destination.includes(':')));
-  const wanted = [SYSCTL.ipv4Forwarding, ...(hasIpv6 ? [SYSCTL.ipv6Forwarding] : [])];
+function forwarding(facts: DoctorFacts): readonly Found[] {
+  const { sysctls } = facts;
+  const wanted = [SYSCTL.ipv4Forwarding, ...(forwardsIpv6(facts) ? [SYSCTL.ipv6Forwarding] : [])];
   return wanted
     .filter((path) => sysctls.get(path) === '0')
     .map((path) => {
@@ -45,8 +42,19 @@ function forwarding({ sysctls, network, daemon }: DoctorFacts): readonly Found[]
     });
 }
 
-function routerAdvertisements({ sysctls, underlay }: DoctorFacts): readonly Found[] {
-  if (underlay === undefined || sysctls.get(SYSCTL.ipv6Forwarding) !== '1') return [];
+/** Whether containers have IPv6 of the daemon, which then sees to it that the host can be their router. */
+function forwardsIpv6({ network, daemon }: Pick<DoctorFacts, 'network' | 'daemon'>): boolean {
+  const routed = (daemon?.containerNetworks?.networks ?? []).filter(isRouted);
+  return (
+    network?.ipv6 !== undefined ||
+    (daemon?.ndpProxy ?? null) !== null ||
+    routed.some(({ routes }) => routes.some(({ destination }) => destination.includes(':')))
+  );
+}
+
+function routerAdvertisements(facts: DoctorFacts): readonly Found[] {
+  const { sysctls, underlay } = facts;
+  if (underlay === undefined || !forwardsIpv6(facts) || sysctls.get(SYSCTL.ipv6Forwarding) !== '1') return [];
   const path = SYSCTL.acceptRouterAdvertisements(underlay.device);
   if (sysctls.get(path) !== '1') return [];
   const name = sysctlName(path);
