@@ -19,11 +19,13 @@ export interface ProbeFrames {
 const BROADCAST = macFromBytes(new Uint8Array(6).fill(0xff));
 
 /** Destination, source and type (IEEE 802.3). */
-const ETHERNET_BYTES = 14;
+export const ETHERNET_BYTES = 14;
 
-const [LD_B, LD_W, JEQ, RET] = [0x30, 0x20, 0x15, 0x06];
-const ACCEPT: BpfInstruction = [RET, 0, 0, 0xffff_ffff];
-const DROP: BpfInstruction = [RET, 0, 0, 0];
+/** Instructions of classic BPF (`linux/filter.h`) that load from an absolute offset, compare and return. */
+export const BPF = { loadByte: 0x30, loadWord: 0x20, and: 0x54, jumpIfEqual: 0x15, return: 0x06 } as const;
+const { loadByte: LD_B, loadWord: LD_W, jumpIfEqual: JEQ } = BPF;
+export const ACCEPT: BpfInstruction = [BPF.return, 0, 0, 0xffff_ffff];
+export const DROP: BpfInstruction = [BPF.return, 0, 0, 0];
 
 /** Offsets in an ARP message of Ethernet and IPv4 (RFC 826). */
 const ARP = { bytes: 28, senderMac: 8, senderIp: 14, targetIp: 24 } as const;
@@ -63,9 +65,9 @@ const ipv4: ProbeFrames = {
 };
 
 /** IPv6 header, then type, code, checksum, reserved and target (RFC 8200 3, RFC 4861 4.3). */
-const ND = { bytes: 40 + 24, message: 40, target: 48, nextHeader: 6, hopLimit: 7, source: 8 } as const;
-const ICMPV6 = 58;
-const SOLICITATION = 135;
+export const ND = { bytes: 40 + 24, message: 40, target: 48, nextHeader: 6, hopLimit: 7, source: 8 } as const;
+export const ICMPV6 = 58;
+export const SOLICITATION = 135;
 const ADVERTISEMENT = 136;
 
 /** RFC 4862 5.4.2: a neighbour solicitation from the unspecified address to the solicited-node group. */

@@ -5,7 +5,7 @@ import type { IpAddress } from '../ip/address.js';
 import { type MacAddress, macFromBytes, macToBytes, parseMac } from '../ip/mac.js';
 import { pollFd } from '../sys/fd-poller.js';
 import * as libc from '../sys/libc.js';
-import { SYS } from '../sys/libc.js';
+import { PACKET_MR, SYS } from '../sys/libc.js';
 import { PROBE_FRAMES, type ProbeFrames } from './probe-frames.js';
 
 /**
@@ -21,8 +21,7 @@ const FRAME_BYTES = 1514;
 /** Frames that are looked at before others get a turn. */
 const RECEIVE_BATCH = 64;
 
-/** linux/if_packet.h, linux/sockios.h, linux/if_arp.h, linux/if_ether.h */
-const [SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_MULTICAST, PACKET_MR_UNICAST] = [263, 1, 0, 3];
+/** linux/sockios.h, linux/if_arp.h, linux/if_ether.h */
 const SIOCGIFHWADDR = 0x8927;
 const ARPHRD_ETHER = 1;
 const ETH_P_ALL = 0x0003;
@@ -139,23 +138,17 @@ function openSocket(device: string, address: IpAddress, sender: MacAddress | und
     const must = (result: number): void => {
       if (result < 0) throw failure(device, address, libc.errnoName(result));
     };
-    const join = (type: number, mac: MacAddress): void => {
-      // struct packet_mreq { int ifindex; uint16 type; uint16 length; uint8 address[8]; }
-      const membership = new Uint8Array(16);
-      new Int32Array(membership.buffer, 0, 1)[0] = ifindex;
-      new Uint16Array(membership.buffer, 4, 2).set([type, 6]);
-      membership.set(macToBytes(mac), 8);
-      must(libc.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership));
-    };
     // struct ifreq { char name[16]; struct sockaddr { uint16 family; uint8 data[14] }; }
     const request = new Uint8Array(40);
     request.set(new TextEncoder().encode(device).subarray(0, 15));
     must(libc.ioctl(fd, SIOCGIFHWADDR, request));
     if (new Uint16Array(request.buffer, 16, 1)[0] !== ARPHRD_ETHER) throw failure(device, address, 'it is no Ethernet');
     must(libc.attachFilter(fd, frames.filter(address)));
-    for (const group of frames.groups(address)) join(PACKET_MR_MULTICAST, group);
+    for (const group of frames.groups(address)) {
+      must(libc.joinPackets(fd, ifindex, PACKET_MR.multicast, macToBytes(group)));
+    }
     // As macvlan does it (`dev_uc_add()`): the device's filter lets it in, and nothing else changes.
-    if (sender !== undefined) join(PACKET_MR_UNICAST, sender);
+    if (sender !== undefined) must(libc.joinPackets(fd, ifindex, PACKET_MR.unicast, macToBytes(sender)));
     // What macvlan takes for a container does not get as far as to sockets of one protocol.
     must(libc.bind(fd, libc.sockaddrLl(ifindex, sender === undefined ? frames.etherType : ETH_P_ALL)));
     return { fd, device, ifindex, sender: sender ?? macFromBytes(request.subarray(18, 24)), frames };

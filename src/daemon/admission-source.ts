@@ -50,9 +50,7 @@ export class AdmissionSource {
   /** Reads the host's addresses. */
   async refresh(underlay: Underlay): Promise<void> {
     const listed = await this.netlink.addresses.list();
-    const { address, addressV6, publicIp, publicIpv6 } = underlay;
-    const announced = [address, addressV6, publicIp, publicIpv6].filter((each) => each !== undefined);
-    const all = [...announced, ...listed.map((each) => each.address)];
+    const all = [...announcedBy(underlay), ...listed.map((each) => each.address)];
     const unique = new Map(all.map((each) => [each.toString(), each]));
     this.host = [...unique.values()].map((each) => ({ address: each, owner: OWN_HOST }));
     this.connected = listed
@@ -93,8 +91,8 @@ export class AdmissionSource {
    * @param context - of the leases, for the same state.
    */
   reachContext(host: string, { guarded, networks }: AdmissionContext, underlay: Underlay): ReachContext {
-    const announced = [underlay.address, underlay.addressV6, underlay.publicIp, underlay.publicIpv6];
-    const isAnnounced = ({ address }: GuardedAddress): boolean => announced.some((each) => each?.equals(address));
+    const announced = announcedBy(underlay);
+    const isAnnounced = ({ address }: GuardedAddress): boolean => announced.some((each) => each.equals(address));
     const context: ReachContext = {
       host,
       overlay: networks,
@@ -110,9 +108,9 @@ export class AdmissionSource {
   /** What decides which leases are believed. */
   context({ network, networks, underlay, publicIp, own }: AdmissionInput): AdmissionContext {
     // A bridge may still have an address of a subnet that is another host's by now: inside the overlay, leases decide.
-    const announced = [underlay.address, underlay.addressV6, underlay.publicIp, underlay.publicIpv6];
+    const announced = announcedBy(underlay);
     const isOverlay = (address: IpAddress): boolean =>
-      !announced.some((each) => each?.equals(address)) && networks.some((each) => each.contains(address));
+      !announced.some((each) => each.equals(address)) && networks.some((each) => each.contains(address));
     const guarded = [...this.store, ...this.host.filter(({ address }) => !isOverlay(address))];
     const context: AdmissionContext = {
       networks,
@@ -127,6 +125,11 @@ export class AdmissionSource {
     this.currentKey = key;
     return this.current;
   }
+}
+
+/** The addresses under which other hosts know this one. */
+function announcedBy({ address, addressV6, publicIp, publicIpv6 }: Underlay): readonly IpAddress[] {
+  return [address, addressV6, publicIp, publicIpv6].filter((each) => each !== undefined);
 }
 
 /** Whether other hosts may be told the address: it is global, in use, and no privacy address that changes daily. */

@@ -142,14 +142,9 @@ export class ContainerReach {
    */
   update(context: ReachContext, peers: readonly Lease[], isFit: (address: IpAddress) => boolean): Reach {
     const { known } = this.follower;
-    const isAdmitted = this.known === known && this.context === context && this.admitted !== undefined;
-    if (isAdmitted && this.peers === peers) return this.reach;
-    if (!isAdmitted) {
-      const fresh = admitFacts(known.facts, context, known.fading);
-      this.admitted = reuseLists(this.admitted, { ...fresh, refused: [...unreadable(known), ...fresh.refused] });
-      this.tellRefusals(this.admitted.refused);
-    }
-    const { admitted = admitFacts(known.facts, context) } = this;
+    const isSameInput = this.known === known && this.context === context;
+    if (isSameInput && this.peers === peers) return this.reach;
+    const admitted = (isSameInput ? this.admitted : undefined) ?? this.admit(known, context);
     this.placed = placeHosts(admitted, peers, isFit);
     this.around = { filtered: admitted.filtered, hosts: hostAddresses(admitted.places, peers, isFit) };
     this.known = known;
@@ -164,6 +159,14 @@ export class ContainerReach {
       scope: admitted.networks,
     };
     return this.reach;
+  }
+
+  private admit(known: KnownFacts, context: ReachContext): AdmittedFacts {
+    const fresh = admitFacts(known.facts, context, known.fading);
+    const admitted = reuseLists(this.admitted, { ...fresh, refused: [...unreadable(known), ...fresh.refused] });
+    this.admitted = admitted;
+    this.tellRefusals(admitted.refused);
+    return admitted;
   }
 
   /** Addresses of hosts that {@link desire} will ask about whether they are on the link. */

@@ -52,8 +52,17 @@ export const DOCKER_CHAIN = 'DOCKER';
 export const CHAINS: readonly FlannelChain[] = [MASQUERADE_CHAIN, FORWARD_CHAIN];
 
 /** How the rules in the kernel can differ from what they should be. */
-export type DeviationKind =
-  'chain-missing' | 'chain-changed' | 'jump-missing' | 'jump-duplicate' | 'table-missing' | 'table-changed';
+export const DEVIATION_KINDS = [
+  'chain-missing',
+  'chain-changed',
+  'jump-missing',
+  'jump-duplicate',
+  'table-missing',
+  'table-changed',
+] as const;
+
+/** One of {@link DEVIATION_KINDS}. */
+export type DeviationKind = (typeof DEVIATION_KINDS)[number];
 
 /** One thing that was not as it should be. */
 export interface Deviation {

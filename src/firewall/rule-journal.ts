@@ -2,7 +2,7 @@ import type { Clock } from '../clock.js';
 import { describeError, isOverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
 import { RateLimitedLog } from '../rate-limited-log.js';
-import type { Deviation, DeviationKind } from './iptables-plan.js';
+import { DEVIATION_KINDS, type Deviation, type DeviationKind } from './iptables-plan.js';
 
 /** Collects the notifications of one change. */
 const SETTLE_MS = 200;
@@ -14,16 +14,14 @@ const QUARREL_SETTLE_MS = 5_000;
 const QUARREL_REPAIRS = 3;
 const QUARREL_MS = 15_000;
 
+/** That nothing had to be repaired. */
+export function noRepairs(): Record<DeviationKind, number> {
+  return Object.fromEntries(DEVIATION_KINDS.map((kind) => [kind, 0])) as Record<DeviationKind, number>;
+}
+
 /** What became of rules that are looked after: counted, logged at most once a minute, and the reason to wait. */
 export class RuleJournal {
-  private readonly counts: Record<DeviationKind, number> = {
-    'chain-missing': 0,
-    'chain-changed': 0,
-    'jump-missing': 0,
-    'jump-duplicate': 0,
-    'table-missing': 0,
-    'table-changed': 0,
-  };
+  private readonly counts = noRepairs();
   private error: string | undefined;
   private readonly log: Logger;
   private readonly clock: Clock;

@@ -12,6 +12,13 @@ export interface TunnelSettings {
   readonly inherited?: ReadonlyMap<string, NonNullable<TunnelOptions['inherited']>>;
 }
 
+/** For what is carried by no tunnel. */
+export const NO_TUNNELS: TunnelSettings = {
+  open: () => Promise.reject(new TypeError('no tunnel is desired here')),
+  workers: 1,
+  disabledOffloads: [],
+};
+
 /** What {@link TunnelSet.ensure} did. */
 export type TunnelChange = 'none' | 'updated' | 'opened' | 'replaced';
 

@@ -448,6 +448,31 @@ export function sockaddrUn(path: string): Uint8Array {
   return bytes;
 }
 
+/** What a packet socket can have its device receive besides (`linux/if_packet.h`). */
+export const PACKET_MR = { multicast: 0, allMulticast: 2, unicast: 3 } as const;
+
+const SOL_PACKET = 263;
+const PACKET_ADD_MEMBERSHIP = 1;
+
+/**
+ * Has the device of a packet socket receive more than its own frames, as long as the socket is open.
+ *
+ * @param mac - six bytes; none for `allMulticast`.
+ */
+export function joinPackets(
+  fd: number,
+  ifindex: number,
+  type: (typeof PACKET_MR)[keyof typeof PACKET_MR],
+  mac: Uint8Array = new Uint8Array(0),
+): number {
+  // struct packet_mreq { int ifindex; uint16 type; uint16 length; uint8 address[8]; }
+  const membership = new Uint8Array(16);
+  new Int32Array(membership.buffer, 0, 1)[0] = ifindex;
+  new Uint16Array(membership.buffer, 4, 2).set([type, mac.length]);
+  membership.set(mac, 8);
+  return setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership);
+}
+
 /** `struct sockaddr_ll` for sending on, or binding to, one device. */
 export function sockaddrLl(ifindex: number, etherType: number): Uint8Array {
   const bytes = new Uint8Array(20);

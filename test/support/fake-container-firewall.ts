@@ -1,6 +1,7 @@
 import { OverlayError } from '../../src/errors.js';
 import type { ContainerFirewall, ContainerFirewallStatus } from '../../src/firewall/containers/container-firewall.js';
 import type { ContainerRuleInput } from '../../src/firewall/containers/container-rules.js';
+import { noRepairs } from '../../src/firewall/rule-journal.js';
 
 /** The packet filter for container networks in memory: it knows which rules it was asked for. */
 export class FakeContainerFirewall implements Pick<ContainerFirewall, 'apply' | 'status' | 'close'> {
@@ -18,18 +19,10 @@ export class FakeContainerFirewall implements Pick<ContainerFirewall, 'apply' | 
   }
 
   status(): ContainerFirewallStatus {
-    const repaired = {
-      'chain-missing': 0,
-      'chain-changed': 0,
-      'jump-missing': 0,
-      'jump-duplicate': 0,
-      'table-missing': 0,
-      'table-changed': 0,
-    };
     return {
       table: 'inet tsflannel-test',
       isInPlace: !this.isRefusing && this.input !== undefined,
-      repaired,
+      repaired: noRepairs(),
       lastError: undefined,
     };
   }

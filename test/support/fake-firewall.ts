@@ -1,5 +1,6 @@
 import { OverlayError } from '../../src/errors.js';
 import type { FirewallSpec, FirewallStatus, RuleKeeper } from '../../src/firewall/firewall.js';
+import { noRepairs } from '../../src/firewall/rule-journal.js';
 
 /** A packet filter in memory: it knows which rules it was asked for. */
 export class FakeFirewall implements RuleKeeper {
@@ -14,15 +15,7 @@ export class FakeFirewall implements RuleKeeper {
   }
 
   status(): FirewallStatus {
-    const repaired = {
-      'chain-missing': 0,
-      'chain-changed': 0,
-      'jump-missing': 0,
-      'jump-duplicate': 0,
-      'table-missing': 0,
-      'table-changed': 0,
-    };
-    return { mode: this.spec?.mode, isInPlace: this.spec !== undefined, repaired, lastError: undefined };
+    return { mode: this.spec?.mode, isInPlace: this.spec !== undefined, repaired: noRepairs(), lastError: undefined };
   }
 
   close(): Promise<void> {

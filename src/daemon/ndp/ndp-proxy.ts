@@ -20,6 +20,7 @@ import type { FormerValues } from '../../reconcile/former-values.js';
 import type { Kernel } from '../../reconcile/kernel.js';
 import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
 import { Reconciler } from '../../reconcile/reconciler.js';
+import { NO_TUNNELS } from '../../reconcile/tunnels.js';
 import { answersForOthers } from '../../reconcile/uplink-parameters.js';
 import { onLinkDevice } from '../../underlay/on-link-device.js';
 import { MAX_PROXIED, type ProxiedBridge, ProxiedAddresses } from './proxied-addresses.js';
@@ -116,11 +117,7 @@ export class NdpProxy {
       clock,
       logger: log,
       instance: `${instance}:ndp`,
-      tunnels: {
-        open: () => Promise.reject(new TypeError('no tunnel is desired here')),
-        workers: 1,
-        disabledOffloads: [],
-      },
+      tunnels: NO_TUNNELS,
       formerValues,
     });
     this.looks = new CoalescingTask(clock, () => this.look());

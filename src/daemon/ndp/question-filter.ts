@@ -1,16 +1,15 @@
+import { ACCEPT, BPF, DROP, ETHERNET_BYTES, ICMPV6, ND, SOLICITATION } from '../../container/probe-frames.js';
 import { IpAddress } from '../../ip/address.js';
 import type { Prefix } from '../../ip/prefix.js';
 import type { BpfInstruction } from '../../sys/libc.js';
 
-/** Offsets in an Ethernet frame with an IPv6 neighbour solicitation (RFC 8200 3, RFC 4861 4.3). */
-const AT = { nextHeader: 14 + 6, hopLimit: 14 + 7, type: 14 + 40, target: 14 + 48, end: 14 + 64 } as const;
+/** Where a frame has the address that is asked for. */
+const TARGET = ETHERNET_BYTES + ND.target;
 
-const ICMPV6 = 58;
-const SOLICITATION = 135;
 /** RFC 4861 7.1.1: what a router has passed on is not to be answered. */
 const HOP_LIMIT = 255;
 
-const [LD_B, LD_W, AND, JEQ, RET] = [0x30, 0x20, 0x54, 0x15, 0x06];
+const { loadByte: LD_B, loadWord: LD_W, and: AND, jumpIfEqual: JEQ } = BPF;
 
 /** The most subnets that a filter tells apart; there are jumps over all of them, of at most 255 instructions. */
 export const MAX_FILTERED = 16;
@@ -23,9 +22,9 @@ export function questionFilter(subnets: readonly Prefix[]): readonly BpfInstruct
   const blocks = subnets.slice(0, MAX_FILTERED).map(matchSubnet);
   const rest = blocks.flat();
   const head: readonly (readonly [number, number])[] = [
-    [AT.nextHeader, ICMPV6],
-    [AT.hopLimit, HOP_LIMIT],
-    [AT.type, SOLICITATION],
+    [ETHERNET_BYTES + ND.nextHeader, ICMPV6],
+    [ETHERNET_BYTES + ND.hopLimit, HOP_LIMIT],
+    [ETHERNET_BYTES + ND.message, SOLICITATION],
   ];
   const toDrop = (at: number): number => rest.length + 2 * head.length - at - 1;
   return [
@@ -34,7 +33,7 @@ export function questionFilter(subnets: readonly Prefix[]): readonly BpfInstruct
       [JEQ, 0, toDrop(2 * index + 1), value],
     ]),
     ...rest,
-    [RET, 0, 0, 0],
+    DROP,
   ];
 }
 
@@ -45,7 +44,7 @@ function matchSubnet(subnet: Prefix): readonly BpfInstruction[] {
     if (bits === 0) return [];
     const mask = bits === 32 ? 0xffff_ffff : (0xffff_ffff << (32 - bits)) >>> 0;
     const value = Number((subnet.address.value >> BigInt(96 - 32 * word)) & 0xffff_ffffn);
-    return [{ offset: AT.target + 4 * word, mask, value: (value & mask) >>> 0 }];
+    return [{ offset: TARGET + 4 * word, mask, value: (value & mask) >>> 0 }];
   });
   const lines = words.flatMap(({ offset, mask }): BpfInstruction[] => [
     [LD_W, 0, 0, offset],
@@ -58,10 +57,10 @@ function matchSubnet(subnet: Prefix): readonly BpfInstruction[] {
     if (line[0] !== JEQ) return line;
     return [JEQ, 0, length - at - 1, words[word++]?.value ?? 0];
   });
-  return [...filled, [RET, 0, 0, 0xffff_ffff]];
+  return [...filled, ACCEPT];
 }
 
 /** The address that a frame asks for; undefined if it is cut off. The filter has looked at the rest. */
 export function questionOf(frame: Uint8Array): IpAddress | undefined {
-  return frame.length < AT.end ? undefined : IpAddress.fromBytes(frame.subarray(AT.target, AT.target + 16));
+  return frame.length < TARGET + 16 ? undefined : IpAddress.fromBytes(frame.subarray(TARGET, TARGET + 16));
 }

@@ -4,11 +4,11 @@ import type { Prefix } from '../../ip/prefix.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import { pollFd } from '../../sys/fd-poller.js';
 import * as libc from '../../sys/libc.js';
-import { SYS } from '../../sys/libc.js';
+import { PACKET_MR, SYS } from '../../sys/libc.js';
 import { questionFilter, questionOf } from './question-filter.js';
 
-/** linux/if_packet.h, linux/if_ether.h */
-const [SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_ALLMULTI, ETH_P_IPV6] = [263, 1, 2, 0x86dd];
+/** linux/if_ether.h */
+const ETH_P_IPV6 = 0x86dd;
 
 /** Frames that are looked at before others get a turn. */
 const BATCH = 64;
@@ -44,11 +44,7 @@ export const openQuestionSocket: OpenQuestions = ({ name, index }, subnets, onQu
   try {
     must(libc.attachFilter(fd, questionFilter(subnets)));
     must(libc.setsockoptInt(fd, SYS.SOL_SOCKET, SYS.SO_RCVBUF, RECEIVE_BYTES));
-    // struct packet_mreq { int ifindex; uint16 type; uint16 length; uint8 address[8]; }
-    const membership = new Uint8Array(16);
-    new Int32Array(membership.buffer, 0, 1)[0] = index;
-    new Uint16Array(membership.buffer, 4, 1)[0] = PACKET_MR_ALLMULTI;
-    must(libc.setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership));
+    must(libc.joinPackets(fd, index, PACKET_MR.allMulticast));
     must(libc.bind(fd, libc.sockaddrLl(index, ETH_P_IPV6)));
   } catch (error) {
     libc.close(fd);

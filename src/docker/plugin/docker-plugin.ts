@@ -8,6 +8,7 @@ import { Deadline } from '../../deadline.js';
 import type { ContainerFirewall, ContainerFirewallStatus } from '../../firewall/containers/container-firewall.js';
 import { guarded } from '../../guard.js';
 import type { Logger } from '../../log.js';
+import type { LinkInfo } from '../../netlink/link.js';
 import type { NetlinkEvent } from '../../netlink/monitor.js';
 import type { FormerValues } from '../../reconcile/former-values.js';
 import type { Kernel } from '../../reconcile/kernel.js';
@@ -15,7 +16,7 @@ import { ALIAS_PREFIX } from '../../reconcile/ownership.js';
 import { mergeStates } from '../../reconcile/desired.js';
 import { Reconciler } from '../../reconcile/reconciler.js';
 import type { ReconcilerStatus } from '../../reconcile/status.js';
-import type { TunnelSettings } from '../../reconcile/tunnels.js';
+import { NO_TUNNELS } from '../../reconcile/tunnels.js';
 import type { TextFiles } from '../../sys/text-files.js';
 import { type AnnouncementPort, Announcer, type AnnouncerStatistics } from './announcer.js';
 import { CallCounters, type CallStatistics } from './call-counters.js';
@@ -175,7 +176,7 @@ export class DockerPlugin {
         addresses.review();
       },
       ports,
-      filtered: () => this.filter(),
+      filtered: async () => this.filter(await netlink.links.list()),
       settled: () => this.settled(),
       failureOf: (device) => this.reconciler.status.failures.find((each) => each.device === device)?.error,
     });
@@ -283,7 +284,7 @@ export class DockerPlugin {
       const facts = { links, addresses, defaultParent: defaultParent(), overlayMtu, identity, mark };
       this.ports.keep(contents.endpoints);
       const isProvisional = this.parts.cluster() === undefined;
-      await this.filter(isProvisional).catch(() => {}); // told, and tried again, by the firewall
+      await this.filter(links, isProvisional).catch(() => {}); // told, and tried again, by the firewall
       const isFiltered = this.parts.firewall.status().isInPlace;
       const desired = mergeStates([hostState(contents, facts, this.internal), loopbackState(contents, isFiltered)]);
       // Without a scope: its routes lie on its devices, and those to other hosts are the daemon's.
@@ -296,11 +297,10 @@ export class DockerPlugin {
   }
 
   /** Has the rules of this host be those of the present networks and ports. */
-  private async filter(isProvisional = false): Promise<void> {
-    const { cluster, firewall, netlink } = this.parts;
+  private async filter(links: readonly LinkInfo[], isProvisional = false): Promise<void> {
+    const { cluster, firewall } = this.parts;
     const facts = cluster() ?? { overlay: [], routed: [], hosts: [] };
-    const input = ruleInput(this.state.contents, await netlink.links.list(), facts);
-    await firewall.apply(input, { isProvisional });
+    await firewall.apply(ruleInput(this.state.contents, links, facts), { isProvisional });
   }
 
   /** Resolves when the host looks as it should, or does not get there in time. */
@@ -357,10 +357,3 @@ export class DockerPlugin {
     }
   }
 }
-
-/** No network of containers is carried by a tunnel. */
-const NO_TUNNELS: TunnelSettings = {
-  open: () => Promise.reject(new TypeError('no tunnel is desired here')),
-  workers: 1,
-  disabledOffloads: [],
-};

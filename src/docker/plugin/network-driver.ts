@@ -365,7 +365,7 @@ class NetworkDriver {
    * without them there is no network.
    */
   private async leaseForHost(network: ContainerNetwork): Promise<void> {
-    const { addresses, claims, onChange, state } = this.options;
+    const { addresses, claims, state } = this.options;
     // The same for all networks of this host with that subnet, and after a crash.
     const own = { kind: 'container', address: undefined, mac: undefined, owner: `host ${network.parent}` } as const;
     const subnets: NetworkSubnet[] = [];
@@ -380,8 +380,7 @@ class NetworkDriver {
         networks: before.networks.map((each) => (each.id === network.id ? { ...each, subnets } : each)),
       }));
     } catch (error) {
-      await state.change((before) => ({ ...before, networks: before.networks.filter(({ id }) => id !== network.id) }));
-      onChange();
+      await this.forget(network.id);
       await claims.releaseHostAddresses(subnets);
       throw error;
     }
@@ -389,12 +388,11 @@ class NetworkDriver {
 
   /** Has the sub-interface or bridge of a network made; without it there is no network. */
   private async makeParent(network: ContainerNetwork): Promise<void> {
-    const { netlink, settled, state, failureOf, onChange } = this.options;
+    const { netlink, settled, failureOf } = this.options;
     await settled();
     if (netlink.links.get(network.parent) !== undefined) return;
     const cause = failureOf(network.parent);
-    await state.change((before) => ({ ...before, networks: before.networks.filter(({ id }) => id !== network.id) }));
-    onChange();
+    await this.forget(network.id);
     throw isRouted(network) ? noBridge(network, cause) : noSubInterface(network, cause);
   }
 
@@ -425,11 +423,15 @@ class NetworkDriver {
 
   /** Removes a network that Docker does not know of, with what it had. */
   private async dropOwn(id: string): Promise<void> {
-    const { claims, onChange, state } = this.options;
     const subnets = this.find(id)?.subnets ?? [];
+    await this.forget(id);
+    await this.options.claims.releaseSubnets(subnets);
+  }
+
+  private async forget(id: string): Promise<void> {
+    const { onChange, state } = this.options;
     await state.change((before) => ({ ...before, networks: before.networks.filter((each) => each.id !== id) }));
     onChange();
-    await claims.releaseSubnets(subnets);
   }
 
   private find(id: string): ContainerNetwork | undefined {
