@@ -1,19 +1,13 @@
 import type { IEvent, IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
-import { backoffMs } from '../clock.js';
-import { isOverlayError } from '../errors.js';
 import { isAfter } from '../lease/record.js';
 import type { ValueEntry, ValueNews, ValuesFollowing } from '../lease/store.js';
-import { RateLimitedLog } from '../rate-limited-log.js';
-import { type FollowContext, SILENCE_MS } from './follow.js';
+import type { FollowContext } from './follow.js';
 import type { KeyRange } from './key-range.js';
+import { keepFollowing, openSupervisedWatch } from './supervised-watch.js';
 import { isDelete } from './world-builder.js';
 
-/** Delays between attempts to follow. */
-const RETRY_BASE_MS = 100;
-const RETRY_CAP_MS = 5000;
-
-/** A stream that lived that long was a good one: the next attempt starts with the shortest delay. */
-const GOOD_STREAM_MS = 5000;
+/** The longest delay between attempts to follow. */
+export const VALUES_RETRY_CAP_MS = 5000;
 
 /** What is followed, and who is told. */
 export interface ValuesToFollow {
@@ -42,16 +36,13 @@ class ValuesFollower {
   #position: { readonly revision: string; readonly clusterId: string } | undefined;
   /** How often it was asked for a listing: one that began before is not enough. */
   #relists = 0;
-  readonly #complaints: RateLimitedLog;
   #closeWatch: () => void = () => {};
 
   constructor(
     private readonly context: FollowContext,
     private readonly values: ValuesToFollow,
     private readonly signal: AbortSignal,
-  ) {
-    this.#complaints = new RateLimitedLog(context.clock);
-  }
+  ) {}
 
   relist(): void {
     this.#relists++;
@@ -60,72 +51,41 @@ class ValuesFollower {
   }
 
   async run(): Promise<void> {
-    const { client, clock, log } = this.context;
-    const isOver = (): boolean => this.signal.aborted || client.isClosed;
-    let attempt = 0;
-    while (!isOver()) {
-      const startedMs = clock.monotonicMs();
-      try {
+    const { log } = this.context;
+    await keepFollowing(
+      this.context,
+      this.signal,
+      VALUES_RETRY_CAP_MS,
+      async () => {
         await this.#followOnce();
-      } catch (error) {
-        // One that is away has been reported by the client already.
-        if (!isOver() && !isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) {
-          this.#complaints.tell(() => log.warn('cannot follow values in etcd', { error }));
-        }
-      }
-      attempt = clock.monotonicMs() - startedMs >= GOOD_STREAM_MS ? 1 : attempt + 1;
-      await clock
-        .sleep(
-          backoffMs(attempt, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random()),
-          this.signal,
-        )
-        .catch(() => undefined); // closed
-    }
+        return false;
+      },
+      (error) => log.warn('cannot follow values in etcd', { error }),
+    );
   }
 
   /** Lists if need be, and watches until the stream ends. */
   async #followOnce(): Promise<void> {
-    const { client, clock, counters } = this.context;
-    const { key, rangeEnd } = this.values.range;
     const position = this.#position ?? (await this.#list());
-    let close = (): void => {};
-    let cancelSilence = (): void => {};
-    const noteSign = (): void => {
-      cancelSilence();
-      cancelSilence = clock.after(SILENCE_MS, () => close());
-    };
-    const start_revision = (BigInt(position.revision) + 1n).toString();
-    /** Responses that wait for the confirmation to be judged; undefined once it is. */
-    let waiting: IWatchResponse[] | undefined = [];
-    const watch = await client.openWatch(
-      { key, range_end: rangeEnd, start_revision, progress_notify: true },
-      (response) => {
-        noteSign();
-        if (waiting === undefined) this.#take(response);
-        else waiting.push(response);
-      },
+    const watch = await openSupervisedWatch(
+      this.context,
+      this.values.range,
+      position.revision,
+      (response) => this.#take(response),
       this.signal,
     );
-    close = () => watch.close();
-    this.#closeWatch = close;
-    this.signal.addEventListener('abort', close, { once: true });
-    noteSign();
+    this.#closeWatch = () => watch.close();
     try {
       const { cluster_id: clusterId, revision } = watch.header;
       const isContinued = clusterId === position.clusterId && !isAfter(position.revision, revision);
       if (!isContinued) this.#position = undefined;
       if (this.signal.aborted || this.#position !== position) return;
-      for (const response of waiting) this.#take(response);
-      waiting = undefined;
-      const failure = await watch.ended;
-      counters.watchRestarts++;
+      const failure = await watch.believe();
       if (failure.kind !== 'compacted') return;
-      counters.compactions++;
+      this.context.counters.compactions++;
       this.#position = undefined;
     } finally {
       this.#closeWatch = () => {};
-      cancelSilence();
-      this.signal.removeEventListener('abort', close);
       watch.close();
     }
   }

@@ -1,25 +1,21 @@
 import type { IEvent, IKeyValue, IRangeResponse, IWatchResponse } from 'etcd3/lib/rpc.js';
-import { type Clock, backoffMs } from '../clock.js';
-import { isOverlayError } from '../errors.js';
+import { backoffMs } from '../clock.js';
 import { isAfter } from '../lease/record.js';
 import type { Subscription } from '../lease/store.js';
 import { type HistoryMark, type World, marksOf, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
-import { RateLimitedLog } from '../rate-limited-log.js';
-import type { EtcdClient } from './client.js';
 import type { KeyLayout } from './endpoints.js';
 import { toEtcdId } from './entries.js';
 import type { Failure } from './errors.js';
-import { prefixRange } from './key-range.js';
+import { type KeyRange, prefixRange } from './key-range.js';
+import { type WatchContext, keepFollowing, openSupervisedWatch } from './supervised-watch.js';
 import { applyEvents, buildWorld, isDelete } from './world-builder.js';
 
 /** What following needs, and counts. */
-export interface FollowContext {
-  readonly client: EtcdClient;
+export interface FollowContext extends WatchContext {
   readonly keys: KeyLayout;
-  readonly clock: Clock;
   readonly log: Logger;
-  readonly counters: { watchRestarts: number; compactions: number };
+  readonly counters: WatchContext['counters'] & { compactions: number };
   /** The latest lease that this host wrote: a history without it is another one, even if it was never heard of. */
   written: HistoryMark | undefined;
 }
@@ -30,20 +26,8 @@ export interface FollowContext {
  */
 type Continuity = 'same' | 'other' | 'unknown';
 
-/** Delays between attempts to follow; a host whose lease etcd has lost shall assert it soon after etcd is back. */
-const RETRY_BASE_MS = 100;
+/** The longest delay between attempts to follow. */
 const RETRY_CAP_MS = 1500;
-
-/** A stream that lived that long was a good one: the next attempt starts with the shortest delay. */
-const GOOD_STREAM_MS = 5000;
-
-/**
- * etcd tells a watch how far it is ten to eleven minutes after the last time, unless something happened in between: one
- * from which nothing comes in more than two such times is dead, however well its connection is (a proxy's, for instance).
- *
- * @see etcd `server/etcdserver/api/v3rpc/watch.go`, progressReportInterval
- */
-export const SILENCE_MS = 1_500_000;
 
 /** Delays between listings of everything that contradictions ask for. */
 const DISTRUST_BASE_MS = 5000;
@@ -99,7 +83,6 @@ class Follower {
   #relist: Continuity | undefined;
   /** The newest change that is part of the world, also one that leaves nothing behind or is no lease. */
   #newest: Pick<IEvent, 'type' | 'kv'> | undefined;
-  readonly #complaints: RateLimitedLog;
   #distrusts = 0;
   #trustedUntilMs = Number.NEGATIVE_INFINITY;
   /** Ends the watch that is open. */
@@ -110,33 +93,21 @@ class Follower {
     private readonly onWorld: (world: World) => void,
     private readonly since: HistoryMark | undefined,
     private readonly signal: AbortSignal,
-  ) {
-    this.#complaints = new RateLimitedLog(context.clock);
-  }
+  ) {}
 
   async run(): Promise<void> {
-    const { clock } = this.context;
-    let attempt = 0;
-    while (!this.#isOver()) {
-      const startedMs = clock.monotonicMs();
-      const wasListing = this.#relist !== undefined;
-      try {
+    const { log } = this.context;
+    await keepFollowing(
+      this.context,
+      this.signal,
+      RETRY_CAP_MS,
+      async () => {
+        const wasListing = this.#relist !== undefined;
         this.#noteEnd(await this.#followOnce());
-      } catch (error) {
-        if (this.#isOver()) return;
-        this.#complain(error);
-      }
-      if (this.#relist !== undefined && !wasListing) continue;
-      attempt = clock.monotonicMs() - startedMs >= GOOD_STREAM_MS ? 1 : attempt + 1;
-      try {
-        await clock.sleep(
-          backoffMs(attempt, RETRY_BASE_MS, RETRY_CAP_MS, () => clock.random()),
-          this.signal,
-        );
-      } catch {
-        return; // The only thing that ends a sleep early is close().
-      }
-    }
+        return this.#relist !== undefined && !wasListing;
+      },
+      (error) => log.error('cannot follow configuration and leases in etcd', { error }),
+    );
   }
 
   distrust(world: World): void {
@@ -154,36 +125,17 @@ class Follower {
     this.#closeWatch();
   }
 
-  #isOver(): boolean {
-    return this.signal.aborted || this.context.client.isClosed;
-  }
-
   /** Lists if need be, watches until the stream ends. @returns why it ended, undefined if it was left to list anew. */
   async #followOnce(): Promise<Failure | undefined> {
-    const { world, start, isListed } = await this.#position();
-    const { key, rangeEnd } = this.#range();
-    /** Responses that wait for the history to be recognised; undefined once it is. */
-    let waiting: IWatchResponse[] | undefined = [];
-    let close = (): void => {};
-    let cancelSilence = (): void => {};
-    const noteSign = (): void => {
-      cancelSilence();
-      cancelSilence = this.context.clock.after(SILENCE_MS, () => close());
-    };
-    const watch = await this.context.client.openWatch(
-      { key, range_end: rangeEnd, start_revision: start.toString(), progress_notify: true },
-      (response) => {
-        noteSign();
-        if (waiting === undefined) this.#take(response);
-        else waiting.push(response);
-      },
+    const { world, after, isListed } = await this.#position();
+    const watch = await openSupervisedWatch(
+      this.context,
+      this.#range(),
+      after,
+      (response) => this.#take(response),
       this.signal,
     );
-    close = () => watch.close();
-    this.#closeWatch = close;
-    noteSign();
-    this.signal.addEventListener('abort', close);
-    if (this.signal.aborted) close();
+    this.#closeWatch = () => watch.close();
     try {
       const witnesses = this.#witnessesOf(world);
       const continuity = await this.#compareHistory(world, witnesses);
@@ -201,16 +153,9 @@ class Follower {
         this.#relist = 'same';
         return undefined;
       }
-      const heard = waiting;
-      waiting = undefined;
-      for (const response of heard) this.#take(response);
-      const failure = await watch.ended;
-      this.context.counters.watchRestarts++;
-      return failure;
+      return await watch.believe();
     } finally {
       this.#closeWatch = () => {};
-      cancelSilence();
-      this.signal.removeEventListener('abort', close);
       watch.close();
     }
   }
@@ -219,11 +164,11 @@ class Follower {
     return this.#relist !== undefined;
   }
 
-  /** @returns the world to go on from and the first revision to watch. */
-  async #position(): Promise<{ readonly world: World; readonly start: bigint; readonly isListed: boolean }> {
+  /** @returns the world to go on from and the revision after which to watch. */
+  async #position(): Promise<{ readonly world: World; readonly after: string; readonly isListed: boolean }> {
     if (this.#world !== undefined && this.#relist === undefined) {
       const { revision } = newestMark(this.#world) ?? this.#world;
-      return { world: this.#world, start: BigInt(revision) + 1n, isListed: false };
+      return { world: this.#world, after: revision, isListed: false };
     }
     const isFirst = this.#world === undefined;
     // Whoever wrote it compares it with what is listed now.
@@ -241,7 +186,7 @@ class Follower {
     for (const kv of kvs) this.#noteChange({ type: 'Put', kv });
     const world = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
     this.#tell(world);
-    return { world, start: BigInt(revision) + 1n, isListed: true };
+    return { world, after: revision, isListed: true };
   }
 
   /** What the history is to be recognised by: what was heard of, and what this host wrote and may not have heard of. */
@@ -348,7 +293,7 @@ class Follower {
   }
 
   /** From the configuration to the last lease, with whatever lies between. */
-  #range(): { readonly key: Buffer; readonly rangeEnd: Buffer } {
+  #range(): Required<KeyRange> {
     const { config, subnets } = this.context.keys;
     return { key: Buffer.from(config), rangeEnd: prefixRange(subnets).rangeEnd };
   }
@@ -389,7 +334,7 @@ class Follower {
       // The watch was opened on a history that was recognised.
       this.#relist = 'same';
     } else if (failure.kind === 'final') {
-      this.#complain(failure.error);
+      throw failure.error;
     } else {
       log.debug('watch broke and is opened again', { detail: failure.detail });
     }
@@ -399,14 +344,6 @@ class Follower {
     const { log, counters } = this.context;
     counters.compactions++;
     log.info('etcd compacted the history, everything is listed again', { revision: this.#world?.revision });
-  }
-
-  /** An etcd that is away has been reported by the client already. */
-  #complain(error: unknown): void {
-    if (isOverlayError(error, 'ERR_ETCD_UNAVAILABLE')) return;
-    this.#complaints.tell(() => {
-      this.context.log.error('cannot follow configuration and leases in etcd', { error });
-    });
   }
 }
 
