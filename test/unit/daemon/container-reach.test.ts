@@ -2,46 +2,29 @@ import assert from 'node:assert/strict';
 import type { NetworkProperties } from '../../../src/container/addresses.js';
 import type { PoolId } from '../../../src/container/pool-id.js';
 import { Prefix } from '../../../src/ip/prefix.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import type { FakeClock } from '../../support/fake-clock.js';
 import { ip, mac, net } from '../../support/builders.js';
-import { SimFlannel } from '../../support/sim-flannel.js';
-import { TestDaemon } from '../../support/test-daemon.js';
+import type { SimFlannel } from '../../support/sim-flannel.js';
+import { TestCluster, networkOf } from '../../support/test-cluster.js';
+import type { TestDaemon } from '../../support/test-daemon.js';
 
 const WEB = { name: 'web', subnet: net('10.99.0.0/24') };
 
 describe('Daemon with containers on other hosts', () => {
+  let hosts: TestCluster;
   let clock: FakeClock;
   let cluster: SimFlannel;
-  let daemons: TestDaemon[];
 
   beforeEach(() => {
-    clock = new FakeClock();
-    cluster = new SimFlannel(clock);
-    daemons = [];
+    hosts = new TestCluster();
+    ({ clock, etcd: cluster } = hosts);
   });
 
-  afterEach(async () => {
-    for (const daemon of daemons) {
-      const stopped = daemon.stop();
-      await clock.advance(6000);
-      await stopped;
-    }
-  });
+  afterEach(() => hosts.close());
 
-  const configure = (type: string): void =>
-    cluster.configure(JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type } }));
-
-  const host = (number: number): TestDaemon => {
-    const daemon = new TestDaemon({ clock, cluster, number, hasContainers: true });
-    daemons.push(daemon);
-    return daemon;
-  };
-
-  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
-    const all = Promise.all(started.map((daemon) => daemon.start()));
-    await clock.advance(3000);
-    await all;
-  };
+  const configure = (type: string): void => cluster.configure(networkOf(type));
+  const host = (number: number): TestDaemon => hosts.add(number, { hasContainers: true });
+  const start = (...started: readonly TestDaemon[]): Promise<void> => hosts.start(started);
 
   async function settled<T>(promise: Promise<T>): Promise<T> {
     const state = { isSettled: false };

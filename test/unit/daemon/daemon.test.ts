@@ -3,66 +3,36 @@ import type { Observer } from '../../../src/daemon/parts.js';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
 import { noRefusals } from '../../../src/observe/refusals.js';
 import { ip, net } from '../../support/builders.js';
-import { FakeClock, settle } from '../../support/fake-clock.js';
+import { type FakeClock, settle } from '../../support/fake-clock.js';
 import { canReach, obstacle } from '../../support/reach.js';
-import { SimFlannel } from '../../support/sim-flannel.js';
-import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
+import type { SimFlannel } from '../../support/sim-flannel.js';
+import { TestCluster, assertReach, networkOf } from '../../support/test-cluster.js';
+import { SUBNET_FILE, type TestDaemon } from '../../support/test-daemon.js';
 
 const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
 
-function config(type: string, more: Readonly<Record<string, unknown>> = {}): string {
-  return JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type, ...more } });
-}
-
 describe('Daemon', () => {
+  let hosts: TestCluster;
   let clock: FakeClock;
   let cluster: SimFlannel;
-  let daemons: TestDaemon[];
 
   beforeEach(() => {
-    clock = new FakeClock();
-    cluster = new SimFlannel(clock);
-    daemons = [];
+    hosts = new TestCluster();
+    ({ clock, etcd: cluster } = hosts);
   });
 
-  afterEach(async () => {
-    for (const daemon of daemons) await stop(daemon);
-  });
+  afterEach(() => hosts.close());
 
   const configure = (text: string): void => cluster.configure(text);
 
-  const host = (number: number, flags: readonly string[] = []): TestDaemon => {
-    const daemon = new TestDaemon({ clock, cluster, number, flags });
-    daemons.push(daemon);
-    return daemon;
-  };
-
-  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
-    const all = Promise.all(started.map((daemon) => daemon.start()));
-    await clock.advance(3000);
-    await all;
-  };
-
-  const stop = async (daemon: TestDaemon): Promise<void> => {
-    const stopped = daemon.stop();
-    await clock.advance(6000);
-    await stopped;
-  };
-
-  const assertReach = (...all: readonly TestDaemon[]): void => {
-    for (const { host: from } of all) {
-      for (const { host: to } of all) if (from !== to) assert.equal(obstacle(from, to), undefined);
-    }
-  };
-
-  const published = ({ subnet }: TestDaemon): ReturnType<typeof decodeAttributes> => {
-    const entry = cluster.lease(subnet?.replace('/', '-') ?? '');
-    assert.ok(entry, `no lease of ${String(subnet)}`);
-    return decodeAttributes(entry.value);
-  };
+  const host = (number: number, flags: readonly string[] = []): TestDaemon => hosts.add(number, { flags });
+  const start = (...started: readonly TestDaemon[]): Promise<void> => hosts.start(started);
+  const stop = (daemon: TestDaemon): Promise<void> => hosts.stop(daemon);
+  const published = (daemon: TestDaemon): ReturnType<typeof decodeAttributes> =>
+    decodeAttributes(hosts.leaseOf(daemon));
 
   it('knows its peers by the names that they announce, once somebody has looked', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     a.daemon.noteLook();
@@ -76,11 +46,10 @@ describe('Daemon', () => {
   });
 
   it('keeps a history and counts refusals as long as somebody can ask', async () => {
-    configure(config('udp'));
+    configure(networkOf('udp'));
     const refused = { ...noRefusals(), host: 7 };
     const observe = (): Promise<Observer> => Promise.resolve({ refused, close: () => Promise.resolve() });
-    const a = new TestDaemon({ clock, cluster, number: 1, observe });
-    daemons.push(a);
+    const a = hosts.add(1, { observe });
     await start(a);
     await clock.advance(60_000);
     assert.equal(a.daemon.history().length, 12);
@@ -119,7 +88,7 @@ describe('Daemon', () => {
 
   for (const type of BACKENDS) {
     describe(`with ${type}`, () => {
-      beforeEach(() => configure(config(type)));
+      beforeEach(() => configure(networkOf(type)));
 
       it('gets ready: lease, subnet file, rules and kernel state', async () => {
         const a = host(1);
@@ -191,7 +160,7 @@ describe('Daemon', () => {
 
   for (const type of BACKENDS) {
     it(`tells of a peer whether it answers, with ${type}`, async () => {
-      configure(config(type));
+      configure(networkOf(type));
       const [a, b] = [host(1), host(2)];
       await start(a, b);
       await clock.advance(30_000);
@@ -215,13 +184,13 @@ describe('Daemon', () => {
   }
 
   it('asks the devices of its peers as the backend changes', async () => {
-    configure(config('host-gw'));
+    configure(networkOf('host-gw'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     const [device, bridge] = ['.0', '.1'].map((end) => b.subnet?.replace('.0/24', end));
     await clock.advance(60_000);
     assert.ok(!a.host.echo.sent.includes(device ?? ''), a.host.echo.sent.join(' '));
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     await clock.advance(10_000);
     a.host.echo.sent.length = 0;
     await clock.advance(120_000);
@@ -230,7 +199,7 @@ describe('Daemon', () => {
   });
 
   it('asks nobody where probes are switched off', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const [a, b] = [host(1, ['--peer-probe-interval=0']), host(2)];
     await start(a, b);
     await clock.advance(120_000);
@@ -246,11 +215,11 @@ describe('Daemon', () => {
     ['host-gw', 'udp'],
   ] as const) {
     it(`follows a change of the backend from ${from} to ${to}`, async () => {
-      configure(config(from));
+      configure(networkOf(from));
       const [a, b] = [host(1), host(2)];
       await start(a, b);
       const { subnet } = a;
-      configure(config(to));
+      configure(networkOf(to));
       await clock.advance(3000);
       assertReach(a, b);
       assert.deepEqual(a.daemon.status().backends, [to]);
@@ -260,7 +229,7 @@ describe('Daemon', () => {
   }
 
   it('knows the history that it was killed in, also if its lease has the revision that it had in the one before', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     await start(a);
     const revision = (): number | undefined => cluster.lease(a.subnet?.replace('/', '-') ?? '')?.modRevision;
@@ -272,7 +241,7 @@ describe('Daemon', () => {
     await clock.advance(3000);
     assert.equal(a.daemon.status().peers.length, 0);
     cluster.etcd.wipe();
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     await clock.advance(5000);
     assert.equal(revision(), before);
     a.kill();
@@ -281,7 +250,7 @@ describe('Daemon', () => {
   });
 
   it('takes another VTEP MAC if the lease that had it first is not known as its own any more', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     const { subnet } = a;
@@ -299,11 +268,11 @@ describe('Daemon', () => {
   });
 
   it('publishes a new backend after a while although the kernel refuses its device', async () => {
-    configure(config('host-gw'));
+    configure(networkOf('host-gw'));
     const a = host(1);
     await start(a);
     a.host.kernel.refuse = (operation) => (operation.key.includes('flannel.1') ? 'EOPNOTSUPP' : undefined);
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     await clock.advance(4000);
     assert.equal(published(a).backendType, 'host-gw', 'the peers must not send to what is not there');
     await clock.advance(2000);
@@ -313,7 +282,7 @@ describe('Daemon', () => {
   });
 
   it('waits for a store that has never answered', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     cluster.setDown(true);
     const a = host(1);
     await start(a);
@@ -325,7 +294,7 @@ describe('Daemon', () => {
   });
 
   it('goes on without rules that cannot be written, and says so', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     a.host.firewall.isRefusing = true;
     await start(a, b);
@@ -334,7 +303,7 @@ describe('Daemon', () => {
   });
 
   it('does not get ready while the subnet file cannot be written, and tries again', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const a = host(1);
     a.host.files.writeErrno = 'EROFS';
     await start(a);
@@ -345,7 +314,7 @@ describe('Daemon', () => {
   });
 
   it('takes the subnet of its subnet file again when its lease is gone', async () => {
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     const a = host(1);
     await start(a);
     const { subnet } = a;
@@ -356,15 +325,14 @@ describe('Daemon', () => {
   });
 
   it('ends without time passing, whatever was under way, and leaves no timer behind', async () => {
-    configure(config('udp'));
+    configure(networkOf('udp'));
     const a = host(1);
     await start(a);
-    configure(config('vxlan'));
+    configure(networkOf('vxlan'));
     await clock.advance(3000);
     a.host.renumber(ip('192.0.2.77'));
     await settle();
     await a.stop();
-    daemons = [];
     cluster.etcd.close();
     assert.equal(clock.pending, 0);
   });

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import type { FakeClock } from '../../support/fake-clock.js';
 import { obstacle } from '../../support/reach.js';
-import { SimFlannel } from '../../support/sim-flannel.js';
-import { TestDaemon } from '../../support/test-daemon.js';
+import type { SimFlannel } from '../../support/sim-flannel.js';
+import { TestCluster, networkOf } from '../../support/test-cluster.js';
+import type { TestDaemon } from '../../support/test-daemon.js';
 
 const COMMANDS = {
   PreStartupCommand: 'pre',
@@ -13,51 +14,33 @@ const COMMANDS = {
   ShutdownCommand: 'shutdown $SUBNET',
 };
 
-const config = (type: string, more: Readonly<Record<string, unknown>> = {}): string =>
-  JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type, ...more } });
-
 describe('Daemon with backend extension', () => {
+  let hosts: TestCluster;
   let clock: FakeClock;
   let cluster: SimFlannel;
-  let daemons: TestDaemon[];
 
   beforeEach(() => {
-    clock = new FakeClock();
-    cluster = new SimFlannel(clock);
-    daemons = [];
+    hosts = new TestCluster();
+    ({ clock, etcd: cluster } = hosts);
   });
 
-  afterEach(async () => {
-    for (const daemon of daemons) await stop(daemon);
-  });
+  afterEach(() => hosts.close());
 
   const host = (number: number, flags: readonly string[] = ['--allow-extension-commands']): TestDaemon => {
-    const daemon = new TestDaemon({ clock, cluster, number, flags });
+    const daemon = hosts.add(number, { flags });
     daemon.host.programs.answer = (words) => (words === 'pre' ? { stdout: `key ${number}\n` } : {});
-    daemons.push(daemon);
     return daemon;
   };
-
-  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
-    const all = Promise.all(started.map((daemon) => daemon.start()));
-    await clock.advance(3000);
-    await all;
-  };
-
-  const stop = async (daemon: TestDaemon): Promise<void> => {
-    const stopped = daemon.stop();
-    await clock.advance(12_000);
-    await stopped;
-  };
-
-  const published = ({ subnet }: TestDaemon): ReturnType<typeof decodeAttributes> =>
-    decodeAttributes(cluster.lease(subnet?.replace('/', '-') ?? '')?.value ?? '');
+  const start = (...started: readonly TestDaemon[]): Promise<void> => hosts.start(started);
+  const stop = (daemon: TestDaemon): Promise<void> => hosts.stop(daemon);
+  const published = (daemon: TestDaemon): ReturnType<typeof decodeAttributes> =>
+    decodeAttributes(hosts.leaseOf(daemon));
 
   /** What the host has run since somebody asked last. */
   const ran = (daemon: TestDaemon): readonly string[] => daemon.host.programs.lines.splice(0);
 
   it('runs each command in its turn, and gives peers what the other host wrote', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     assert.deepEqual([published(a).backendType, published(a).backendData], ['extension', 'key 1']);
@@ -70,7 +53,7 @@ describe('Daemon with backend extension', () => {
   });
 
   it('removes a peer whose lease is gone', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const a = host(1);
     await start(a);
     cluster.putLease('10.5.77.0-24', '{"PublicIP":"192.0.2.77","BackendType":"extension","BackendData":"x"}');
@@ -81,7 +64,7 @@ describe('Daemon with backend extension', () => {
   });
 
   it('runs all of them again after a restart, and removes who left meanwhile', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const a = host(1);
     await start(a);
     const value = '{"PublicIP":"192.0.2.77","BackendType":"extension"}';
@@ -102,7 +85,7 @@ describe('Daemon with backend extension', () => {
   });
 
   it('removes nobody who left before a reboot, of whom nothing is left', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const a = host(1);
     await start(a);
     cluster.putLease('10.5.78.0-24', '{"PublicIP":"192.0.2.78","BackendType":"extension"}');
@@ -117,7 +100,7 @@ describe('Daemon with backend extension', () => {
   });
 
   it('runs nothing that the operator of the host has not allowed, and says what would', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const a = host(1, []);
     await start(a);
     assert.deepEqual(ran(a), []);
@@ -130,10 +113,10 @@ describe('Daemon with backend extension', () => {
   });
 
   it('goes on as before where a change brings commands that are not allowed', async () => {
-    cluster.configure(config('vxlan'));
+    cluster.configure(networkOf('vxlan'));
     const [a, b] = [host(1, []), host(2, [])];
     await start(a, b);
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     await clock.advance(60_000);
     assert.deepEqual([...ran(a), ...ran(b)], []);
     assert.equal(obstacle(a.host, b.host), undefined);
@@ -143,15 +126,15 @@ describe('Daemon with backend extension', () => {
 
   for (const other of ['udp', 'vxlan', 'host-gw']) {
     it(`follows a change from ${other} and back, and leaves nothing of its own`, async () => {
-      cluster.configure(config(other));
+      cluster.configure(networkOf(other));
       const [a, b] = [host(1), host(2)];
       await start(a, b);
-      cluster.configure(config('extension', COMMANDS));
+      cluster.configure(networkOf('extension', COMMANDS));
       await clock.advance(60_000);
       assert.deepEqual(a.daemon.status().backends, ['extension']);
       assert.equal(published(a).backendData, 'key 1');
       assert.deepEqual(ran(a), ['pre', `post ${a.subnet} 192.0.2.2`, `add ${b.subnet} 192.0.2.3 < key 2`]);
-      cluster.configure(config(other));
+      cluster.configure(networkOf(other));
       await clock.advance(3000);
       assert.equal(obstacle(a.host, b.host), undefined);
       await clock.advance(60_000);
@@ -163,7 +146,7 @@ describe('Daemon with backend extension', () => {
   }
 
   it('reaches a peer that has not changed over as that one asks, and gives it to no command', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     cluster.putLease('10.5.77.0-24', '{"PublicIP":"192.0.2.77","BackendType":"host-gw"}');
     const a = host(1);
     await start(a);
@@ -173,13 +156,13 @@ describe('Daemon with backend extension', () => {
   });
 
   it('tells peers and Docker nothing of a backend whose PostStartupCommand has not succeeded', async () => {
-    cluster.configure(config('vxlan'));
+    cluster.configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     for (const { host: each } of [a, b]) {
       each.programs.answer = (words) => (words.startsWith('post') ? { failure: 'exit status 1', output: 'no' } : {});
     }
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     await clock.advance(60_000);
     assert.equal(published(a).backendType, 'vxlan');
     assert.equal(obstacle(a.host, b.host), undefined, 'packets go the former way');
@@ -188,17 +171,17 @@ describe('Daemon with backend extension', () => {
     await clock.advance(40_000);
     assert.equal(published(a).backendType, 'extension');
     assert.equal(a.isReady, true);
-    cluster.configure(config('host-gw'));
+    cluster.configure(networkOf('host-gw'));
     await clock.advance(3000);
     assert.equal(published(a).backendType, 'host-gw');
   });
 
   it('gives up a backend whose commands never succeeded', async () => {
-    cluster.configure(config('extension', COMMANDS));
+    cluster.configure(networkOf('extension', COMMANDS));
     const a = host(1);
     a.host.programs.answer = (words) => (words.startsWith('post') ? { failure: 'exit status 1' } : {});
     await start(a);
-    cluster.configure(config('vxlan'));
+    cluster.configure(networkOf('vxlan'));
     await clock.advance(500);
     assert.equal(published(a).backendType, 'vxlan', 'nobody waits for a command of the former one');
     await clock.advance(60_000);

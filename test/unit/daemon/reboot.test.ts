@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { parseMac } from '../../../src/ip/mac.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { ip, net } from '../../support/builders.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import type { FakeClock } from '../../support/fake-clock.js';
 import { canReach, obstacle } from '../../support/reach.js';
-import { SimFlannel } from '../../support/sim-flannel.js';
-import { SUBNET_FILE, TestDaemon } from '../../support/test-daemon.js';
+import type { SimFlannel } from '../../support/sim-flannel.js';
+import { TestCluster } from '../../support/test-cluster.js';
+import { SUBNET_FILE, type TestDaemon } from '../../support/test-daemon.js';
 
 const CONFIG = '{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}';
 const HOUR = 3_600_000;
@@ -13,36 +14,20 @@ const STATE = '/var/lib/tsflannel';
 
 describe('a daemon after a reboot', function () {
   this.timeout(60_000); // days of simulated time
+  let hosts: TestCluster;
   let clock: FakeClock;
   let cluster: SimFlannel;
-  let daemons: TestDaemon[];
 
   beforeEach(() => {
-    clock = new FakeClock();
-    cluster = new SimFlannel(clock);
+    hosts = new TestCluster();
+    ({ clock, etcd: cluster } = hosts);
     cluster.configure(CONFIG);
-    daemons = [];
   });
 
-  afterEach(async () => {
-    for (const daemon of daemons) {
-      const stopped = daemon.stop();
-      await clock.advance(6000);
-      await stopped;
-    }
-  });
+  afterEach(() => hosts.close());
 
-  const host = (number: number, flags: readonly string[] = []): TestDaemon => {
-    const daemon = new TestDaemon({ clock, cluster, number, flags });
-    daemons.push(daemon);
-    return daemon;
-  };
-
-  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
-    const all = Promise.all(started.map((daemon) => daemon.start()));
-    await clock.advance(2000);
-    await all;
-  };
+  const host = (number: number, flags: readonly string[] = []): TestDaemon => hosts.add(number, { flags });
+  const start = (...started: readonly TestDaemon[]): Promise<void> => hosts.start(started, 2000);
 
   /** Power off, `offMs` pass, power on. */
   const reboot = async (daemon: TestDaemon, offMs = 0): Promise<void> => {

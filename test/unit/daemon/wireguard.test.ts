@@ -2,51 +2,29 @@ import assert from 'node:assert/strict';
 import { decodeAttributes } from '../../../src/lease/attributes.js';
 import { parseWireguardPublicKey } from '../../../src/ip/wireguard-key.js';
 import type { FakeHost } from '../../support/fake-host.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import type { FakeClock } from '../../support/fake-clock.js';
 import { canReach } from '../../support/reach.js';
-import { SimFlannel } from '../../support/sim-flannel.js';
-import { TestDaemon } from '../../support/test-daemon.js';
+import type { SimFlannel } from '../../support/sim-flannel.js';
+import { TestCluster, assertReach, networkOf } from '../../support/test-cluster.js';
+import type { TestDaemon } from '../../support/test-daemon.js';
 import { secretOf } from '../../support/wireguard-contract.js';
 
 const KEY_FILE = '/run/flannel/wgkey';
 
-function config(type: string, more: Readonly<Record<string, unknown>> = {}): string {
-  return JSON.stringify({ Network: '10.5.0.0/16', Backend: { Type: type, ...more } });
-}
-
 describe('Daemon with wireguard', () => {
+  let hosts: TestCluster;
   let clock: FakeClock;
   let cluster: SimFlannel;
-  let daemons: TestDaemon[];
 
   beforeEach(() => {
-    clock = new FakeClock();
-    cluster = new SimFlannel(clock);
-    daemons = [];
+    hosts = new TestCluster();
+    ({ clock, etcd: cluster } = hosts);
   });
 
-  afterEach(async () => {
-    for (const daemon of daemons) {
-      const stopped = daemon.stop();
-      await clock.advance(6000);
-      await stopped;
-    }
-  });
+  afterEach(() => hosts.close());
 
-  const host = (number: number): TestDaemon => {
-    const daemon = new TestDaemon({ clock, cluster, number });
-    daemons.push(daemon);
-    return daemon;
-  };
-
-  const start = async (...started: readonly TestDaemon[]): Promise<void> => {
-    const all = Promise.all(started.map((daemon) => daemon.start()));
-    await clock.advance(3000);
-    await all;
-  };
-
-  const publishedText = ({ subnet }: TestDaemon): string =>
-    cluster.lease(subnet?.replace('/', '-') ?? '')?.value ?? assert.fail(`no lease of ${String(subnet)}`);
+  const host = (number: number): TestDaemon => hosts.add(number);
+  const start = (...started: readonly TestDaemon[]): Promise<void> => hosts.start(started);
 
   const peersOf = ({ kernel }: FakeHost): string[] =>
     [...kernel.wireguardPeers.values()].map(
@@ -54,68 +32,64 @@ describe('Daemon with wireguard', () => {
         `${publicKey} ${allowedIps.map(String).join()} ${String(endpoint?.address)}`,
     );
 
-  const assertEachOther = (...all: readonly TestDaemon[]): void => {
-    for (const { host: from } of all) for (const { host: to } of all) if (from !== to) assert.ok(canReach(from, to));
-  };
-
   it('makes a key, tells it to the others, and has them as peers', async () => {
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     assert.deepEqual(a.daemon.status().notReadyBecause, []);
     const key = a.daemon.status().wireguard?.publicKey ?? assert.fail('no key');
     assert.equal(
-      publishedText(a),
+      hosts.leaseOf(a),
       `{"PublicIP":"192.0.2.2","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"${key}","Port":51820}}`,
     );
     assert.ok(parseWireguardPublicKey(key));
     assert.deepEqual(peersOf(b.host), [`${key} ${String(a.subnet)} 192.0.2.2`]);
-    assertEachOther(a, b);
+    assertReach(a, b);
   });
 
   it('keeps its key over a restart, and its peers their sessions', async () => {
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
-    const before = publishedText(a);
+    const before = hosts.leaseOf(a);
     const changes = a.host.kernel.applied.length;
     a.kill();
     await clock.advance(5000);
     await start(a);
-    assert.equal(publishedText(a), before);
+    assert.equal(hosts.leaseOf(a), before);
     assert.equal(a.host.kernel.applied.length, changes, 'nothing was done to the kernel');
   });
 
   it('has its own address and key exchanged with those of peers when they change them', async () => {
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     a.host.secretFiles.texts.set(KEY_FILE, secretOf(5).toBase64());
     await clock.advance(35_000);
     assert.equal(
-      (decodeAttributes(publishedText(a)).backendData as { PublicKey?: string }).PublicKey,
+      (decodeAttributes(hosts.leaseOf(a)).backendData as { PublicKey?: string }).PublicKey,
       secretOf(5).publicKey,
     );
     assert.deepEqual(peersOf(b.host), [`${secretOf(5).publicKey} ${String(a.subnet)} 192.0.2.2`]);
-    assertEachOther(a, b);
+    assertReach(a, b);
   });
 
   for (const other of ['udp', 'vxlan', 'host-gw', 'ipip'] as const) {
     it(`changes from ${other} and back while it runs`, async () => {
-      cluster.configure(config(other));
+      cluster.configure(networkOf(other));
       const [a, b] = [host(1), host(2)];
       await start(a, b);
       assert.equal(a.host.secretFiles.texts.size, 0, 'no key before one is needed');
-      cluster.configure(config('wireguard'));
+      cluster.configure(networkOf('wireguard'));
       await clock.advance(5000);
       assert.deepEqual(a.daemon.status().notReadyBecause, []);
-      assertEachOther(a, b);
-      assert.equal(decodeAttributes(publishedText(a)).backendType, 'wireguard');
+      assertReach(a, b);
+      assert.equal(decodeAttributes(hosts.leaseOf(a)).backendType, 'wireguard');
       await clock.advance(20_000);
       assert.equal(a.daemon.status().peers[0]?.wireguard.length, 1);
-      cluster.configure(config(other));
+      cluster.configure(networkOf(other));
       await clock.advance(60_000);
-      assertEachOther(a, b);
+      assertReach(a, b);
       assert.equal(a.host.kernel.getLink('flannel-wg'), undefined, 'the device goes with the last that may use it');
       assert.deepEqual(a.daemon.status().wireguard, null);
       assert.deepEqual(
@@ -126,11 +100,11 @@ describe('Daemon with wireguard', () => {
   }
 
   it('changes port, PSK and MTU while it runs, and keeps the device', async () => {
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     const before = a.host.kernel.getLink('flannel-wg')?.index;
-    cluster.configure(config('wireguard', { ListenPort: 4000, MTU: 1400, PSK: secretOf(9).toBase64() }));
+    cluster.configure(networkOf('wireguard', { ListenPort: 4000, MTU: 1400, PSK: secretOf(9).toBase64() }));
     await clock.advance(5000);
     const link = a.host.kernel.getLink('flannel-wg');
     assert.deepEqual([link?.index, link?.mtu], [before, 1320]);
@@ -140,26 +114,26 @@ describe('Daemon with wireguard', () => {
   });
 
   it('goes on with what it has where its key file is spoilt, and says what is wrong', async () => {
-    cluster.configure(config('vxlan'));
+    cluster.configure(networkOf('vxlan'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     a.host.secretFiles.texts.set(KEY_FILE, 'spoilt');
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     await clock.advance(5000);
     assert.match(a.daemon.status().notReadyBecause.join(), /wgkey: it does not hold a private key/);
     assert.equal(a.host.secretFiles.texts.get(KEY_FILE), 'spoilt');
-    assert.equal(decodeAttributes(publishedText(a)).backendType, 'vxlan');
+    assert.equal(decodeAttributes(hosts.leaseOf(a)).backendType, 'vxlan');
     assert.ok(canReach(b.host, a.host), 'others reach it the way that its lease names');
     const skipped = b.daemon.status().peers[0]?.skipped;
     assert.equal(skipped, null);
     a.host.secretFiles.texts.delete(KEY_FILE);
     await clock.advance(120_000);
     assert.deepEqual(a.daemon.status().notReadyBecause, []);
-    assertEachOther(a, b);
+    assertReach(a, b);
   });
 
   it('shows handshake, bytes and place of each peer', async () => {
-    cluster.configure(config('wireguard'));
+    cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
     const { kernel } = a.host;
@@ -180,7 +154,7 @@ describe('Daemon with wireguard', () => {
   });
 
   it('writes neither key to the log nor to the status nor to the saved state', async () => {
-    cluster.configure(config('wireguard', { PSK: secretOf(9).toBase64() }));
+    cluster.configure(networkOf('wireguard', { PSK: secretOf(9).toBase64() }));
     const [a, b] = [host(1), host(2)];
     a.host.secretFiles.texts.set(KEY_FILE, secretOf(5).toBase64());
     await start(a, b);
