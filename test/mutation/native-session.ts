@@ -31,7 +31,7 @@ export class NativeSession {
     this.#directory = path.join(root, 'test/native');
     // What a mutant makes unused is no error, and nobody reads at which line it fails. UBSAN would double the time that
     // a mutant takes to compile.
-    const quick = ['WARNINGS=-w', 'DEBUG=', 'COVERAGE=', 'ASAN_FLAGS=-O1 -fsanitize=address'];
+    const quick = ['WARNINGS=-w', 'DEBUG=', 'COVERAGE=', 'ASAN_FLAGS=-O1 -fsanitize=address -D_GLIBCXX_ASSERTIONS'];
     const settings = [`TEST_SOURCES=${suites.join(' ')}`, 'DIRS=base offload packet peers', ...quick];
     this.#make = ['-s', '-j2', '-C', this.#directory, ...settings, 'build/asan/tests'];
   }

@@ -287,7 +287,6 @@ void Coalescer::finish() {
 size_t Coalescer::restore(size_t index) {
   Item& item = items_[index];
   if (!item.patched) return item.count;
-  item.patched = false;
   uint8_t* ip = packets_[item.first].data;
   uint8_t* l4 = ip + kTcp;
   store_raw16(ip + kIpv4TotalLength, item.saved_total_length);

@@ -278,6 +278,58 @@ TEST("16 flows merge side by side; with more of them nothing is lost or reordere
   }
 }
 
+TEST("of more than 16 flows, those that came last merge on") {
+  std::vector<Stream> streams(18);
+  std::vector<Bytes> batch;
+  for (size_t i = 0; i < streams.size(); i++) {
+    streams[i].tcp.source_port = static_cast<uint16_t>(i + 1);
+    batch.push_back(streams[i].tcp_next(100));
+  }
+  for (const size_t i : {size_t{16}, size_t{17}, size_t{2}}) batch.push_back(streams[i].tcp_next(100));
+  CHECK_EQ(shape_of(batch), "1 1 2 1 1 1 1 1 1 1 1 1 1 1 1 1 2 2");
+}
+
+TEST("a packet that goes alone ends the items of its flow only, with 16 of them, too") {
+  for (const bool has_ports : {false, true}) {
+    std::vector<Stream> streams(16);
+    std::vector<Bytes> batch;
+    for (size_t i = 0; i < streams.size(); i++) {
+      streams[i].tcp.source_port = static_cast<uint16_t>(i + 1);
+      streams[i].ip.source += static_cast<uint32_t>(i);
+      batch.push_back(streams[i].tcp_next(100));
+    }
+    Ip ip = streams[0].ip;
+    ip.source += 100;
+    batch.push_back(has_ports ? make_tcp(ip, {.flags = 0x02}, {}) : make_ip(ip, 6, {}));
+    for (Stream& s : streams) batch.push_back(s.tcp_next(100));
+    CHECK_EQ(shape_of(batch), "2 2 2 2 2 2 2 2 2 2 2 2 2 2 2 2 1");
+  }
+}
+
+TEST("a TCP packet cut short in its header, or before, ends the items between its hosts") {
+  for (const size_t length : {size_t{20}, size_t{23}, size_t{30}, size_t{39}}) {
+    Stream s;
+    std::vector<Bytes> batch = {s.tcp_next(100)};
+    Bytes cut = Stream(s).tcp_next(100);
+    cut.resize(length);
+    put16(cut, 2, static_cast<uint16_t>(length));
+    fill_ip_checksum(cut);
+    batch.push_back(cut);
+    batch.push_back(s.tcp_next(100));
+    CHECK_EQ(shape_of(batch), "1 1 1");
+  }
+}
+
+TEST("what looks like UDP behind another protocol goes alone") {
+  Stream s;
+  std::vector<Bytes> batch = {s.udp_next(100), s.udp_next(100), s.udp_next(100), s.udp_next(100)};
+  for (const size_t i : {2U, 3U}) {
+    batch[i][9] = 99;
+    fill_ip_checksum(batch[i]);
+  }
+  CHECK_EQ(shape_of(batch), "2 1 1");
+}
+
 TEST("IP options go alone and in place") {
   Stream s;
   std::vector<Bytes> batch = {s.tcp_next(100), s.tcp_next(100)};
@@ -458,6 +510,15 @@ TEST("a refused item can be replayed as the packets it was made of, while the ot
   CHECK(gather(coalescer.item(1).iovecs) == udp_before);
   CHECK_EQ(coalescer.restore(1), 3U);
   for (size_t i = 0; i < 3; i++) CHECK(gather(coalescer.original(1, i), 1) == sent[2 * i + 1]);
+
+  coalescer.reset();
+  t.tcp.flags = kAck;
+  std::vector<Bytes> next = {u.udp_next(300), u.udp_next(300), t.tcp_next(700), t.tcp_next(700), t.tcp_next(700)};
+  sent = next;
+  for (Bytes& packet : next) CHECK(coalescer.add(packet));
+  coalescer.finish();
+  CHECK_EQ(coalescer.restore(1), 3U);
+  CHECK(gather(coalescer.original(1, 2), 1) == sent[4]);
 }
 
 // Random traffic: several flows, most packets in order, with every kind of exception thrown in.
