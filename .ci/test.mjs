@@ -24,11 +24,11 @@ const FILE_LIMIT_MS = 12 * 60_000;
 const LANES = 2 * os.availableParallelism() + 1;
 /** What takes longest, the longest first, so that no lane is left with one when the others have nothing to do. */
 const LONG = [
-  ...['host/docker-networks', 'host/native-tunnel', 'host/doctor', 'faults/hostile-keys', 'host/quick-start'],
-  ...['host/reachability', 'host/docker-plugin', 'host/hostile-packets', 'host/ctl-daemon', 'faults/restore'],
-  ...['host/self-healing', 'host/firewall', 'host/daemon-errors', 'host/removal', 'host/etcd-faults', 'host/docker'],
-  ...['host/bulk', 'host/observe', 'host/doctor-docker', 'host/image', 'host/reconcile', 'host/daemon-etcd'],
-  ...['host/attach', 'host/upgrading'],
+  ...['host/quick-start', 'host/routed-cluster', 'host/docker-networks', 'host/doctor-containers'],
+  ...['host/routed-networks', 'host/attach', 'host/ctl-daemon', 'faults/hostile-keys', 'host/arm64'],
+  ...['host/reachability', 'host/docker-plugin', 'host/removal', 'host/upgrading', 'host/container-addresses'],
+  ...['host/ndp-proxy-networks', 'faults/restore', 'host/self-healing', 'host/native-tunnel', 'host/ndp-proxy'],
+  ...['host/bulk', 'host/observe', 'host/two-daemons', 'host/image'],
 ].map((name) => `test/${name}.test.ts`);
 /** Files that measure how long something takes, or a ratio of two ways. They run when nothing else does. */
 const ALONE = ['down-time', 'systemd', 'reboot'].map((name) => `test/host/${name}.test.ts`);
