@@ -140,6 +140,18 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 
+/** Programs that run; told to end, this one waits for them, which clean up. */
+const running = new Set();
+/** With which code this program is to end, once it was told to. */
+let endCode;
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    endCode = 128 + os.constants.signals[signal];
+    for (const child of running) child.kill(signal);
+    if (running.size === 0) process.exit(endCode);
+  });
+}
+
 const sum = { passed: 0, failed: 0, skipped: 0 };
 /** What is said again at the end, where it is seen. */
 const remarks = [];
@@ -260,6 +272,7 @@ function run([program, ...args], isShown, priority = 0) {
     const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
     // What it starts inherits that.
     if (child.pid !== undefined && priority !== 0) os.setPriority(child.pid, priority);
+    running.add(child);
     child.stdout.setEncoding('utf8');
     child.stderr.setEncoding('utf8');
     let output = '';
@@ -277,7 +290,9 @@ function run([program, ...args], isShown, priority = 0) {
     let cpuSeconds = 0;
     const end = (code) => {
       clearTimeout(limit);
-      resolve({ output, code, cpuSeconds });
+      running.delete(child);
+      if (endCode === undefined) resolve({ output, code, cpuSeconds });
+      else if (running.size === 0) process.exit(endCode);
     };
     // Right after the one child that was waited for.
     child.on('exit', () => {
