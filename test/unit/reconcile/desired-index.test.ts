@@ -5,7 +5,6 @@ import {
   EMPTY_STATE,
   type Kinds,
   LISTS,
-  type LinkKinds,
   OBJECT_KINDS,
   type ObjectKind,
   type RouteSpec,
@@ -15,7 +14,8 @@ import { fieldsBy, isIdentical } from '../../../src/reconcile/equality.js';
 import { routeKey } from '../../../src/reconcile/kinds/route.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { SpecList } from '../../../src/reconcile/spec-list.js';
-import { ip, mac, net, tunnelSpec, vxlanLink } from '../../support/builders.js';
+import { ip, mac, net, tunnelSpec } from '../../support/builders.js';
+import { type Changes, LINK_CHANGES } from '../../support/link-changes.js';
 import { secretOf } from '../../support/wireguard-contract.js';
 
 interface Spec {
@@ -147,62 +147,7 @@ describe('DesiredIndex', () => {
     assert.deepEqual([...index.update(EMPTY_STATE)].sort(), ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
   });
 
-  /** An object, and other values for each of its fields. */
-  type Changes<T> = readonly [T, { readonly [F in keyof T]-?: readonly T[F][] }];
   const device = 'flannel.1';
-  const links: { readonly [K in keyof LinkKinds]: Changes<LinkKinds[K]> } = {
-    vxlan: [
-      vxlanLink(),
-      {
-        kind: [],
-        name: ['flannel.2'],
-        mtu: [1400],
-        mac: [mac(9)],
-        vni: [2],
-        underlayIndex: [7],
-        local: [ip('192.0.2.9')],
-        port: [4789],
-        learning: [true],
-        gbp: [true],
-      },
-    ],
-    ipip: [
-      { kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip('192.0.2.1') },
-      { kind: [], name: ['other'], mtu: [1400], local: [ip('192.0.2.9')] },
-    ],
-    wireguard: [
-      { kind: 'wireguard', name: 'flannel-wg', mtu: 1420 },
-      { kind: [], name: ['other'], mtu: [1400] },
-    ],
-    macvlan: [
-      { kind: 'macvlan', name: 'eth0-host', mtu: 1500, mac: mac(1), lowerIndex: 2, mode: 'bridge' },
-      { kind: [], name: ['other'], mtu: [1400], mac: [mac(9)], lowerIndex: [3], mode: [] },
-    ],
-    ipvlan: [
-      { kind: 'ipvlan', name: 'eth0-host', mtu: 1500, lowerIndex: 2, mode: 'l2', flag: 'bridge' },
-      { kind: [], name: ['other'], mtu: [1400], lowerIndex: [3], mode: ['l3', 'l3s'], flag: [] },
-    ],
-    vlan: [
-      { kind: 'vlan', name: 'eth0.20', mtu: 1500, lowerIndex: 2, id: 20 },
-      { kind: [], name: ['other'], mtu: [1400], lowerIndex: [3], id: [21] },
-    ],
-    dummy: [
-      { kind: 'dummy', name: 'tsfi-1', mtu: 1500 },
-      { kind: [], name: ['other'], mtu: [1400] },
-    ],
-    bridge: [
-      { kind: 'bridge', name: 'tsfi-1', mtu: 1500, mac: mac(1) },
-      { kind: [], name: ['other'], mtu: [1400], mac: [mac(9), undefined] },
-    ],
-    veth: [
-      { kind: 'veth', name: 'tsfv1', mtu: 1500 },
-      { kind: [], name: ['other'], mtu: [1400] },
-    ],
-    tun: [
-      { kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 },
-      { kind: [], name: ['flannel1'], mtu: [1400], txQueueLength: [1000] },
-    ],
-  };
   const others: { readonly [K in Exclude<ObjectKind, 'link'>]: readonly [Changes<Kinds[K]>] } = {
     address: [
       [
@@ -307,7 +252,8 @@ describe('DesiredIndex', () => {
 
   for (const kind of OBJECT_KINDS) {
     it(`notices a change of every field of a ${kind}`, () => {
-      const changes: readonly (readonly [object, object])[] = kind === 'link' ? Object.values(links) : others[kind];
+      const changes: readonly (readonly [object, object])[] =
+        kind === 'link' ? Object.values(LINK_CHANGES) : others[kind];
       for (const [object, fields] of changes) {
         const stateOf = (one: object): DesiredState => ({ ...EMPTY_STATE, [LISTS[kind]]: [one] });
         for (const [field, values] of Object.entries(fields) as [string, readonly unknown[]][]) {

@@ -67,7 +67,6 @@ export function isFlannelsKind(kind: string): boolean {
 
 /** Whether two specifications are of the same device, and want the same of it. */
 export function isSameLinkSpec(a: LinkSpec, b: LinkSpec): boolean {
-  if (a === b) return true;
   if (a.kind !== b.kind || a.name !== b.name) return false;
   return DESCRIPTIONS[a.kind].fields.every(([field, { isSame }]) => isSame(valueOf(a, field), valueOf(b, field)));
 }
