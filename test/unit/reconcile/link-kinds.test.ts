@@ -60,8 +60,10 @@ describe('kinds of devices', () => {
   }
 
   it('take no device of another kind for one that has attributes of its own', () => {
-    const [[vxlan], [dummy]] = [LINK_CHANGES.vxlan, LINK_CHANGES.dummy];
-    assert.equal(hasFixedAttributes(vxlan, deviceOf(dummy), DEFAULTS), false);
+    const { vxlan, ipip, macvlan, ipvlan, vlan, dummy } = LINK_CHANGES;
+    for (const [spec] of [vxlan, ipip, macvlan, ipvlan, vlan]) {
+      assert.equal(hasFixedAttributes(spec, deviceOf(dummy[0]), DEFAULTS), false);
+    }
   });
 
   it('know which of them flannel makes, and those of nobody else', () => {

@@ -30,7 +30,8 @@ const LINK_KINDS: { readonly [K in keyof LinkKinds]: LinkKind<K> } = {
 /** A {@link LinkKind} as it looks to those who handle all of them alike. */
 interface AnyLinkKind {
   readonly fields: readonly (readonly [LinkAspect, AnyAttribute])[];
-  readonly others: readonly (readonly [string, (value: unknown) => boolean])[];
+  /** Undefined where devices of the kind have no attributes of their own. */
+  readonly others: readonly (readonly [string, (value: unknown) => boolean])[] | undefined;
   readonly constants: Partial<NewLink>;
 }
 
@@ -46,7 +47,7 @@ function untyped(kind: object): AnyLinkKind {
   const { fields, others, constants } = kind as Record<'fields' | 'others' | 'constants', object | undefined>;
   return {
     fields: Object.entries(fields ?? {}) as AnyLinkKind['fields'],
-    others: Object.entries(others ?? {}) as AnyLinkKind['others'],
+    others: others && (Object.entries(others) as AnyLinkKind['others']),
     constants: constants ?? {},
   };
 }
@@ -74,10 +75,10 @@ export function isSameLinkSpec(a: LinkSpec, b: LinkSpec): boolean {
 /** Whether everything that the kernel fixes when it makes a device of the wanted kind is as it should be. */
 export function hasFixedAttributes(spec: LinkSpec, link: LinkInfo, defaults: LinkDefaults): boolean {
   const { fields, others } = DESCRIPTIONS[spec.kind];
-  if (others.length > 0 && link.details?.kind !== spec.kind) return false;
+  if (others !== undefined && link.details?.kind !== spec.kind) return false;
   return (
     fields.every(([field, { change, isOn }]) => change !== undefined || isOn(valueOf(spec, field), link, defaults)) &&
-    others.every(([field, fits]) => fits(valueOf(link.details ?? {}, field)))
+    (others ?? []).every(([field, fits]) => fits(valueOf(link.details ?? {}, field)))
   );
 }
 
@@ -97,6 +98,6 @@ export function changesTo(
 /** The device that a specification asks for, as it is made. */
 export function newLink(spec: LinkKinds[MadeLinkKind]): NewLink {
   const { fields, constants } = DESCRIPTIONS[spec.kind];
-  const parts = fields.map(([field, { make }]) => make?.(valueOf(spec, field)) ?? {});
+  const parts = fields.map(([field, { make }]) => make?.(valueOf(spec, field)));
   return Object.assign({ kind: spec.kind, name: spec.name }, constants, ...parts) as NewLink;
 }
