@@ -1,4 +1,6 @@
-import type { DoctorFacts, PeerProbe, PeerWay } from '../../src/ctl/doctor/facts.js';
+import assert from 'node:assert/strict';
+import { CHECKS } from '../../src/ctl/doctor/diagnose.js';
+import type { DoctorFacts, Found, PeerProbe, PeerWay } from '../../src/ctl/doctor/facts.js';
 import type { LeaseRow } from '../../src/ctl/lease-rows.js';
 import { parseSave } from '../../src/firewall/iptables-plan.js';
 import { iptablesRuleset } from '../../src/firewall/trace/iptables-ruleset.js';
@@ -192,4 +194,23 @@ export function facts(changes: Partial<DoctorFacts> = {}): DoctorFacts {
     probeNote: undefined,
     ...changes,
   };
+}
+
+/** What one check finds by itself. */
+export function found(check: string, changes: Partial<DoctorFacts>): readonly Found[] {
+  const { run } = CHECKS.find(({ id }) => id === check) ?? assert.fail(check);
+  return run(facts(changes));
+}
+
+/** What one check finds where it finds one thing. */
+export function only(check: string, changes: Partial<DoctorFacts>): Found {
+  const [finding, ...more] = found(check, changes);
+  assert.ok(finding, `${check} finds nothing`);
+  assert.deepEqual(more, []);
+  return finding;
+}
+
+/** What one check has the operator type, finding by finding. */
+export function commands(check: string, changes: Partial<DoctorFacts>): string[] {
+  return found(check, changes).map(({ command }) => command);
 }

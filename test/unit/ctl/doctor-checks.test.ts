@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { CHECKS } from '../../../src/ctl/doctor/diagnose.js';
 import type { DoctorFacts, Found, PolicyRule } from '../../../src/ctl/doctor/facts.js';
 import { releaseCommand } from '../../../src/ctl/doctor/checks/leases.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
@@ -11,9 +10,11 @@ import {
   LINKS,
   SAVED,
   address,
+  commands,
   daemon,
-  facts,
+  found,
   link,
+  only,
   ownLease,
   probe,
   route,
@@ -23,23 +24,6 @@ import {
   way,
 } from '../../support/doctor-facts.js';
 import { sampleContainerNetworks, samplePeer, sampleStatus } from '../../support/sample-status.js';
-
-/** What one check finds by itself. */
-function found(check: string, changes: Partial<DoctorFacts>): readonly Found[] {
-  const { run } = CHECKS.find(({ id }) => id === check) ?? assert.fail(check);
-  return run(facts(changes));
-}
-
-/** What one check finds where it finds one thing. */
-function only(check: string, changes: Partial<DoctorFacts>): Found {
-  const [finding, ...more] = found(check, changes);
-  assert.ok(finding, `${check} finds nothing`);
-  assert.deepEqual(more, []);
-  return finding;
-}
-
-const commands = (check: string, changes: Partial<DoctorFacts>): string[] =>
-  found(check, changes).map(({ command }) => command);
 
 const SILENT = { underlay: false, underlayFull: false, overlay: false, bridge: undefined, forward: undefined } as const;
 const CUT = { overlay: false, bridge: undefined, forward: undefined, tcp: undefined, udp: undefined } as const;
@@ -293,7 +277,9 @@ describe('the check of diverted peers', () => {
     );
     assert.equal(blamed([rule(100, { destination: net('10.6.0.0/16') }), rule(200)]), 'rule 200: rule 200');
     assert.equal(blamed([rule(100, { destination: net('10.5.2.0/24') }), rule(200)]), 'rule 100: rule 100', 'a part');
-    assert.equal(blamed([rule(100, { action: 'blackhole', table: '' })], []), 'rule 100: rule 100', 'needs no table');
+    for (const table of ['', 'main']) {
+      assert.equal(blamed([rule(100, { action: 'blackhole', table })], []), 'rule 100: rule 100', 'needs no table');
+    }
     assert.equal(blamed([rule(100)], ['10.5.2.0/24']), 'rule 100: rule 100');
   });
 
@@ -425,6 +411,7 @@ describe("the checks of Docker's bridges", () => {
     assert.deepEqual(said(on('10.5.9.1/24')), ['docker0 has an address in the subnet of another host']);
     assert.deepEqual(said(on('10.5.1.1/23')), ['docker0 takes more than the leased subnet']);
     assert.deepEqual(said(on('172.17.0.1/16')), ['Docker does not use the leased subnet']);
+    assert.deepEqual(said(on('172.17.0.1/16', '10.5.9.1/24')), ['br1 has an address in the subnet of another host']);
   });
 
   it('are content with any bridge in the subnet, and with parts of it', () => {
@@ -436,6 +423,7 @@ describe("the checks of Docker's bridges", () => {
 
   it('take no notice of IPv6, of other devices, and where there is no lease', () => {
     assert.deepEqual(said([address(3, 'fd00::1', 64), address(2, '10.5.9.1', 24), address(9, '10.5.1.1', 24)]), []);
+    assert.deepEqual(said([address(3, 'fd00::1', 64)]), []);
     assert.deepEqual(found('docker-bridge', { links, addresses: on('10.5.9.1/24'), leases: [], own: undefined }), []);
     const noNetwork = { network: undefined, addresses: on('10.5.9.1/24') };
     assert.deepEqual(found('docker-bridge', noNetwork), []);
@@ -469,6 +457,7 @@ describe("the checks of Docker's bridges", () => {
       assert.equal(evidence, 'dockerd runs with --mtu=1451; MTU of veth1 1451');
       assert.match(command, /driver\.mtu=1450, and connect/);
       assert.equal(only('container-mtu', { links: veth(1451) }).evidence, 'MTU of veth1 1451');
+      assert.equal(only('container-mtu', { docker: docker(1451) }).evidence, 'dockerd runs with --mtu=1451');
     });
 
     it('look at what hangs on the bridge in the subnet alone', () => {
@@ -706,8 +695,8 @@ describe('the checks of the daemon', () => {
   it('take ten repairs for a program that alters things, and fewer for accidents', () => {
     assert.deepEqual(found('altered', drift({ link: 4, route: 5 })), []);
     assert.equal(
-      only('altered', drift({ link: 4, address: 0, route: 6 })).evidence,
-      'repaired in 10m: link 4, route 6',
+      only('altered', drift({ link: 1, address: 0, route: 9 })).evidence,
+      'repaired in 10m: link 1, route 9',
     );
   });
 
@@ -814,7 +803,8 @@ describe('the checks of the host', () => {
     for (const seconds of [-30, 0, 30, undefined]) {
       assert.deepEqual(found('clock', { clockAheadSeconds: seconds }), [], String(seconds));
     }
-    assert.equal(found('clock', { clockAheadSeconds: 31 }).length, 1);
+    assert.equal(only('clock', { clockAheadSeconds: 31 }).evidence, "it is 31s ahead of etcd's");
+    assert.equal(only('clock', { clockAheadSeconds: -31 }).evidence, "it is 31s behind etcd's");
   });
 
   it('mind a strict reverse path filter alone, and only among several backends', () => {
@@ -831,6 +821,10 @@ describe('the checks of the host', () => {
       [0, 0],
     );
     assert.equal(found('rp-filter', { leases, sysctls: new Map([['net/ipv4/conf/eth0/rp_filter', '1']]) }).length, 1);
+    for (const name of ['all', 'eth0', 'eth1']) {
+      const sysctls = new Map([[`net/ipv4/conf/${name}/rp_filter`, '0']]);
+      assert.deepEqual(found('rp-filter', { leases, sysctls }), [], 'what is not known is off');
+    }
   });
 
   it('tell to load br_netfilter, or to turn it on where it is loaded', () => {

@@ -11,11 +11,13 @@ export const EXTENSION_CHECKS: readonly Check[] = [
       // A daemon of an earlier version does not tell of any.
       const { failing = [], failingCount = 0 } = daemon?.commands ?? {};
       const ofHost = failing.filter(({ peer }) => peer === null);
-      const ofPeers = failing.filter(({ peer }) => peer !== null);
+      const ofPeers = failing.filter((each): each is CommandForPeer => each.peer !== null);
       return [...ofHost.map(hostFinding), ...(ofPeers.length === 0 ? [] : [peerFinding(ofPeers, failingCount)])];
     },
   },
 ];
+
+type CommandForPeer = FailingCommand & { readonly peer: string };
 
 const COMMAND = 'tsflannelctl config get # and run that command by hand on this host, with the variables it is told';
 
@@ -29,14 +31,14 @@ function hostFinding(failing: FailingCommand): Found {
   };
 }
 
-function peerFinding(failing: readonly FailingCommand[], count: number): Found {
+function peerFinding(failing: readonly CommandForPeer[], count: number): Found {
   const peers = count === 1 ? 'one peer fails' : `${count} peers fail`;
   return {
     severity: 'warning',
     message: `commands of backend extension for ${peers}`,
-    evidence: someOf(failing.map((each) => `${each.peer ?? ''}: ${each.command}: ${describe(each)}`)),
+    evidence: someOf(failing.map((each) => `${each.peer}: ${each.command}: ${describe(each)}`)),
     command: COMMAND,
-    subnets: failing.flatMap(({ peer }) => (peer === null ? [] : [peer])),
+    subnets: failing.map(({ peer }) => peer),
   };
 }
 

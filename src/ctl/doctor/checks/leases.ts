@@ -91,11 +91,11 @@ function doubtfulLeases(facts: DoctorFacts): readonly Found[] {
 function overlappingLeases(facts: DoctorFacts): readonly Found[] {
   const keys = keysInside(facts);
   if (keys.length === 0) return [];
-  const subnet = ownSubnet(facts)?.toString() ?? '';
+  const subnet = ownSubnet(facts) ?? facts.daemon?.lease?.subnet;
   return [
     {
       severity: 'error',
-      message: `${keys.length === 1 ? 'another key names' : `${keys.length} other keys name`} addresses of the own subnet ${subnet}; hosts that believe them send its packets elsewhere`,
+      message: `${keys.length === 1 ? 'another key names' : `${keys.length} other keys name`} addresses of the own subnet ${String(subnet)}; hosts that believe them send its packets elsewhere`,
       evidence: someOf(keys),
       command: releaseCommand(keys),
     },
