@@ -381,6 +381,30 @@ describe('ActualState', () => {
     assert.equal(follower.follow(), true, 'the event does not name it');
   });
 
+  it('looks at all anew when an address goes of a device that counts, since routes go with it unreported', async () => {
+    const follower = await new Follower().start();
+    const { kernel, ours, eth0 } = follower;
+    kernel.putAddress(ours.index, ip('10.5.1.1'), 24);
+    const [address] = kernel.addresses.values();
+    assert.ok(address);
+    assert.equal(follower.follow(), false);
+    follower.touched.clear();
+    assert.equal(kernel.delAddress(ours.index, ip('10.5.1.1'), 24), true);
+    assert.deepEqual([follower.follow(), [...follower.touched]], [true, ['address flannel.1 10.5.1.1/24']]);
+    kernel.disturb({ type: 'address', isDeleted: true, address });
+    assert.equal(follower.follow(), false, 'it is known by now');
+    const other = kernel.addLink({ name: 'eth7' });
+    for (const [{ index }, isAnew] of [
+      [eth0, true],
+      [other, false],
+    ] as const) {
+      kernel.putAddress(index, ip('192.0.2.77'), 24);
+      follower.follow();
+      kernel.delAddress(index, ip('192.0.2.77'), 24);
+      assert.equal(follower.follow(), isAnew);
+    }
+  });
+
   it('keeps nothing of what is not ours', async () => {
     const follower = await new Follower().start();
     const { kernel, eth0 } = follower;

@@ -314,15 +314,19 @@ describe('diff', () => {
     it('removes other addresses of a desired family, except link-local IPv6', async () => {
       const ipv4 = overlay([]);
       const ipv6 = { device: 'flannel.1', address: ip('fd00:10:5:1::'), length: 128 };
+      const second = { ...ipv4, links: [...ipv4.links, vxlanLink({ name: 'flannel.2', vni: 2 })] };
+      const ofIpv4 = ['10.5.1.1', '10.5.1.0', '169.254.7.7'];
       for (const [state, removed] of [
-        [ipv4, ['10.5.1.1', '10.5.1.0']],
-        [{ ...ipv4, addresses: [...ipv4.addresses, ipv6] }, ['10.5.1.1', '10.5.1.0', '2001:db8::1']],
+        [ipv4, ofIpv4],
+        [{ ...ipv4, addresses: [...ipv4.addresses, ipv6] }, [...ofIpv4, '2001:db8::1']],
+        [{ ...second, addresses: [...ipv4.addresses, { ...ipv6, device: 'flannel.2' }] }, ofIpv4],
       ] as const) {
         const host = new Host();
         await host.reconcile(state);
         const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
         host.kernel.putAddress(index, ip('10.5.1.1'), 24);
         host.kernel.putAddress(index, ip('10.5.1.0'), 32, ip('10.5.1.9'));
+        host.kernel.putAddress(index, ip('169.254.7.7'), 16);
         host.kernel.putAddress(index, ip('fe80::1'), 64);
         host.kernel.putAddress(index, ip('2001:db8::1'), 64);
         const { operations } = await host.reconcile(state);
@@ -331,6 +335,20 @@ describe('diff', () => {
           removed,
         );
       }
+    });
+
+    it('has the kernel make a route with an address unless that is not wanted', async () => {
+      const host = new Host();
+      const state = overlay([]);
+      const bare = { device: 'flannel.1', address: ip('10.5.1.1'), length: 24, noPrefixRoute: true };
+      const { operations } = await host.plan({ ...state, addresses: [...state.addresses, bare] });
+      assert.deepEqual(
+        operations.flatMap((op) => (op.kind === 'address' ? [[String(op.address), op.noPrefixRoute]] : [])),
+        [
+          ['10.5.1.0', false],
+          ['10.5.1.1', true],
+        ],
+      );
     });
 
     it('ignores entries that the kernel learned or made itself', async () => {
@@ -351,6 +369,16 @@ describe('diff', () => {
       const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
       host.kernel.putNeighbour(index, ip('10.5.2.0'), mac(2), false);
       assert.deepEqual(steps(await host.reconcile(overlay([2]))), ['neighbour replace']);
+    });
+
+    it('says whether a neighbour was altered or is missing', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.putNeighbour(index, ip('10.5.2.0'), mac(9), true);
+      const reasons = async (): Promise<string[]> =>
+        (await host.plan(overlay([2, 3]))).operations.flatMap((op) => (op.kind === 'neighbour' ? [op.reason] : []));
+      assert.deepEqual(await reasons(), ['altered', 'missing']);
     });
 
     it('replaces an entry with the right address but a port of its own', async () => {
