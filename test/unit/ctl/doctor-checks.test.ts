@@ -280,7 +280,7 @@ describe('the check of diverted peers', () => {
     for (const table of ['', 'main']) {
       assert.equal(blamed([rule(100, { action: 'blackhole', table })], []), 'rule 100: rule 100', 'needs no table');
     }
-    assert.equal(blamed([rule(100)], ['10.5.2.0/24']), 'rule 100: rule 100');
+    assert.equal(blamed([rule(100)], ['10.6.0.0/16', '10.5.2.0/24']), 'rule 100: rule 100');
   });
 
   it('blames none that has no answer, or comes after the main table', () => {
@@ -372,6 +372,12 @@ describe('the check of leases', () => {
     assert.equal(overwritten(30, true), 1);
     assert.equal(overwritten(31, true), 0);
     assert.equal(overwritten(31, false), 1);
+    const old = { ...ownLease, overwrittenAt: '2026-01-01T00:00:00.000Z', isPublished: false };
+    const lease = { ...old, counters: { overwrites: 2 } } as NonNullable<DaemonStatus['lease']>;
+    assert.match(
+      only('duplicate-public-ip', { nowMs: Date.parse('2026-01-01T01:00:00Z'), daemon: { ...daemon, lease } }).evidence,
+      /overwritten 2 times, last 1h ago$/,
+    );
   });
 
   it('asks nothing about the public address of a host that has none', () => {
@@ -474,8 +480,8 @@ describe("the checks of Docker's bridges", () => {
   });
 
   describe('for networks of their own', () => {
-    const own = (name: string, has: string, length: number, isUsed = true): Partial<DoctorFacts> => ({
-      links: [...LINKS, link(8, name, { kind: 'bridge' }), ...(isUsed ? [link(9, 'veth1', { masterIndex: 8 })] : [])],
+    const own = (name: string, has: string, length: number, isUsed = true, kind = 'bridge'): Partial<DoctorFacts> => ({
+      links: [...LINKS, link(8, name, { kind }), ...(isUsed ? [link(9, 'veth1', { masterIndex: 8 })] : [])],
       addresses: [...ADDRESSES, address(8, has, length)],
     });
 
@@ -484,6 +490,7 @@ describe("the checks of Docker's bridges", () => {
       assert.deepEqual(found('docker-network', own('br-0123456789ab', '172.18.0.1', 16, false)), []);
       assert.deepEqual(found('docker-network', own('br-0123456789ab', '10.5.1.129', 25)), []);
       assert.deepEqual(found('docker-network', own('br-0123456789', '172.18.0.1', 16)), []);
+      assert.deepEqual(found('docker-network', own('br-0123456789ab', '172.18.0.1', 16, true, 'bond')), []);
       assert.deepEqual(found('docker-network', own('br-0123456789ab', 'fd00::1', 64)), []);
       assert.deepEqual(
         found('docker-network', { ...own('br-0123456789ab', '172.18.0.1', 16), own: undefined, leases: [] }),
@@ -512,6 +519,8 @@ describe('the checks of the firewall', () => {
     assert.match(remedy({ rulesets: firewalld }), /; for good in a zone of firewalld$/);
     const raw = rules('*raw', ':PREROUTING ACCEPT [0:0]', '-A PREROUTING -d 10.5.1.0/24 ! -i docker0 -j DROP');
     assert.match(remedy(raw, 'overlay-rules'), /; with Docker 28\.2 and later for good by --allow-direct-routing$/);
+    const mangle = rules('*mangle', ':PREROUTING ACCEPT [0:0]', '-A PREROUTING -d 10.5.1.0/24 ! -i docker0 -j DROP');
+    assert.match(remedy(mangle, 'overlay-rules'), /; for good where they are kept$/);
     const output = rules('*raw', ':OUTPUT ACCEPT [0:0]', '-A OUTPUT -p udp -m udp --dport 8472 -j DROP');
     assert.match(remedy(output, 'overlay-rules'), /; for good where they are kept$/);
   });
@@ -745,6 +754,13 @@ describe('the checks of the daemon', () => {
     assert.equal(evidence({ savedAt: null, leaseEndsAt: null }), 'the lease of 10.5.1.0/24');
     assert.match(evidence({ leaseEndsAt: null }), /^the lease of 10\.5\.1\.0\/24, saved at [^,]*$/);
     assert.match(evidence({ savedAt: null }), /^the lease of 10\.5\.1\.0\/24, which ends at [^,]*$/);
+    const kept = only('saved-state', { daemon: { ...daemon, savedState: SAVED } });
+    assert.deepEqual(
+      [kept.severity, kept.message.slice(0, 39)],
+      ['warning', 'the daemon works with its saved state, '],
+    );
+    const isolated = only('saved-state', { daemon: { ...daemon, savedState: { ...SAVED, isolatedBecause: 'x' } } });
+    assert.deepEqual([isolated.severity, isolated.message.slice(0, 25)], ['error', 'the saved lease may be of']);
   });
 });
 
@@ -772,7 +788,7 @@ describe('the checks of the host', () => {
     const containers = sampleContainerNetworks();
     const [sample] = containers.networks;
     assert.ok(sample);
-    const routes = [{ destination: 'fe80::1/128', gateway: null }];
+    const routes = ['169.254.1.1/32', 'fe80::1/128'].map((destination) => ({ destination, gateway: null }));
     for (const [type, expected] of [
       ['overlay', ['sysctl -w net.ipv6.conf.all.forwarding=1']],
       ['macvlan', []],

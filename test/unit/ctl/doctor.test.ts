@@ -797,6 +797,7 @@ describe('diagnose', () => {
       { ...OPEN_OVER_IPV6, addresses: [...ADDRESSES, address(BRIDGE.index, 'fd00:17::1', 64)] },
       { ...OPEN_OVER_IPV6, addresses: [...ADDRESSES, address(2, '2001:db8:17::1', 64)] },
       { ...OPEN_OVER_IPV6, links: [...LINKS, { ...BRIDGE, name: 'br-lan' }] },
+      { ...OPEN_OVER_IPV6, links: [...LINKS, { ...BRIDGE, kind: 'bond' }] },
       { ...OPEN_OVER_IPV6, sysctls: new Map([...facts().sysctls, ['net/ipv6/conf/all/forwarding', '0']]) },
     ]) {
       assert.deepEqual(

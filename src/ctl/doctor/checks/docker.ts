@@ -57,10 +57,7 @@ function dockerBridge(facts: DoctorFacts): readonly Found[] {
   );
   const wrong = placed.filter(({ address }) => network.contains(address) && !subnet.contains(address));
   const isServed = placed.some(({ address }) => subnet.contains(address));
-  const idle =
-    isServed || wrong.length > 0
-      ? []
-      : placed.filter(({ bridge, address }) => bridge.name === 'docker0' && !network.contains(address));
+  const idle = isServed || wrong.length > 0 ? [] : placed.filter(({ bridge }) => bridge.name === 'docker0');
   const cut = placed.filter(({ address, length }) => subnet.contains(address) && length < subnet.length);
   const command = dockerRestart(facts);
   const evidence = (text: string): string =>

@@ -9,7 +9,8 @@ export const EXTENSION_CHECKS: readonly Check[] = [
     title: 'the commands of backend extension succeed',
     run: ({ daemon }) => {
       // A daemon of an earlier version does not tell of any.
-      const { failing = [], failingCount = 0 } = daemon?.commands ?? {};
+      if (daemon?.commands == null) return [];
+      const { failing, failingCount } = daemon.commands;
       const ofHost = failing.filter(({ peer }) => peer === null);
       const ofPeers = failing.filter((each): each is CommandForPeer => each.peer !== null);
       return [...ofHost.map(hostFinding), ...(ofPeers.length === 0 ? [] : [peerFinding(ofPeers, failingCount)])];

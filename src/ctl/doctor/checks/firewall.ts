@@ -41,7 +41,7 @@ function blocked(facts: DoctorFacts): readonly BlockedOverlay[] {
   if (network === undefined || subnet === undefined) return [];
   const { leases, own, links, underlay } = facts;
   const peer = leases.find((lease) => lease !== own);
-  const carried = own === undefined || peer === undefined ? undefined : overlayCarrier(facts, peer.backend);
+  const carried = peer === undefined ? undefined : overlayCarrier(facts, peer.backend);
   const [ownIp, peerIp] = [own, peer].map((lease) => IpAddress.tryParse(lease?.publicIp ?? ''));
   return traceOverlay(facts.rulesets, {
     network,
