@@ -284,6 +284,11 @@ describe('the check of diverted peers', () => {
   });
 
   it('blames none that has no answer, or comes after the main table', () => {
+    const mainTable = {
+      policyRules: [rule(100, { table: 'main' })],
+      policyRoutes: [{ table: 'main', destination: undefined }],
+    };
+    assert.equal(only('diverted', { ways: [lost], ...mainTable }).command, 'ip rule show');
     for (const rules of [[rule(100, { table: 'other' })], [rule(32_766)], [rule(32_767)]]) {
       assert.match(blamed(rules), /^rules: /, JSON.stringify(rules));
     }
@@ -310,6 +315,13 @@ describe('the check of leases', () => {
     assert.equal(found('own-lease', expiring(3599)).length, 1);
     assert.equal(found('own-lease', expiring(3600)).length, 0);
     assert.equal(found('own-lease', expiring(null)).length, 0);
+  });
+
+  it('names the subnet that others claim, also where etcd does not tell it', () => {
+    const rivals = { daemon: { ...daemon, lease: { ...ownLease, rivals: ['10.5.1.128-25'] } } };
+    for (const none of [{}, { own: undefined, leases: [] }]) {
+      assert.match(only('lease-overlap', { ...rivals, ...none }).message, / of the own subnet 10\.5\.1\.0\/24; /);
+    }
   });
 
   it('says that there is none only where etcd answers and has a network', () => {

@@ -51,6 +51,8 @@ describe('the checks of WireGuard', () => {
     assert.match(one.message, /^198\.51\.100\.6 answers no handshake: /);
     const two = only('wireguard', having(peer(5, [SILENT]), peer(6, [SILENT]), peer(7, [{}])));
     assert.match(two.message, /^2 hosts answer no handshake: /);
+    const skipped = { cause: 'backend', reason: 'x', hint: 'y' } as PeerStatus['skipped'];
+    assert.deepEqual(found('wireguard', having({ ...peer(5, [SILENT]), skipped })), [], 'nothing is sent there');
     assert.deepEqual(two.subnets, ['10.100.5.0/24', '10.100.6.0/24']);
   });
 
@@ -77,6 +79,7 @@ describe('the checks of WireGuard', () => {
     assert.equal(isFound(5, [young, old], ['unreachable']), true);
     assert.equal(isFound(5, [old], ['reachable']), false);
     assert.equal(isFound(5, [young], ['unreachable']), false);
+    assert.equal(isFound(5, [{ lastHandshakeAt: at(300.1) }], ['unreachable']), true);
     assert.equal(isFound(5, [{ lastHandshakeAt: null, txBytes: 0 }], ['unreachable']), false, 'nothing was sent');
   });
 
@@ -238,6 +241,9 @@ describe('the checks of container networks and their ports', () => {
       evidence(parent.macs),
       '192.0.2.254 answers 02:00:00:00:00:01, and not 02:42:c0:00:02:41 on the same interface',
     );
+    const networks = [network, { ...network, parent: 'eth9', subnets: ['203.0.113.0/24'] }];
+    const { message } = only('foreign-mac', around({ parents: [parent] }, { networks }));
+    assert.match(message, /^containers of 192\.0\.2\.0\/24 reach nobody outside this host: the network behind eth0 /);
     assert.match(evidence([]), /^192\.0\.2\.254 answers its MAC address, and not /);
   });
 

@@ -405,6 +405,29 @@ describe('ActualState', () => {
     }
   });
 
+  it('follows the forwarding entries of our VXLAN devices that are their own, permanent and unicast', async () => {
+    const follower = new Follower();
+    const { kernel, ours } = follower;
+    const bridge = kernel.addLink({ name: 'tsfb-1', kind: 'bridge', alias: MARK });
+    kernel.replaceFdb(ours.index, mac(2), ip('192.0.2.2'));
+    kernel.replaceFdb(ours.index, mac(3), ip('192.0.2.3'), { isSelf: false });
+    const [entry] = kernel.fdb.values();
+    assert.ok(entry);
+    kernel.fdb.set('of a bridge', { ...entry, index: bridge.index });
+    await follower.start();
+    const known = (): string[] =>
+      Array.from(follower.actual.fdb, ([key, { destination }]) => `${key} ${String(destination)}`);
+    assert.deepEqual(known(), [`fdb flannel.1 ${mac(2)} 192.0.2.2`]);
+    kernel.replaceFdb(ours.index, mac(2), ip('192.0.2.9'));
+    kernel.disturb({ type: 'fdb', isDeleted: true, entry });
+    kernel.replaceFdb(ours.index, mac(4), ip('192.0.2.4'), { isSelf: false });
+    assert.equal(follower.follow(), false);
+    assert.deepEqual(known(), [`fdb flannel.1 ${mac(2)} 192.0.2.9`], 'the end of what had been replaced tells nothing');
+    kernel.delFdb(ours.index, mac(2));
+    assert.equal(follower.follow(), false);
+    assert.deepEqual(known(), []);
+  });
+
   it('keeps nothing of what is not ours', async () => {
     const follower = await new Follower().start();
     const { kernel, eth0 } = follower;

@@ -371,14 +371,17 @@ describe('diff', () => {
       assert.deepEqual(steps(await host.reconcile(overlay([2]))), ['neighbour replace']);
     });
 
-    it('says whether a neighbour was altered or is missing', async () => {
+    it('says whether neighbours and forwarding entries were altered or are missing', async () => {
       const host = new Host();
       await host.reconcile(overlay([2]));
       const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
       host.kernel.putNeighbour(index, ip('10.5.2.0'), mac(9), true);
-      const reasons = async (): Promise<string[]> =>
-        (await host.plan(overlay([2, 3]))).operations.flatMap((op) => (op.kind === 'neighbour' ? [op.reason] : []));
-      assert.deepEqual(await reasons(), ['altered', 'missing']);
+      host.kernel.replaceFdb(index, mac(2), ip('192.0.2.9'));
+      const { operations } = await host.plan(overlay([2, 3]));
+      for (const kind of ['neighbour', 'fdb']) {
+        const reasons = operations.filter((op) => op.kind === kind).map(({ reason }) => reason);
+        assert.deepEqual(reasons, ['altered', 'missing'], kind);
+      }
     });
 
     it('replaces an entry with the right address but a port of its own', async () => {

@@ -76,8 +76,9 @@ function lostAddresses({ daemon }: DoctorFacts): readonly Found[] {
 const NEARLY_FULL = 0.1;
 
 function fullRanges({ daemon, containers }: DoctorFacts): readonly Found[] {
-  const { pools = [], isConfirmed = false } = daemon?.containerNetworks ?? {};
-  const inUse = pools.filter(({ uses }) => isConfirmed && uses.length > 0);
+  const networks = daemon?.containerNetworks ?? null;
+  if (networks?.isConfirmed !== true) return [];
+  const inUse = networks.pools.filter(({ uses }) => uses.length > 0);
   return inUse.flatMap((pool): Found[] => {
     const { network, subnet, range, uses, free, blocks } = pool;
     const inCluster = containers?.cluster?.find((each) => isOf(each, pool));

@@ -14,7 +14,7 @@ function notReached({ daemon }: DoctorFacts): readonly Found[] {
   if (first !== undefined) {
     const isOffLink = skipped.some(({ cause }) => cause === 'off-link');
     found.push({
-      severity: isOffLink && skipped.every(({ cause }) => cause === 'off-link') ? 'note' : 'warning',
+      severity: skipped.every(({ cause }) => cause === 'off-link') ? 'note' : 'warning',
       message: isOffLink
         ? 'packets to containers of hosts behind a router are left to that router, which needs routes to them'
         : 'containers of other hosts cannot be reached',
