@@ -2,12 +2,11 @@ import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { capture } from '../support/capture.js';
 import { ctlFile } from '../support/daemon.js';
-import { DockerEngine } from '../support/docker.js';
+import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
 import { Netns, type Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { SimRandom } from '../support/sim-etcd/random.js';
-import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
 
@@ -26,16 +25,9 @@ const ANSWER_MS = 10_000 + 5000;
 
 describe('container networks of two hosts with real engines', function () {
   this.timeout(120_000);
+  const hosts = new DockerHosts();
+  const { host, onEach: onBoth } = hosts;
   let rig: Rig;
-  let hosts: DockerNetworkHost[] = [];
-
-  const host = (number: number): DockerNetworkHost => {
-    const found = hosts[number - 1];
-    assert.ok(found);
-    return found;
-  };
-
-  const onBoth = <T>(action: (on: DockerNetworkHost) => Promise<T>): Promise<T[]> => Promise.all(hosts.map(action));
 
   const createLan = async (options: readonly string[] = []): Promise<void> => {
     await onBoth((on) => on.createNetwork('lan', [...LAN, ...options]));
@@ -73,8 +65,7 @@ describe('container networks of two hosts with real engines', function () {
   };
 
   before(async function () {
-    const obstacle = await DockerEngine.obstacle();
-    if (obstacle !== undefined) skipBecause(this, obstacle);
+    await skipWithoutDocker(this);
     rig = await Rig.create({ hasIpv6: true });
     await rig.putConfig({
       Network: '10.5.0.0/16',
@@ -85,21 +76,15 @@ describe('container networks of two hosts with real engines', function () {
     await rig.router.ip([`link add out type veth peer name eth0 netns ${outside.name}`, 'link set out up']);
     await rig.router.ip(['addr add 198.51.100.1/24 dev out']);
     await outside.ip(['link set eth0 up', 'addr add 198.51.100.2/24 dev eth0', 'route add default via 198.51.100.1']);
-    hosts = rig.hosts.map((each) => new DockerNetworkHost(each));
-    await onBoth(async (on) => {
-      await on.boot();
-      await Promise.all([on.daemon.startAndWait(), on.engine.start()]);
-      await on.engine.importBusybox();
-    });
-    process.stdout.write(`      Docker ${await host(1).engine.version()}\n`);
+    await hosts.start(rig.hosts);
   });
 
   afterEach(async () => {
-    await onBoth((on) => on.removeAll());
+    await hosts.removeAll();
   });
 
   after(async () => {
-    await Promise.all(hosts.map((each) => each.close()));
+    await hosts.close();
     await rig.close();
   });
 
@@ -118,7 +103,7 @@ describe('container networks of two hosts with real engines', function () {
       for (const address of [ROUTER, ROUTER6, '198.51.100.2']) {
         for (const each of [near, far]) assert.ok(await each.host.reaches(each, address), address);
       }
-      await onBoth((on) => on.removeAll());
+      await hosts.removeAll();
       await expectNothingLeft();
     });
 
@@ -209,7 +194,7 @@ describe('container networks of two hosts with real engines', function () {
     assert.ok(await on.reaches(near, far.address));
     const next = await on.run('lan', ['--ip', attached]);
     assert.ok(await on.reaches(next, ROUTER), 'the address is free again');
-    await onBoth((each) => each.removeAll());
+    await hosts.removeAll();
     await expectNothingLeft();
   });
 
@@ -556,12 +541,12 @@ describe('container networks of two hosts with real engines', function () {
         while (!isOver()) await accident(random);
       };
       try {
-        await Promise.all([...hosts.map((on) => live(on, random, isOver)), watch(), accidents()]);
+        await Promise.all([onBoth((on) => live(on, random, isOver)), watch(), accidents()]);
         const { frames } = await listener.stop();
         const { owners, returned } = ownersOnWire(frames.map(({ data }) => data));
         assert.deepEqual([twice, returned], [[], []]);
         assert.ok(owners > 10, `${owners} containers answered`);
-        await onBoth((on) => on.removeAll());
+        await hosts.removeAll();
         await freeAbandoned();
         await expectNothingLeft();
       } catch (error) {

@@ -4,12 +4,11 @@ import path from 'node:path';
 import { encodeBlock } from '../../src/container/records.js';
 import type { NetworksView } from '../../src/ctl/docker-networks-view.js';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
-import { DockerEngine } from '../support/docker.js';
-import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
+import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
+import type { NetworkedContainer } from '../support/docker-network-host.js';
 import type { Netns } from '../support/netns.js';
 import { Operator } from '../support/operator.js';
 import { Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 const SUBNET = '198.51.100.0/24';
@@ -31,25 +30,16 @@ const CHECKS: readonly string[] = [
  */
 describe('tsflannelctl doctor beside container networks', function () {
   this.timeout(240_000);
+  const hosts = new DockerHosts();
+  const { host, onEach: onBoth } = hosts;
   let rig: Rig;
   let wire: Netns;
-  let hosts: DockerNetworkHost[] = [];
   let operator: Operator;
 
-  const host = (number: number): DockerNetworkHost => {
-    const found = hosts[number - 1];
-    assert.ok(found);
-    return found;
-  };
-
-  const onBoth = async (action: (on: DockerNetworkHost) => Promise<unknown>): Promise<void> => {
-    await Promise.all(hosts.map(action));
-  };
-
   const layCable = async (number: number): Promise<void> => {
-    await wire.ip([`link add port${number} type veth peer name lan0 netns ${host(number).host.netns.name}`]);
+    await wire.ip([`link add port${number} type veth peer name lan0 netns ${rig.host(number).netns.name}`]);
     await wire.ip([`link set port${number} master br0 up`]);
-    await host(number).host.netns.ip(['link set lan0 up', `address add 198.51.100.${10 + number}/24 dev lan0`]);
+    await rig.host(number).netns.ip(['link set lan0 up', `address add 198.51.100.${10 + number}/24 dev lan0`]);
   };
 
   const createLan = async (range = RANGE, more: readonly string[] = []): Promise<void> => {
@@ -85,29 +75,23 @@ describe('tsflannelctl doctor beside container networks', function () {
   const reachesRouter = (container: NetworkedContainer): Promise<boolean> => container.host.reaches(container, ROUTER);
 
   before(async function () {
-    const obstacle = await DockerEngine.obstacle();
-    if (obstacle !== undefined) skipBecause(this, obstacle);
+    await skipWithoutDocker(this);
     rig = await Rig.create({ hosts: 2 });
     await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
     wire = await rig.addNamespace('wire');
     await wire.ip(['link add br0 type bridge', 'link set br0 up', `address add ${ROUTER}/24 dev br0`]);
-    hosts = rig.hosts.map((each) => new DockerNetworkHost(each));
     await layCable(1);
     await layCable(2);
-    await onBoth(async (on) => {
-      await on.boot();
-      await Promise.all([on.daemon.startAndWait(), on.engine.start()]);
-      await on.engine.importBusybox();
-    });
+    await hosts.start(rig.hosts);
     operator = new Operator(rig.host(1));
     const { stdout } = await operator.shell('command -v docker');
     operator.shim('docker', `exec ${stdout.trim()} --host ${host(1).engine.endpoint} "$@"`);
   });
 
-  afterEach(() => onBoth((on) => on.removeAll()));
+  afterEach(() => hosts.removeAll());
 
   after(async () => {
-    await Promise.all(hosts.map((each) => each.close()));
+    await hosts.close();
     await rig.close();
   });
 

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { DockerEngine } from '../support/docker.js';
+import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
 import { Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -17,16 +16,9 @@ const SERVER = ['--detach', '--stop-signal', 'SIGKILL', 'busybox', 'busybox', 'h
 
 describe('networks with ndp-proxy on two hosts with real engines', function () {
   this.timeout(120_000);
+  const hosts = new DockerHosts();
+  const { host, onEach: onBoth } = hosts;
   let rig: Rig;
-  let hosts: DockerNetworkHost[] = [];
-
-  const host = (number: number): DockerNetworkHost => {
-    const found = hosts[number - 1];
-    assert.ok(found);
-    return found;
-  };
-
-  const onBoth = <T>(action: (on: DockerNetworkHost) => Promise<T>): Promise<T[]> => Promise.all(hosts.map(action));
 
   const create = (options: readonly string[] = []): Promise<unknown> =>
     onBoth((on) => on.createNetwork('net', [...PROXY, ...BOTH, ...options]));
@@ -64,8 +56,7 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
   };
 
   before(async function () {
-    const obstacle = await DockerEngine.obstacle();
-    if (obstacle !== undefined) skipBecause(this, obstacle);
+    await skipWithoutDocker(this);
     rig = await Rig.create({ hasIpv6: true });
     await rig.putConfig({
       Network: '10.5.0.0/16',
@@ -73,17 +64,11 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
       IPv6Network: 'fd00:5::/48',
       Backend: { Type: 'vxlan' },
     });
-    hosts = rig.hosts.map((each) => new DockerNetworkHost(each));
-    await onBoth(async (on) => {
-      await on.boot();
-      await Promise.all([on.daemon.startAndWait(), on.engine.start()]);
-      await on.engine.importBusybox();
-    });
-    process.stdout.write(`      Docker ${await host(1).engine.version()}\n`);
+    await hosts.start(rig.hosts);
   });
 
   afterEach(async () => {
-    await onBoth((on) => on.removeAll());
+    await hosts.removeAll();
     // A network of the same subnet may have other options only where nobody has it any more.
     await eventually('the networks to be left', async () => {
       for (const { daemon } of hosts) assert.deepEqual((await daemon.status()).containerNetworks?.pools, []);
@@ -91,7 +76,7 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
   });
 
   after(async () => {
-    await Promise.all(hosts.map((each) => each.close()));
+    await hosts.close();
     await rig.close();
   });
 

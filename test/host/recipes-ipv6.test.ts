@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { Prefix } from '../../src/ip/prefix.js';
 import { IpAddress } from '../../src/ip/address.js';
-import { DockerEngine } from '../support/docker.js';
-import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
+import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
+import type { NetworkedContainer } from '../support/docker-network-host.js';
 import { Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -21,14 +20,9 @@ const FAMILIES = ['address', 'address6'] as const;
 
 describe('the recipes for IPv6, on two hosts with real engines', function () {
   this.timeout(120_000);
+  const hosts = new DockerHosts();
+  const { host } = hosts;
   let rig: Rig;
-  let hosts: DockerNetworkHost[] = [];
-
-  const host = (number: number): DockerNetworkHost => {
-    const found = hosts[number - 1];
-    assert.ok(found);
-    return found;
-  };
 
   const inside = async ({ host: on, id }: NetworkedContainer, words: string): Promise<string> =>
     (await on.docker(['exec', id, 'busybox', ...words.split(' ')], { mayFail: true })).stdout.trim();
@@ -50,27 +44,22 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
   };
 
   before(async function () {
-    const obstacle = await DockerEngine.obstacle();
-    if (obstacle !== undefined) skipBecause(this, obstacle);
+    await skipWithoutDocker(this);
     rig = await Rig.create({ hasIpv6: true });
     await rig.putConfig(CONFIG);
-    hosts = rig.hosts.map((each) => new DockerNetworkHost(each, ['--ndp-proxy']));
-    await Promise.all(
-      hosts.map(async (on) => {
-        await on.boot();
-        await on.daemon.startAndWait();
-        const subnet = Prefix.parse(on.daemon.subnetEnv().FLANNEL_IPV6_SUBNET ?? '');
-        await on.engine.start({ options: `--ipv6 --fixed-cidr-v6=${subnet.toString()}` });
-        await on.engine.importBusybox();
-      }),
-    );
-    process.stdout.write(`      Docker ${await host(1).engine.version()}\n`);
+    await hosts.start(rig.hosts, {
+      args: ['--ndp-proxy'],
+      engineOptions: (daemon) => {
+        const subnet = Prefix.parse(daemon.subnetEnv().FLANNEL_IPV6_SUBNET ?? '');
+        return `--ipv6 --fixed-cidr-v6=${subnet.toString()}`;
+      },
+    });
   });
 
-  afterEach(() => Promise.all(hosts.map((on) => on.removeAll())));
+  afterEach(() => hosts.removeAll());
 
   after(async () => {
-    await Promise.all(hosts.map((each) => each.close()));
+    await hosts.close();
     await rig.close();
   });
 
