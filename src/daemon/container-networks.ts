@@ -176,7 +176,7 @@ export async function openContainerNetworks(
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
-  const known: { plugin?: DockerPlugin; hasWorld?: boolean } = {};
+  const known: { plugin?: DockerPlugin } = {};
   const probe: LanProbe = async (pool, address) => {
     const device = known.plugin?.probeParentOf(pool);
     return device === undefined ? undefined : probeLan(device, address, clock);
@@ -215,7 +215,7 @@ export async function openContainerNetworks(
     firewall: new ContainerFirewall({ log, clock, instance, resyncMs: parts.resyncMs }),
     cluster: () => {
       const around = neighbourhood();
-      return known.hasWorld !== true || around === undefined ? undefined : clusterFacts(overlay(), peers(), around);
+      return around && clusterFacts(overlay(), peers(), around);
     },
     ...(parts.inheritedSockets === undefined ? {} : { inherited: parts.inheritedSockets }),
   });
@@ -230,11 +230,7 @@ export async function openContainerNetworks(
   }
   return {
     status: () => describeContainerNetworks(host, plugin.status(), addresses.status()),
-    observe(world) {
-      addresses.observe(world);
-      known.hasWorld = true;
-      plugin.noteCluster();
-    },
+    observe: (world) => addresses.observe(world),
     review: () => plugin.review(),
     noteNeighbourhood: () => plugin.noteCluster(),
     moved: () => addresses.moved(),

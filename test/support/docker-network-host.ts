@@ -71,6 +71,7 @@ export class DockerNetworkHost {
     await Promise.all([this.daemon.kill(), this.engine.halt()]);
     this.#closeSockets();
     for (const { ifname } of await this.links()) await run(['ip', '-n', this.host.netns.name, 'link', 'del', ifname]);
+    await this.host.netns.run(['nft', 'flush', 'ruleset'], { mayFail: true });
     await this.boot();
   }
 

@@ -27,7 +27,7 @@ import { pluginInstances } from './instances.js';
 import { InternalParents } from './internal-parents.js';
 import { IPAM_NAMES, type IpamName, ipamDriver } from './ipam-driver.js';
 import type { PluginInterface } from './method.js';
-import { type ContainerNetwork, type Endpoint, isLayer3, isLinkName, isRouted, linkNameOf } from './network.js';
+import { type ContainerNetwork, type Endpoint, isLayer3, isLinkName, linkNameOf } from './network.js';
 import { networkDriver } from './network-driver.js';
 import { PoolClaims } from './pool-claims.js';
 import { localPortRange } from './ports/local-port-range.js';
@@ -47,6 +47,9 @@ const CLUSTER_MS = 1000;
 
 /** A device is there within some ms of being desired. */
 const SETTLE_MS = 2000;
+
+/** The daemon knows of the cluster once it has made its first pass, without etcd by what it has saved. */
+const CLUSTER_KNOWN_MS = 2000;
 
 /**
  * Docker asks for an interface before it makes the namespace that this will be in (libnetwork `sandbox.go`, `SetKey()`,
@@ -135,8 +138,14 @@ export class DockerPlugin {
   /** Alias of interfaces for containers. */
   private readonly mark: string;
   private isLoaded = false;
+  /** Whether the rules have been made with something known of the cluster. */
+  private isClusterFollowed = false;
   private overlayMtu: number | undefined;
   private cancelSecondLook = (): void => {};
+  /** Resolves once something is known of the cluster, or has not become so in time. */
+  private readonly clusterKnown: Promise<void>;
+  private endClusterWait = (): void => {};
+  private cancelClusterWait = (): void => {};
   private monitor: { close(): void } | undefined;
 
   constructor(private readonly parts: DockerPluginParts) {
@@ -160,6 +169,7 @@ export class DockerPlugin {
     this.announcer = new Announcer({ clock, log, port });
     this.ports = new PublishedPorts({ log, hold: parts.holdPort ?? holdPort, range: () => localPortRange(files) });
     this.proxies = new ProxyAnnouncer(port, log, clock);
+    this.clusterKnown = new Promise((resolve) => (this.endClusterWait = resolve));
     const { claims, ports, state, mark } = this;
     const network = networkDriver({
       addresses,
@@ -221,6 +231,8 @@ export class DockerPlugin {
     });
     this.monitor = netlink.subscribe(['link', 'address'], onEvent);
     await this.following.runNow();
+    if (this.isClusterFollowed) this.endClusterWait();
+    else this.cancelClusterWait = clock.after(CLUSTER_KNOWN_MS, this.endClusterWait);
     await this.server.start();
     await this.noMacServer?.start();
   }
@@ -228,6 +240,8 @@ export class DockerPlugin {
   /** Answers what was asked; networks, and what lies on the host for them, stay. Idempotent. */
   async stop(): Promise<void> {
     this.cancelSecondLook();
+    this.cancelClusterWait();
+    this.endClusterWait();
     await Promise.all([this.server.close(), this.noMacServer?.close()]);
     this.announcer.close();
     this.monitor?.close();
@@ -256,9 +270,10 @@ export class DockerPlugin {
     if (this.isLoaded && this.parts.overlayMtu() !== this.overlayMtu) this.following.schedule(0);
   }
 
-  /** Hosts have come or gone: the rules name them. */
+  /** Hosts or networks have come or gone: the rules name them. */
   noteCluster(): void {
-    if (this.isLoaded && this.state.contents.networks.some(isRouted)) this.following.schedule(CLUSTER_MS);
+    this.endClusterWait();
+    if (this.isLoaded) this.following.schedule(this.isClusterFollowed ? CLUSTER_MS : 0);
   }
 
   /** Which interfaces there are; undefined until what an earlier process left was taken up. */
@@ -283,8 +298,8 @@ export class DockerPlugin {
       const { overlayMtu, hostMark: mark } = this;
       const facts = { links, addresses, defaultParent: defaultParent(), overlayMtu, identity, mark };
       this.ports.keep(contents.endpoints);
-      const isProvisional = this.parts.cluster() === undefined;
-      await this.filter(links, isProvisional).catch(() => {}); // told, and tried again, by the firewall
+      this.isClusterFollowed = this.parts.cluster() !== undefined;
+      await this.filter(links, !this.isClusterFollowed).catch(() => {}); // told, and tried again, by the firewall
       const isFiltered = this.parts.firewall.status().isInPlace;
       const desired = mergeStates([hostState(contents, facts, this.internal), loopbackState(contents, isFiltered)]);
       // Without a scope: its routes lie on its devices, and those to other hosts are the daemon's.

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { IpAddress } from '../../../../src/ip/address.js';
+import { waitFor } from '../../../support/wait.js';
 import { PluginBed } from './plugin-bed.js';
 
 const NETWORK = 'a'.repeat(64);
@@ -152,7 +154,32 @@ describe('ports of containers in a routed network', () => {
     assert.equal(bed.firewall.isProvisional, true);
     bed.cluster = { overlay: [], routed: [], hosts: [] };
     bed.plugin.noteCluster();
-    await bed.clock.advance(1000);
-    assert.equal(bed.firewall.isProvisional, false);
+    await bed.clock.advance(0);
+    assert.equal(bed.firewall.isProvisional, false, 'at once, the first time');
+  });
+
+  it('are opened once something is known of the cluster, so that the rules name its other hosts', async () => {
+    await create();
+    await join();
+    bed.cluster = undefined;
+    await bed.restart();
+    const opened = bed.call('NetworkDriver.ProgramExternalConnectivity', { ...ids, Options: portMap(8080) });
+    await waitFor(() => bed.portsHeld.size > 0, { what: 'the port to be held' });
+    for (let ms = 0; ms < 1900; ms += 100) await bed.clock.advance(100);
+    assert.deepEqual(rules(), []);
+    const other = IpAddress.parse('192.0.2.12');
+    bed.cluster = { overlay: [], routed: [], hosts: [other] };
+    bed.plugin.noteCluster();
+    await opened;
+    assert.deepEqual([rules(), bed.firewall.input?.hosts], [['8080 10.10.10.2 80'], [other]]);
+  });
+
+  it('are opened with what is known where nothing becomes known in two seconds', async () => {
+    await create();
+    await join();
+    bed.cluster = undefined;
+    await bed.restart();
+    await publish(8080);
+    assert.deepEqual(rules(), ['8080 10.10.10.2 80']);
   });
 });
