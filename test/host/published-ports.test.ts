@@ -333,6 +333,15 @@ describe('the rules of routed container networks', function () {
     for (const program of ['iptables', 'ip6tables']) await run([program, '-P', 'FORWARD', 'ACCEPT']);
   });
 
+  it("keep Docker's own networks from those of other hosts, on a host that is in none of them", async () => {
+    await firewall.apply({ ...INPUT, networks: [], ports: [] });
+    await expectAnswers([
+      ['dock', 'tcp', '203.0.113.2', 80, null],
+      ['dock', 'tcp', '198.18.7.2', 80, '172.17.0.2'],
+    ]);
+    await firewall.apply(INPUT);
+  });
+
   it('go without a trace', async () => {
     const other = new ContainerFirewall({ log: silentLogger, clock: systemClock, instance: host.name, resyncMs: 0 });
     await firewall.close();

@@ -256,6 +256,18 @@ describe('routed networks across hosts with real engines', function () {
     assert.deepEqual(answers, [caller.address]);
   });
 
+  it("keeps containers of Docker's own networks out, on a host that is in no such network", async () => {
+    await host(1).createNetwork('net', [...SUBNETS, '--opt', 'type=overlay']);
+    const server = await host(1).run('net');
+    await serve(server);
+    const docker = sandboxOf(await host(2).run('bridge'));
+    const isAnswered = async (from: Netns): Promise<boolean> =>
+      (await ask(from, [[server.address, 80]], NO_ANSWER_MS)).join() !== '';
+    await eventually('the host itself to be answered', async () => assert.ok(await isAnswered(host(2).host.netns)));
+    await eventually('its container to be kept out', async () => assert.ok(!(await isAnswered(docker))));
+    assert.ok(await isAnswered(host(2).host.netns));
+  });
+
   it('is left by a cleanup while containers run, and comes back after one that was forced', async () => {
     await create('net', ['--opt', 'type=overlay']);
     const [server, caller] = await pair('net');

@@ -12,7 +12,7 @@ import { type StopWatching, type WatchNftables, watchNftables } from '../nft-eve
 import { NFT_PACKAGE, listTable, removeTables } from '../nft-listing.js';
 import { RuleJournal } from '../rule-journal.js';
 import { runChecked } from '../run.js';
-import { type ContainerRuleInput, containerRules } from './container-rules.js';
+import { type ContainerRuleInput, containerRules, needsRules } from './container-rules.js';
 import { type NftTable, tableComments, tableScript } from './nft-script.js';
 
 /** Where the rules of one daemon are. */
@@ -120,15 +120,14 @@ export class ContainerFirewall {
   /**
    * Makes the packet filter what it should be; what is so already is not written again.
    *
-   * @param input - undefined, or without networks: nothing of ours is there.
+   * @param input - undefined, or nothing to filter ({@link needsRules}): nothing of ours is there.
    * @param options.isProvisional - not everything is known yet: what an earlier process left is better.
    * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM`; it is logged, and tried again at every look.
    */
   apply(input: ContainerRuleInput | undefined, { isProvisional = false } = {}): Promise<void> {
     return this.turns.take(async () => {
       if (this.isClosed || (isProvisional && (await this.isLeftThere()))) return;
-      const wanted =
-        input === undefined || input.networks.length === 0 ? undefined : containerRules(this.places.table, input);
+      const wanted = input !== undefined && needsRules(input) ? containerRules(this.places.table, input) : undefined;
       const isSame =
         wanted !== undefined && this.wanted !== undefined && tableScript(wanted) === tableScript(this.wanted);
       this.wanted = wanted;

@@ -74,6 +74,11 @@ const NEIGHBOUR_DISCOVERY =
 
 const MASQUERADE = 'masquerade fully-random';
 
+/** Whether there is anything to filter: containers of routed networks, or some that could call those of other hosts. */
+export function needsRules({ dockerBridges, networks, routed }: ContainerRuleInput): boolean {
+  return networks.length > 0 || (dockerBridges.length > 0 && routed.length > 0);
+}
+
 /**
  * The table of one daemon for its routed networks of containers.
  *
@@ -90,6 +95,8 @@ const MASQUERADE = 'masquerade fully-random';
  *  postrouting─ nat: masquerade to the outside; callers that the container could not answer directly
  * ```
  *
+ * A host that is in none of the cluster's networks has of that what keeps containers of Docker's own networks from them.
+ *
  * @remarks A `drop` here is final, an `accept` is not: what other tables drop stays dropped. Needs kernel 5.2 for NAT in
  * `inet` (commit d164385ec572) and nft 0.9.4 for maps to address and port.
  */
@@ -100,6 +107,16 @@ export function containerRules(table: string, input: ContainerRuleInput): NftTab
     hook: `type ${hook}`,
     rules,
   });
+  const forward = 'filter hook forward priority 0';
+  if (networks.length === 0) {
+    const rules = [rule('ct state established,related accept', 'answers'), ...dockerRules()];
+    const isNamed = (set: NftSet): boolean => rules.some(({ text }) => text.includes(`@${set.name} `));
+    return {
+      name: table,
+      sets: [...deviceSets(networks, input), ...addressSets(input)].filter(isNamed),
+      chains: [chain('filter-forward', forward, rules)],
+    };
+  }
   return {
     name: table,
     sets: [...deviceSets(networks, input), ...addressSets(input), ...portMaps(input)],
@@ -122,7 +139,7 @@ export function containerRules(table: string, input: ContainerRuleInput): NftTab
         ...publishRules(),
       ]),
       chain('filter-input', 'filter hook input priority 0', inputRules()),
-      chain('filter-forward', 'filter hook forward priority 0', forwardRules(networks)),
+      chain('filter-forward', forward, forwardRules(networks)),
       chain('nat-postrouting', 'nat hook postrouting priority 100', postroutingRules(networks)),
     ],
   };
@@ -238,16 +255,20 @@ function forwardRules(networks: readonly FilteredNetwork[]): readonly NftRule[] 
     ...(to.length === 0 ? [] : [rule(`oifname vmap { ${jumps(to, TO)} }`, 'to containers')]),
     rule('oifname @internal drop', 'nothing leads into internal networks'),
     rule('oifname @bridges ct status dnat accept', 'published ports'),
-    // On their way out they would take the address of this host, which other hosts let in.
-    ...FAMILIES.map(({ protocol }) =>
-      rule(
-        `iifname @docker oifname != @bridges ${protocol} daddr @routed-${protocol} drop`,
-        'from networks of Docker itself to other hosts',
-      ),
-    ),
+    ...dockerRules(),
     rule('iifname @bridges jump leaving', 'where containers may go'),
     rule('oifname @bridges jump arriving', 'who reaches containers'),
   ];
+}
+
+/** On their way out they would take the address of this host, which other hosts let in. */
+function dockerRules(): readonly NftRule[] {
+  return FAMILIES.map(({ protocol }) =>
+    rule(
+      `iifname @docker oifname != @bridges ${protocol} daddr @routed-${protocol} drop`,
+      'from networks of Docker itself to other hosts',
+    ),
+  );
 }
 
 const FROM = 'from-';

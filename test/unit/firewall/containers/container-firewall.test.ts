@@ -111,6 +111,15 @@ describe('ContainerFirewall', () => {
     assert.doesNotMatch(forward(), /TSFLANNEL/);
   });
 
+  it("keeps Docker's own networks from those of other hosts where this host is in none", async () => {
+    const firewall = make();
+    await firewall.apply({ ...INPUT, networks: [], routed: [net('198.51.100.0/25')], dockerBridges: ['docker0'] });
+    assert.match(host.script ?? '', /198\.51\.100\.0\/25/);
+    assert.equal(firewall.status().isInPlace, true);
+    await firewall.apply({ ...INPUT, networks: [], dockerBridges: ['docker0'] });
+    assert.equal(host.script, undefined);
+  });
+
   it('does not touch the rules of another daemon', async () => {
     await make().apply(INPUT);
     await make('other').apply(undefined);

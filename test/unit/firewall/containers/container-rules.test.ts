@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
-import { type ContainerRuleInput, containerRules } from '../../../../src/firewall/containers/container-rules.js';
+import {
+  type ContainerRuleInput,
+  containerRules,
+  needsRules,
+} from '../../../../src/firewall/containers/container-rules.js';
 import { type NftTable, tableScript } from '../../../../src/firewall/containers/nft-script.js';
 import { ip, net } from '../../../support/builders.js';
 import { type ModelPacket, decide } from '../../../support/nft-model.js';
@@ -386,6 +390,37 @@ describe('containerRules', () => {
       }),
     );
     assert.deepEqual(spare, []);
+  });
+
+  describe('on a host that is in none of the networks', () => {
+    const table = containerRules('inet tsflannel-test', { ...INPUT, networks: [], ports: [] });
+    const docker = { iif: 'docker0', oif: 'flannel.1', from: '172.17.0.2' } as const;
+
+    for (const [title, packet, gives] of [
+      ["to containers of other hosts, from Docker's own networks", { ...docker, to: DB }, 'drop'],
+      ["likewise over IPv6, from Docker's own networks", { ...docker, from: 'fd00:d::2', to: DB6 }, 'drop'],
+      ['to them, as an answer', { ...docker, to: DB, state: 'established' }, 'pass'],
+      ["to the outside, from Docker's own networks", { ...docker, to: OUTSIDE }, 'pass'],
+      ['to containers of other hosts, from elsewhere', { ...docker, iif: 'eth1', from: OUTSIDE, to: DB }, 'pass'],
+    ] as const) {
+      it(`packets ${title}: ${gives}`, () => {
+        assert.equal(decide(table, 'filter-forward', packet), gives);
+      });
+    }
+
+    it('does not name the hosts, so that it is not written anew whenever one comes or goes', () => {
+      assert.deepEqual(table.sets.map(({ name }) => name).sort(), ['bridges', 'docker', 'routed-ip', 'routed-ip6']);
+    });
+
+    it("is needed where there are both such networks and containers of Docker's own", () => {
+      const rest = { ...INPUT, networks: [] };
+      assert.deepEqual([INPUT, rest, { ...rest, routed: [] }, { ...rest, dockerBridges: [] }].map(needsRules), [
+        true,
+        true,
+        false,
+        false,
+      ]);
+    });
   });
 
   it('is the same for the same networks in any order', () => {
