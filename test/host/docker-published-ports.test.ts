@@ -8,7 +8,7 @@ import { type Netns, type Output, run } from '../support/netns.js';
 import { Program } from '../support/program.js';
 import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
-import { waitFor } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 const PLUGIN = fileURLToPath(new URL('../support/docker-plugin-host.ts', import.meta.url));
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
@@ -53,9 +53,18 @@ describe('docker run -p in networks of the type bridge', function () {
   /** The maps of published ports, as nft shows them. */
   const published = async (): Promise<readonly string[]> => {
     const { stdout } = await host.netns.run(['nft', 'list', 'ruleset']);
-    return [...stdout.matchAll(/(tcp|udp) \. (\d+) : (\S+) \. (\d+)/g)]
+    return [...stdout.matchAll(/(tcp|udp|sctp) \. (\d+) : (\S+) \. (\d+)/g)]
       .map(([, protocol, hostPort, address, port]) => `${protocol} ${hostPort} ${address} ${port}`)
       .sort();
+  };
+
+  /** What containers have on the host: ends of their interfaces, routes, and ports in the rules. */
+  const expectNothingLeft = async (): Promise<void> => {
+    const show = 'ip -o link show | grep -o tsfv.*; ip route show proto 173; ip -6 route show proto 173';
+    await eventually('nothing to be left', async () => {
+      assert.equal((await host.netns.run(['sh', '-c', show])).stdout, '');
+      assert.deepEqual(await published(), []);
+    });
   };
 
   before(async function () {
@@ -111,6 +120,62 @@ describe('docker run -p in networks of the type bridge', function () {
     assert.match(ports.join(';'), /tcp (32[789]|[345])\d+ \S+ 80/);
     assert.match(ports.join(';'), /udp (32[789]|[345])\d+ \S+ 53/);
     assert.match(ports.join(';'), /tcp 9000 \S+ 81/);
+  });
+
+  it('publishes SCTP, and with -P what an image exposes', async () => {
+    assert.equal((await start('web1', '--network', 'web', '--publish', '9899:99/sctp')).code, 0);
+    assert.match((await published()).join('; '), /^sctp 9899 198\.51\.100\.\d+ 99; sctp 9899 fd00:1::\w+ 99$/);
+    assert.equal((await start('web2', '--network', 'web', '--expose', '80', '--expose', '53/udp', '-P')).code, 0);
+    const all = await published();
+    const web = all.find((each) => /^tcp .* 198\.51\.100\.\d+ 80$/.test(each)) ?? assert.fail(all.join('; '));
+    assert.ok(await answers(far.netns, host.publicIp, Number(web.split(' ')[1])));
+    assert.equal(all.filter((each) => / 53$/.test(each)).length, 2, 'one for each family');
+  });
+
+  it('publishes under one address of the host alone, of either family', async () => {
+    const options = ['--publish', `${host.publicIp}:8080:80`, '--publish', `[${host.publicIpv6}]:8081:80`];
+    assert.equal((await start('web1', '--network', 'web', ...options, '--publish', '127.0.0.1:8082:80')).code, 0);
+    for (const [netns, address, port, isAnswered] of [
+      [far.netns, host.publicIp, 8080, true],
+      [host.netns, host.publicIp, 8080, true],
+      [host.netns, '127.0.0.1', 8080, false],
+      [far.netns, host.publicIpv6, 8080, false],
+      [far.netns, host.publicIpv6, 8081, true],
+      [far.netns, host.publicIp, 8081, false],
+      [far.netns, host.publicIp, 8082, false],
+      [host.netns, '127.0.0.1', 8082, true],
+    ] as const) {
+      assert.equal(await answers(netns, address, port), isAnswered, `${netns.name} to ${address} ${port}`);
+    }
+    // Under the other address the same port is free.
+    assert.equal((await start('web2', '--network', 'web', '--publish', '127.0.0.1:8080:80')).code, 0);
+    const third = await start('web3', '--network', 'web', '--publish', '8080:80');
+    assert.match(third.stderr, /port is already allocated/);
+  });
+
+  it('refuses in the words of Docker what a program has, and an address of nobody, and leaves nothing behind', async () => {
+    const program = host.netns.start(['busybox', 'nc', '-l', '-p', '8080']);
+    try {
+      await waitFor(async () => (await host.netns.run(['ss', '-lnt'])).stdout.includes(':8080 '), {
+        what: 'a listener',
+      });
+      for (const [publish, why] of [
+        ['8080:80', /:8080\/tcp: port is already allocated/],
+        [`${host.publicIp}:8080:80`, /:8080\/tcp: port is already allocated/],
+        ['192.0.2.99:8081:80', /192\.0\.2\.99:8081\/tcp: this host has no such address/],
+      ] as const) {
+        const { code, stderr } = await start('web1', '--network', 'web', '--publish', publish);
+        assert.equal(code, 125, stderr);
+        assert.match(stderr, /driver failed programming external connectivity on endpoint web1/);
+        assert.match(stderr, why);
+        await expectNothingLeft();
+        await docker('rm', 'web1');
+      }
+    } finally {
+      await program.kill();
+    }
+    assert.equal((await start('web2', '--network', 'web', '--publish', '8080:80')).code, 0);
+    assert.ok(await answers(far.netns, host.publicIp, 8080));
   });
 
   it('refuses what a container or a program has, and gives back what a container had', async () => {
