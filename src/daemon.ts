@@ -1,3 +1,4 @@
+import { additionalFamilies } from './backend/families.js';
 import type { Clock } from './clock.js';
 import { type DaemonOptions, formerStateDirectory } from './config/flags.js';
 import { Footing } from './daemon/footing.js';
@@ -169,6 +170,10 @@ export class Daemon implements StatusSource {
       overlay: () => [this.config.network?.ipv4, this.config.network?.ipv6].flatMap((each) => each?.network ?? []),
       defaultParent: () => this.pass?.underlay?.device,
       overlayMtu: () => this.subnetFile.containerMtu,
+      overlayFamilies: () => {
+        const { carried } = this.config;
+        return carried && additionalFamilies(carried.backend, carried.network);
+      },
       peers: () => this.membership.peers,
       neighbourhood: () => this.containerReach?.neighbourhood,
       place: () => this.pass?.place,

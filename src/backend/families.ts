@@ -3,7 +3,8 @@ import type { Prefix } from '../ip/prefix.js';
 import type { JsonValue } from '../json.js';
 import type { Lease } from '../lease/lease.js';
 import type { RouteSpec } from '../reconcile/desired.js';
-import type { BackendContext, SkippedPeer } from './backend.js';
+import type { NetworkConfig } from '../config/network-config.js';
+import type { BackendContext, BackendFacts, SkippedPeer } from './backend.js';
 
 /** The parts of the own host that belong to one address family of the overlay. */
 export interface OwnSide {
@@ -47,6 +48,14 @@ export function destinationsOf(
   if (subnet === undefined) return [];
   const more = additional?.get(lease) ?? NOTHING;
   return [{ destination: subnet }, ...more.filter((prefix) => prefix.family === family).map(additionalDestination)];
+}
+
+/** The families in which a backend carries networks of containers between hosts that are in all families of the overlay. */
+export function additionalFamilies(
+  { families, carriesAdditional = true }: Pick<BackendFacts, 'families' | 'carriesAdditional'>,
+  { ipv4, ipv6 }: Pick<NetworkConfig, 'ipv4' | 'ipv6'>,
+): readonly Family[] {
+  return carriesAdditional ? families.filter((family) => (family === 4 ? ipv4 : ipv6) !== undefined) : [];
 }
 
 /** A network of containers on another host, as the destination of a route. */

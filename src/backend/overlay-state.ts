@@ -119,8 +119,7 @@ export class OverlayState {
     for (const [lease, prefixes] of additional) {
       const skipped = this.skipped.get(lease) ?? losers.get(lease);
       if (skipped !== undefined) yield { ...skipped, prefixes };
-      const left = skipped === undefined ? prefixes.filter(({ family }) => !states.isCarrying(lease, family)) : [];
-      if (left.length > 0) yield notCarried(lease, left);
+      else yield* notCarried(lease, prefixes, states);
     }
   }
 
@@ -227,15 +226,23 @@ class States {
     return !this.carriesNothing && this.input.backendFor(type) !== undefined;
   }
 
-  /** Whether networks of containers of a family are carried to a peer. */
-  isCarrying({ attributes, ipv6Subnet }: Lease, family: Family): boolean {
-    const { network, own, backendFor } = this.input;
+  /** Why networks of containers of a family are not carried to a peer; undefined if they are. */
+  whyNotCarried({ attributes, ipv6Subnet }: Lease, family: Family): Pick<SkippedPeer, 'reason' | 'hint'> | undefined {
+    const { own, backendFor } = this.input;
     const type = backendOf(attributes);
     const backend = backendFor(type);
-    if (backend === undefined || backend.carriesAdditional === false || !this.isReaching(type)) return false;
-    const hasFamily =
-      family === 4 ? network.ipv4 !== undefined : own.ipv6Subnet !== undefined && ipv6Subnet !== undefined;
-    return hasFamily && backend.families.includes(family);
+    const isCarrying = backend !== undefined && backend.carriesAdditional !== false && this.isReaching(type);
+    if (!isCarrying || !backend.families.includes(family)) {
+      return {
+        reason: `backend "${type}" carries no networks of containers over IPv${family} to it`,
+        hint: 'choose a backend that carries that family, such as vxlan, or networks of type bridge or ipvlan',
+      };
+    }
+    if (family === 4 || (own.ipv6Subnet !== undefined && ipv6Subnet !== undefined)) return undefined;
+    return {
+      reason: 'the overlay has no IPv6 between this host and it',
+      hint: 'set EnableIPv6 and IPv6Network in the network configuration, or make networks of type bridge or ipvlan',
+    };
   }
 
   partOf(lease: Lease): PeerState {
@@ -278,15 +285,12 @@ function looseReversePath(state: DesiredState): SysctlSpec[] {
   return state.links.map((link) => ({ path: SYSCTL.reversePathFilter(link.name), value: '2' }));
 }
 
-function notCarried(lease: Lease, prefixes: readonly Prefix[]): SkippedPrefixes {
-  const families = [...new Set(prefixes.map(({ family }) => `IPv${family}`))].sort().join(' and ');
-  return {
-    lease,
-    prefixes,
-    cause: 'backend',
-    reason: `backend "${backendOf(lease.attributes)}" carries no networks of containers over ${families} to it`,
-    hint: 'choose a backend that carries that family, such as vxlan, or networks of type bridge or ipvlan',
-  };
+function* notCarried(lease: Lease, all: readonly Prefix[], states: States): Generator<SkippedPrefixes> {
+  for (const family of [4, 6] as const) {
+    const prefixes = all.filter((prefix) => prefix.family === family);
+    const why = prefixes.length === 0 ? undefined : states.whyNotCarried(lease, family);
+    if (why !== undefined) yield { lease, prefixes, cause: 'backend', ...why };
+  }
 }
 
 function unknownBackend(lease: Lease, type: string): SkippedPeer {

@@ -51,6 +51,8 @@ export interface AdmittedFacts {
   readonly networks: readonly Prefix[];
   /** Those of them whose containers are behind rules of their hosts. */
   readonly filtered: readonly Prefix[];
+  /** Those of them whose hosts answer for them on the link of the underlay, so that they are reached there in any case. */
+  readonly proxied: readonly Prefix[];
   /** What other hosts have, by host; hosts without any are left out. */
   readonly others: ReadonlyMap<string, HostPrefixes>;
   readonly places: ReadonlyMap<string, HostPlace>;
@@ -155,6 +157,7 @@ export function admitFacts(
   return {
     networks: believed.map(({ subnet }) => subnet),
     filtered: believed.filter(({ isFiltered }) => isFiltered).map(({ subnet }) => subnet),
+    proxied: believed.filter((network) => isProxied(network, context)).map(({ subnet }) => subnet),
     others,
     places: byKind.places,
     own: own.sort(inOrder),

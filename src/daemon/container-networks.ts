@@ -33,6 +33,8 @@ export interface ContainerHost {
   readonly defaultParent: () => string | undefined;
   /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
   readonly overlayMtu: () => number | undefined;
+  /** Families in which the overlay carries networks of containers; undefined while nobody knows. */
+  readonly overlayFamilies: () => readonly Family[] | undefined;
   /** Leases of the other hosts. */
   readonly peers: () => readonly Lease[];
   /** What is known of containers on them; undefined until something is. */
@@ -172,7 +174,7 @@ export interface ContainerNetworksParts {
  */
 export async function openContainerNetworks(
   parts: ContainerNetworksParts,
-  { range, overlay, defaultParent, overlayMtu, peers, neighbourhood, place }: ContainerHost,
+  { range, overlay, defaultParent, overlayMtu, overlayFamilies, peers, neighbourhood, place }: ContainerHost,
 ): Promise<ContainerNetworks> {
   const { clock, log, store, netlink, files, stateDirectory: directory, host, instance } = parts;
   // Which device an address is asked for on is known to the plugin, which in turn gives out the addresses.
@@ -212,6 +214,7 @@ export async function openContainerNetworks(
     hostIdentity: host,
     defaultParent,
     overlayMtu,
+    overlayFamilies,
     firewall: new ContainerFirewall({ log, clock, instance, resyncMs: parts.resyncMs }),
     cluster: () => {
       const around = neighbourhood();

@@ -191,9 +191,13 @@ export class ContainerReach {
     return this.part;
   }
 
-  /** Takes what the backends cannot carry. */
+  /** Takes what the backends cannot carry, of which some may be found on the link. */
   note(skipped: readonly SkippedPrefixes[]): void {
-    this.skippedByPeers = skipped;
+    const { proxied = NO_PREFIXES } = this.admitted ?? {};
+    const isOnLink = (prefix: Prefix): boolean => proxied.some((network) => network.covers(prefix));
+    this.skippedByPeers = skipped
+      .map((each) => ({ ...each, prefixes: each.prefixes.filter((prefix) => !isOnLink(prefix)) }))
+      .filter(({ prefixes }) => prefixes.length > 0);
     this.tellSkips();
   }
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { ctlFile } from '../support/daemon.js';
 import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
+import { run } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
@@ -10,6 +12,13 @@ const SUBNET6 = '2001:db8:0:0:4000::/66';
 const SUBNET = '198.18.7.0/24';
 const BOTH = ['--subnet', SUBNET, '--ipv6', '--subnet', SUBNET6];
 const PROXY = ['--opt', 'ndp-proxy=true'];
+
+const CONFIG = {
+  Network: '10.5.0.0/16',
+  EnableIPv6: true,
+  IPv6Network: 'fd00:5::/48',
+  Backend: { Type: 'vxlan' },
+};
 
 /** What a web server is in an image of busybox. */
 const SERVER = ['--detach', '--stop-signal', 'SIGKILL', 'busybox', 'busybox', 'httpd', '-f', '-p', '80'];
@@ -58,12 +67,7 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
   before(async function () {
     await skipWithoutDocker(this);
     rig = await Rig.create({ hasIpv6: true });
-    await rig.putConfig({
-      Network: '10.5.0.0/16',
-      EnableIPv6: true,
-      IPv6Network: 'fd00:5::/48',
-      Backend: { Type: 'vxlan' },
-    });
+    await rig.putConfig(CONFIG);
     await hosts.start(rig.hosts);
   });
 
@@ -139,5 +143,51 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
     const after = await host(2).run('net', fixed);
     assert.equal((await ping(rig.router, after.address6, { count: 1, waitSeconds: 3 })).received, 1);
     assert.equal(await macSeen(after.address6), await macOf(host(2)));
+  });
+
+  describe('of type overlay over a backend that carries IPv4 alone', () => {
+    const OVERLAY = ['--opt', 'type=overlay'];
+
+    const useBackend = async (config: object): Promise<void> => {
+      await rig.putConfig(config);
+      const { Backend } = config as typeof CONFIG;
+      await eventually(`the backend ${Backend.Type}`, async () => {
+        for (const { daemon } of hosts) assert.deepEqual((await daemon.status()).backends, [Backend.Type]);
+      });
+    };
+
+    before(() => useBackend({ Network: CONFIG.Network, Backend: { Type: 'udp' } }));
+    after(() => useBackend(CONFIG));
+
+    const skipped = async (): Promise<readonly string[]> =>
+      ((await host(1).daemon.status()).containerReach?.skipped ?? []).map(({ reason }) => reason);
+
+    it('carry IPv6 over the link, and nobody complains', async () => {
+      const complaints = host(1).daemon.log.length;
+      await create(OVERLAY);
+      const [near, far] = await onBoth((on) => on.run('net'));
+      assert.ok(near && far);
+      await eventually('an answer over both families', async () => {
+        for (const address of [far.address, far.address6]) assert.ok(await host(1).reaches(near, address), address);
+      });
+      assert.deepEqual(await skipped(), []);
+      assert.doesNotMatch(host(1).daemon.log.slice(complaints), /cannot be reached|do not reach/);
+    });
+
+    it('say when they are made without ndp-proxy, and where others have containers, that IPv6 is not carried', async () => {
+      await onBoth((on) =>
+        on.createNetwork('net', [...OVERLAY, '--subnet', SUBNET, '--ipv6', '--subnet', 'fd00:7::/64']),
+      );
+      assert.match(host(1).daemon.log, /do not reach those of other hosts.*fd00:7::\/64.*carries no.*IPv6/);
+      const [near, far] = await onBoth((on) => on.run('net'));
+      assert.ok(near && far);
+      await eventually('an answer over IPv4', async () => assert.ok(await host(1).reaches(near, far.address)));
+      assert.equal(await host(1).reaches(near, far.address6), false);
+      assert.deepEqual(await skipped(), ['backend "udp" carries no networks of containers over IPv6 to it']);
+      assert.match(
+        (await run([process.execPath, ctlFile(), 'status', '--status-socket', host(1).daemon.statusSocket])).stdout,
+        /udp" carries no networks of containers over IPv6/,
+      );
+    });
   });
 });

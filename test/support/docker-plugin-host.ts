@@ -26,6 +26,7 @@ const plugin = new DockerPlugin({
   hostIdentity: directory,
   defaultParent: () => parent,
   overlayMtu: () => 1450,
+  overlayFamilies: () => [4, 6],
   firewall: new ContainerFirewall({ log, clock, instance: 'test', resyncMs: 5000 }),
   cluster: () => ({ overlay: [], routed: [], hosts: [] }),
   socket,

@@ -7,6 +7,7 @@ import type { PoolId } from '../../container/pool-id.js';
 import { Deadline } from '../../deadline.js';
 import type { ContainerFirewall, ContainerFirewallStatus } from '../../firewall/containers/container-firewall.js';
 import { guarded } from '../../guard.js';
+import type { Family } from '../../ip/address.js';
 import type { Logger } from '../../log.js';
 import type { LinkInfo } from '../../netlink/link.js';
 import type { NetlinkEvent } from '../../netlink/monitor.js';
@@ -79,8 +80,10 @@ export interface DockerPluginParts {
   readonly defaultParent: () => string | undefined;
   /** Bytes of the largest packet that the overlay carries; undefined while nobody knows. */
   readonly overlayMtu: () => number | undefined;
+  /** Families in which it carries networks of containers; undefined while nobody knows. */
+  readonly overlayFamilies: () => readonly Family[] | undefined;
   readonly firewall: Pick<ContainerFirewall, 'apply' | 'status' | 'close'>;
-  /** Undefined until something is known of it. */
+  /** Undefined until something is known of it, from etcd or of what was saved; then {@link DockerPlugin.noteCluster}. */
   readonly cluster: () => ClusterFacts | undefined;
   /** For tests; default a socket of this host. */
   readonly holdPort?: HoldPort;
@@ -186,8 +189,12 @@ export class DockerPlugin {
         addresses.review();
       },
       ports,
-      filtered: async () => this.filter(await netlink.links.list()),
+      filtered: async () => {
+        await this.clusterKnown; // rules without the other hosts keep these out, and let containers reach other networks
+        await this.filter(await netlink.links.list());
+      },
       settled: () => this.settled(),
+      overlayFamilies: parts.overlayFamilies,
       failureOf: (device) => this.reconciler.status.failures.find((each) => each.device === device)?.error,
     });
     const { socket = PLUGIN_SOCKET, inherited } = parts;

@@ -1,7 +1,7 @@
 import type { ContainerAddresses, NetworkProperties } from '../../container/addresses.js';
 import { OverlayError, describeError } from '../../errors.js';
 import type { PublishedPort } from '../../firewall/containers/container-rules.js';
-import { IpAddress } from '../../ip/address.js';
+import { type Family, IpAddress } from '../../ip/address.js';
 import { propertyDifference } from '../../container/network-record.js';
 import { poolName } from '../../container/pool-errors.js';
 import { type PoolId, type PoolIdentity, parsePoolId } from '../../container/pool-id.js';
@@ -59,6 +59,8 @@ export interface NetworkDriverOptions {
   readonly settled: () => Promise<void>;
   /** Why a device that the host has for networks is not as it should be; undefined if nothing is known to be wrong. */
   readonly failureOf: (device: string) => unknown;
+  /** Families in which the overlay carries networks of containers; undefined while nobody knows. */
+  readonly overlayFamilies: () => readonly Family[] | undefined;
   /** An interface has left its container, or does so now. */
   readonly onLeave: (endpointId: string) => void;
   /** Networks, or who is in them, have changed. */
@@ -142,6 +144,7 @@ class NetworkDriver {
     if (parent?.link.isUp === false)
       this.options.log.warn('parent of a container network is down', { dev: network.parent });
     this.warnOfOwnRoutes(network);
+    this.warnOfOverlay(network);
     this.options.onChange();
     return {};
   }
@@ -335,6 +338,21 @@ class NetworkDriver {
       dev: network.parent,
       detail: `their packets leave by ${network.parent} alone, and the routes to other hosts lie on ${uplink}`,
       hint: `make the network with -o parent=${uplink}`,
+    });
+  }
+
+  /** Such a network serves the containers of one host all the same, and their published ports. */
+  private warnOfOverlay({ type, subnets, hasNdpProxy }: ContainerNetwork): void {
+    const carried = type === 'overlay' ? this.options.overlayFamilies() : undefined;
+    if (carried === undefined) return;
+    const isReached = (family: Family): boolean => carried.includes(family) || (family === 6 && hasNdpProxy);
+    const lost = subnets.filter(({ subnet }) => !isReached(subnet.family));
+    if (lost.length === 0) return;
+    const names = ([4, 6] as const).filter((family) => lost.some(({ subnet }) => subnet.family === family));
+    this.options.log.warn('containers of a network do not reach those of other hosts', {
+      subnet: lost.map(({ subnet }) => subnet.toString()).join(' '),
+      detail: `the overlay carries no networks of containers over ${names.map((name) => `IPv${name}`).join(' and ')}`,
+      hint: 'choose a backend that carries that family, with EnableIPv6 and IPv6Network for IPv6, or make it with -o type=bridge',
     });
   }
 

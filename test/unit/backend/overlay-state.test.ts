@@ -162,6 +162,23 @@ describe('overlay state', () => {
       });
     }
 
+    for (const [type, peer, reason, hint] of [
+      ['udp', lease(2), 'backend "udp" carries no networks of containers over IPv6 to it', /choose a backend/],
+      ['vxlan', vxlanPeer(2), 'the overlay has no IPv6 between this host and it', /set EnableIPv6 and IPv6Network/],
+    ] as const) {
+      it(`says of ${type} without IPv6 what is lacking, and carries IPv4`, () => {
+        const prefixes = [net('10.99.0.16/28'), net('fd00:99::40/122')];
+        const given = input({ network: network(type), peers: [peer], additional: new Map([[peer, prefixes]]) });
+        const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+        assert.equal(routesTo(mergeStates([base, ...peers])).length, 1);
+        assert.deepEqual(
+          skippedPrefixes.map((each) => [each.prefixes.map(String), each.reason]),
+          [[['fd00:99::40/122'], reason]],
+        );
+        assert.match(skippedPrefixes[0]?.hint ?? '', hint);
+      });
+    }
+
     it('guards those of this host against others, as many as cost little', () => {
       const ownAdditional = Array.from({ length: 40 }, (_, n) => net(`10.99.${n}.0/${n === 39 ? 26 : 28}`));
       const { base } = new OverlayState().compute(input({ network: network('udp'), own: lease(1), ownAdditional }));

@@ -176,6 +176,7 @@ describe('admitFacts', () => {
       const admitted = admit([...entries, memberEntry('self', pool)]);
       assert.deepEqual(told(admitted), { a: ['direct 2001:db8::4000:0:0:40/122'] });
       assert.deepEqual(refused(admitted), []);
+      assert.deepEqual(admitted.proxied.map(String), ['2001:db8:0:0:4000::/66']);
     });
 
     it('leaves it on the link, without a complaint, where this host is not', () => {

@@ -11,6 +11,7 @@ describe('ContainerService', () => {
     overlay: () => [],
     defaultParent: () => undefined,
     overlayMtu: () => undefined,
+    overlayFamilies: () => undefined,
     peers: () => [],
     neighbourhood: () => undefined,
     place: () => undefined,

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { DockerPlugin, type DockerPluginParts } from '../../../../src/docker/plugin/docker-plugin.js';
 import { type HostPort, PortRefusal } from '../../../../src/docker/plugin/ports/port-holder.js';
 import type { ClusterFacts } from '../../../../src/docker/plugin/ports/rule-input.js';
+import type { Family } from '../../../../src/ip/address.js';
 import type { LinkInfo, LinkChange, NewLink } from '../../../../src/netlink/link.js';
 import { OverlayError } from '../../../../src/errors.js';
 import { parseMac } from '../../../../src/ip/mac.js';
@@ -59,6 +60,7 @@ export class PluginBed {
   readonly announcedFrom: string[] = [];
   /** What the overlay carries. */
   overlayMtu: number | undefined = 1450;
+  overlayFamilies: readonly Family[] | undefined = [4, 6];
   readonly firewall = new FakeContainerFirewall();
   cluster: ClusterFacts | undefined = { overlay: [], routed: [], hosts: [] };
   /** Ports of this host, as `0.0.0.0 80/tcp`, that the plugin keeps, and that other programs have. */
@@ -153,6 +155,7 @@ export class PluginBed {
       hostIdentity: 'host',
       defaultParent: () => 'eth0',
       overlayMtu: () => this.overlayMtu,
+      overlayFamilies: () => this.overlayFamilies,
       firewall: this.firewall,
       cluster: () => this.cluster,
       holdPort: (place) => this.holdPort(place),

@@ -75,6 +75,26 @@ describe('a routed network', () => {
     });
   }
 
+  for (const [title, carried, options, isTold] of [
+    ['says that the overlay does not carry one of its families', [4], { type: 'overlay' }, true],
+    ['says nothing where both are carried', [4, 6], { type: 'overlay' }, false],
+    ['says nothing where nobody knows yet', undefined, { type: 'overlay' }, false],
+    ['says nothing where the link carries it', [4], { type: 'overlay', 'ndp-proxy': 'true' }, false],
+    ['says nothing where the overlay is not asked', [4], { type: 'bridge' }, false],
+  ] as const) {
+    it(`${title} when it is made`, async () => {
+      bed.overlayFamilies = carried;
+      await bed.call('IpamDriver.RequestPool', { Pool: '2001:db8:7::/64', V6: true });
+      const IPv6Data = [{ AddressSpace: 'tsflannel', Pool: '2001:db8:7::/64' }];
+      await call('CreateNetwork', { ...creation(options), IPv6Data });
+      const told = bed.log.find(/do not reach those of other hosts/, 'warn');
+      assert.deepEqual(
+        told.map(({ fields }) => fields['subnet']),
+        isTold ? ['2001:db8:7::/64'] : [],
+      );
+    });
+  }
+
   it('is taken back where the bridge cannot be made, with the reason', async () => {
     bed.kernel.refuse = ({ kind }) => (kind === 'link' ? 'EOPNOTSUPP' : undefined);
     const answer = bed.failure('NetworkDriver.CreateNetwork', creation({ type: 'bridge' }));
