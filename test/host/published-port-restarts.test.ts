@@ -155,6 +155,8 @@ describe('published ports of containers over restarts, with real engines', funct
       assert.deepEqual(await published(), linesOf(container, 8080));
       const { stderr } = await on.tryRun('net', ['--publish', '8080:80']);
       assert.match(stderr, /port is already allocated/);
+      const program = ['busybox', 'timeout', '2', 'busybox', 'nc', '-l', '-p', '8080'];
+      assert.match((await on.host.netns.run(program, { mayFail: true })).stderr, /Address already in use/);
     }
     await on.docker(['restart', '--time', '0', container.id]);
     await eventuallyPublished(8080);

@@ -7,11 +7,17 @@ import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-ne
 import { Netns, run } from '../support/netns.js';
 import { Program } from '../support/program.js';
 import { Rig } from '../support/rig.js';
+import type { DaemonStatus } from '../../src/observe/status.js';
 import { SteadyPing } from '../support/steady-ping.js';
 import { eventually, waitFor } from '../support/wait.js';
 
 const ENDPOINT = fileURLToPath(new URL('../support/port-endpoint.mjs', import.meta.url));
-const DOCUMENTATION = fileURLToPath(new URL('../../docs/overlay.md', import.meta.url));
+/** The commands of the blocks of a page, without their remarks. */
+function commandsOf(page: string): readonly string[] {
+  const text = readFileSync(fileURLToPath(new URL(`../../docs/${page}`, import.meta.url)), 'utf8');
+  const blocks = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, lines = '']) => lines);
+  return blocks.flatMap((lines) => lines.trimEnd().split('\n')).map((line) => line.replace(/ +#.*/, ''));
+}
 
 /** As somebody types them on every host; an internal network has no gateway. */
 const SUBNETS = ['--subnet', '10.30.0.0/16', '--ipv6', '--subnet', 'fd00:30::/64'];
@@ -89,6 +95,14 @@ describe('routed networks across hosts with real engines', function () {
 
   const create = async (name: string, options: readonly string[], subnets = SUBNETS): Promise<void> => {
     await onBoth((on) => on.createNetwork(name, [...subnets, ...options]));
+  };
+
+  /** Types a command of `docker` or `tsflannelctl` on a host. */
+  const type = async (on: DockerNetworkHost, command: string): Promise<string> => {
+    const [program = '', ...words] = command.split(' ');
+    if (program === 'docker') return (await on.docker(words)).stdout;
+    assert.equal(program, 'tsflannelctl');
+    return (await run([process.execPath, ctlFile(), ...words, '--status-socket', on.daemon.statusSocket])).stdout;
   };
 
   const sandboxOf = ({ host: on, address }: NetworkedContainer): Sandbox => {
@@ -248,12 +262,37 @@ describe('routed networks across hosts with real engines', function () {
     });
   }
 
-  it('is made on each host by the command of docs/overlay.md', async () => {
-    const [, words = ''] = /^docker network create (.+)$/m.exec(readFileSync(DOCUMENTATION, 'utf8')) ?? [];
-    for (const on of hosts) await on.docker(['network', 'create', ...words.split(' ')]);
+  it('is made on each host, and used, by the two commands of docs/overlay.md', async () => {
+    const [create = '', use = ''] = commandsOf('overlay.md');
+    const shown = await onBoth(async (on) => {
+      await type(on, create);
+      return type(on, use);
+    });
+    for (const stdout of shown) assert.match(stdout, /inet 10\.30\.\d+\.\d+\/32 scope global eth0/);
     const [server, caller] = await pair('shop');
     const answers = await ask(sandboxOf(caller), [[server.address, 80]], ANSWER_MS);
     assert.deepEqual(answers, [caller.address]);
+  });
+
+  it('publishes ports by the commands of docs/published-ports.md', async () => {
+    const on = host(1);
+    await type(on, commandsOf('overlay.md')[0] ?? '');
+    const commands = commandsOf('published-ports.md').slice(0, 4);
+    assert.equal(commands.filter((each) => each.startsWith('docker run ')).length, 3);
+    let status = '';
+    for (const command of commands) status = await type(on, command);
+    const { daemon } = JSON.parse(status) as { readonly daemon: DaemonStatus };
+    const endpoints = (daemon.containerNetworks?.networks ?? []).flatMap((network) => network.endpoints);
+    const published = endpoints.flatMap(({ ports }) => ports.map((each) => each.replace('80/tcp -> ', ''))).sort();
+    const { publicIp } = on.host;
+    const named = ['0.0.0.0:8080', `${publicIp}:8081`];
+    const [any = '', ...others] = published.filter((each) => !named.includes(each));
+    assert.deepEqual([published.length, others], [3, []], published.join());
+    assert.match(any, /^0\.0\.0\.0:\d{5}$/);
+    for (const each of published) {
+      const url = `http://${each.replace('0.0.0.0', publicIp)}/`;
+      await host(2).host.netns.run(['curl', '--silent', '--output', '/dev/null', '--max-time', '5', url]);
+    }
   });
 
   it("keeps containers of Docker's own networks out, on a host that is in no such network", async () => {

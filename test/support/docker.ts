@@ -6,6 +6,7 @@ import {
   readdirSync,
   rmSync,
   rmdirSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -168,12 +169,18 @@ export class DockerEngine {
     return [...this.#enter(['--mount', '--net']), ...argv];
   }
 
-  /** Makes the image `busybox`, which has one program. */
+  /** Makes the image `busybox`, which has one program under all of its names. */
   async importBusybox(): Promise<void> {
     const root = this.#file('image');
     mkdirSync(path.join(root, 'bin'), { recursive: true });
-    const { stdout } = await run(['sh', '-c', 'command -v busybox']);
-    copyFileSync(stdout.trim(), path.join(root, 'bin/busybox'));
+    const { stdout } = await run(['sh', '-c', 'command -v busybox && busybox --list']);
+    const [program = '', ...names] = stdout.trim().split('\n');
+    copyFileSync(program, path.join(root, 'bin/busybox'));
+    for (const name of names.filter((each) => each !== 'busybox')) {
+      const link = path.join(root, 'bin', name);
+      rmSync(link, { force: true });
+      symlinkSync('busybox', link);
+    }
     await run(['tar', '-C', root, '-cf', `${root}.tar`, '.']);
     await this.docker(['import', `${root}.tar`, 'busybox']);
   }
