@@ -635,7 +635,7 @@ export class AddressPools implements ContainerAddresses {
   }
 
   async #keepUpOnce(signal: AbortSignal): Promise<void> {
-    const { clock, store } = this.#options;
+    const { clock } = this.#options;
     if (this.#unknown !== 'none') await this.#recover(signal);
     if (this.#pools.size === 0) return;
     const isDue = clock.monotonicMs() >= this.#verifyAtMs;
@@ -657,6 +657,12 @@ export class AddressPools implements ContainerAddresses {
       this.#account.distrust();
     }
     if (Math.abs((this.#lease.expiresAtMs ?? 0) - this.#savedExpiryMs) >= REFRESH_MS) await this.#save();
+    if (this.#pools.size === 0) await this.#turns.take(() => this.#giveUpLease(signal), signal);
+  }
+
+  /** Of a host in no network; in its turn, as a network that is entered meanwhile would be attached to it, and go with it. */
+  async #giveUpLease(signal: AbortSignal): Promise<void> {
+    const { store } = this.#options;
     const { id } = this.#lease;
     if (this.#pools.size > 0 || id === undefined) return;
     await this.#account.clear(signal);

@@ -81,6 +81,11 @@ export class FakeSharedValues {
     if (lease !== undefined) lease.endsAtMs = Number.NEGATIVE_INFINITY;
   }
 
+  isAttachedTo(etcdLeaseId: EtcdLeaseId): boolean {
+    this.#expire();
+    return [...this.#entries.values()].some((entry) => entry.etcdLeaseId === etcdLeaseId);
+  }
+
   list(pathPrefix: string): readonly ValueEntry[] {
     this.#expire();
     return [...this.#entries]
@@ -242,8 +247,14 @@ export class FakeValueStore implements SharedValueStore {
     };
   }
 
+  /** As on etcd, which is asked first what is attached: something may be attached meanwhile, and goes with it. */
   discardEtcdLease(etcdLeaseId: EtcdLeaseId): void {
     this.discarded.push(etcdLeaseId);
+    const release = async (): Promise<void> => {
+      if (await this.#ask(() => this.values.isAttachedTo(etcdLeaseId), undefined)) return;
+      await this.#ask(() => this.values.revoke(etcdLeaseId), undefined);
+    };
+    release().catch(() => {}); // it ends by itself
   }
 
   onHealth(callback: (health: StoreHealth) => void): Subscription {

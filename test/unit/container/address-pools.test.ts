@@ -8,6 +8,7 @@ import { type AddressHost, AddressHosts, BOOK } from '../../support/address-host
 import { ip, mac, net } from '../../support/builders.js';
 
 const LAN = formatPoolId({ name: 'lan', subnet: net('10.10.10.0/24'), range: net('10.10.10.128/25') });
+const OTHER = formatPoolId({ name: 'other', subnet: net('10.10.20.0/24'), range: net('10.10.20.0/24') });
 
 describe('AddressPools', () => {
   let hosts: AddressHosts;
@@ -405,6 +406,24 @@ describe('AddressPools', () => {
     }
     assert.deepEqual([...hosts.values.texts], []);
     assert.equal(a.store.discarded.length, 1);
+  });
+
+  // A network that was made within a moment of the removal of the last one was refused: "requested lease not found".
+  it('is in a network that is wanted while it leaves its last one', async () => {
+    for (let delayMs = 50; delayMs < 110; delayMs++) {
+      const a = await member(`a${delayMs}`);
+      await hosts.rest();
+      await hosts.settled(a.pools.releasePool(LAN));
+      await hosts.clock.advance(delayMs);
+      await join(a, OTHER);
+      await hosts.rest();
+      const paths = [...hosts.values.texts.keys()].filter((path) => path.endsWith(`/${a.name}`));
+      assert.ok(
+        paths.some((path) => path.includes('10.10.20.0')),
+        `after ${delayMs} ms: ${paths.join()}`,
+      );
+      await hosts.settled(a.pools.close());
+    }
   });
 
   it('asks etcd nothing while this host is in no network', async () => {
