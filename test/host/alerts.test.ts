@@ -98,6 +98,25 @@ const CASES: readonly Case[] = [
     fires: 3,
   },
   {
+    alert: 'TsflannelWireguardSilent',
+    metric: 'tsflannel_wireguard_peers_silent',
+    labels: 'device="flannel-wg"',
+    bad: '2x20',
+    good: ['0x20', '3x9 0x11'],
+    notYet: 9,
+    fires: 10,
+  },
+  {
+    alert: 'TsflannelWireguardSilent',
+    metric: 'tsflannel_wireguard_handshake_age_seconds',
+    labels: 'device="flannel-wg",subnet="10.5.2.0/24"',
+    beside: { 'tsflannel_wireguard_transmit_bytes_total{device="flannel-wg",subnet="10.5.2.0/24"}': '0+148x40' },
+    bad: '0+60x40',
+    good: ['0+60x2 '.repeat(10).trimEnd(), '0+60x9 0x31'],
+    notYet: 15,
+    fires: 17,
+  },
+  {
     alert: 'TsflannelConfigRejected',
     metric: 'tsflannel_network_config_rejected',
     bad: '1x20',
@@ -224,6 +243,15 @@ describe('docs/alerts.yml', function () {
     const name = (reason: string): string => `tsflannel_tunnel_drops_total{instance="a",reason="${reason}"}`;
     const series = ['ttl-expired', 'no-route'].map((reason) => ({ series: name(reason), values: '0+60000x30' }));
     promtool(series, [{ expr: 'ALERTS{alertname="TsflannelDrops"}', eval_time: '25m', exp_samples: [] }]);
+  });
+
+  it('does not miss handshakes of a peer that nothing is sent to', () => {
+    const series = Object.entries({ handshake_age_seconds: '0+60x60', transmit_bytes_total: '7000x60' });
+    const labels = '{instance="a",device="flannel-wg",subnet="10.5.2.0/24"}';
+    promtool(
+      series.map(([name, values]) => ({ series: `tsflannel_wireguard_${name}${labels}`, values })),
+      [{ expr: 'ALERTS{alertname="TsflannelWireguardSilent"}', eval_time: '50m', exp_samples: [] }],
+    );
   });
 
   it('does not call a host isolated whose only peer is off', () => {

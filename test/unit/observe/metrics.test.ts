@@ -204,6 +204,12 @@ describe('docs/grafana.json', () => {
     for (const name of names) assert.match(queries, new RegExp(`tsflannel_${name}(_bucket)?\\{`));
   });
 
+  it('shows when each peer of WireGuard shook hands last, and how much goes to it and comes from it', () => {
+    const queries = targets.map(({ expr }) => expr).join('\n');
+    const names = ['handshake_age_seconds', 'transmit_bytes_total', 'receive_bytes_total'];
+    for (const name of names) assert.match(queries, new RegExp(`tsflannel_wireguard_${name}\\{`));
+  });
+
   it('takes a rate of counters only, and never a counter as it is', () => {
     for (const { expr } of targets) {
       for (const [, call = '', name = ''] of expr.matchAll(/(\w*)\(?\b(tsflannel_[a-z_]+)(?=\{)/g)) {
