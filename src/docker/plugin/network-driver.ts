@@ -195,6 +195,7 @@ class NetworkDriver {
       ? (mac ?? known?.mac ?? macFor(addresses.map(({ address }) => address)))
       : await this.parentsMac(network, mac);
     if (known === undefined) {
+      for (const { address } of addresses) refuseShared(network, address);
       networkType(network.type).checkEndpoint(network, othersOn(network, state.contents));
     }
     const sandbox = known?.sandbox;
@@ -595,6 +596,23 @@ function refuseSecondName({ parent, subnets }: ContainerNetwork, others: readonl
       },
     );
   }
+}
+
+/**
+ * The IPAM driver that is told no MAC addresses takes a container that asks for one of these for another network with
+ * the same pool.
+ *
+ * @throws {@link OverlayError} `ERR_ADDRESS_TAKEN`
+ */
+function refuseShared({ subnets }: ContainerNetwork, address: IpAddress): void {
+  const isIt = (each: IpAddress | undefined): boolean => each?.equals(address) === true;
+  const isShared = subnets.some(({ gateway, auxiliary, host }) => [gateway, host, ...auxiliary].some(isIt));
+  if (!isShared) return;
+  throw new OverlayError(
+    'ERR_ADDRESS_TAKEN',
+    `cannot give a container ${address.toString()}: it is the gateway, the host or an auxiliary address of its network`,
+    { hint: 'ask for another address' },
+  );
 }
 
 /** As Docker tells them, by the names that they were given. */

@@ -71,6 +71,24 @@ describe('networks of type ipvlan', () => {
     assert.equal(bed.plugin.status().endpoints[0]?.mac, bed.link('eth0').mac);
   });
 
+  it('give no container that asks for it the gateway, an auxiliary address or that of the host', async () => {
+    const aux = { printer: '10.10.10.65/24' };
+    await bed.call('IpamDriver.RequestPool', { Pool: '10.10.10.0/24' });
+    const made = creation({ 'host-access': 'true' });
+    const [data] = (made as { readonly IPv4Data: readonly object[] }).IPv4Data;
+    await bed.call('NetworkDriver.CreateNetwork', { ...made, IPv4Data: [{ ...data, AuxAddresses: aux }] });
+    const [own] = bed.plugin.status().networks.flatMap(({ subnets }) => subnets.map(({ host }) => host));
+    for (const address of ['10.10.10.1', '10.10.10.65', own?.toString()]) {
+      const error = await bed.failure('NetworkDriver.CreateEndpoint', {
+        NetworkID: FIRST,
+        EndpointID: ENDPOINT,
+        Interface: { Address: `${address}/24` },
+      });
+      assert.match(error, new RegExp(`cannot give a container ${address}: it is the gateway, the host or`));
+    }
+    await createEndpoint({ Address: '10.10.10.66/24' });
+  });
+
   it('lead to the gateway in l2, and are announced there', async () => {
     await create();
     const { Gateway, StaticRoutes } = await join();
