@@ -58,9 +58,10 @@ export class DockerNetworkHost {
     return path.join(this.engine.pluginDirectory, SOCKET);
   }
 
-  /** Power on: the sockets are there, and nothing else. */
+  /** Power on: the sockets are there, and nothing else. On a host that is up, the sockets are opened anew. */
   async boot(): Promise<void> {
     await this.engine.boot();
+    this.#closeSockets();
     const files = [SOCKET, NO_MAC_SOCKET].map((name) => path.join(this.engine.pluginDirectory, name));
     for (const file of files) rmSync(file, { force: true });
     this.#listeners = files.map(listenOn);
