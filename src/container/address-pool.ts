@@ -3,15 +3,16 @@ import type { IpAddress } from '../ip/address.js';
 import type { MacAddress } from '../ip/mac.js';
 import type { SavedPool } from './address-book.js';
 import { ASK_MS, AddressClaims } from './address-claims.js';
+import { isSpread, spread, withoutSpread } from './address-spread.js';
 import type { AddressRequest, NetworkProperties, PoolStatus } from './addresses.js';
-import { agreeOnRecord, joinNetwork, leaveNetwork } from './network-record.js';
+import { agreeOnRecord, leaveNetwork } from './network-record.js';
 import { PoolBlocks } from './pool-blocks.js';
 import { ABANDONED_MS } from './orphans.js';
 import type { PoolContext } from './pool-context.js';
 import { exhausted, impossible, poolName, taken, unconfirmed } from './pool-errors.js';
 import type { PoolId, PoolIdentity } from './pool-id.js';
 import { PoolKeys } from './pool-keys.js';
-import { PoolState, type Shared, type Use } from './pool-state.js';
+import { type Block, PoolState, type Shared, type Use } from './pool-state.js';
 import { PoolSweep } from './pool-sweep.js';
 import { PoolVerification } from './pool-verification.js';
 import { Turns } from '../turns.js';
@@ -116,7 +117,7 @@ export class AddressPool {
     if (this.#state.isJoined) return;
     try {
       await this.context.renew();
-      await joinNetwork(this.#keys.records, this.identity, { isNew: true, properties: this.#state.properties }, signal);
+      await this.#keys.join(true, signal);
     } catch (error) {
       this.#keys.suspect();
       throw error;
@@ -134,11 +135,15 @@ export class AddressPool {
   /** As `ContainerAddresses.agree`. */
   async agree(properties: NetworkProperties, signal: AbortSignal): Promise<void> {
     const known = this.#state.properties;
-    if (known !== undefined && isSameProperties(known, properties)) return;
+    if (known !== undefined && isSameProperties(withoutSpread(known), properties)) return;
     await this.#ensureConfirmed(signal);
-    await agreeOnRecord(this.#keys.records, this.identity, properties, signal);
-    this.#state.properties = properties;
-    await this.context.save();
+    await this.#turns.take(async () => {
+      const isFirst = !isSpread(known) && isSpread(spread(properties, this.identity.range));
+      // Of an earlier network with that subnet: it could not be cut otherwise.
+      if (isFirst) for (const block of this.#state.blocks.values()) await this.#giveBackEmpty(block, signal);
+      await this.#keys.agreeOn(await agreeOnRecord(this.#keys.records, this.identity, properties, signal));
+      await this.context.save();
+    }, signal);
   }
 
   /** Gives a container an address that nobody else in the cluster has. */
@@ -333,6 +338,10 @@ export class AddressPool {
       await leaveNetwork(this.#keys.records, signal);
       return isUnused() && this.#keys.suspectAtMs === undefined;
     }, signal);
+  }
+
+  async #giveBackEmpty(block: Block, signal: AbortSignal): Promise<void> {
+    if (this.#state.given(block.block) === 0n) await this.#blocks.giveBack(block, signal);
   }
 
   async #whilePending<T>(address: IpAddress, action: () => Promise<T>): Promise<T> {

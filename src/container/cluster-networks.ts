@@ -11,7 +11,7 @@ import {
 } from './account-records.js';
 import type { AddressKind } from './addresses.js';
 import { type PoolIdentity, poolPath, tryParsePrefix } from './pool-id.js';
-import { type AddressMask, MAX_BLOCK, addressesIn } from './pool-layout.js';
+import { type AddressMask, addressesIn, blockSizeOf } from './pool-layout.js';
 import {
   NETWORKS_PATH,
   type NetworkRecord,
@@ -160,9 +160,10 @@ function takeEntry(network: Growing, entry: ValueEntry): string | undefined {
   if (path.startsWith(paths.blocks)) {
     const block = tryParsePrefix(path.slice(paths.blocks.length));
     const record = decodeBlock(text);
-    if (block === undefined || record === undefined || block.size > MAX_BLOCK) return undefined;
+    const size = block && blockSizeOf(block);
+    if (block === undefined || record === undefined || size === undefined) return undefined;
     const { host, own, used } = record;
-    if (!network.subnet.covers(block) || own >> block.size > 0n) return undefined;
+    if (!network.subnet.covers(block) || own >> size > 0n) return undefined;
     network.blocks.push({ block, host, own, used: addressesIn(block, used), entry });
     return host;
   }

@@ -2,6 +2,7 @@ import { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
 import type { ValueEntry } from '../lease/store.js';
+import { isSpread } from './address-spread.js';
 import type { NetworkProperties } from './addresses.js';
 import { type HostPlace, PLACES_PATH, decodePlace, placeHost } from './host-place.js';
 import { type PoolIdentity, poolPath, tryParsePrefix } from './pool-id.js';
@@ -35,6 +36,8 @@ export interface NetworkFact extends PoolIdentity {
   readonly isConnected: boolean;
   /** Whether hosts answer on their link for its IPv6 addresses. */
   readonly hasNdpProxy: boolean;
+  /** Whether the addresses that it gives out by themselves share their last 24 bits: from that follow its blocks. */
+  readonly isSpread: boolean;
   /** Whether rules of the hosts decide who reaches its containers: those with addresses of the real network have none. */
   readonly isFiltered: boolean;
   readonly createdAt: Revision;
@@ -114,6 +117,7 @@ function readNetwork(
     routedBy,
     isConnected,
     hasNdpProxy,
+    isSpread: isSpread(properties),
     isFiltered,
     createdAt,
   };
@@ -166,6 +170,7 @@ export function isSameFact(a: Fact | undefined, b: Fact): boolean {
         a.routedBy === b.routedBy &&
         a.isConnected === b.isConnected &&
         a.hasNdpProxy === b.hasNdpProxy &&
+        a.isSpread === b.isSpread &&
         a.isFiltered === b.isFiltered &&
         a.createdAt === b.createdAt
       );

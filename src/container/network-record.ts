@@ -1,6 +1,7 @@
 import { OverlayError } from '../errors.js';
 import type { EtcdLeaseId } from '../lease/record.js';
 import type { SharedValueStore, ValueCondition, ValueEntry } from '../lease/store.js';
+import { isSpread, spread, withoutSpread } from './address-spread.js';
 import type { NetworkProperties } from './addresses.js';
 import { readFounding } from './network-overlap.js';
 import { poolName } from './pool-errors.js';
@@ -39,7 +40,8 @@ const MAX_CONFLICTS = 8;
  *
  * @param options.isNew - whether its membership has to be written although it is there: it may end with another etcd lease.
  * @param options.properties - those that were agreed on before: etcd may have lost them with all that it had.
- * @returns the process that was in the network for this host before, if it was another one.
+ * @returns the process that was in the network for this host before, if it was another one; what is agreed on, as far as
+ * anything is.
  * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` if other hosts have it with another range, `ERR_ADDRESS_POOL` if it
  * overlaps another one.
  */
@@ -48,12 +50,15 @@ export async function joinNetwork(
   { range }: PoolIdentity,
   { isNew, properties }: { readonly isNew: boolean; readonly properties: NetworkProperties | undefined },
   signal: AbortSignal,
-): Promise<string | undefined> {
+): Promise<{ readonly former: string | undefined; readonly agreed: NetworkProperties | undefined }> {
   const { instance } = context;
   let former: string | undefined;
+  let agreed = properties;
   await changeRecord(context, signal, (record, others, own) => {
     former = own;
+    agreed = properties;
     if (record?.range.equals(range) === true) {
+      agreed = record.properties ?? properties;
       const isLacking = record.properties === undefined && properties !== undefined;
       if (own === instance && !isNew && !isLacking) return undefined;
       return { record: isLacking ? { range, properties } : record };
@@ -63,7 +68,7 @@ export async function joinNetwork(
     }
     return { record: { range, properties } };
   });
-  return former === instance ? undefined : former;
+  return { former: former === instance ? undefined : former, agreed };
 }
 
 /**
@@ -91,8 +96,10 @@ export async function foundNetwork(
 }
 
 /**
- * Compares properties with those in the record; writes them if there are none, or nobody else is in the network.
+ * Compares properties with those in the record; writes them if there are none, or nobody else is in the network. Whoever
+ * writes them decides whether the addresses of the network are spread: not those of one that has been cut otherwise.
  *
+ * @returns what is agreed on by now.
  * @throws {@link OverlayError} `ERR_NETWORK_DIFFERS` with both values.
  */
 export async function agreeOnRecord(
@@ -100,16 +107,25 @@ export async function agreeOnRecord(
   { range }: PoolIdentity,
   properties: NetworkProperties,
   signal: AbortSignal,
-): Promise<void> {
-  checkProperties(properties);
-  await changeRecord(context, signal, (record, others, own) => {
+): Promise<NetworkProperties> {
+  checkProperties(spread(properties, range));
+  let agreed = properties;
+  await changeRecord(context, signal, async (record, others, own) => {
     const known = record?.properties;
-    const difference = known && propertyDifference(known, properties);
-    if (difference === undefined && known !== undefined && own !== undefined) return undefined;
+    const difference = known && propertyDifference(withoutSpread(known), properties);
+    if (known !== undefined && difference === undefined) {
+      agreed = known;
+      return own === undefined ? { record: { range, properties: known } } : undefined;
+    }
     if (difference !== undefined && others.length > 0)
       throw differs(context, others, difference.known, difference.asked);
-    return { record: { range, properties } };
+    const { store, paths } = context;
+    const isCut = !isSpread(known) && (await store.listValues(paths.blocks, signal)).length > 0;
+    agreed = isCut ? properties : spread(properties, range);
+    const conditions = isSpread(agreed) && !isSpread(known) ? [{ noneBelow: paths.blocks }] : [];
+    return { record: { range, properties: agreed }, conditions };
   });
+  return agreed;
 }
 
 /** Takes this host out of a network; the last one takes the record with it. */
@@ -141,12 +157,17 @@ interface Change {
   /** Undefined deletes it. */
   readonly record: NetworkRecord | undefined;
   readonly isLeaving?: boolean;
+  readonly conditions?: readonly ValueCondition[];
 }
 
 async function changeRecord(
   context: RecordContext,
   signal: AbortSignal,
-  decide: (record: NetworkRecord | undefined, others: readonly string[], own: string | undefined) => Change | undefined,
+  decide: (
+    record: NetworkRecord | undefined,
+    others: readonly string[],
+    own: string | undefined,
+  ) => Change | undefined | Promise<Change | undefined>,
 ): Promise<void> {
   const { store, paths, host, instance, etcdLeaseId, identity } = context;
   for (let conflicts = 0; conflicts < MAX_CONFLICTS; conflicts++) {
@@ -154,15 +175,16 @@ async function changeRecord(
     const members = await store.listValues(paths.hosts, signal);
     const others = members.map(({ path }) => path.slice(paths.hosts.length)).filter((each) => each !== host);
     const own = members.find(({ path }) => path === paths.host(host))?.text;
-    const change = decide(entry && decodeRecord(entry.text), others, own);
+    const change = await decide(entry && decodeRecord(entry.text), others, own);
     if (change === undefined) return;
-    const { record, isLeaving = false } = change;
+    const { record, isLeaving = false, conditions = [] } = change;
     const founding = entry === undefined && record !== undefined ? await readFounding(context, signal) : undefined;
     const isDone = await store.transactValues(
       {
         conditions: [
           entry === undefined ? { absent: paths.record } : { path: paths.record, revision: entry.revision },
           ...(founding?.conditions ?? []),
+          ...conditions,
         ],
         puts: [
           ...(founding?.puts ?? []),

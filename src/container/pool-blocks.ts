@@ -2,6 +2,7 @@ import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
 import type { ValueCondition } from '../lease/store.js';
+import { canSpread } from './address-spread.js';
 import type { PoolContext } from './pool-context.js';
 import type { PoolKeys } from './pool-keys.js';
 import { type AddressMask, addressesIn } from './pool-layout.js';
@@ -98,6 +99,7 @@ export class PoolBlocks {
       if (made === undefined) return false;
       const { block } = made;
       if (await this.#write(made, this.state.wanted(made), signal)) {
+        if (!(await this.#isBlockStill(made, signal))) continue;
         this.state.blocks.set(block.toString(), made);
         counters.blocksLeased++;
         log.info('leased a block of container addresses', { subnet: block.toString() });
@@ -106,6 +108,23 @@ export class PoolBlocks {
       }
       await this.keys.listKeyed(signal);
     }
+    return false;
+  }
+
+  /**
+   * Whether the network is cut into such blocks, now that one is leased: the first host to tell what the network is may have
+   * decided that meanwhile, which it does only as long as nobody has a block. One that is none is given back.
+   */
+  async #isBlockStill({ block, revision }: Block, signal: AbortSignal): Promise<boolean> {
+    if (this.state.properties !== undefined || !canSpread(this.state.identity.range)) return true;
+    try {
+      await this.keys.readAgreed(signal);
+    } catch (error) {
+      this.keys.suspect();
+      throw error;
+    }
+    if (this.state.layout.isBlock(block)) return true;
+    await this.keys.drop(this.keys.paths.block(block), revision, signal);
     return false;
   }
 

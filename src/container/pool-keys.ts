@@ -2,11 +2,12 @@ import { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { EtcdLeaseId, Revision } from '../lease/record.js';
 import type { ValueEntry } from '../lease/store.js';
-import type { RecordContext } from './network-record.js';
+import type { NetworkProperties } from './addresses.js';
+import { type RecordContext, joinNetwork } from './network-record.js';
 import type { PoolContext } from './pool-context.js';
 import { unconfirmed } from './pool-errors.js';
 import type { PoolState } from './pool-state.js';
-import { PoolPaths } from './records.js';
+import { PoolPaths, decodeRecord } from './records.js';
 
 /** The keys of one pool in etcd, read and deleted; who writes them is {@link PoolBlocks} and {@link AddressClaims}. */
 export class PoolKeys {
@@ -55,8 +56,30 @@ export class PoolKeys {
 
   blockAt(path: string): Prefix | undefined {
     const address = IpAddress.tryParse(path.slice(this.paths.blocks.length).replace(/-\d+$/, ''));
-    const block = address && this.state.layout.blockOf(address);
+    const block = address && this.state.layout.blockAround(address);
     return block !== undefined && this.paths.block(block) === path ? block : undefined;
+  }
+
+  /** Enters this host into the network, and takes up what its hosts have agreed on; as {@link joinNetwork}. */
+  async join(isNew: boolean, signal: AbortSignal): Promise<string | undefined> {
+    const { identity, properties } = this.state;
+    const { former, agreed } = await joinNetwork(this.records, identity, { isNew, properties }, signal);
+    if (agreed !== undefined) await this.agreeOn(agreed);
+    return former;
+  }
+
+  /** Takes up what the hosts have agreed on; blocks that are none any more are looked for in etcd. */
+  async agreeOn(properties: NetworkProperties): Promise<void> {
+    if (!this.state.agreeOn(properties)) return;
+    this.suspect();
+    await this.context.save();
+  }
+
+  /** Takes up what the record says by now, if it says anything. */
+  async readAgreed(signal: AbortSignal): Promise<void> {
+    const entry = await this.read(this.paths.record, signal);
+    const properties = entry && decodeRecord(entry.text)?.properties;
+    if (properties !== undefined) await this.agreeOn(properties);
   }
 
   etcdLeaseId(): EtcdLeaseId {

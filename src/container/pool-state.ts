@@ -3,6 +3,7 @@ import type { Prefix } from '../ip/prefix.js';
 import type { Revision } from '../lease/record.js';
 import type { SavedPool, SavedUse } from './address-book.js';
 import { inGivingOrder } from './address-order.js';
+import { isSpread } from './address-spread.js';
 import type { AddressUse, NetworkProperties, PoolStatus, SeenAddress } from './addresses.js';
 import { ABANDONED_MS, Orphans } from './orphans.js';
 import type { PoolContext } from './pool-context.js';
@@ -54,7 +55,6 @@ export type Use = { -readonly [K in keyof SavedUse]: SavedUse[K] };
  */
 export class PoolState {
   readonly identity: PoolIdentity;
-  readonly layout: PoolLayout;
   readonly blocks = new Map<string, Block>();
   /** Addresses of containers that are leased one by one. */
   readonly singles = new Map<string, Holding>();
@@ -76,7 +76,8 @@ export class PoolState {
   isJoined = false;
   /** Whether the engine has given the pool up. */
   isReleased = false;
-  properties: NetworkProperties | undefined;
+  #properties: NetworkProperties | undefined;
+  #layout: PoolLayout;
   /** Not to be given by themselves before that time on the monotonic clock. */
   readonly #avoided = new Map<string, number>();
 
@@ -86,7 +87,33 @@ export class PoolState {
   ) {
     this.identity = parsePoolId(id);
     this.orphans = new Orphans(context.clock, context.register);
-    this.layout = new PoolLayout(this.identity);
+    this.#layout = new PoolLayout(this.identity);
+  }
+
+  /** What the hosts of the network have agreed on, as far as is known here. */
+  get properties(): NetworkProperties | undefined {
+    return this.#properties;
+  }
+
+  get layout(): PoolLayout {
+    return this.#layout;
+  }
+
+  /**
+   * Takes up what the hosts have agreed on. Blocks that are none by that are let go; what is in use in them is to be leased
+   * one by one.
+   *
+   * @returns whether there were such blocks.
+   */
+  agreeOn(properties: NetworkProperties): boolean {
+    const layout = new PoolLayout(this.identity, isSpread(properties));
+    this.#properties = properties;
+    if (layout.isSpread === this.#layout.isSpread) return false;
+    this.#layout = layout;
+    if (this.blocks.size === 0) return false;
+    this.blocks.clear();
+    this.verifiedGeneration = -1;
+    return true;
   }
 
   /**
@@ -97,6 +124,7 @@ export class PoolState {
   restore(saved: SavedPool, isConfirmed: boolean): void {
     const generation = isConfirmed ? this.context.lease.generation : -1;
     const unknown = { revision: undefined, generation };
+    if (saved.properties !== undefined) this.agreeOn(saved.properties);
     for (const { block, own } of saved.blocks) {
       if (this.layout.isBlock(block))
         this.blocks.set(block.toString(), {
@@ -115,7 +143,6 @@ export class PoolState {
     for (const address of saved.released) this.released.add(address.toString());
     for (const address of saved.fixed) this.fixed.add(address.toString());
     this.isReleased = saved.isReleased;
-    this.properties = saved.properties;
   }
 
   /** What is to be written down. */

@@ -1,6 +1,5 @@
 import { isOverlayError } from '../errors.js';
 import { ASK_MS, type AddressClaims } from './address-claims.js';
-import { joinNetwork } from './network-record.js';
 import type { PoolBlocks } from './pool-blocks.js';
 import type { PoolContext } from './pool-context.js';
 import type { PoolKeys } from './pool-keys.js';
@@ -41,8 +40,7 @@ export class PoolVerification {
     const { generation } = lease;
     const isNew = this.#state.verifiedGeneration !== generation;
     if (!this.#state.isReleased) {
-      const { identity, properties } = this.#state;
-      const former = await joinNetwork(this.#keys.records, identity, { isNew, properties }, signal);
+      const former = await this.#keys.join(isNew, signal);
       if (former !== undefined && this.#state.isTold) this.#context.rivalFound();
       this.#state.isTold = true;
       this.#state.isJoined = true;

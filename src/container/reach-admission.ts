@@ -132,7 +132,7 @@ export function admitFacts(
     const pool = pools.get(fact.pool);
     if (pool === undefined) continue;
     const { address, host } = fact;
-    const block = pool.layout.blockOf(address);
+    const block = pool.layout.blockAround(address);
     const around = block && pool.blocks.get(block.toString());
     const why = whyNotSingle(fact, pool, around);
     if (why !== undefined) refused.push({ ...why, what: address.toString() });
@@ -220,7 +220,7 @@ function admitNetworks(
       refused.push({ reason: 'too-many', what: pool, detail: `there are more than ${MAX_NETWORKS} networks` });
     } else {
       admitted.push(network);
-      pools.set(pool, { network, layout: new PoolLayout(network), blocks: new Map() });
+      pools.set(pool, { network, layout: new PoolLayout(network, network.isSpread), blocks: new Map() });
     }
   }
   return pools;

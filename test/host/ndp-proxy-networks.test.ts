@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { ctlFile } from '../support/daemon.js';
 import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
 import { DockerNetworkHost, type NetworkedContainer } from '../support/docker-network-host.js';
-import { run } from '../support/netns.js';
-import { Rig } from '../support/rig.js';
+import { type Netns, type Output, run } from '../support/netns.js';
+import { type Host, Rig } from '../support/rig.js';
+import { skipBecause } from '../support/skip.js';
+import { SnoopingSwitch, joinedGroups } from '../support/snooping-switch.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -108,6 +110,36 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
     });
   }
 
+  it('is in one multicast group for all containers, through a switch that snoops MLD', async () => {
+    const network = new SnoopingSwitch(rig);
+    await network.snoop(true);
+    const before = await onBoth((on) => joinedGroups(on.host.netns));
+    await create(['--opt', 'type=bridge']);
+    const all = (await onBoth((on) => Promise.all(Array.from({ length: 6 }, () => on.run('net'))))).flat();
+    assert.equal(new Set(all.map(({ address6 }) => address6)).size, 12);
+    assert.deepEqual((await onBoth(proxied)).flat().sort(), all.map(({ address6 }) => address6).sort());
+    const after = await onBoth((on) => joinedGroups(on.host.netns));
+    assert.deepEqual(
+      after.map((groups, index) => groups.filter((group) => before[index]?.includes(group) === false)),
+      [['ff02::1:ff00:2'], ['ff02::1:ff00:2']],
+    );
+    await eventually('the switch to know it', async () =>
+      assert.ok((await network.groups()).includes('ff02::1:ff00:2')),
+    );
+    for (const { address6 } of all) assert.ok(await answersOnce(address6), address6);
+    const [first] = all;
+    await first?.host.docker(['rm', '--force', first.id]);
+    await eventually('its entry to go', async () => assert.equal((await proxied(host(1))).length, 5));
+    for (const { address6 } of all.slice(1))
+      assert.ok(await answersOnce(address6), `${address6}, without the first one`);
+    const free = await host(1).run('net', ['--ip6', '2001:db8:0:0:4000::beef']);
+    await eventually('the switch to know another group', async () =>
+      assert.ok((await network.groups()).includes('ff02::1:ff00:beef')),
+    );
+    assert.ok(await answersOnce(free.address6), 'an address that was asked for');
+    await network.snoop(false);
+  });
+
   it('opens nothing but published ports, to the world', async () => {
     await create(['--opt', 'type=bridge']);
     const closed = await serve(host(1));
@@ -190,4 +222,68 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
       );
     });
   });
+});
+
+describe('networks with ndp-proxy that tsflannelctl has made', function () {
+  this.timeout(120_000);
+  let rig: Rig;
+
+  before(async function () {
+    if (process.getuid?.() !== 0) skipBecause(this, 'network namespaces need root');
+    rig = await Rig.create({ hasIpv6: true });
+    await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'vxlan' } });
+    for (const host of rig.hosts) await host.startDaemon({ hasPlugin: true, args: [`--host-id=${host.name}`] });
+  });
+
+  after(() => rig.close());
+
+  const ctl = (on: Host, ...words: readonly string[]): Promise<Output> => {
+    const { statusSocket = '', pluginSocket = '' } = on.daemon ?? {};
+    const sockets = ['--status-socket', statusSocket, '--plugin-socket', pluginSocket];
+    return on.netns.run([process.execPath, ctlFile(), ...words, ...sockets]);
+  };
+
+  const attach = async (on: Host, network: string, netns: Netns): Promise<string> => {
+    const etcd = `--etcd-endpoints=${rig.etcd.endpoint}`;
+    const { stdout } = await ctl(on, 'attach', '--netns', netns.file, '--network', network, '--json', etcd);
+    const { addresses } = JSON.parse(stdout) as { readonly addresses: readonly string[] };
+    return addresses[0]?.split('/')[0] ?? '';
+  };
+
+  for (const [network, range, groups] of [
+    ['wide', [], ['ff02::1:ff00:2']],
+    ['narrow', ['--ip-range', '2001:db8:0:0:4000::/112'], ['ff02::1:ff00:2', 'ff02::1:ff00:3', 'ff02::1:ff00:4']],
+  ] as const) {
+    it(`are in ${groups.length} multicast groups with three containers, where the range is ${network}`, async () => {
+      const [one, two] = [rig.host(1), rig.host(2)];
+      const options = ['--subnet', SUBNET6, ...range, '--opt', 'type=bridge', '--opt', 'ndp-proxy=true'];
+      await ctl(one, 'docker-networks', 'create', '--network', network, ...options);
+      const before = await joinedGroups(one.netns);
+      const namespaces = await Promise.all([0, 1, 2, 3].map((index) => rig.addNamespace(`${network}${index}`)));
+      const addresses: string[] = [];
+      // The other host enters it by what the first one has written.
+      for (const [index, netns] of namespaces.entries())
+        addresses.push(await attach(index === 3 ? two : one, network, netns));
+      const joined = await joinedGroups(one.netns);
+      assert.deepEqual(
+        joined.filter((group) => !before.includes(group)),
+        groups,
+      );
+      assert.equal((await joinedGroups(two.netns)).includes('ff02::1:ff00:2'), groups.length === 1);
+      assert.equal(new Set(addresses).size, 4);
+      for (const address of addresses) {
+        await rig.router.run(['ip', '-6', 'neigh', 'flush', 'dev', 'eth0']);
+        assert.equal((await ping(rig.router, address, { count: 1, waitSeconds: 3 })).received, 1, address);
+      }
+      for (const [index, { name }] of namespaces.entries())
+        await ctl(index === 3 ? two : one, 'detach', '--netns', name);
+      await eventually('the other host to leave', async () => {
+        assert.deepEqual((await two.daemon?.status())?.containerNetworks?.pools, []);
+      });
+      await ctl(one, 'docker-networks', 'remove', network);
+      await eventually('this one to leave', async () => {
+        assert.deepEqual((await one.daemon?.status())?.containerNetworks?.pools, []);
+      });
+    });
+  }
 });

@@ -4,6 +4,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { ctlFile } from '../support/daemon.js';
 import type { Netns } from '../support/netns.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
+import { SnoopingSwitch } from '../support/snooping-switch.js';
 import { ping } from '../support/traffic.js';
 import { eventually, waitFor } from '../support/wait.js';
 
@@ -44,10 +45,9 @@ async function speaking(host: Host): Promise<Container & { readonly address6: st
 
 describe('containers in an on-link prefix', () => {
   let rig: Rig;
+  let network: SnoopingSwitch;
 
   const forgetNeighbours = (): Promise<unknown> => rig.router.run(['ip', '-6', 'neigh', 'flush', 'dev', 'eth0']);
-
-  const switchName = (): string => rig.router.name.replace(/-gw$/, '-sw');
 
   const answersOnce = async (address: string): Promise<boolean> => {
     await forgetNeighbours();
@@ -64,16 +64,9 @@ describe('containers in an on-link prefix', () => {
     return link?.['address'] as string;
   };
 
-  /** Whether the switch passes solicitations only to those who have joined their group, as it is told by a querier. */
-  const setSnooping = async (isOn: boolean): Promise<void> => {
-    const options = isOn
-      ? 'mcast_snooping 1 mcast_query_response_interval 50 mcast_query_interval 200 mcast_startup_query_interval 50 mcast_querier 1'
-      : 'mcast_querier 0 mcast_snooping 0';
-    await rig.router.run(['ip', '-n', switchName(), 'link', 'set', 'br0', 'type', 'bridge', ...options.split(' ')]);
-  };
-
   before(async () => {
     rig = await Rig.create({ hosts: 2, hasIpv6: true });
+    network = new SnoopingSwitch(rig);
     await rig.putConfig(CONFIG);
     for (const host of rig.hosts) await host.startDaemon({ args: ['--ndp-proxy'] });
   });
@@ -81,12 +74,11 @@ describe('containers in an on-link prefix', () => {
   after(() => rig.close());
 
   it('are reached from the router with its first packet, through a switch that snoops MLD', async () => {
-    await setSnooping(true);
+    await network.snoop(true);
     const container = await speaking(rig.host(1));
     await eventually('the switch to learn the group', async () => {
-      const groups = await rig.router.run(['bridge', '-n', switchName(), 'mdb', 'show']);
-      const low = `ff02::1:ff00:${container.address6.split(':').at(-1) ?? ''}`;
-      assert.ok(groups.stdout.includes(low), groups.stdout);
+      const groups = await network.groups();
+      assert.ok(groups.includes(`ff02::1:ff00:${container.address6.split(':').at(-1) ?? ''}`), groups.join(' '));
     });
     assert.ok(await answersOnce(container.address6));
     assert.equal(await macSeen(container.address6), await macOf(rig.host(1).netns));
@@ -105,7 +97,7 @@ describe('containers in an on-link prefix', () => {
   });
 
   it('are reached although they have never said a word', async () => {
-    await setSnooping(false);
+    await network.snoop(false);
     const { address6 = '' } = await rig.host(2).addContainer();
     assert.ok(!(await proxied(rig.host(2))).includes(address6));
     assert.ok(await answersOnce(address6));

@@ -1,3 +1,4 @@
+import { isSpread } from '../../container/address-spread.js';
 import { type ClusterNetwork, networkTitle } from '../../container/cluster-networks.js';
 import { PoolLayout } from '../../container/pool-layout.js';
 import { IpAddress } from '../../ip/address.js';
@@ -18,8 +19,9 @@ export function isOf(network: ClusterNetwork, pool: Pick<AddressPoolStatus, 'net
 }
 
 /** @param network - of the cluster, to which the pool belongs. */
-export function rangeLeft(pool: AddressPoolStatus, { blocks, addresses, subnet }: ClusterNetwork): RangeLeft {
-  const layout = new PoolLayout({ subnet, range: Prefix.parse(pool.range) });
+export function rangeLeft(pool: AddressPoolStatus, network: ClusterNetwork): RangeLeft {
+  const { blocks, addresses, subnet, record } = network;
+  const layout = new PoolLayout({ subnet, range: Prefix.parse(pool.range) }, isSpread(record?.properties));
   const leased = new Set(blocks.filter(({ block }) => layout.isBlock(block)).map(({ block }) => block.toString()));
   const ends = [subnet.address, subnet.last].filter((each) => !layout.isUsable(each));
   const never = [...ends, layout.gateway].map((each) => each.toString());

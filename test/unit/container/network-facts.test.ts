@@ -128,6 +128,7 @@ describe('what keys say of where packets for containers go', () => {
       fact(networkEntry({ type: 'bridge' })),
       fact(networkEntry({ type: 'bridge', address: 'host' })),
       fact(networkEntry({ type: 'overlay' })),
+      fact(networkEntry({ type: 'bridge', 'shared-low-bits': '24' })),
       fact(networkEntry({ type: 'bridge' }, { createdAt: '6' })),
       fact(memberEntry('a')),
       fact(memberEntry('b')),

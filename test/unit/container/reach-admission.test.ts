@@ -179,6 +179,33 @@ describe('admitFacts', () => {
       assert.deepEqual(admitted.proxied.map(String), ['2001:db8:0:0:4000::/66']);
     });
 
+    it('takes blocks by whether the hosts have agreed on its addresses being spread', () => {
+      const wide = blockEntry('a', '2001:db8:0:0:4000:0:4000:0/98', { pool, own: 1n });
+      const own = blockEntry('self', '2001:db8:0:0:4000::/98', { pool, own: 1n });
+      // Within blocks, and none of the addresses that these give: one of another host in ours, and of ours in another’s.
+      const singles = [
+        addressEntry('b', '2001:db8:0:0:4000::3', pool),
+        addressEntry('self', '2001:db8:0:0:4000:0:4000:3', pool),
+      ];
+      const spread = networkEntry({ ...PROXIED, 'shared-low-bits': '24' }, { pool });
+      const admitted = admit([spread, ...entries.slice(1), wide, own, ...singles, memberEntry('self', pool)]);
+      assert.deepEqual(told(admitted), {
+        a: ['direct 2001:db8::4000:0:4000:0/98'],
+        b: ['direct 2001:db8::4000:0:0:3/128'],
+      });
+      assert.deepEqual(refused(admitted), ['outside-network 2001:db8::4000:0:0:40/122']);
+      assert.ok(!admitted.own.some((prefix) => prefix.contains(ip('2001:db8:0:0:4000::3'))));
+      for (const each of ['2001:db8:0:0:4000::2', '2001:db8:0:0:4000:0:4000:3', '2001:db8:0:0:4000:0:3f00:2'])
+        assert.ok(admitted.own.some((prefix) => prefix.contains(ip(each))));
+      const taken = addressEntry('b', '2001:db8:0:0:4000:0:4000:2', pool);
+      assert.deepEqual(refused(admit([spread, wide, taken, memberEntry('self', pool)])), [
+        'contradiction 2001:db8::4000:0:4000:2',
+      ]);
+      assert.deepEqual(refused(admit([...entries, wide, memberEntry('self', pool)])), [
+        'outside-network 2001:db8::4000:0:4000:0/98',
+      ]);
+    });
+
     it('leaves it on the link, without a complaint, where this host is not', () => {
       const admitted = admit(entries);
       assert.deepEqual([told(admitted), refused(admitted)], [{}, []]);

@@ -122,6 +122,19 @@ describe('networks of the cluster', () => {
     assert.equal(networks[0]?.blocks.length, 2);
   });
 
+  it('knows which addresses of a network that spreads them are given', async () => {
+    const properties = { type: 'bridge', 'ndp-proxy': 'true', 'shared-low-bits': '24' };
+    const base = 'networks/web/2001:db8:0:1::-66';
+    const { networks, badPaths } = await clusterOf({
+      'network-records/web/2001:db8:0:1::-66': encodeRecord({ range: net('2001:db8:0:1::/66'), properties }),
+      [`${base}/blocks/2001:db8:0:1::4000:0-98`]: encodeBlock({ host: 'host-1', own: 0b1111n, used: 0b0110n }),
+      [`${base}/blocks/2001:db8:0:1::-97`]: encodeBlock({ host: 'host-1', own: 1n, used: 0n }),
+    });
+    assert.deepEqual(badPaths, [`${base}/blocks/2001:db8:0:1::-97`]);
+    const used = networks.flatMap(({ blocks }) => blocks.flatMap((block) => block.used.map(String)));
+    assert.deepEqual(used, ['2001:db8:0:1::4100:2', '2001:db8:0:1::4200:2']);
+  });
+
   it('knows a network whose record is missing', async () => {
     const { networks } = await clusterOf({ [`${NETWORK}/hosts/host-1`]: '' });
     assert.deepEqual(

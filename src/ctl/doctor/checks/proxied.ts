@@ -62,7 +62,7 @@ function groups({ proxied }: DoctorFacts): readonly Found[] {
         severity: 'note',
         message: `${device} is in ${size} multicast groups for containers; a switch that snoops MLD and has no room for them loses or floods what routers ask`,
         evidence: `${lows.length} proxy entries; addresses whose last 24 bits are the same share a group`,
-        command: `ip -6 maddr show dev ${device} # compare with the switch's table; --ip6 chooses addresses that share a group`,
+        command: `ip -6 maddr show dev ${device} # compare with the switch's table; where subnet and --ip-range are /88 or wider, a network that is created again gives addresses that share a group, elsewhere --ip6 chooses such ones`,
       },
     ];
   });

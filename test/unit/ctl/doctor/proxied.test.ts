@@ -110,6 +110,7 @@ describe('doctor on whom the host answers for', () => {
     const [note] = found('mld-groups', { proxied: many });
     assert.match(note?.message ?? '', /^eth0 is in 600 multicast groups/);
     assert.equal(note?.severity, 'note');
+    assert.match(note.command, /\/88 or wider.* --ip6/);
     assert.deepEqual(found('mld-groups', { proxied: Array.from({ length: 600 }, (_, n) => at(n, 7)) }), []);
   });
 });

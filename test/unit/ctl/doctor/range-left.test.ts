@@ -55,6 +55,20 @@ describe('rangeLeft', () => {
     });
   }
 
+  it('counts the addresses that are given by themselves where these are spread', () => {
+    const subnet = '2001:db8:0:1::/66';
+    const properties = { 'ndp-proxy': 'true', 'shared-low-bits': '24' };
+    const of: ClusterNetwork = {
+      ...network(['2001:db8:0:1::/98'], ['2001:db8:0:1::4100:2', '2001:db8:0:1::4100:3']),
+      subnet: net(subnet),
+      record: { range: net(subnet), properties },
+    };
+    const shared = ['2001:db8:0:1::1'];
+    const left = rangeLeft(pool({ network: subnet, subnet, range: subnet, free: 30, shared }), of);
+    // In 1023 blocks that nobody has, and its own one; the one address of another host that a block could have given.
+    assert.deepEqual(left, { left: 1023 * 64 - 1 + 30, all: 1024 * 64 });
+  });
+
   it('belongs to a network by name and subnet', () => {
     const named: ClusterNetwork = { ...network([]), name: 'lan' };
     assert.deepEqual(
