@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { Prefix } from '../../src/ip/prefix.js';
 import { IpAddress } from '../../src/ip/address.js';
+import { fetchCommand } from '../support/docker.js';
 import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
-import type { NetworkedContainer } from '../support/docker-network-host.js';
+import type { DockerNetworkHost, NetworkedContainer } from '../support/docker-network-host.js';
+import type { Netns } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
@@ -17,6 +19,16 @@ const CONFIG = {
 };
 
 const FAMILIES = ['address', 'address6'] as const;
+
+/** A web server that tells who asks; busybox has its `nc` and its `httpd` built in everywhere. */
+const WEB = [
+  'sh',
+  '-c',
+  'mkdir -p /www && echo "served by $HOSTNAME" >/www/index.html && exec busybox httpd -f -p 80 -h /www',
+];
+
+const urlOf = (address: string, port: number): string =>
+  `http://${address.includes(':') ? `[${address}]` : address}:${port}/`;
 
 describe('the recipes for IPv6, on two hosts with real engines', function () {
   this.timeout(120_000);
@@ -38,6 +50,27 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
     }
   };
 
+  /** Starts a web server. */
+  const serve = async (
+    on: DockerNetworkHost,
+    name: string,
+    options: readonly string[],
+  ): Promise<NetworkedContainer> => {
+    const words = ['run', '--detach', '--stop-signal', 'SIGKILL', '--name', name, '--hostname', name];
+    const { stdout } = await on.docker([...words, ...options, 'busybox', 'busybox', ...WEB]);
+    const server = await on.inspect(stdout.trim());
+    await eventually(`${name} to listen`, async () =>
+      assert.match(await inside(server, `wget -q -O - http://127.0.0.1/`), /^served by/),
+    );
+    return server;
+  };
+
+  /** The page at an address and port, got with curl; empty if there is none. */
+  const curl = async (from: Netns, address: string, port = 80): Promise<string> => {
+    const argv = ['curl', '--silent', '--max-time', '3', urlOf(address, port)];
+    return (await from.run(argv, { mayFail: true })).stdout.trim();
+  };
+
   const answersOnce = async (address: string): Promise<boolean> => {
     await rig.router.run(['ip', '-6', 'neigh', 'flush', 'dev', 'eth0']);
     return (await ping(rig.router, address, { count: 1, waitSeconds: 3 })).received === 1;
@@ -49,9 +82,10 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
     await rig.putConfig(CONFIG);
     await hosts.start(rig.hosts, {
       args: ['--ndp-proxy'],
-      engineOptions: (daemon) => {
-        const subnet = Prefix.parse(daemon.subnetEnv().FLANNEL_IPV6_SUBNET ?? '');
-        return `--ipv6 --fixed-cidr-v6=${subnet.toString()}`;
+      engineOptions: (on) => {
+        const subnet = Prefix.parse(on.daemon.subnetEnv().FLANNEL_IPV6_SUBNET ?? '');
+        const proxy = on === host(2) ? '--userland-proxy=false' : '';
+        return `--ipv6 --fixed-cidr-v6=${subnet.toString()} ${proxy}`;
       },
     });
   });
@@ -72,6 +106,48 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
     }
     await eventually('the other host to answer', async () => assert.ok(await host(1).reaches(near, far.address6)));
     assert.ok(await host(1).reaches(near, '2001:db8::1'), 'the router');
+  });
+
+  it('X7: what -P publishes is reached over the IPv6 of the host by rules of ours, where it takes a proxy of Docker', async () => {
+    const PUBLISHED = ['--publish-all', '--expose', '80'];
+    const drivers = ['--driver', 'tsflannel', '--ipam-driver', 'tsflannel', '--opt', 'type=bridge'];
+    for (const [number, hasProxy] of [
+      [1, true],
+      [2, false], // --userland-proxy=false
+    ] as const) {
+      const on = host(number);
+      await serve(on, 'docker', PUBLISHED);
+      const { stdout } = await on.docker(['port', 'docker', '80/tcp']);
+      const port = Number(/:(\d+)$/m.exec(stdout)?.[1]);
+      assert.equal(await curl(rig.router, on.host.publicIp, port), 'served by docker');
+      // Since release 27 it writes rules for IPv6 as well.
+      const isReached = hasProxy || Number.parseInt(await on.engine.version()) >= 27;
+      assert.equal(
+        await curl(rig.router, on.host.publicIpv6, port),
+        isReached ? 'served by docker' : '',
+        `on ${on.host.name}`,
+      );
+      await on.docker([
+        'network',
+        'create',
+        ...drivers,
+        '--subnet',
+        '198.18.7.0/24',
+        '--ipv6',
+        '--subnet',
+        'fd00:7::/64',
+        'net',
+      ]);
+      const { address6 } = await serve(on, 'ours', ['--network', 'net', ...PUBLISHED]);
+      const [network] = (await on.daemon.status()).containerNetworks?.networks ?? [];
+      const ports = (network?.endpoints ?? []).flatMap((endpoint) => endpoint.ports);
+      const chosen = Number(/80\/tcp -> 0\.0\.0\.0:(\d+)/.exec(ports.join(' '))?.[1]);
+      assert.ok(chosen > 0, `${ports.join(' ')} of ${address6}`);
+      for (const address of [on.host.publicIp, on.host.publicIpv6])
+        assert.equal(await curl(rig.router, address, chosen), 'served by ours', `${address} ${chosen}`);
+      const { stdout: proxies } = await on.host.netns.run(['pgrep', '-a', '-x', 'docker-proxy'], { mayFail: true });
+      assert.ok(!proxies.includes(`-host-port ${chosen} `), 'no docker-proxy of it');
+    }
   });
 
   for (const [title, driver] of [
@@ -115,6 +191,19 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
         }
         assert.match(await inside(one, 'ip route'), /^default via /m);
         assert.match(await inside(one, 'ip -6 route'), /^default via /m);
+      });
+
+      it('X5: serves pages over both families, to the host and to the other container', async () => {
+        await create();
+        const one = await serve(host(1), 'one', ['--network', 'net']);
+        const two = await serve(host(1), 'two', ['--network', 'net']);
+        for (const family of FAMILIES) {
+          assert.equal(await curl(host(1).host.netns, two[family]), 'served by two');
+          const { stdout } = await host(1).docker(['exec', one.id, ...fetchCommand(urlOf(two[family], 80))]);
+          assert.equal(stdout.trim(), 'served by two');
+          const back = await host(1).docker(['exec', two.id, ...fetchCommand(urlOf(one[family], 80))]);
+          assert.equal(back.stdout.trim(), 'served by one');
+        }
       });
 
       it('X15: resolves names to both families', async () => {

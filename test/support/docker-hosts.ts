@@ -1,5 +1,4 @@
 import type { Context } from 'mocha';
-import type { Daemon } from './daemon.js';
 import { DockerEngine } from './docker.js';
 import { DockerNetworkHost } from './docker-network-host.js';
 import type { Host } from './rig.js';
@@ -10,7 +9,7 @@ export interface DockerHostsOptions {
   /** Further flags of the daemons. */
   readonly args?: readonly string[];
   /** Options of a host's engine that are known once its daemon has a subnet; without, both start at the same time. */
-  readonly engineOptions?: (daemon: Daemon) => string;
+  readonly engineOptions?: (on: DockerNetworkHost) => string;
 }
 
 /** Skips all tests of a suite where no engine can be started; to be called from its `before` hook. */
@@ -45,7 +44,7 @@ export class DockerHosts implements Iterable<DockerNetworkHost> {
       const daemon = on.daemon.startAndWait();
       const engine = async (): Promise<void> => {
         if (engineOptions !== undefined) await daemon;
-        await on.engine.start(engineOptions && { options: engineOptions(on.daemon) });
+        await on.engine.start(engineOptions && { options: engineOptions(on) });
         await on.engine.importBusybox();
       };
       await Promise.all([daemon, engine()]);
