@@ -208,6 +208,24 @@ export function describeKernelContract(
       });
     }
 
+    it('makes a device a port of a bridge, isolated and with hairpin or not', () => {
+      const bridge = { kind: 'bridge', name: 'tsfb-1', mtu: 1500, mac: mac(1) } as const;
+      const made = { ...LINK, key: 'link tsfb-1', device: 'tsfb-1', alias: 'tsflannel:a', replaces: false } as const;
+      apply({ ...made, verb: 'add', spec: bridge });
+      const port = { kind: 'port', key: 'port eth0', reason: 'missing', verb: 'set', device: 'eth0' } as const;
+      for (const [isIsolated, isHairpin] of [
+        [true, false],
+        [false, true],
+      ] as const) {
+        assert.equal(apply({ ...port, bridge: 'tsfb-1', isIsolated, isHairpin }), true);
+        const link = kernel.getLink('eth0');
+        assert.deepEqual(
+          [link?.masterIndex, link?.isIsolated, link?.isHairpin],
+          [kernel.getLink('tsfb-1')?.index, isIsolated, isHairpin],
+        );
+      }
+    });
+
     it('answers for an address on a device of others, once, with our protocol number', async () => {
       const { index } = fixture.eth0;
       const address = ip('2001:db8::2');

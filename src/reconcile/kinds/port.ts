@@ -22,13 +22,15 @@ export const portKind: KernelKind<'port'> = {
   plan(planner, key, spec) {
     if (spec === undefined) return;
     const { device, bridge, isIsolated, isHairpin } = spec;
-    if (!planner.device(device).isUsable || !planner.device(bridge).isUsable) {
+    const states = [planner.device(device), planner.device(bridge)];
+    if (states.some(({ isUsable }) => !isUsable)) {
       planner.block(key);
       return;
     }
     const { actual } = planner;
     const link = actual.links.get(device);
-    const isThere = link?.masterIndex === actual.indexOf(bridge);
+    const isMade = states.some(({ loses }) => loses === 'all');
+    const isThere = !isMade && link?.masterIndex === actual.indexOf(bridge);
     if (isThere && link.isIsolated === isIsolated && link.isHairpin === isHairpin) return;
     const reason = isThere ? 'altered' : 'missing';
     planner.add('ports', { kind: 'port', verb: 'set', key, reason, device, bridge, isIsolated, isHairpin });

@@ -229,8 +229,14 @@ describe('DesiredIndex', () => {
     ],
     sysctl: [
       [
-        { path: 'a/b', value: '0' },
-        { path: ['a/c'], value: ['1'], from: ['0'], isRestored: [true], keptWhile: [{ path: 'a', value: '1' }] },
+        { path: 'a/b', value: '0', keptWhile: { path: 'a', value: '1' } },
+        {
+          path: ['a/c'],
+          value: ['1'],
+          from: ['0'],
+          isRestored: [true],
+          keptWhile: [undefined, { path: 'b', value: '1' }, { path: 'a', value: '0' }],
+        },
       ],
     ],
     tunnel: [

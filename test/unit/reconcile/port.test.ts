@@ -49,10 +49,17 @@ describe('ports of the reconciler', () => {
     return [kernel.links.get(link?.masterIndex ?? 0)?.name, link?.isIsolated, link?.isUp, link?.mtu];
   };
 
+  const reasons = (): readonly string[] =>
+    kernel.applied.filter(({ kind }) => kind === 'port').map(({ reason }) => reason);
+
   it('makes a bridge and puts a device that somebody has made on it, in one go, before it is up', async () => {
     kernel.addLink({ name: PORT, kind: 'veth' });
     await desire(state());
     assert.deepEqual(port(), [BRIDGE, true, true, 1500]);
+    const done = kernel.applied.length;
+    await desire({ ...state(), sysctls: [] });
+    assert.equal(kernel.applied.length, done, 'once');
+    assert.deepEqual(reasons(), ['missing']);
     const steps = kernel.applied.map(
       (operation) => `${operation.kind} ${'aspect' in operation ? operation.aspect : operation.verb}`,
     );
@@ -60,9 +67,16 @@ describe('ports of the reconciler', () => {
     assert.ok(steps.includes('port set'));
   });
 
+  it('does so where the device has all that the kernel gives a port by itself', async () => {
+    kernel.addLink({ name: PORT, kind: 'veth', isUp: true, alias: 'tsflannel:a' });
+    await desire(state(false));
+    assert.deepEqual([port(), reasons()], [[BRIDGE, false, true, 1500], ['missing']]);
+  });
+
   it('waits for a device that is not there, and makes none', async () => {
     await desire(state());
     assert.equal(kernel.getLink(PORT), undefined);
+    assert.equal(reconciler.status.blocked, 2, 'the device, and its place on the bridge');
     kernel.addLink({ name: PORT, kind: 'veth' });
     await clock.advance(1000);
     assert.deepEqual(port(), [BRIDGE, true, true, 1500]);
@@ -94,6 +108,7 @@ describe('ports of the reconciler', () => {
     await desire(state());
     await desire(state(false, 1400));
     assert.deepEqual(port(), [BRIDGE, false, true, 1400]);
+    assert.deepEqual(reasons(), ['missing', 'altered']);
     const hairpin = { device: PORT, bridge: BRIDGE, isIsolated: false, isHairpin: true };
     await desire({ ...state(false, 1400), ports: [hairpin] });
     assert.equal(kernel.getLink(PORT)?.isHairpin, true);
