@@ -49,7 +49,7 @@ export type HostPrefixes = Readonly<Record<RoutedBy, readonly Prefix[]>>;
 export interface AdmittedFacts {
   /** Of which anything is routed. */
   readonly networks: readonly Prefix[];
-  /** Those of them whose containers are behind rules of their hosts. */
+  /** Whose containers are behind rules of their hosts; also such on the link that this host is not in. */
   readonly filtered: readonly Prefix[];
   /** Those of them whose hosts answer for them on the link of the underlay, so that they are reached there in any case. */
   readonly proxied: readonly Prefix[];
@@ -98,7 +98,8 @@ export function admitFacts(
 ): AdmittedFacts {
   const refused: RefusedFact[] = [];
   const byKind = sortFacts(facts, fading);
-  const pools = admitNetworks(byKind.networks, byKind.memberships, context, refused);
+  const elsewhere: Prefix[] = [];
+  const pools = admitNetworks(byKind.networks, byKind.memberships, context, refused, elsewhere);
   const others = new Map<string, { direct: Prefix[]; overlay: Prefix[] }>();
   const own: Prefix[] = [];
   const ends: Prefix[] = [];
@@ -156,7 +157,7 @@ export function admitFacts(
   const believed = [...pools.values()].map(({ network }) => network);
   return {
     networks: believed.map(({ subnet }) => subnet),
-    filtered: believed.filter(({ isFiltered }) => isFiltered).map(({ subnet }) => subnet),
+    filtered: [...believed.filter(({ isFiltered }) => isFiltered).map(({ subnet }) => subnet), ...elsewhere],
     proxied: believed.filter((network) => isProxied(network, context)).map(({ subnet }) => subnet),
     others,
     places: byKind.places,
@@ -203,15 +204,20 @@ function admitNetworks(
   memberships: ReadonlySet<string>,
   context: ReachContext,
   refused: RefusedFact[],
+  elsewhere: Prefix[],
 ): ReadonlyMap<string, Pool> {
   const pools = new Map<string, Pool>();
   const admitted: NetworkFact[] = [];
   for (const network of networks) {
     const { pool, subnet } = network;
     const isMember = memberships.has(`${pool} ${context.host}`);
-    if (isProxied(network, context) && !isMember) continue;
-    const older = admitted.find((each) => each.subnet.overlaps(subnet));
     const reserved = whyReserved(network, context, isMember);
+    if (isProxied(network, context) && !isMember) {
+      const isBelieved = reserved === undefined && elsewhere.length < MAX_NETWORKS;
+      if (isBelieved && network.isFiltered) elsewhere.push(subnet);
+      continue;
+    }
+    const older = admitted.find((each) => each.subnet.overlaps(subnet));
     if (reserved !== undefined) refused.push({ reason: 'reserved', what: pool, detail: reserved });
     else if (older !== undefined) {
       const detail = `it overlaps the network ${older.pool}, which is older`;

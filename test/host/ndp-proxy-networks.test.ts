@@ -140,6 +140,21 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
     await network.snoop(false);
   });
 
+  it('are not reached by containers of other networks, on a host that is not in them', async () => {
+    await host(1).createNetwork('net', [...PROXY, ...BOTH, '--opt', 'type=bridge']);
+    const { address6 } = await host(1).run('net');
+    const subnets = ['--subnet', '198.18.8.0/24', '--ipv6', '--subnet', 'fd00:8::/64'];
+    await host(2).createNetwork('other', ['--opt', 'type=bridge', ...subnets]);
+    const stranger = await host(2).run('other');
+    await eventually('the host itself to be answered', async () => {
+      assert.ok((await ping(host(2).host.netns, address6, { count: 1 })).received > 0);
+    });
+    assert.ok(await host(2).reaches(stranger, '2001:db8::1'), 'the router');
+    await eventually('its container to be kept out', async () => {
+      assert.equal(await host(2).reaches(stranger, address6), false);
+    });
+  });
+
   it('opens nothing but published ports, to the world', async () => {
     await create(['--opt', 'type=bridge']);
     const closed = await serve(host(1));

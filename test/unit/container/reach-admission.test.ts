@@ -211,6 +211,12 @@ describe('admitFacts', () => {
       assert.deepEqual([told(admitted), refused(admitted)], [{}, []]);
     });
 
+    it('has rules tell it from others even so, unless it would take what this host needs', () => {
+      assert.deepEqual(admit(entries).filtered.map(String), ['2001:db8:0:0:4000::/66']);
+      const guarded = [{ address: ip('2001:db8:0:0:4000::2'), owner: 'etcd' }];
+      assert.deepEqual(admit(entries, { guarded }).filtered, []);
+    });
+
     it('refuses it where it would take the whole link, etcd or the overlay', () => {
       for (const [subnet, context] of [
         ['2001:db8::/64', {}],
