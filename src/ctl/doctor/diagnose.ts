@@ -13,13 +13,14 @@ import { PEER_CHECKS } from './checks/peers.js';
 import { PROXIED_CHECKS } from './checks/proxied.js';
 import { ROUTE_CHECKS } from './checks/routes.js';
 import { STORE_CHECKS } from './checks/store.js';
-import { WIREGUARD_CHECKS } from './checks/wireguard.js';
+import { WIREGUARD_CHECKS, wireguardModuleCheck } from './checks/wireguard.js';
 import type { Check, DoctorFacts, Finding } from './facts.js';
 
 /** Everything the doctor looks for, in the order of the report: what others depend on comes first. */
 export const CHECKS: readonly Check[] = [
   ...STORE_CHECKS,
   publicIpCheck,
+  wireguardModuleCheck,
   ...DAEMON_CHECKS,
   ...EXTENSION_CHECKS,
   ...LEASE_CHECKS,

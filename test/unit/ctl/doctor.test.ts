@@ -874,6 +874,22 @@ describe('diagnose', () => {
     );
   });
 
+  it('has one finding for a host whose kernel lacks WireGuard, which is not ready and reaches nobody', () => {
+    const failure = { object: 'link flannel-wg', error: 'cannot make flannel-wg: EOPNOTSUPP', attempt: 3 };
+    const unready = {
+      ...daemon,
+      isReady: false,
+      notReadyBecause: ['1 object is not as desired'],
+      reconcile: { ...daemon.reconcile, failures: [failure] },
+    };
+    const silent = probe({ overlay: false, bridge: undefined, forward: undefined });
+    const [only, ...more] = diagnose(facts({ daemon: unready, own: undefined, probes: [silent] }));
+    assert.deepEqual(
+      [only?.check, only?.consequences.map(({ check }) => check), more],
+      ['wireguard-module', ['daemon', 'own-lease', 'overlay-blocked'], []],
+    );
+  });
+
   it('has one finding for a host whose lease another host with its address overwrites', () => {
     const unready = {
       ...daemon,

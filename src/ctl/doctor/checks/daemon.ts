@@ -14,7 +14,7 @@ export const DAEMON_CHECKS: readonly Check[] = [
   {
     id: 'daemon',
     title: 'the daemon runs and is ready',
-    follows: ['etcd', 'config', 'duplicate-public-ip'],
+    follows: ['etcd', 'config', 'duplicate-public-ip', 'wireguard-module'],
     run: ({ daemon, daemonError, statusSocket }) => {
       if (daemon === undefined) {
         const evidence = daemonError ?? `nobody listens on ${statusSocket}`;

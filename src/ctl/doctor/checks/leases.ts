@@ -21,7 +21,7 @@ export const LEASE_CHECKS: readonly Check[] = [
   {
     id: 'own-lease',
     title: 'this host holds a lease and renews it',
-    follows: ['etcd', 'config', 'duplicate-public-ip', 'daemon'],
+    follows: ['etcd', 'config', 'duplicate-public-ip', 'wireguard-module', 'daemon'],
     run: ownLease,
   },
   {

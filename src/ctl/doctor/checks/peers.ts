@@ -15,6 +15,7 @@ export const UNDERLYING: readonly string[] = [
   'overlay-rules',
   'duplicate-public-ip',
   'vtep-mac',
+  'wireguard-module',
 ];
 
 /** The ways to other hosts, as probed from here. */
@@ -24,7 +25,7 @@ export const PEER_CHECKS: readonly Check[] = [
   {
     id: 'overlay-blocked',
     title: 'packets of the overlay reach each peer',
-    follows: [...UNDERLYING, 'wireguard-module', 'wireguard'],
+    follows: [...UNDERLYING, 'wireguard'],
     run: blockedOverlay,
   },
   { id: 'checksum', title: 'TCP and UDP arrive intact through vxlan', follows: UNDERLYING, run: checksumHole },

@@ -7,9 +7,15 @@ import { UNDERLYING } from './peers.js';
 /** The kernel makes a new session every two minutes of traffic, and uses none for longer than three. */
 const STALE_SECONDS = 300;
 
+/** By itself, since the daemon is not ready without. */
+export const wireguardModuleCheck: Check = {
+  id: 'wireguard-module',
+  title: 'the kernel has WireGuard where the network needs it',
+  run: missingModule,
+};
+
 /** WireGuard, by what the kernel tells of its devices. */
 export const WIREGUARD_CHECKS: readonly Check[] = [
-  { id: 'wireguard-module', title: 'the kernel has WireGuard where the network needs it', run: missingModule },
   { id: 'wireguard-key', title: 'nobody but root can read the private key', run: openKeyFile },
   { id: 'wireguard', title: 'each peer answers handshakes', follows: UNDERLYING, run: silentPeers },
 ];
