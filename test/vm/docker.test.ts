@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { capture } from '../support/capture.js';
-import { DockerEngine } from '../support/docker.js';
+import { ctlFile } from '../support/daemon.js';
+import { DockerEngine, fetchCommand } from '../support/docker.js';
 import { DockerNetworkHost } from '../support/docker-network-host.js';
 import type { Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
@@ -19,7 +20,7 @@ describe('a Docker engine', function () {
   before(async function () {
     const obstacle = await DockerEngine.obstacle();
     if (obstacle !== undefined) skipBecause(this, obstacle);
-    rig = await Rig.create({ hosts: 1 });
+    rig = await Rig.create({ hosts: 1, hasIpv6: true });
     await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
     await rig.router.ip([
       'link add link eth0 name eth0.19 type vlan id 19',
@@ -53,6 +54,13 @@ describe('a Docker engine', function () {
   const macOfHost = async (): Promise<unknown> =>
     (await rig.host(1).netns.ipJson(['link', 'show', 'dev', 'eth0']))[0]?.['address'];
 
+  /** The one that this host is in: addresses that nobody gets by itself, and those of containers with their state. */
+  const pool = async (): Promise<{ readonly shared: readonly string[]; readonly uses: unknown }> => {
+    const [only] = (await one.daemon.status()).containerNetworks?.pools ?? [];
+    assert.ok(only);
+    return { shared: only.shared, uses: only.uses.map((use) => [use.address, use.abandonedSince]) };
+  };
+
   it('has containers on ipvlan in l2, with addresses of the cluster and those that are asked for', async () => {
     const lan = ['--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', ROUTER];
     await create('tsflannel', 'tsflannel-ipvlan', ...lan, '--aux-address', 'printer=192.0.2.65', '-o', 'type=ipvlan');
@@ -62,11 +70,23 @@ describe('a Docker engine', function () {
     const [entry] = await rig.router.ipJson(['neigh', 'show', address]);
     assert.equal(entry?.['lladdr'], await macOfHost());
     assert.match(await inside(id, 'ip', 'route'), /^default via 192\.0\.2\.1 dev eth0/m);
-    const [pool] = (await one.daemon.status()).containerNetworks?.pools ?? [];
-    assert.deepEqual(
-      [pool?.shared.includes('192.0.2.65'), pool?.uses.map((use) => [use.address, use.abandonedSince])],
-      [true, [[address, null]]],
-    );
+    const { shared, uses } = await pool();
+    assert.ok(shared.includes('192.0.2.65'));
+    assert.deepEqual(uses, [[address, null]]);
+  });
+
+  it('has containers of its own ipvlan driver with addresses of the cluster, as the manual says', async () => {
+    const lan = ['--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', ROUTER, '-o', 'parent=eth0'];
+    await create('ipvlan', 'tsflannel-ipvlan', ...lan, '--aux-address', 'printer=192.0.2.65');
+    const named = await one.run('lan', ['--ip', '192.0.2.77']);
+    assert.equal(named.address, '192.0.2.77');
+    const { id, address } = await one.run('lan');
+    for (const each of [named.address, address]) assert.ok(await answersRouter(each), each);
+    assert.match(await inside(id, 'ip', 'route'), /^default via 192\.0\.2\.1 dev eth0/m);
+    const { shared, uses } = await pool();
+    assert.ok(shared.includes('192.0.2.65'));
+    assert.ok(shared.includes(named.address), 'Docker does not say whose it is');
+    assert.deepEqual(uses, [[address, null]]);
   });
 
   it('has containers on ipvlan in l3, which lead out by their interface, as with its own driver', async () => {
@@ -74,12 +94,58 @@ describe('a Docker engine', function () {
     for (const [driver, ipam] of [
       ['tsflannel', 'tsflannel-ipvlan'],
       ['ipvlan', 'default'],
+      ['ipvlan', 'tsflannel-ipvlan'],
     ] as const) {
+      const drivers = `${driver} with ${ipam}`;
       await create(driver, ipam, ...options, ...(driver === 'tsflannel' ? ['-o', 'type=ipvlan'] : []));
       const { id, address } = await one.run('lan');
-      assert.match(await inside(id, 'ip', 'route'), /^default dev eth0 /m, driver);
+      assert.match(await inside(id, 'ip', 'route'), /^default dev eth0 /m, drivers);
       await rig.router.ip([`route replace ${address}/32 via 192.0.2.11`]);
-      assert.ok(await answersRouter(address), driver);
+      assert.ok(await answersRouter(address), drivers);
+      await rig.router.ip([`route del ${address}/32`]);
+      await one.removeAll();
+    }
+  });
+
+  it('has containers in l3 on the interface of the overlay, whatever gateway was named, that answer the web over both families with the printed routes', async () => {
+    const subnets = ['--subnet', '10.30.0.0/24', '--gateway', '10.30.0.77', '--ipv6', '--subnet', 'fd00:30::/64'];
+    await create('tsflannel', 'tsflannel-ipvlan', ...subnets, '-o', 'type=ipvlan', '-o', 'mode=l3');
+    const { id, address, address6 } = await one.run('lan');
+    assert.match(await inside(id, 'ip', 'route'), /^default dev eth0 /m);
+    assert.match(await inside(id, 'ip', '-6', 'route'), /^default dev eth0 /m);
+    await inside(id, 'mkdir', '/www');
+    await inside(id, 'sh', '-c', 'echo hello >/www/index.html');
+    await inside(id, 'httpd', '-h', '/www');
+    const pages = (): Promise<string[]> =>
+      Promise.all(
+        [address, `[${address6}]`].map(async (host) => {
+          const { stdout } = await rig.router.run(fetchCommand(`http://${host}/`), { mayFail: true });
+          return stdout.trim();
+        }),
+      );
+    assert.deepEqual(await pages(), ['', ''], 'without routes');
+    const words = [
+      process.execPath,
+      ctlFile(),
+      'docker-networks',
+      'routes',
+      '--status-socket',
+      one.daemon.statusSocket,
+    ];
+    const { stdout: routes } = await rig.host(1).netns.run(words);
+    await rig.router.run(['sh', '-ec', routes]);
+    assert.deepEqual(await pages(), ['hello', 'hello']);
+    await rig.router.run(['sh', '-ec', routes.replaceAll('route replace', 'route del')]);
+  });
+
+  it('has containers of an internal ipvlan network that reach each other and nothing else', async () => {
+    for (const mode of ['l2', 'l3']) {
+      const options = ['--subnet', '10.32.0.0/24', '--internal', '-o', 'type=ipvlan', '-o', `mode=${mode}`];
+      await create('tsflannel', 'tsflannel-ipvlan', ...options);
+      const [first, second] = [await one.run('lan'), await one.run('lan')];
+      assert.doesNotMatch(await inside(first.id, 'ip', 'route'), /^default/m, mode);
+      assert.ok(await one.reaches(first, second.address), mode);
+      assert.ok(!(await one.reaches(first, ROUTER)), mode);
       await one.removeAll();
     }
   });
