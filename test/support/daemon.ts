@@ -24,6 +24,8 @@ export interface DaemonOptions {
   /** More flags; they come last, so they win. */
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Working directory. Default that of this process. */
+  readonly cwd?: string;
   /** Program to run instead of ours: a stock flanneld, which does not know the flags of our own. */
   readonly stock?: string;
   /** Puts subnet.env and state on a disk of that size, which only this daemon has and which ends with it. */
@@ -97,7 +99,11 @@ export class Daemon {
         ...(options.args ?? []),
         ...args,
       ],
-      { logFile: this.logFile, env: { WIREGUARD_KEY_FILE: path.join(options.directory, 'wgkey'), ...options.env } },
+      {
+        logFile: this.logFile,
+        env: { WIREGUARD_KEY_FILE: path.join(options.directory, 'wgkey'), ...options.env },
+        ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+      },
     );
     return this.#program;
   }

@@ -18,8 +18,8 @@ const LIMIT_MS = 10 * 60_000;
 /** Host tests that also run here, where they find what a kernel for containers may lack, or another kernel. */
 const HOST_TESTS = ['ipip', 'kernel-contract', 'netlink'].map((name) => `test/host/${name}.test.ts`);
 
-/** Takes as long as all others together, and runs by its name only. */
-const ON_DEMAND = ['docker.test.ts'];
+/** Take as long as all others together, and run by their names only. */
+const ON_DEMAND = ['docker', 'extension', 'wireguard-obstacles'].map((name) => `${name}.test.ts`);
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
