@@ -92,6 +92,7 @@ export class Rig {
   /** In front of each member of a cluster, see {@link MEMBER_PORTS}. */
   readonly memberRelays: Relay[] = [];
   #router: Netns | undefined;
+  #switch: Netns | undefined;
 
   private constructor(readonly options: RigOptions) {
     this.etcdPrefix = options.etcdPrefix ?? '/coreos.com/network';
@@ -124,6 +125,14 @@ export class Rig {
   get router(): Netns {
     if (this.#router === undefined) throw new Error('the rig was made without a router');
     return this.#router;
+  }
+
+  /**
+   * Has the port of a host send frames back to where they came from, as switches do for 802.1Qbg (VEPA); bridges do not
+   * by themselves.
+   */
+  async setReflecting(host: Host, isOn: boolean): Promise<void> {
+    await this.#switch?.run(['bridge', 'link', 'set', 'dev', host.name, 'hairpin', isOn ? 'on' : 'off']);
   }
 
   /**
@@ -188,6 +197,7 @@ export class Rig {
     await at('sw').ip([`link add br0 ${this.#mtuWords()} type bridge`, 'link set br0 up', ...ports]);
     await Promise.all(stations.map(async ([name, number]) => this.#addressUnderlay(at(name), number)));
     this.#router = netns.get('gw');
+    this.#switch = at('sw');
     await this.#addEtcd(etcds.map((name) => [name, at(name)]));
     await this.#addHosts(numbered(count).map(at), hasRouter);
   }

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { capture } from '../support/capture.js';
 import { ctlFile } from '../support/daemon.js';
+import { fetchCommand } from '../support/docker.js';
 import { type Netns, type Output, run } from '../support/netns.js';
 import { type Host, Rig } from '../support/rig.js';
 import { ping } from '../support/traffic.js';
-import { eventually } from '../support/wait.js';
+import { eventually, waitFor } from '../support/wait.js';
 
 /** Addresses beside those of the hosts. */
 const LAN = ['--network', 'lan', '--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--gateway', '192.0.2.1'];
@@ -86,6 +89,16 @@ describe('networks of type ipvlan', () => {
       throw error;
     }
   };
+
+  const webRoot = async (): Promise<string> => {
+    const directory = path.join(rig.directory, 'www');
+    await mkdir(directory);
+    await writeFile(path.join(directory, 'index.html'), 'hello\n');
+    return directory;
+  };
+
+  const fetches = async (from: Netns, address: string): Promise<boolean> =>
+    (await from.run(fetchCommand(`http://${address}/`), { mayFail: true })).stdout === 'hello\n';
 
   const macOf = async (where: Netns, device = 'eth0'): Promise<unknown> =>
     (await where.ipJson(['link', 'show', 'dev', device]))[0]?.['address'];
@@ -229,6 +242,26 @@ describe('networks of type ipvlan', () => {
     assert.ok(await reaches(netns('a1'), beside), 'as before');
   });
 
+  for (const [flag, reached] of [
+    ['vepa', [false, true]],
+    ['private', [false, false]],
+  ] as const) {
+    const what = reached[1] ? 'the other' : 'no other';
+    it(`in l2 with flag=${flag} reach ${what} of their host over a switch that reflects, and none without`, async () => {
+      const one = rig.host(1);
+      await succeed(create(one, LAN, `flag=${flag}`));
+      const [, beside] = [await attach('a1', 'lan'), await attach('b1', 'lan')];
+      const reachedNow: boolean[] = [];
+      for (const isReflecting of [false, true]) {
+        await rig.setReflecting(one, isReflecting);
+        reachedNow.push(await reaches(netns('a1'), beside));
+        assert.ok(await reaches(netns('a1'), ROUTER), 'the router');
+      }
+      await rig.setReflecting(one, false);
+      assert.deepEqual(reachedNow, reached);
+    });
+  }
+
   it('in l3 lead out by their interface, reach their host and other hosts, beside another mode on a VLAN', async () => {
     const one = rig.host(1);
     await succeed(create(one, ROUTED, 'mode=l3', 'host-access=true'));
@@ -244,6 +277,9 @@ describe('networks of type ipvlan', () => {
     );
     assert.ok(await reaches(one.netns, far), 'host to a container of another host');
 
+    const web = netns('a2').start(['busybox', 'httpd', '-f', '-h', await webRoot()]);
+    await waitFor(() => fetches(netns('a1'), far), { what: 'a page from the other host' });
+    assert.ok(!(await fetches(rig.router, far)), 'from upstream without routes');
     assert.ok(!(await reaches(rig.router, near)), 'from upstream without routes');
     const socket = one.daemon?.statusSocket ?? '';
     const words = [process.execPath, ctlFile(), 'docker-networks', 'routes', '--status-socket', socket];
@@ -251,6 +287,8 @@ describe('networks of type ipvlan', () => {
     assert.deepEqual(typed.map((line) => line.replace(/.* /, '')).sort(), ['192.0.2.11', '192.0.2.12']);
     await rig.router.ip(typed.map((line) => line.replace(/^ip /, '')));
     for (const address of [near, beside, far]) assert.ok(await reaches(rig.router, address), address);
+    assert.ok(await fetches(rig.router, far), 'a page from upstream');
+    await web.stop();
     assert.deepEqual(await macsUpstream([near]), [undefined], 'nobody asks for it');
 
     // On the same wire, and of another mode.
