@@ -4,39 +4,17 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { ctlFile } from '../support/daemon.js';
-import { type Container, type Host, Rig } from '../support/rig.js';
+import { type Container, Rig } from '../support/rig.js';
 import { assertTalking, ping, startPing } from '../support/traffic.js';
 import { skipBecause } from '../support/skip.js';
 import { waitFor } from '../support/wait.js';
 import { secretOf } from '../support/wireguard-contract.js';
+import { pairOf, published, reaches, wireguardLinks } from '../support/wireguard-hosts.js';
 
 const NETWORK = { Network: '10.5.0.0/16' };
 const DUAL = { ...NETWORK, EnableIPv6: true, IPv6Network: 'fd00:10:5::/48' };
 const WIREGUARD = { Type: 'wireguard' };
 const PING_INTERVAL_MS = 20;
-
-/** Of a host's lease, as it lies in etcd. */
-async function published(host: Host): Promise<{ BackendType?: string; BackendData?: { PublicKey?: string } }> {
-  const subnet = (host.daemon?.subnetEnv().FLANNEL_SUBNET ?? '').replace(/\.1\/24$/, '.0-24');
-  const entries = await host.rig.etcd.list(`${host.rig.etcdPrefix}/subnets/${subnet}`);
-  return JSON.parse(entries[0]?.value ?? '{}') as { BackendType?: string; BackendData?: { PublicKey?: string } };
-}
-
-/** Makes daemons on the first two hosts of a rig, and a container behind each. */
-async function pairOf(rig: Rig): Promise<readonly [Container, Container]> {
-  const hosts = [rig.host(1), rig.host(2)] as const;
-  await Promise.all(hosts.map((host) => host.startDaemon()));
-  return [await hosts[0].addContainer(), await hosts[1].addContainer()];
-}
-
-async function reaches(from: Container, address: string | undefined): Promise<boolean> {
-  return address !== undefined && (await ping(from.netns, address, { count: 1, waitSeconds: 1 })).received === 1;
-}
-
-async function wireguardLinks({ netns }: Host): Promise<string[]> {
-  const links = await netns.ipJson(['link', 'show', 'type', 'wireguard']);
-  return links.map(({ ifname, mtu }) => `${String(ifname)} ${String(mtu)}`).sort();
-}
 
 describe('hosts with the wireguard backend', () => {
   let rig: Rig;
