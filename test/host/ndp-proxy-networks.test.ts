@@ -96,6 +96,7 @@ describe('networks with ndp-proxy on two hosts with real engines', function () {
       await host(1).docker(['stop', one.id]);
       await eventually('the entry to go', async () => assert.deepEqual(await proxied(host(1)), []));
       assert.equal(await answersOnce(one.address6), false);
+      assert.equal(await macSeen(one.address6), undefined, 'nobody has answered');
     });
 
     it(`lets containers of type ${type} reach each other between hosts, and no host complains`, async () => {

@@ -86,14 +86,22 @@ describe('containers in an on-link prefix', () => {
   });
 
   it('are not answered for once they have stopped, nor if they never were', async () => {
+    // The kernel forgets all neighbours of a bridge that has no port left, or whose MAC address was that of the port that
+    // goes; Docker's has one of its own.
+    await speaking(rig.host(1));
+    await rig.host(1).netns.ip(['link set docker0 address 02:42:00:00:00:01']);
     const container = await speaking(rig.host(1));
     assert.ok(await answersOnce(container.address6));
+    // As after a minute of silence: the kernel asks for it no more by itself.
+    await rig.host(1).netns.ip([`neigh change ${container.address6} dev docker0 nud stale`]);
     await rig.router.run(['ip', 'netns', 'del', container.netns.name]);
     await eventually('the entry to go', async () => {
       assert.ok(!(await proxied(rig.host(1))).includes(container.address6));
     });
-    assert.equal(await answersOnce(container.address6), false);
-    assert.equal(await answersOnce(container.address6.replace(/[^:]+$/, 'dead')), false);
+    for (const address of [container.address6, container.address6.replace(/[^:]+$/, 'dead')]) {
+      assert.equal(await answersOnce(address), false);
+      assert.equal(await macSeen(address), undefined, `${address}: nobody has answered`);
+    }
   });
 
   it('are reached although they have never said a word', async () => {
@@ -121,7 +129,10 @@ describe('containers in an on-link prefix', () => {
     await rig.host(1).daemon?.stop();
     assert.ok(await answersOnce(container.address6));
     assert.equal(await parameter(rig.host(1), 'net.ipv6.neigh.eth0.proxy_delay'), '0');
+    await rig.host(1).netns.run(['ip', '-6', 'neigh', 'flush', 'dev', 'docker0']); // as the kernel does by and by
     await rig.host(1).daemon?.startAndWait();
+    assert.ok(((await rig.host(1).daemon?.status())?.ndpProxy?.addresses ?? 0) > 0, 'what it answered for before');
+    assert.ok((await proxied(rig.host(1))).includes(container.address6));
     assert.ok(await answersOnce(container.address6));
   });
 
@@ -162,6 +173,7 @@ describe('containers in an on-link prefix', () => {
 
   it('may be 5000', async () => {
     const host = rig.host(2);
+    await speaking(host);
     const gateway = host.daemon?.subnetEnv().FLANNEL_IPV6_SUBNET?.split('/')[0] ?? '';
     const at = (n: number): string => gateway.replace(/[^:]+$/, (1000 + n).toString(16));
     await host.netns.ip(
@@ -242,6 +254,26 @@ describe('the default route that a router tells', () => {
       assert.doesNotMatch(monitor.output, /Deleted default/);
     });
   }
+
+  it('stays where the host begins to forward for a bridge of its own, without IPv6 in the overlay', async () => {
+    const host = rig.host(1);
+    await rig.putConfig({ Network: CONFIG.Network, Backend: CONFIG.Backend });
+    await host.startDaemon({ args: ['--ndp-proxy'] });
+    assert.equal(await parameter(host, 'net.ipv6.conf.eth0.accept_ra'), '1');
+    const monitor = host.netns.start(['ip', '-6', 'monitor', 'route']);
+    await host.netns.ip([
+      'link add br7 type bridge',
+      'addr add 2001:db8:0:0:4000::1/66 dev br7 nodad',
+      'link set br7 up',
+    ]);
+    await eventually('forwarding', async () =>
+      assert.equal(await parameter(host, 'net.ipv6.conf.all.forwarding'), '1'),
+    );
+    assert.equal(await parameter(host, 'net.ipv6.conf.eth0.accept_ra'), '2');
+    assert.equal((await defaults()).length, 1);
+    await monitor.stop();
+    assert.doesNotMatch(monitor.output, /Deleted default/);
+  });
 
   it('leaves the parameter as it was found once nobody forwards any more', async () => {
     const host = rig.host(1);
