@@ -319,9 +319,10 @@ describe('the check of leases', () => {
 
   it('names the subnet that others claim, also where etcd does not tell it', () => {
     const rivals = { daemon: { ...daemon, lease: { ...ownLease, rivals: ['10.5.1.128-25'] } } };
-    for (const none of [{}, { own: undefined, leases: [] }]) {
-      assert.match(only('lease-overlap', { ...rivals, ...none }).message, / of the own subnet 10\.5\.1\.0\/24; /);
-    }
+    const subnet = (changes: Partial<DoctorFacts>): string | undefined =>
+      / of the own subnet (.*?); /.exec(only('lease-overlap', { ...rivals, ...changes }).message)?.[1];
+    assert.equal(subnet({ own: row(9), leases: [row(9)] }), '10.5.9.0/24');
+    assert.equal(subnet({ own: undefined, leases: [] }), '10.5.1.0/24');
   });
 
   it('says that there is none only where etcd answers and has a network', () => {
@@ -721,6 +722,14 @@ describe('the checks of the daemon', () => {
     );
   });
 
+  it('tell of what is in the way besides what is altered', () => {
+    const reconcile = { ...daemon.reconcile, drift: { link: 10 }, conflicts: ['flannel.1 is a bridge'] };
+    assert.deepEqual(
+      found('altered', { daemon: { ...daemon, reconcile } as unknown as DaemonStatus }).map(({ severity }) => severity),
+      ['error', 'warning'],
+    );
+  });
+
   it('name the devices of this program and how to keep a network manager off them', () => {
     const own = { alias: 'tsflannel:/a' };
     const links = [link(2, 'eth0'), link(4, 'flannel.1', own), link(5, 'flannel-v6.1', own)];
@@ -915,7 +924,13 @@ describe('the checks of container networks', () => {
     assert.equal(command('a b; rm'), 'docker ps # which one has 192.0.2.66');
     assert.equal(command(null), 'docker ps # which one has 192.0.2.66');
     assert.equal(command('netns /run/netns/a eth0'), 'tsflannelctl detach --netns /run/netns/a --ifname eth0');
-    assert.match(only('address-lost', having({ pools: uses(null) })).evidence, /^container unknown has it here since /);
+    for (const [owner, name] of [
+      [null, 'unknown'],
+      ['web', 'web'],
+    ] as const) {
+      const { evidence } = only('address-lost', having({ pools: uses(owner) }));
+      assert.ok(evidence.startsWith(`container ${name} has it here since `), evidence);
+    }
   });
 
   it('find a range full that containers use up, and none that is merely empty', () => {
