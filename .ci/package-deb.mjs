@@ -59,7 +59,8 @@ process.stdout.write(`${path.relative(process.cwd(), file)}\n`);
 
 function addPrograms() {
   const addon = `native/prebuilds/linux-${arch}/tsflannel.node`;
-  for (const needed of ['dist/bin/tsflanneld.js', 'dist/observe/page/script.js', addon]) {
+  const kernelPath = 'native/prebuilds/kernel_path.bpf.o';
+  for (const needed of ['dist/bin/tsflanneld.js', 'dist/observe/page/script.js', addon, kernelPath]) {
     if (!existsSync(path.join(root, needed))) throw new Error(`cannot find ${needed}: run npm run package:deb`);
   }
   copy('dist', `${lib}/dist`);
@@ -67,7 +68,7 @@ function addPrograms() {
   for (const program of filesBelow(path.join(stage, lib, 'dist/bin'))) {
     writeFileSync(program, readFileSync(program, 'utf8').replace(/^#!.*\n/, ''));
   }
-  copy(addon, `${lib}/${addon}`);
+  for (const file of [addon, kernelPath]) copy(file, `${lib}/${file}`);
   const { name, version, description, license, type } = manifest;
   write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
   for (const { source, place } of packages) copyPackage(source, place);

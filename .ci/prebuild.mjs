@@ -1,8 +1,9 @@
-// Builds the addon that goes into the npm tarball and the Debian package: native/prebuilds/linux-<arch>/tsflannel.node.
+// Builds what goes into the npm tarball and the Debian package: the addon, native/prebuilds/linux-<arch>/tsflannel.node,
+// and the programs of the kernel path, which are the same for every processor.
 //
 //   node .ci/prebuild.mjs [--arch x64|arm64]     default: this machine's
 //
-// It differs from the one that is built on a host: the C++ library is linked in, so that only the C library has to fit,
+// The addon differs from the one that is built on a host: the C++ library is linked in, so that only the C library has to fit,
 // and it carries no symbols. Built in a directory of its own, to leave the developer's build alone.
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, realpathSync, renameSync, rmSync, statSync } from 'node:fs';
@@ -22,6 +23,7 @@ const target = path.join(native, 'prebuilds', `linux-${arch}`, 'tsflannel.node')
 const newestSource = Math.max(...SOURCES.flatMap((name) => filesBelow(path.join(native, name))).map(modified));
 const self = fileURLToPath(import.meta.url);
 if (!existsSync(target) || modified(target) < Math.max(newestSource, modified(self)) || !isUsable(target)) build();
+compileKernelPath();
 process.stdout.write(`${path.relative(root, target)}: needs glibc 2.${glibcMinorOf([target])} or newer\n`);
 
 function build() {
@@ -51,6 +53,13 @@ function build() {
   mkdirSync(path.dirname(target), { recursive: true });
   cpSync(built, `${target}.new`);
   renameSync(`${target}.new`, target);
+}
+
+function compileKernelPath() {
+  const { status } = spawnSync(process.execPath, [path.join(native, 'bpf', 'compile.mjs'), '--required'], {
+    stdio: 'inherit',
+  });
+  if (status !== 0) throw new Error('cannot make the package without the kernel path, see above');
 }
 
 /** npm names its own to the scripts that it runs; otherwise it lies in the npm beside Node or on the path. */

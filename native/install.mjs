@@ -1,4 +1,5 @@
-// Makes sure that the addon is there: takes a prebuilt one, keeps a built one that is up to date, or builds it.
+// Makes sure that the addon is there: takes a prebuilt one, keeps a built one that is up to date, or builds it; and that
+// the programs of the kernel path are.
 // Plain Node without dependencies, since npm runs it while it installs them.
 //
 //   node native/install.mjs            npm's install script: never fails, since the daemon can run without the addon
@@ -18,8 +19,9 @@ const TOOLS = { [process.env.CXX?.split(' ')[0] || 'g++']: 'g++', make: 'make', 
 const OUTPUT_LINES = 30;
 
 const isForced = process.argv.includes('--build');
-if (process.argv.includes('--help')) console.log('usage: npm run install     builds the addon, unless it is there');
-else process.exitCode = main() || !isForced ? 0 : 1;
+if (process.argv.includes('--help'))
+  console.log('usage: npm run install     builds addon and kernel path, unless they are there');
+else process.exitCode = [main(), compileKernelPath()].every(Boolean) || !isForced ? 0 : 1;
 
 /** @returns whether there is an addon that can be loaded. */
 function main() {
@@ -35,6 +37,12 @@ function main() {
     );
   }
   return build();
+}
+
+/** @returns false if they could not be compiled; without clang there is nothing that could fail. */
+function compileKernelPath() {
+  if (!isForced && existsSync(path.join(nativeDir, 'prebuilds', 'kernel_path.bpf.o'))) return true;
+  return spawnSync(process.execPath, [path.join(nativeDir, 'bpf', 'compile.mjs')], { stdio: 'inherit' }).status === 0;
 }
 
 function build() {

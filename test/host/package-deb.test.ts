@@ -46,6 +46,8 @@ describe('the Debian package on a host without Node', function () {
     const { stdout } = await run(['dpkg', `--root=${root}`, '--install', deb], { timeoutMs: 60_000 });
     assert.match(stdout, /Setting up tsflannel/);
     assert.ok(existsSync(path.join(root, 'usr/lib/tsflannel/node/LICENSE')), 'the license of Node is missing');
+    const kernelPath = 'usr/lib/tsflannel/native/prebuilds/kernel_path.bpf.o';
+    assert.ok(existsSync(path.join(root, kernelPath)), 'the programs of the kernel path are missing');
   });
 
   it('has programs that run', async () => {

@@ -52,6 +52,7 @@ describe('the npm tarball', function () {
       ...['dist/bin/tsflanneld.js', 'dist/bin/tsflannelctl.js', 'dist/bin/mk-docker-opts.js'],
       'dist/observe/page/script.js',
       ...[`native/prebuilds/linux-${process.arch}/tsflannel.node`, 'native/binding.gyp', 'native/install.mjs'],
+      ...['native/prebuilds/kernel_path.bpf.o', 'native/bpf/kernel_path.c', 'native/bpf/compile.mjs'],
       ...['native/addon/addon.cc', 'systemd/tsflanneld.service', 'systemd/install.sh', 'docs/quick-start.md'],
     ]) {
       assert.ok(files.includes(wanted), `${wanted} is missing`);

@@ -10,7 +10,7 @@ import { makeWireLike } from './rig.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const NATIVE_TESTS = path.join(ROOT, 'test/native');
-const PROGRAMS = path.join(NATIVE_TESTS, 'build/kernel_path.bpf.o');
+const PROGRAMS = path.join(ROOT, 'native/prebuilds/kernel_path.bpf.o');
 
 /** How long {@link buildKernelPath} may take when nothing has been built. */
 export const BUILD_TIMEOUT_MS = 600_000;
