@@ -1,6 +1,7 @@
 // Entry point of the addon: what require() gives.
 #include <memory>
 
+#include "kernel_handle.h"
 #include "napi_include.h"
 #include "tunnel_handle.h"
 
@@ -8,7 +9,7 @@ namespace tsflannel {
 namespace {
 
 /// Changes whenever src/dataplane/native.ts and this addon must change together.
-constexpr uint32_t kInterfaceVersion = 2;
+constexpr uint32_t kInterfaceVersion = 3;
 
 /// Ends the threads of tunnels that nobody closed, before the environment they report to is gone.
 void close_all(AddonData* data) {
@@ -24,6 +25,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.AddCleanupHook(close_all, data);
   exports.Set("interfaceVersion", kInterfaceVersion);
   exports.Set("Tunnel", TunnelHandle::define(env));
+  exports.Set("KernelPath", KernelHandle::define(env));
   return exports;
 }
 

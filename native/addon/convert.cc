@@ -107,6 +107,58 @@ bool read_state(const Napi::Object& object, TunnelState& state) {
   return true;
 }
 
+bool read_kernel_routes(const Napi::Object& object, std::vector<KernelCarrierRoute>& routes) {
+  constexpr size_t kRow = 4;  // prefix, length, outer, MTU
+  Napi::Uint32Array words;
+  if (!read_rows(object, "routes", kRow, words)) return false;
+  routes.reserve(words.ElementLength() / kRow);
+  for (size_t i = 0; i < words.ElementLength(); i += kRow) {
+    if (words[i + 1] > 32) return reject(object.Env(), "routes");
+    routes.push_back({words[i], static_cast<uint8_t>(words[i + 1]), words[i + 2], words[i + 3]});
+  }
+  return true;
+}
+
+bool read_kernel_options(const Napi::Object& options, KernelOptions& result) {
+  const Napi::Value programs = options.Get("programs");
+  if (!programs.IsTypedArray() || programs.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    return reject(options.Env(), "programs");
+  }
+  const auto bytes = programs.As<Napi::Uint8Array>();
+  result.programs.assign(bytes.Data(), bytes.Data() + bytes.ByteLength());
+  uint32_t port = 0;
+  uint32_t receiver = 0;
+  if (!read_number(options, "uplink", INT32_MAX, result.config.uplink)) return false;
+  if (!read_number(options, "tun", INT32_MAX, result.config.tun)) return false;
+  if (!read_number(options, "local", UINT32_MAX, result.config.local)) return false;
+  if (!read_number(options, "port", UINT16_MAX, port)) return false;
+  if (!read_number(options, "receiver", static_cast<uint32_t>(KernelReceiver::kTc), receiver)) return false;
+  result.config.port = static_cast<uint16_t>(port);
+  result.receiver = static_cast<KernelReceiver>(receiver);
+  return read_kernel_routes(options, result.routes) &&
+         read_descriptors(options, "inheritedMaps", result.inherited_maps) &&
+         read_descriptors(options, "inheritedLinks", result.inherited_links);
+}
+
+Napi::Float64Array to_js(Napi::Env env, const std::array<KernelTraffic, kKernelCounterCount>& counters) {
+  Napi::Float64Array array = Napi::Float64Array::New(env, counters.size() * 2);
+  size_t at = 0;
+  for (const KernelTraffic& each : counters) {
+    array[at++] = static_cast<double>(each.packets);
+    array[at++] = static_cast<double>(each.bytes);
+  }
+  return array;
+}
+
+Napi::Float64Array to_js(Napi::Env env, const std::vector<KernelCarrierPeer>& peers) {
+  std::vector<OuterCounters> rows;
+  rows.reserve(peers.size());
+  for (const auto& [outer, traffic] : peers) {
+    rows.push_back({outer, traffic.sent.packets, traffic.sent.bytes, traffic.received.packets, traffic.received.bytes});
+  }
+  return to_js(env, rows);
+}
+
 Napi::Object to_js(Napi::Env env, const TunnelCounters& counters) {
   Napi::Object object = Napi::Object::New(env);
   const auto set = [&object](const char* key, uint64_t value) { object.Set(key, static_cast<double>(value)); };

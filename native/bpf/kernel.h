@@ -31,3 +31,4 @@ static long (*const bpf_redirect)(__u32, __u64) = (void*)BPF_FUNC_redirect;
 static long (*const bpf_redirect_neigh)(__u32, void*, int, __u64) = (void*)BPF_FUNC_redirect_neigh;
 static long (*const bpf_xdp_adjust_head)(void*, int) = (void*)BPF_FUNC_xdp_adjust_head;
 static long (*const bpf_xdp_adjust_meta)(void*, int) = (void*)BPF_FUNC_xdp_adjust_meta;
+static __u64 (*const bpf_xdp_get_buff_len)(void*) = (void*)BPF_FUNC_xdp_get_buff_len;

@@ -24,7 +24,7 @@ import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
  *
  * @internal A test compares this and what follows with the C++ side.
  */
-export const INTERFACE_VERSION = 2;
+export const INTERFACE_VERSION = 3;
 
 /**
  * The numbers of the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`).
@@ -65,7 +65,7 @@ interface NativeOptions extends NativeState {
 }
 
 interface NativeEvent {
-  readonly type: TunnelEvent['type'];
+  readonly type: Exclude<TunnelEvent['type'], 'kernel-path'>;
   readonly offload?: Offload;
   readonly operation: string;
   readonly errno: number;
@@ -86,7 +86,41 @@ interface NativeHandle {
   close(): Promise<void>;
 }
 
-interface NativeFailure {
+/** What the addon's constructor of a kernel path takes; addresses are numbers. */
+export interface KernelPathOptions {
+  /** The object file of the programs. */
+  readonly programs: Uint8Array;
+  /** Index of the device that carries the datagrams. */
+  readonly uplink: number;
+  /** Index of the tunnel's device. */
+  readonly tun: number;
+  /** The outer source. */
+  readonly local: number;
+  readonly port: number;
+  /** Place in `KERNEL_RECEIVERS`. */
+  readonly receiver: number;
+  readonly routes: Uint32Array;
+  readonly inheritedMaps: readonly number[];
+  readonly inheritedLinks: readonly number[];
+}
+
+/** The kernel path as the addon has it; constructor and `setRoutes` throw errors with the fields of {@link NativeFailure}. */
+export interface KernelPathHandle {
+  setRoutes(table: { readonly routes: Uint32Array }): void;
+  /** Packets and bytes of each of `KERNEL_COUNTERS`, one after the other. */
+  counters(): Float64Array;
+  /** As of a tunnel. */
+  peerCounters(): Float64Array;
+  mapDescriptors(): number[];
+  linkDescriptors(): number[];
+  /** Removes the programs, whoever has their descriptors. */
+  detach(): void;
+  /** Lets the descriptors go. */
+  close(): void;
+}
+
+/** What the addon throws. */
+export interface NativeFailure {
   readonly operation: string;
   readonly errno: number;
   readonly detail: string;
@@ -95,6 +129,7 @@ interface NativeFailure {
 interface Addon {
   readonly interfaceVersion: number;
   readonly Tunnel: new (options: NativeOptions, onEvent: (event: NativeEvent) => void) => NativeHandle;
+  readonly KernelPath: new (options: KernelPathOptions) => KernelPathHandle;
 }
 
 const NATIVE_DIRECTORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
@@ -108,6 +143,13 @@ export const ADDON_FILES: readonly string[] = [
   path.join(NATIVE_DIRECTORY, 'build/Release/tsflannel.node'),
   path.join(NATIVE_DIRECTORY, `prebuilds/${process.platform}-${process.arch}/tsflannel.node`),
 ];
+
+/**
+ * Where the programs of the kernel path lie, the same for every processor.
+ *
+ * @internal
+ */
+export const KERNEL_PROGRAMS_FILE = path.join(NATIVE_DIRECTORY, 'prebuilds/kernel_path.bpf.o');
 
 let loaded: Addon | undefined;
 
@@ -145,6 +187,11 @@ export const openNativeTunnel: OpenTunnel = async (options) => {
   const handle = refusedAs(spec, () => new addon.Tunnel(nativeOptions, toEvents(options)));
   return new NativeTunnel(spec, handle);
 };
+
+/** Attaches the programs of the kernel path. @throws what {@link isNativeFailure} knows. */
+export function openKernelPath(options: KernelPathOptions): KernelPathHandle {
+  return new (loaded ??= loadAddon(ADDON_FILES)).KernelPath(options);
+}
 
 /**
  * The first of the files that exists and fits.
@@ -214,19 +261,7 @@ class NativeTunnel implements Tunnel {
   }
 
   peerCounters(): ReadonlyMap<string, TunnelPeerCounters> {
-    const width = PEER_COUNTERS.length;
-    const rows = this.handle.peerCounters();
-    const peers = new Map<string, TunnelPeerCounters>();
-    for (let at = 0; at < rows.length; at += width) {
-      const value = (name: (typeof PEER_COUNTERS)[number]): number => rows[at + PEER_COUNTERS.indexOf(name)] ?? 0;
-      peers.set(IpAddress.fromValue(4, BigInt(value('outer'))).toString(), {
-        txPackets: value('txPackets'),
-        txBytes: value('txBytes'),
-        rxPackets: value('rxPackets'),
-        rxBytes: value('rxBytes'),
-      });
-    }
-    return peers;
+    return peersOf(this.handle.peerCounters());
   }
 
   descriptors(): { readonly tun: readonly number[]; readonly socket: readonly number[] } {
@@ -238,6 +273,22 @@ class NativeTunnel implements Tunnel {
     this.closing ??= this.handle.close();
     return this.closing;
   }
+}
+
+/** Reads the rows that the addon gives of peers, by their public addresses. */
+export function peersOf(rows: Float64Array): ReadonlyMap<string, TunnelPeerCounters> {
+  const width = PEER_COUNTERS.length;
+  const peers = new Map<string, TunnelPeerCounters>();
+  for (let at = 0; at < rows.length; at += width) {
+    const value = (name: (typeof PEER_COUNTERS)[number]): number => rows[at + PEER_COUNTERS.indexOf(name)] ?? 0;
+    peers.set(IpAddress.fromValue(4, BigInt(value('outer'))).toString(), {
+      txPackets: value('txPackets'),
+      txBytes: value('txBytes'),
+      rxPackets: value('rxPackets'),
+      rxBytes: value('rxBytes'),
+    });
+  }
+  return peers;
 }
 
 function nativeState(spec: TunnelSpec): NativeState {
@@ -261,7 +312,8 @@ function routesOf(peers: readonly TunnelPeer[]): Uint32Array {
   return routes;
 }
 
-function ipv4Number(address: IpAddress, purpose: string): number {
+/** @throws {@link OverlayError} `ERR_TUNNEL` */
+export function ipv4Number(address: IpAddress, purpose: string): number {
   if (address.family === 4) return Number(address.value);
   throw new OverlayError(
     'ERR_TUNNEL',
@@ -297,6 +349,7 @@ function refusedAs<T>(spec: TunnelSpec, call: () => T): T {
   }
 }
 
-function isNativeFailure(error: unknown): error is NativeFailure {
+/** Whether the addon has thrown it. */
+export function isNativeFailure(error: unknown): error is NativeFailure {
   return error instanceof Error && 'operation' in error && 'errno' in error;
 }

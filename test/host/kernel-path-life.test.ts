@@ -1,16 +1,13 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
-import path from 'node:path';
 import {
   BUILD_TIMEOUT_MS,
   KernelPathPair,
   type Receiver,
   buildKernelPath,
   kernelPathCommand,
-  mountBpffs,
 } from '../support/kernel-path.js';
 import { skipBecause } from '../support/skip.js';
-import { ping, startPing, tcpTransfer, udpExchange } from '../support/traffic.js';
+import { ping, startPing, udpExchange } from '../support/traffic.js';
 
 /** Up to what one packet holds. */
 const SIZES = [0, 1, 17, 100, 1000, 1443, 1444];
@@ -76,38 +73,6 @@ describe('the life of the kernel path', function () {
     assert.equal(received, sent);
   });
 
-  it('goes on while nobody is there, and is taken over by who comes next', async () => {
-    pair = await KernelPathPair.create('veth');
-    const { left, right } = pair;
-    const bpffs = await mountBpffs(['left', 'right']);
-    const hosts = [
-      { host: left, peer: right, receiver: 'xdp', pins: path.join(bpffs.path, 'left') },
-      { host: right, peer: left, receiver: 'tc', pins: path.join(bpffs.path, 'right') },
-    ] as const;
-    const startAll = async (): Promise<void> => {
-      for (const { host, peer, receiver, pins } of hosts) await host.startCarrier(receiver, peer, true, pins);
-    };
-    try {
-      for (const { host } of hosts) await host.netns.ip(['tuntap add dev flannel0 mode tun multi_queue']);
-      await startAll();
-      for (const { host } of hosts) await host.configureTun();
-      const pinging = startPing(left.container, right.address, { intervalMs: 5 });
-      const before = await left.carried();
-      for (const { host } of hosts) await host.carrier.kill();
-      await tcpTransfer(left.container, right.container, right.address, { bytes: 1 << 20 });
-      await startAll();
-      const after = await left.carried();
-      const { sent, received } = await pinging.stop();
-      assert.equal(received, sent);
-      assert.ok(after.kernel.sent > before.kernel.sent + 16, inspect(before, after));
-      for (const { host } of hosts) await host.stop();
-      for (const { pins } of hosts) assert.deepEqual(readdirSync(pins), []);
-      assert.equal((await ping(left.container, right.address, { waitSeconds: 1 })).received, 0);
-    } finally {
-      bpffs.close();
-    }
-  });
-
   it('goes as it came, and leaves alone what another has attached', async () => {
     const { left, right } = await start('xdp', 'xdp');
     await left.netns.ip(['address add 192.0.2.11/24 dev eth0']);
@@ -124,7 +89,3 @@ describe('the life of the kernel path', function () {
     assert.doesNotMatch(filters, /bpf/);
   });
 });
-
-function inspect(...carried: readonly unknown[]): string {
-  return JSON.stringify(carried);
-}

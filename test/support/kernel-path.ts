@@ -1,6 +1,4 @@
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
-import os from 'node:os';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { onExit } from './cleanup.js';
@@ -28,18 +26,9 @@ export async function buildKernelPath(): Promise<string | undefined> {
 }
 
 /** Command line of a program below test/native/kernel_path, as {@link buildKernelPath} left it. */
-export function kernelPathCommand(
-  name: 'carrier' | 'programs',
-  args: readonly string[] = [],
-  variables: readonly string[] = [],
-): string[] {
-  return [
-    'env',
-    `TSFLANNEL_KERNEL_PATH=${PROGRAMS}`,
-    ...variables,
-    path.join(NATIVE_TESTS, 'build/release/kernel_path', name),
-    ...args,
-  ];
+export function kernelPathCommand(name: 'carrier' | 'programs', args: readonly string[] = []): string[] {
+  const program = path.join(NATIVE_TESTS, 'build/release/kernel_path', name);
+  return ['env', `TSFLANNEL_KERNEL_PATH=${PROGRAMS}`, program, ...args];
 }
 
 /** What receives on a host: XDP, tc, or the native tunnel alone, which then also sends everything. */
@@ -76,17 +65,11 @@ export class KernelPathHost {
     return this.#carrier;
   }
 
-  /**
-   * Starts native tunnel and programs.
-   *
-   * @param peer - the other host, and whether it decapsulates in its kernel.
-   * @param pins - a directory of a bpffs: what is pinned there is taken over, and stays when the carrier is killed.
-   */
-  async startCarrier(receiver: Receiver, peer: KernelPathHost, isKernel: boolean, pins?: string): Promise<void> {
+  /** Starts native tunnel and programs. @param peer - the other host, and whether it decapsulates in its kernel. */
+  async startCarrier(receiver: Receiver, peer: KernelPathHost, isKernel: boolean): Promise<void> {
     const route = `${peer.subnet}=${peer.publicIp},${isKernel ? 1472 : 0}`;
     const args = ['flannel0', 'eth0', this.publicIp, this.subnet, receiver, route];
-    const variables = pins === undefined ? [] : [`TSFLANNEL_PINS=${pins}`];
-    this.#carrier = this.netns.start(kernelPathCommand('carrier', args, variables));
+    this.#carrier = this.netns.start(kernelPathCommand('carrier', args));
     await this.#carrier.waitForLine(/^ready$/);
   }
 
@@ -161,25 +144,6 @@ export class KernelPathPair {
     await this.right.startCarrier(right, this.left, left !== 'tunnel');
     await Promise.all([this.left.configureTun(), this.right.configureTun()]);
   }
-}
-
-/** A bpffs of its own with these directories in it. */
-export async function mountBpffs(directories: readonly string[]): Promise<{ path: string; close: () => void }> {
-  const mounted = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-bpffs-'));
-  const remove = (): void => {
-    spawnSync('umount', ['--lazy', mounted]);
-    rmdirSync(mounted);
-  };
-  const withdraw = onExit(remove);
-  await run(['mount', '-t', 'bpf', 'bpf', mounted]);
-  for (const name of directories) mkdirSync(path.join(mounted, name));
-  return {
-    path: mounted,
-    close: () => {
-      remove();
-      withdraw();
-    },
-  };
 }
 
 let serial = 0;

@@ -11,11 +11,11 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <string_view>
 #include <utility>
 
 #include "../base/bytes.h"
-#include "pin.h"
 
 namespace tsflannel {
 namespace {
@@ -24,6 +24,18 @@ namespace {
 constexpr uint32_t kTcxIngress = 46;
 constexpr uint32_t kTcxEgress = 47;
 constexpr uint32_t kBefore = 1U << 3;  // BPF_F_BEFORE: without another program, before all
+constexpr uint32_t kLinkTypeXdp = 6;
+constexpr uint32_t kLinkTypeTcx = 11;
+
+/// The head of `struct bpf_link_info`, as it is for both types.
+struct LinkInfo {
+  uint32_t type;
+  uint32_t id;
+  uint32_t program;
+  uint32_t unused;
+  uint32_t device;       // 0 when it is gone
+  uint32_t attach_type;  // of TCX
+};
 
 // The place of ours among filters: the first priority, which several bpf filters share, the newest of them first.
 constexpr uint32_t kPriority = 1;
@@ -34,11 +46,11 @@ constexpr const char* operation_of(AttachPoint point) {
 }
 
 /// Negative errno of a failed call, else a link's descriptor.
-int create_link(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point) {
+int create_link(Kernel& kernel, const UniqueFd& program, Attachment::Place place) {
   bpf_attr attributes{};
   attributes.link_create.prog_fd = static_cast<uint32_t>(program.get());
-  attributes.link_create.target_ifindex = device;
-  switch (point) {
+  attributes.link_create.target_ifindex = place.device;
+  switch (place.point) {
     case AttachPoint::kXdp:
       attributes.link_create.attach_type = BPF_XDP;
       attributes.link_create.flags = XDP_FLAGS_DRV_MODE;
@@ -118,25 +130,25 @@ class TcRequest {
   size_t size_ = 0;
 };
 
-tcmsg place_of(uint32_t device, AttachPoint point, uint32_t handle) {
-  tcmsg place{};
-  place.tcm_ifindex = static_cast<int>(device);
-  place.tcm_handle = handle;
-  place.tcm_parent = TC_H_MAKE(TC_H_CLSACT, point == AttachPoint::kEgress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
-  place.tcm_info = kPriority << 16 | swap_be16(ETH_P_ALL);
-  return place;
+tcmsg filter_at(Attachment::Place place, uint32_t handle) {
+  tcmsg filter{};
+  filter.tcm_ifindex = static_cast<int>(place.device);
+  filter.tcm_handle = handle;
+  filter.tcm_parent = TC_H_MAKE(TC_H_CLSACT, place.point == AttachPoint::kEgress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
+  filter.tcm_info = kPriority << 16 | swap_be16(ETH_P_ALL);
+  return filter;
 }
 
-int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point, uint32_t handle) {
+int put_filter(Kernel& kernel, const UniqueFd& program, Attachment::Place place, uint32_t handle) {
   tcmsg about{};
-  about.tcm_ifindex = static_cast<int>(device);
+  about.tcm_ifindex = static_cast<int>(place.device);
   about.tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0);
   about.tcm_parent = TC_H_CLSACT;
   TcRequest clsact(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, about);
   clsact.text(TCA_KIND, "clsact");
   // It is there when others have filters, too.
   if (const int failed = clsact.ask(kernel); failed < 0 && failed != -EEXIST) return failed;
-  TcRequest filter(RTM_NEWTFILTER, NLM_F_CREATE, place_of(device, point, handle));
+  TcRequest filter(RTM_NEWTFILTER, NLM_F_CREATE, filter_at(place, handle));
   filter.text(TCA_KIND, "bpf");
   filter.nested(TCA_OPTIONS, [&filter, &program] {
     const int number = program.get();
@@ -150,24 +162,33 @@ int put_filter(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachP
 
 }  // namespace
 
-Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, uint32_t device, AttachPoint point,
-                                      uint32_t handle) {
-  const std::string detail = "device " + std::to_string(device);
-  const int link = create_link(kernel, program, device, point);
-  if (link >= 0) return Attachment(kernel, UniqueFd(link), device, point, handle);
+Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, Place place, uint32_t handle) {
+  const std::string detail = "device " + std::to_string(place.device);
+  const int link = create_link(kernel, program, place);
+  if (link >= 0) return Attachment(kernel, UniqueFd(link), place, handle);
   // EINVAL is what a kernel says that knows no TCX.
-  if (point == AttachPoint::kXdp || link != -EINVAL) return Error{operation_of(point), -link, detail};
-  const int failed = put_filter(kernel, program, device, point, handle);
-  if (failed < 0) return Error{operation_of(point), -failed, detail};
-  return Attachment(kernel, UniqueFd(), device, point, handle);
+  if (place.point == AttachPoint::kXdp || link != -EINVAL) return Error{operation_of(place.point), -link, detail};
+  const int failed = put_filter(kernel, program, place, handle);
+  if (failed < 0) return Error{operation_of(place.point), -failed, detail};
+  return Attachment(kernel, UniqueFd(), place, handle);
 }
 
-Result<Attachment> Attachment::adopt(Kernel& kernel, const std::string& path, uint32_t device, AttachPoint point) {
-  Result<UniqueFd> link = open_pinned(kernel, path);
-  if (!link) return link.error();
-  Attachment adopted(kernel, std::move(link).value(), device, point, 0);
-  adopted.pinned_at_ = path;
-  return adopted;
+std::optional<Attachment> Attachment::adopt(Kernel& kernel, UniqueFd link) {
+  LinkInfo info{};
+  bpf_attr attributes{};
+  attributes.info.bpf_fd = static_cast<uint32_t>(link.get());
+  attributes.info.info_len = sizeof info;
+  attributes.info.info = reinterpret_cast<uint64_t>(&info);
+  if (kernel.bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes, sizeof attributes) < 0 || info.device == 0) return std::nullopt;
+  Place place{.device = info.device};
+  if (info.type == kLinkTypeTcx && info.attach_type == kTcxIngress) {
+    place.point = AttachPoint::kIngress;
+  } else if (info.type == kLinkTypeTcx && info.attach_type == kTcxEgress) {
+    place.point = AttachPoint::kEgress;
+  } else if (info.type != kLinkTypeXdp) {
+    return std::nullopt;
+  }
+  return Attachment(kernel, std::move(link), place, 0);
 }
 
 Result<void> Attachment::exchange(const UniqueFd& program) {
@@ -178,30 +199,27 @@ Result<void> Attachment::exchange(const UniqueFd& program) {
     attributes.link_update.new_prog_fd = static_cast<uint32_t>(program.get());
     failed = kernel_->bpf(BPF_LINK_UPDATE, &attributes, sizeof attributes);
   } else {
-    failed = put_filter(*kernel_, program, device_, point_, handle_);
+    failed = put_filter(*kernel_, program, place_, handle_);
   }
-  if (failed < 0) return Error{"exchange program", -failed, "device " + std::to_string(device_)};
+  if (failed < 0) return Error{"exchange program", -failed, "device " + std::to_string(place_.device)};
   return {};
 }
 
-Result<void> Attachment::pin(const std::string& path) {
-  if (!is_link()) return {};
-  Result<void> pinned = tsflannel::pin(*kernel_, link_, path);
-  if (pinned) pinned_at_ = path;
-  return pinned;
-}
-
 Result<void> Attachment::detach() {
+  int failed = 0;
   if (is_link()) {
+    bpf_attr attributes{};
+    attributes.link_detach.link_fd = static_cast<uint32_t>(link_.get());
+    failed = kernel_->bpf(BPF_LINK_DETACH, &attributes, sizeof attributes);
     link_.reset();
-    return pinned_at_.empty() ? Result<void>() : unpin(pinned_at_);
+  } else {
+    TcRequest filter(RTM_DELTFILTER, 0, filter_at(place_, handle_));
+    filter.text(TCA_KIND, "bpf");
+    failed = filter.ask(*kernel_);
   }
-  TcRequest filter(RTM_DELTFILTER, 0, place_of(device_, point_, handle_));
-  filter.text(TCA_KIND, "bpf");
-  const int failed = filter.ask(*kernel_);
   // With the device, or by somebody's hand, it is gone already.
-  if (failed < 0 && failed != -ENOENT && failed != -ENODEV && failed != -EINVAL) {
-    return Error{"remove tc program", -failed, "device " + std::to_string(device_)};
+  if (failed < 0 && failed != -ENOENT && failed != -ENODEV && failed != -ENOLINK && failed != -EINVAL) {
+    return Error{"remove program", -failed, "device " + std::to_string(place_.device)};
   }
   return {};
 }

@@ -2,7 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <optional>
+#include <utility>
 
 #include "../base/kernel.h"
 #include "../base/result.h"
@@ -19,49 +20,53 @@ enum class AttachPoint : uint8_t {
 
 /// A program at a device, beside those of others: none of theirs is ever replaced or removed.
 ///
-/// XDP and, from Linux 6.6 on, tc programs hang on a link, which goes with its last descriptor or pin. On older kernels
-/// a tc program is a filter below clsact, recognized by its handle: it stays when this process ends, and attaching again
+/// XDP and, from Linux 6.6 on, tc programs hang on a link, which goes with its last descriptor. On older kernels a tc
+/// program is a filter below clsact, recognized by its handle: it stays when this process ends, and attaching again
 /// takes its place. At a tc hook ours comes first, since what others decide there is about what they know.
 ///
 /// Threads: one at a time.
 class Attachment {
  public:
+  /// Where a program hangs.
+  struct Place {
+    uint32_t device = 0;
+    AttachPoint point = AttachPoint::kXdp;
+
+    bool operator==(const Place&) const = default;
+  };
+
   /// EBUSY: another XDP program is there; EOPNOTSUPP: the driver has no XDP; EINVAL: its MTU is too large for XDP, or a
   /// filter of another kind has the place of ours; EPERM: no CAP_BPF or CAP_NET_ADMIN.
   /// @param handle of a filter: not 0, the same after a restart, another one for another tunnel on the same device
-  [[nodiscard]] static Result<Attachment> attach(Kernel& kernel, const UniqueFd& program, uint32_t device,
-                                                 AttachPoint point, uint32_t handle);
+  [[nodiscard]] static Result<Attachment> attach(Kernel& kernel, const UniqueFd& program, Place place, uint32_t handle);
 
-  /// The one that pin() left behind. ENOENT: none, or it was a filter, which attach() takes over.
-  [[nodiscard]] static Result<Attachment> adopt(Kernel& kernel, const std::string& path, uint32_t device,
-                                                AttachPoint point);
+  /// Takes over a link that another process left; nothing if that is none, or hangs at no device any more.
+  [[nodiscard]] static std::optional<Attachment> adopt(Kernel& kernel, UniqueFd link);
 
   Attachment(Attachment&& other) noexcept = default;
   Attachment& operator=(Attachment&& other) noexcept = default;
-  /// Lets a link go, which removes the program unless it is pinned; a filter stays, see detach().
+  /// Lets a link go, which removes the program unless others have the link, too; a filter stays, see detach().
   ~Attachment() = default;
 
   /// Puts another program in the place of this one: each packet meets one of the two.
   [[nodiscard]] Result<void> exchange(const UniqueFd& program);
 
-  /// Has the program stay when this process ends, under a name below a bpffs; a filter stays anyway, without one.
-  [[nodiscard]] Result<void> pin(const std::string& path);
-
-  /// Removes the program and its name. Nothing else may be called afterwards.
+  /// Removes the program, whoever else has the link. Nothing else may be called afterwards.
   [[nodiscard]] Result<void> detach();
 
+  [[nodiscard]] const Place& place() const { return place_; }
+  /// Of the link; negative if the program is a filter.
+  [[nodiscard]] int descriptor() const { return link_.get(); }
   /// Whether the program hangs on a link; else it is a filter.
   [[nodiscard]] bool is_link() const { return link_.valid(); }
 
  private:
-  Attachment(Kernel& kernel, UniqueFd link, uint32_t device, AttachPoint point, uint32_t handle)
-      : kernel_(&kernel), link_(std::move(link)), device_(device), point_(point), handle_(handle) {}
+  Attachment(Kernel& kernel, UniqueFd link, Place place, uint32_t handle)
+      : kernel_(&kernel), link_(std::move(link)), place_(place), handle_(handle) {}
 
   Kernel* kernel_;
   UniqueFd link_;
-  std::string pinned_at_;
-  uint32_t device_;
-  AttachPoint point_;
+  Place place_;
   uint32_t handle_;
 };
 

@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "../base/bytes.h"
-#include "pin.h"
 
 namespace tsflannel {
 namespace {
@@ -37,25 +36,53 @@ uint64_t pointer(const void* data) {
   return reinterpret_cast<uint64_t>(data);
 }
 
-Result<UniqueFd> create_map(Kernel& kernel, const char* name, bpf_map_type type, size_t key, size_t value,
-                            uint32_t entries, uint32_t flags) {
+/// What the programs call the maps of KernelPathMaps, in their order.
+constexpr std::array<const char*, 3> kMapSymbols = {"routes", "counters", "peer_counters"};
+
+struct MapKind {
+  const char* name;
+  bpf_map_type type;
+  uint32_t key_bytes;
+  uint32_t value_bytes;
+  uint32_t flags;
+};
+
+/// Likewise.
+constexpr std::array<MapKind, 3> kMapKinds = {{
+    {"routes_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute),
+     BPF_F_NO_PREALLOC},
+    {"counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic), 0},
+    {"peer_counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), 0},
+}};
+
+Result<UniqueFd> create_map(Kernel& kernel, const MapKind& kind, uint32_t entries) {
   bpf_attr attributes{};
-  attributes.map_type = type;
-  attributes.key_size = static_cast<uint32_t>(key);
-  attributes.value_size = static_cast<uint32_t>(value);
+  attributes.map_type = kind.type;
+  attributes.key_size = kind.key_bytes;
+  attributes.value_size = kind.value_bytes;
   attributes.max_entries = entries;
-  attributes.map_flags = flags;
-  std::strncpy(attributes.map_name, name, kNameBytes - 1);
+  attributes.map_flags = kind.flags;
+  std::strncpy(attributes.map_name, kind.name, kNameBytes - 1);
   const int map = kernel.bpf(BPF_MAP_CREATE, &attributes, sizeof attributes);
-  if (map < 0) return Error{"BPF_MAP_CREATE", -map, std::string(name) + ", " + std::to_string(entries) + " entries"};
+  if (map < 0)
+    return Error{"BPF_MAP_CREATE", -map, std::string(kind.name) + ", " + std::to_string(entries) + " entries"};
   return UniqueFd(map);
 }
 
-/// By the maps of KernelPathMaps, in their order.
-constexpr std::array<const char*, 3> kMapNames = {"routes", "counters", "peer_counters"};
+/// What the kernel says of a map; of no type if that is none.
+bpf_map_info info_of(Kernel& kernel, const UniqueFd& map) {
+  bpf_map_info info{};
+  bpf_attr attributes{};
+  attributes.info.bpf_fd = static_cast<uint32_t>(map.get());
+  attributes.info.info_len = sizeof info;
+  attributes.info.info = pointer(&info);
+  if (kernel.bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes, sizeof attributes) < 0) return {};
+  return info;
+}
 
-std::string pin_of(const std::string& directory, const char* map) {
-  return directory + "/" + map + "-" + KERNEL_PATH_LAYOUT;
+bool is_of(const bpf_map_info& info, const MapKind& kind) {
+  return info.type == kind.type && info.key_size == kind.key_bytes && info.value_size == kind.value_bytes &&
+         std::strncmp(static_cast<const char*>(info.name), kind.name, kNameBytes) == 0;
 }
 
 /// Places that a value of a per-CPU map has: one for each CPU that there can ever be, numbered from 0.
@@ -108,63 +135,34 @@ Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, u
   const Result<size_t> cpus = possible_cpus(kernel);
   if (!cpus) return cpus.error();
   maps.cpus_ = cpus.value();
-  struct Wanted {
-    UniqueFd& map;
-    const char* name;
-    bpf_map_type type;
-    size_t key;
-    size_t value;
-    uint32_t entries;
-    uint32_t flags;
-  };
-  const std::array<Wanted, 3> all = {{
-      {maps.routes_, kMapNames[0], BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute), routes,
-       BPF_F_NO_PREALLOC},
-      {maps.counters_, kMapNames[1], BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic),
-       kKernelCounterCount, 0},
-      {maps.peer_counters_, kMapNames[2], BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), peers,
-       0},
-  }};
-  for (const Wanted& each : all) {
-    Result<UniqueFd> created = create_map(kernel, each.name, each.type, each.key, each.value, each.entries, each.flags);
+  const std::array<uint32_t, 3> entries = {routes, kKernelCounterCount, peers};
+  for (size_t i = 0; i < entries.size(); i++) {
+    Result<UniqueFd> created = create_map(kernel, kMapKinds.at(i), entries.at(i));
     if (!created) return created.error();
-    each.map = std::move(created).value();
+    *maps.places().at(i) = std::move(created).value();
   }
   return maps;
 }
 
-Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, const std::string& directory, uint32_t peers) {
+Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, std::vector<UniqueFd> descriptors, uint32_t peers) {
   KernelPathMaps maps(kernel);
   maps.peers_ = peers;
   const Result<size_t> cpus = possible_cpus(kernel);
   if (!cpus) return cpus.error();
   maps.cpus_ = cpus.value();
-  const std::array<UniqueFd*, 3> places = {&maps.routes_, &maps.counters_, &maps.peer_counters_};
-  for (size_t i = 0; i < places.size(); i++) {
-    Result<UniqueFd> map = open_pinned(kernel, pin_of(directory, kMapNames.at(i)));
-    if (!map) return map.error();
-    *places.at(i) = std::move(map).value();
+  for (UniqueFd& each : descriptors) {
+    const bpf_map_info info = info_of(kernel, each);
+    size_t kind = 0;
+    while (kind < kMapKinds.size() && !is_of(info, kMapKinds.at(kind))) kind++;
+    if (kind < kMapKinds.size()) *maps.places().at(kind) = std::move(each);
   }
+  for (const UniqueFd* map : maps.places()) {
+    if (!map->valid()) return Error{"adopt maps", ENOENT, std::to_string(descriptors.size()) + " descriptors"};
+  }
+  if (info_of(kernel, maps.peer_counters_).max_entries != peers) return Error{"adopt maps", ENOENT, "another size"};
   const Result<void> read = maps.read_routes();
   if (!read) return read.error();
   return maps;
-}
-
-Result<void> KernelPathMaps::pin(const std::string& directory) const {
-  const std::array<const UniqueFd*, 3> maps = {&routes_, &counters_, &peer_counters_};
-  for (size_t i = 0; i < maps.size(); i++) {
-    Result<void> pinned = tsflannel::pin(*kernel_, *maps.at(i), pin_of(directory, kMapNames.at(i)));
-    if (!pinned) return pinned;
-  }
-  return {};
-}
-
-Result<void> KernelPathMaps::unpin(const std::string& directory) {
-  for (const char* name : kMapNames) {
-    Result<void> removed = tsflannel::unpin(pin_of(directory, name));
-    if (!removed) return removed;
-  }
-  return {};
 }
 
 /// Takes what is in the map for what this process put there.
@@ -267,11 +265,34 @@ Result<KernelPeerTraffic> KernelPathMaps::peer_counters(uint32_t slot) const {
   return sum;
 }
 
+Result<void> KernelPathMaps::reset_peer_counters(uint32_t slot) const {
+  const std::vector<KernelPeerTraffic> nothing(cpus_);
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<uint32_t>(peer_counters_.get());
+  attributes.key = pointer(&slot);
+  attributes.value = pointer(nothing.data());
+  const int failed = kernel_->bpf(BPF_MAP_UPDATE_ELEM, &attributes, sizeof attributes);
+  if (failed < 0) return Error{"BPF_MAP_UPDATE_ELEM", -failed, "counter " + std::to_string(slot)};
+  return {};
+}
+
+std::map<uint32_t, uint32_t> KernelPathMaps::slots() const {
+  std::map<uint32_t, uint32_t> slots;
+  for (const auto& [subnet, route] : in_kernel_) {
+    if (route.outer != 0) slots[swap_be32(route.outer)] = route.slot;
+  }
+  return slots;
+}
+
+std::array<int, 3> KernelPathMaps::descriptors() const {
+  return {routes_.get(), counters_.get(), peer_counters_.get()};
+}
+
 std::array<ProgramSymbol, 3> KernelPathMaps::symbols() const {
   const auto map = [](std::string_view name, const UniqueFd& fd) {
     return ProgramSymbol{name, ProgramSymbol::Kind::kMap, static_cast<uint32_t>(fd.get())};
   };
-  return {map(kMapNames[0], routes_), map(kMapNames[1], counters_), map(kMapNames[2], peer_counters_)};
+  return {map(kMapSymbols[0], routes_), map(kMapSymbols[1], counters_), map(kMapSymbols[2], peer_counters_)};
 }
 
 Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,

@@ -48,15 +48,9 @@ class KernelPathMaps {
   /// @param peers slots for counters of peers; each takes 32 bytes per CPU at once
   [[nodiscard]] static Result<KernelPathMaps> create(Kernel& kernel, uint32_t routes, uint32_t peers);
 
-  /// Those that pin() left behind, with their routes and counts. ENOENT if there are none of this layout.
+  /// Those that another process left, with their routes and counts. ENOENT if they are none of this layout.
   /// @param peers as they were created with
-  [[nodiscard]] static Result<KernelPathMaps> adopt(Kernel& kernel, const std::string& directory, uint32_t peers);
-
-  /// Has the maps stay when this process ends, under names in a directory of a bpffs.
-  [[nodiscard]] Result<void> pin(const std::string& directory) const;
-
-  /// Removes the names that pin() gives.
-  [[nodiscard]] static Result<void> unpin(const std::string& directory);
+  [[nodiscard]] static Result<KernelPathMaps> adopt(Kernel& kernel, std::vector<UniqueFd> descriptors, uint32_t peers);
 
   /// Makes the routes what is given: of equal prefixes, the last one counts. What changes is exchanged entry by entry,
   /// each at once; what is new or different goes first, so that a narrower subnet is not uncovered meanwhile. After an
@@ -66,12 +60,19 @@ class KernelPathMaps {
   /// By KernelCounter, the sums of all CPUs.
   [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const;
   [[nodiscard]] Result<KernelPeerTraffic> peer_counters(uint32_t slot) const;
+  /// Begins at 0 again.
+  [[nodiscard]] Result<void> reset_peer_counters(uint32_t slot) const;
 
+  /// By public address: the slots that the routes in the kernel name.
+  [[nodiscard]] std::map<uint32_t, uint32_t> slots() const;
   [[nodiscard]] std::array<ProgramSymbol, 3> symbols() const;
+  /// Numbers of the descriptors, which stay owned by this object.
+  [[nodiscard]] std::array<int, 3> descriptors() const;
 
  private:
   explicit KernelPathMaps(Kernel& kernel) : kernel_(&kernel) {}
 
+  [[nodiscard]] std::array<UniqueFd*, 3> places() { return {&routes_, &counters_, &peer_counters_}; }
   [[nodiscard]] Result<void> read_routes();
   /// Values of an entry for each CPU, at intervals of value_bytes.
   [[nodiscard]] Result<std::vector<uint64_t>> read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const;

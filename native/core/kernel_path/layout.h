@@ -4,7 +4,7 @@
 
 #include <linux/types.h>
 
-/// Goes up with every change of what follows: maps that were pinned by another version are left alone.
+/// Ends the names of the maps, and goes up with every change of what follows: maps of another version are left alone.
 #define KERNEL_PATH_LAYOUT "1"
 
 /// Key of the map `routes` (BPF_MAP_TYPE_LPM_TRIE): a subnet.

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { MAX_UDP_WORKERS } from '../../../src/config/flags.js';
 import { INTERFACE_VERSION, PEER_COUNTERS, VERIFY_SOURCE } from '../../../src/dataplane/native.js';
+import { KERNEL_COUNTERS, KERNEL_RECEIVERS } from '../../../src/dataplane/kernel-path.js';
 import { ICMP_LIMITS } from '../../../src/dataplane/portable.js';
 import { BATCH_BUCKETS, DROP_REASONS, ICMP_ERRORS, OFFLOADS, type TunnelEvent } from '../../../src/dataplane/tunnel.js';
 import { sampleTunnelCounters } from '../../support/sample-status.js';
@@ -89,12 +90,28 @@ describe('names and numbers shared with the addon', () => {
   });
 
   it('are the same for events', () => {
-    const events: Readonly<Record<TunnelEvent['type'], number>> = { downgrade: 0, trial: 1, failed: 2 };
+    const events: Readonly<Record<Exclude<TunnelEvent['type'], 'kernel-path'>, number>> = {
+      downgrade: 0,
+      trial: 1,
+      failed: 2,
+    };
     assert.deepEqual(texts('addon/event_queue.cc', 'kEventNames = {'), Object.keys(events));
     assert.deepEqual(
       enumerators('core/worker/events.h', 'enum class Type : uint8_t {').map(kebab),
       Object.keys(events),
     );
+  });
+
+  it('are the same for what the programs of the kernel path count, and for what receives', () => {
+    const counters = enumerators('core/kernel_path/layout.h', 'enum KernelCounter {').map(kebab);
+    assert.deepEqual(counters, [...KERNEL_COUNTERS, 'kernel-counter-count']);
+    const receivers = enumerators('core/kernel_path/kernel_carrier.h', 'enum class KernelReceiver : uint8_t {');
+    assert.deepEqual(receivers.map(kebab), KERNEL_RECEIVERS);
+  });
+
+  it('are the same for the steps of the kernel path that mean something of their own', () => {
+    for (const step of ['attach XDP program', 'attach tc program'])
+      assert.ok(sourceOf('core/kernel_path/attachment.cc').includes(`"${step}"`), step);
   });
 
   it('are the same for the checks of the source', () => {
