@@ -102,7 +102,13 @@ export class Daemon implements StatusSource {
       clock,
       logger: log,
       instance: instanceOf(options.etcdPrefix),
-      tunnels: parts.tunnels,
+      tunnels: {
+        ...parts.tunnels,
+        onKernelPath: () => {
+          storeTunnels(service, this.reconciler.tunnels);
+          this.passes.trigger();
+        },
+      },
       ...(parts.formerValues && { formerValues: parts.formerValues }),
       onStatus: () => {
         storeTunnels(service, this.reconciler.tunnels);

@@ -46,6 +46,14 @@ export interface HostFacts {
   readonly isOnLink: (address: IpAddress) => boolean;
   /** By which peers know this host; undefined unless a backend with {@link BackendFacts.usesPrivateKey} was configured. */
   readonly privateKey: WireguardSecret | undefined;
+  /** Absent unless the kernel is to carry what it can of the udp backend. */
+  readonly kernelPath?: KernelPathFacts;
+}
+
+/** What backend udp has to know of the kernel path. */
+export interface KernelPathFacts {
+  /** Whether this host's kernel takes apart what another one has put together: then peers are told so. */
+  readonly isAnnounced: boolean;
 }
 
 /**

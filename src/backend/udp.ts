@@ -1,10 +1,11 @@
 import { OverlayError } from '../errors.js';
 import { Prefix } from '../ip/prefix.js';
 import type { TunnelPeer } from '../dataplane/tunnel-spec.js';
+import { KERNEL_PATH_DATA, announcesKernelPath } from '../lease/kernel-announcement.js';
 import type { Lease } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import type { RouteSpec } from '../reconcile/desired.js';
-import { type AdditionalPrefixes, type FoundDevice, NO_LEASE_DATA, defineBackend } from './backend.js';
+import { type AdditionalPrefixes, type FoundDevice, type HostFacts, NO_LEASE_DATA, defineBackend } from './backend.js';
 import { type PeerDestination, destinationsOf } from './families.js';
 
 /** Outer IPv4 header (20) and UDP header (8). */
@@ -48,7 +49,8 @@ export const udpBackend = defineBackend({
     },
 
     mtu: (_network, underlay) => underlay.mtu - ENCAP_OVERHEAD,
-    leaseData: () => NO_LEASE_DATA,
+    leaseData: (_network, { kernelPath }) =>
+      kernelPath?.isAnnounced === true ? { ...NO_LEASE_DATA, backendData: KERNEL_PATH_DATA } : NO_LEASE_DATA,
 
     desired(context) {
       const { network, host, own, peers, isOwn } = context;
@@ -73,7 +75,8 @@ export const udpBackend = defineBackend({
               verifySource,
               icmpSource: own.subnet.address,
               ownPrefixes: [own.subnet, Prefix.host(address), ...guarded(context.ownAdditional)],
-              peers: tunnelPeers(peers, context.additional),
+              peers: tunnelPeers(peers, host, context.additional),
+              ...(host.kernelPath && { uplink: { device: host.underlay.device, index: host.underlay.ifindex } }),
             },
           ],
         },
@@ -101,16 +104,26 @@ function tunRoute(device: string, to: PeerDestination): RouteSpec {
 }
 
 /** A loop, since there may be thousands of them, and each change makes the table anew. */
-function tunnelPeers(peers: readonly Lease[], additional: AdditionalPrefixes = new Map()): readonly TunnelPeer[] {
+function tunnelPeers(
+  peers: readonly Lease[],
+  host: HostFacts,
+  additional: AdditionalPrefixes = new Map(),
+): readonly TunnelPeer[] {
   const all: TunnelPeer[] = [];
   for (const lease of peers) {
     const { publicIp } = lease.attributes;
-    all.push({ subnet: lease.subnet, publicIp });
+    const kernel = isKernelPeer(lease, host) ? { isKernelPeer: true } : undefined;
+    all.push({ subnet: lease.subnet, publicIp, ...kernel });
     const more = additional.get(lease);
     if (more === undefined) continue;
-    for (const subnet of more) if (subnet.family === 4) all.push({ subnet, publicIp });
+    for (const subnet of more) if (subnet.family === 4) all.push({ subnet, publicIp, ...kernel });
   }
   return all;
+}
+
+/** Behind a router the path may be narrower than the uplink, which the tunnel finds out and the programs do not. */
+function isKernelPeer({ attributes }: Lease, { kernelPath, isOnLink }: HostFacts): boolean {
+  return kernelPath !== undefined && announcesKernelPath(attributes) && isOnLink(attributes.publicIp);
 }
 
 /** Those networks of containers on this host that are guarded although sources are not checked strictly: the largest. */

@@ -191,9 +191,9 @@ export const FLAGS = {
     help: 'Keep a blackhole route for the own subnet, so that packets for absent containers do not loop.',
   }),
 
-  datapath: choiceFlag(['auto', 'native', 'portable'], 'auto', {
+  datapath: choiceFlag(['auto', 'kernel', 'native', 'portable'], 'auto', {
     group: 'datapath',
-    help: 'native: C++ threads; portable: plain Node, slow; auto: native where it is built.',
+    help: 'native: C++ threads; kernel: those, and programs in the kernel between hosts that have them; portable: plain Node, slow; auto: native where it is built.',
   }),
   'udp-workers': intFlag(
     0,

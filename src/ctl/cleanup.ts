@@ -6,6 +6,7 @@ import { FLAGS, formerStateDirectory } from '../config/flags.js';
 import { parseNetworkConfig } from '../config/network-config.js';
 import { STATE_FILES } from '../config/paths.js';
 import { Deadline } from '../deadline.js';
+import { restoreGro } from '../dataplane/kernel-tunnel.js';
 import { DockerService } from '../docker/docker-service.js';
 import { pluginInstances } from '../docker/plugin/instances.js';
 import { readSubnetEnv } from '../docker/subnet-env.js';
@@ -102,6 +103,8 @@ export const cleanup = defineCommand({
     } catch (error) {
       errors.push(error);
     }
+    const uplinks = restoreGro(former.of(PARAMETERS_OF.kernelPath));
+    removed.push(...uplinks.map((device) => `receive offload of ${device} for the kernel path`));
     const remains = await leftovers(kernel, instance);
     left.push(...remains.objects);
     kernel.close();

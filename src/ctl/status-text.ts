@@ -1,6 +1,7 @@
 import type { CommandsStatus } from '../extension/status.js';
 import type { Offload } from '../dataplane/tunnel.js';
 import type { DaemonStatus, PathStatus, PeerStatus, TrafficStatus, TunnelStatus } from '../observe/status.js';
+import type { KernelPathStatus, PeerCarrier, TunnelledBecause } from '../observe/kernel-path-status.js';
 import type { NdpProxyStatus } from '../observe/ndp-status.js';
 import type { ContainerReachStatus } from '../observe/container-reach-status.js';
 import { type WireguardPathStatus, isSilent } from '../observe/wireguard-status.js';
@@ -107,7 +108,7 @@ function devices(status: DaemonStatus, previous: DaemonStatus | undefined, secon
   return formatTable(['DEVICE', 'STATE', 'MTU', 'SENT', 'RECEIVED', 'DROPPED', 'ERRORS'], rows);
 }
 
-function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }: TunnelStatus): string {
+function tunnel({ kind, device, workers, offloads, disabledOffloads, counters, kernelPath }: TunnelStatus): string {
   const names = Object.entries(offloads);
   const active = names.filter(([, isOn]) => isOn).map(([name]) => name);
   const missing = names
@@ -122,6 +123,7 @@ function tunnel({ kind, device, workers, offloads, disabledOffloads, counters }:
     ['offloads', active.join(', ') || 'none'],
     ...(missing.length > 0 ? [['not in use', missing.join(', ')] as const] : []),
     ['drops', drops.map(([reason, count]) => `${reason} ${count}`).join(', ') || 'none'],
+    ...kernelPathLines(kernelPath),
   ];
   return formatFields(lines);
 }
@@ -176,10 +178,36 @@ function answer(path: PathStatus, isOneOfSeveral: boolean, nowMs: number): strin
   return `${family}${formatMilliseconds(roundTripSeconds ?? 0)}${lost}${only}`;
 }
 
-function peerNote({ skipped, isReservation, wireguard }: PeerStatus, nowMs: number): string {
+function peerNote({ carrier, skipped, isReservation, wireguard }: PeerStatus, nowMs: number): string {
   if (skipped !== null) return `not reached: ${skipped.reason}; ${skipped.hint}`;
   const handshakes = wireguard.map((path) => handshake(path, wireguard.length > 1, nowMs));
-  return [...(isReservation ? ['reserved'] : []), ...handshakes].join('; ');
+  return [...(isReservation ? ['reserved'] : []), ...carrierNote(carrier), ...handshakes].join('; ');
+}
+
+const TUNNELLED: Readonly<Record<TunnelledBecause, string>> = {
+  refused: 'this host has no kernel path',
+  'not-announced': 'the peer announces no kernel path',
+  'off-link': 'the peer is not on the link of the uplink',
+};
+
+/** @param carrier - undefined from a daemon of an earlier release. */
+function carrierNote(carrier: PeerCarrier | null | undefined): readonly string[] {
+  if (!carrier) return [];
+  return [carrier.carrier === 'kernel' ? 'by the kernel path' : `by the tunnel: ${TUNNELLED[carrier.because]}`];
+}
+
+/** @param status - undefined from a daemon of an earlier release. */
+function kernelPathLines(status: KernelPathStatus | null | undefined): (readonly [string, string])[] {
+  if (!status) return [];
+  const { counters, receiver, refused } = status;
+  if (refused !== null) return [['kernel path', `NO (${refused.reason}): ${refused.detail}; ${refused.hint}`]];
+  const { sent, received } = counters ?? {};
+  return [
+    [
+      'kernel path',
+      `${receiver ?? ''}, ${formatBytes(sent?.bytes ?? 0)} sent, ${formatBytes(received?.bytes ?? 0)} received`,
+    ],
+  ];
 }
 
 /** Whether the peer has proved to be the one that its lease names, and when. */

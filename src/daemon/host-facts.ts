@@ -1,4 +1,4 @@
-import type { HostAtStart, HostFacts } from '../backend/backend.js';
+import type { HostAtStart, HostFacts, KernelPathFacts } from '../backend/backend.js';
 import { isBackendDevice } from '../backend/registry.js';
 import type { IpAddress } from '../ip/address.js';
 import { parseMac } from '../ip/mac.js';
@@ -64,6 +64,7 @@ export class HostFactsSource {
 
   /**
    * @param options.onLinkAddresses - addresses that a backend will ask about; empty if none does.
+   * @param options.kernelPath - undefined unless the kernel is to carry what it can.
    * @param options.needsPrivateKey - whether peers know this host by its key; one that was needed once stays known.
    * @throws {@link OverlayError} `ERR_PRIVATE_KEY`
    */
@@ -71,12 +72,16 @@ export class HostFactsSource {
     readonly underlay: Underlay;
     readonly onLinkAddresses: readonly IpAddress[];
     readonly needsPrivateKey: boolean;
+    readonly kernelPath?: KernelPathFacts | undefined;
   }): Promise<HostFacts> {
-    const { underlay, onLinkAddresses, needsPrivateKey } = options;
+    const { underlay, onLinkAddresses, needsPrivateKey, kernelPath } = options;
     this.watchRoutes({ byBackends: onLinkAddresses.length > 0 });
     const hasChanged = await this.onLink.refresh(onLinkAddresses, underlay.ifindex);
     if (needsPrivateKey) this.key = await this.privateKey.load();
-    const isSame = this.current?.underlay === underlay && this.current.privateKey === this.key;
+    const isSame =
+      this.current?.underlay === underlay &&
+      this.current.privateKey === this.key &&
+      this.current.kernelPath?.isAnnounced === kernelPath?.isAnnounced;
     if (!hasChanged && this.current !== undefined && isSame) return this.current;
     this.current = {
       underlay,
@@ -84,8 +89,14 @@ export class HostFactsSource {
       contested: this.contested,
       privateKey: this.key,
       isOnLink: (address) => this.onLink.isOnLink(address),
+      ...(kernelPath && { kernelPath }),
     };
     return this.current;
+  }
+
+  /** What the host published last when the daemon started. */
+  get published(): HostAtStart['published'] {
+    return this.atStart.published;
   }
 
   /**

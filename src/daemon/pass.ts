@@ -18,6 +18,7 @@ import { type AdmissionContext, networksOf, whyUnreachable } from '../lease/admi
 import { type HostPlace, encodePlace } from '../container/host-place.js';
 import { ASIDE_MS } from '../lease/decide.js';
 import { HostAnnouncement } from '../lease/host-announcement.js';
+import { announcesKernelPath, kernelPathAddresses } from '../lease/kernel-announcement.js';
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import { formatSubnetKey } from '../lease/subnet-key.js';
 import { newestMark } from '../lease/world.js';
@@ -160,10 +161,13 @@ export class Pass {
     const startupOutput = backend.commands === undefined ? '' : commands.start(backend.commands);
     if (startupOutput === undefined) return false;
     await admission.refresh(underlay);
+    const questions = onLinkQuestions(membership.peers, (type) => config.backendFor(type));
+    const kernelPath = options.datapath === 'kernel' ? { isAnnounced: this.isKernelReceiving() } : undefined;
     const facts = await source.refresh({
       underlay,
-      onLinkAddresses: onLinkQuestions(membership.peers, (type) => config.backendFor(type)),
+      onLinkAddresses: kernelPath === undefined ? questions : [...questions, ...kernelPathAddresses(membership.peers)],
       needsPrivateKey: backend.usesPrivateKey === true,
+      kernelPath,
     });
     const attributes = attributesFor(backend, network, facts, startupOutput);
     const context = this.admissionContext(network, underlay, attributes);
@@ -235,6 +239,18 @@ export class Pass {
     this.underlayWatcher = watcher;
     this.underlayFamilies = families.join();
     return watcher;
+  }
+
+  /**
+   * Whether this host's kernel takes datagrams apart. Until that is tried it is as the host published last: a service
+   * manager has kept the programs at work meanwhile.
+   */
+  private isKernelReceiving(): boolean {
+    const { facts, reconciler } = this.context;
+    const paths = reconciler.tunnels.flatMap(({ kernelPath }) => kernelPath ?? []);
+    const { published } = facts;
+    if (paths.length === 0) return published !== undefined && announcesKernelPath(published);
+    return paths.some(({ state }) => state.isActive);
   }
 
   private admissionContext(

@@ -35,6 +35,7 @@ import type { Reconciler } from '../reconcile/reconciler.js';
 import type { HostNetlink } from '../underlay/host-network.js';
 import type { Underlay } from '../underlay/underlay.js';
 import type { PeerProber } from '../reach/peer-prober.js';
+import { describeKernelPath, peerCarriers } from './kernel-path-status.js';
 import type { LoggedProblem } from './problem-log.js';
 import { describePaths, describeReachability } from './reachability-status.js';
 import type { NdpProxyStatus } from '../observe/ndp-status.js';
@@ -212,6 +213,7 @@ function describePeers(parts: StatusParts): PeerStatus[] {
   const { peers, overlay, reconciler, prober, clock, hostNames, wireguard } = parts;
   const traffic = new Map<string, TunnelPeerCounters>();
   for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
+  const carrierOf = peerCarriers(reconciler.tunnels, overlay);
   const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
   return peers
     .toSorted((a, b) => a.subnet.compare(b.subnet))
@@ -219,6 +221,7 @@ function describePeers(parts: StatusParts): PeerStatus[] {
       hostName: hostNames.nameOf(peer.attributes.publicIp.toString()) ?? null,
       ...describeSubnets(peer),
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
+      carrier: carrierOf(peer),
       wireguard: wireguard.pathsTo(peer),
       skipped: skipped.get(peer) ?? null,
       reachability: describePaths(prober, peer, clock),
@@ -262,7 +265,8 @@ function describeDevices({
 
 function describeTunnel(tunnel: Tunnel, disabledOffloads: readonly Offload[]): TunnelStatus {
   const { kind, device, workers, offloads, generation } = tunnel;
-  return { kind, device, workers, offloads, disabledOffloads, generation, counters: tunnel.counters() };
+  const kernelPath = describeKernelPath(tunnel.kernelPath);
+  return { kind, device, workers, offloads, disabledOffloads, generation, counters: tunnel.counters(), kernelPath };
 }
 
 function describeReconciler(reconciler: Reconciler): ReconcileStatus {

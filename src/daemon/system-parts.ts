@@ -5,7 +5,10 @@ import { settingsOf } from '../config/daemon-settings.js';
 import type { DaemonOptions } from '../config/flags.js';
 import { DEFAULT_PATHS, STATE_FILES } from '../config/paths.js';
 import { ReachFollower } from '../container/reach-follower.js';
+import { type KernelPathHost, kernelTunnels } from '../dataplane/kernel-tunnel.js';
+import { openNativeTunnel } from '../dataplane/native.js';
 import { openTunnelFor } from '../dataplane/open.js';
+import { openPortableTunnel } from '../dataplane/portable.js';
 import { addressesOfEndpoints } from '../etcd/endpoint-addresses.js';
 import { storeOptionsOf } from '../etcd/store-options.js';
 import { EtcdStore } from '../etcd/store.js';
@@ -25,6 +28,7 @@ import { openAnnouncementPort } from '../docker/plugin/announcement-port.js';
 import { FormerValuesFile, PARAMETERS_OF } from '../reconcile/former-values-file.js';
 import { openContainerNetworks } from './container-networks.js';
 import { readHostIdentity } from './host-identity.js';
+import { withdrawKernelPath } from './kernel-path-remains.js';
 import { readMachineIdentity } from './machine.js';
 import { NdpProxy } from './ndp/ndp-proxy.js';
 import { openQuestionSocket } from './ndp/question-socket.js';
@@ -60,6 +64,12 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
   const store = new EtcdStore({ ...storeOptionsOf(options), log, clock });
   const netlink = Netlink.open({ clock });
   const formerValues = FormerValuesFile.open(options.stateDir);
+  const former = formerValues.of(PARAMETERS_OF.kernelPath);
+  const service = new ServiceManager({ environment, pid, clock, logger: log });
+  const usesKernelPath = options.datapath === 'kernel';
+  const linkOf: KernelPathHost['linkOf'] = (name) => netlink.links.get(name);
+  const host = { clock, linkOf, former, keepsDescriptors: service.isPresent };
+  const tunnels = inheritedTunnels(inherited);
   const pluginSockets = inherited.get(PLUGIN_DESCRIPTOR);
   const hasPlugin = options.dockerPlugin || pluginSockets !== undefined;
   const containerHost = options.hostId ?? machine.machine;
@@ -71,12 +81,16 @@ export async function systemParts(options: DaemonOptions, runtime: DaemonRuntime
     hostName: hostname(),
     hostIdentity,
     machine,
-    service: new ServiceManager({ environment, pid, clock, logger: log }),
+    service,
     tunnels: {
-      open: openTunnelFor(options.datapath, log),
+      open: openTunnelFor(options.datapath, log, {
+        native: openNativeTunnel,
+        portable: openPortableTunnel,
+        kernel: kernelTunnels(host, openNativeTunnel),
+      }),
       workers: options.udpWorkers,
       disabledOffloads: options.disableOffloads,
-      inherited: inheritedTunnels(inherited),
+      inherited: usesKernelPath ? tunnels : withdrawKernelPath(tunnels, { clock, service, former }),
     },
     store,
     storeAddresses: () => addressesOfEndpoints(endpoints),

@@ -79,7 +79,7 @@ export type KernelPathState =
 export interface KernelPath {
   readonly state: KernelPathState;
   /** Since the programs were attached, by whichever process; undefined while they are not. */
-  readonly counters: KernelCounters | undefined;
+  counters(): KernelCounters | undefined;
   /** Descriptors for the service manager's store; another object whenever they are others. */
   readonly descriptors: KernelPathDescriptors;
 }

@@ -1,27 +1,22 @@
 import { isOverlayError } from '../errors.js';
 import type { Logger } from '../log.js';
-import { openNativeTunnel } from './native.js';
-import { openPortableTunnel } from './portable.js';
 import type { OpenTunnel } from './tunnel.js';
 
-/** Which implementation carries the packets; `auto` prefers the native one. */
-export type TunnelChoice = 'auto' | 'native' | 'portable';
+/**
+ * Which implementation carries the packets; `auto` prefers the native one, `kernel` is that with the kernel path in front.
+ */
+export type TunnelChoice = 'auto' | 'kernel' | 'native' | 'portable';
+
+/** The function that opens tunnels of each kind. */
+export type TunnelImplementations = Readonly<Record<Exclude<TunnelChoice, 'auto'>, OpenTunnel>>;
 
 /**
  * The function that opens tunnels of the chosen kind.
  *
  * @remarks `auto` falls back to the portable tunnel only where the addon is missing, and says so once: any other
  * failure, such as a port in use, would meet the portable tunnel as well.
- * @param implementations - for tests.
  */
-export function openTunnelFor(
-  choice: TunnelChoice,
-  log: Logger,
-  implementations: { readonly native: OpenTunnel; readonly portable: OpenTunnel } = {
-    native: openNativeTunnel,
-    portable: openPortableTunnel,
-  },
-): OpenTunnel {
+export function openTunnelFor(choice: TunnelChoice, log: Logger, implementations: TunnelImplementations): OpenTunnel {
   if (choice !== 'auto') return implementations[choice];
   let isAddonMissing = false;
   return async (options) => {

@@ -9,6 +9,14 @@ export interface TunnelPeer {
   readonly subnet: Prefix;
   /** Outer IPv4 destination. */
   readonly publicIp: IpAddress;
+  /** Its kernel takes datagrams apart, and it is on the link of the uplink: this host's kernel may send to it. Default false. */
+  readonly isKernelPeer?: boolean;
+}
+
+/** The device that carries a tunnel's datagrams. */
+export interface TunnelUplink {
+  readonly device: string;
+  readonly index: number;
 }
 
 /** A userspace tunnel: TUN device, UDP socket and forwarding table. Identity: `device`. */
@@ -26,4 +34,6 @@ export interface TunnelSpec {
   /** Inner sources that only this host uses: what claims to come from them came from somebody else. */
   readonly ownPrefixes: readonly Prefix[];
   readonly peers: readonly TunnelPeer[];
+  /** Only where the kernel is to carry what it can; absent where the tunnel carries everything. */
+  readonly uplink?: TunnelUplink;
 }

@@ -1,3 +1,4 @@
+import type { KernelPath, KernelPathDescriptors, KernelPathState } from './kernel-path.js';
 import type { TunnelSpec } from './tunnel-spec.js';
 
 /** Kernel features that make the tunnel fast; each is probed at start and can be forced off. */
@@ -94,6 +95,8 @@ export type TunnelEvent =
   | { readonly type: 'downgrade'; readonly offload: Offload; readonly errno: string }
   /** An offload that was switched off is in use again, until the kernel refuses it again. */
   | { readonly type: 'trial'; readonly offload: Offload }
+  /** The kernel begins, or has ceased, to carry packets beside the tunnel, or does not for another reason than before. */
+  | { readonly type: 'kernel-path'; readonly state: KernelPathState }
   /** The TUN or the socket is dead (device deleted, descriptor invalid); the tunnel must be replaced. */
   | { readonly type: 'failed'; readonly operation: string; readonly errno: string };
 
@@ -106,7 +109,14 @@ export interface TunnelOptions {
   readonly disabledOffloads: readonly Offload[];
   readonly onEvent: (event: TunnelEvent) => void;
   /** Descriptors kept by the service manager over a restart; used instead of opening new ones when they still fit. */
-  readonly inherited?: { readonly tun: readonly number[]; readonly socket: readonly number[] };
+  readonly inherited?: InheritedTunnel;
+}
+
+/** Descriptors by what they are; those of the kernel path only where it was in use. */
+export interface InheritedTunnel {
+  readonly tun: readonly number[];
+  readonly socket: readonly number[];
+  readonly kernelPath?: KernelPathDescriptors;
 }
 
 /**
@@ -133,8 +143,14 @@ export interface Tunnel {
   peerCounters(): ReadonlyMap<string, TunnelPeerCounters>;
   /** Descriptors for the service manager's store. */
   descriptors(): { readonly tun: readonly number[]; readonly socket: readonly number[] };
-  /** Stops the workers and closes the descriptors, which removes the device. Idempotent. */
-  close(): Promise<void>;
+  /** Absent where the kernel is not to carry anything. */
+  readonly kernelPath?: KernelPath;
+  /**
+   * Stops the workers and closes the descriptors, which removes the device. Idempotent.
+   *
+   * @param isProcessEnding - what the service manager keeps for the next process goes on. Default false.
+   */
+  close(isProcessEnding?: boolean): Promise<void>;
 }
 
 /** Opens a tunnel; the device exists, without address and down, when it resolves. */

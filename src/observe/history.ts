@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import { guarded } from '../guard.js';
 import type { Logger } from '../log.js';
-import type { DaemonStatus, HistoryEntry } from './status.js';
+import type { DaemonStatus, HistoryEntry, TrafficStatus, TunnelStatus } from './status.js';
 
 /** Time between two entries, and how many are kept: an hour. */
 export const HISTORY_STEP_MS = 5000;
@@ -66,9 +66,13 @@ export class History {
   }
 }
 
-/** Devices count what tunnels carry, too: what has no device is counted by its tunnel. */
+/**
+ * Devices count what tunnels carry, too, except what the kernel path takes before they see it; what has no device is
+ * counted by its tunnel.
+ */
 function totalsOf({ devices, tunnels, store }: HistorySource, atMs: number): Totals {
-  const carriers = devices.length > 0 ? devices : tunnels.map(({ counters }) => counters);
+  const carriers =
+    devices.length > 0 ? [...devices, ...tunnels.flatMap(pastTheDevice)] : tunnels.map(({ counters }) => counters);
   const drops: Record<string, number> = {};
   const add = (reason: string, count: number): void => void (drops[reason] = (drops[reason] ?? 0) + count);
   for (const { counters } of tunnels) for (const [reason, count] of Object.entries(counters.drops)) add(reason, count);
@@ -89,6 +93,13 @@ function totalsOf({ devices, tunnels, store }: HistorySource, atMs: number): Tot
     roundTrips: roundTripTimes.buckets.reduce((total, count) => total + count, 0),
     roundTripSeconds: roundTripTimes.sumSeconds,
   };
+}
+
+function pastTheDevice({ kernelPath }: TunnelStatus): readonly TrafficStatus[] {
+  const counters = kernelPath?.counters;
+  if (!counters) return [];
+  const { sent, received } = counters;
+  return [{ txPackets: sent.packets, txBytes: sent.bytes, rxPackets: received.packets, rxBytes: received.bytes }];
 }
 
 function entryOf(now: Totals, before: Totals, at: number): HistoryEntry {

@@ -1,5 +1,7 @@
 import { SKIP_CAUSES } from '../backend/backend.js';
+import { KERNEL_PATH_REASONS } from '../dataplane/kernel-path.js';
 import { BATCH_BUCKETS } from '../dataplane/tunnel.js';
+import type { KernelPathStatus } from './kernel-path-status.js';
 import { ROUND_TRIP_BOUNDS_SECONDS } from '../lease/round-trips.js';
 import { PROBE_BOUNDS_SECONDS } from '../reach/peer-prober.js';
 import type { AddressPoolStatus, PluginCallStatus } from './container-status.js';
@@ -658,7 +660,58 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   tunnel('counter', 'tsflannel_tunnel_worker_cpu_seconds_total', 'CPU time of the worker thread.', ['worker'], (t) =>
     t.counters.workerCpuSeconds.map((value, worker) => ({ labels: { worker: String(worker) }, value })),
   ),
+
+  tunnel(
+    'gauge',
+    'tsflannel_kernel_path_active',
+    'Whether the kernel carries what it can (1) or nothing (0); absent without --datapath=kernel.',
+    [],
+    ({ kernelPath }) => one(kernelPath && Number(kernelPath.isActive)),
+  ),
+  tunnel(
+    'gauge',
+    'tsflannel_kernel_path_refused',
+    'Whether that is why the kernel carries nothing (1) or not (0).',
+    ['reason'],
+    ({ kernelPath }) =>
+      kernelPath === null
+        ? []
+        : KERNEL_PATH_REASONS.map((reason) => ({
+            labels: { reason },
+            value: Number(kernelPath.refused?.reason === reason),
+          })),
+  ),
+  tunnel(
+    'counter',
+    'tsflannel_kernel_path_packets_total',
+    'Inner packets that the programs in the kernel looked at, by what became of them.',
+    ['result'],
+    ({ kernelPath }) => kernelTraffic(kernelPath, 'packets'),
+  ),
+  tunnel('counter', 'tsflannel_kernel_path_bytes_total', 'Bytes of those packets.', ['result'], ({ kernelPath }) =>
+    kernelTraffic(kernelPath, 'bytes'),
+  ),
+  family(
+    'gauge',
+    'tsflannel_peers_by_carrier',
+    'Other hosts with backend udp, by the way in which packets for them leave; absent without --datapath=kernel.',
+    ['carrier'],
+    ({ peers, tunnels }) =>
+      tunnels.every(({ kernelPath }) => kernelPath === null)
+        ? []
+        : ['kernel', 'tunnel'].map((name) => ({
+            labels: { carrier: name },
+            value: peers.filter(({ carrier }) => carrier?.carrier === name).length,
+          })),
+  ),
 ];
+
+function kernelTraffic(path: KernelPathStatus | null, what: 'packets' | 'bytes'): readonly Sample[] {
+  return Object.entries(path?.counters ?? {}).map(([result, traffic]) => ({
+    labels: { result },
+    value: traffic[what],
+  }));
+}
 
 function family(
   type: 'counter' | 'gauge',

@@ -15,6 +15,7 @@ import type { Refusals } from './refusals.js';
 import type { ReachState } from '../reach/path-health.js';
 import type { ProbeTotals } from '../reach/peer-prober.js';
 import type { ProbeLayer } from '../reach/targets.js';
+import type { KernelPathStatus, PeerCarrier } from './kernel-path-status.js';
 import type { NdpProxyStatus } from './ndp-status.js';
 import type { ContainerReachStatus } from './container-reach-status.js';
 import type { WireguardPathStatus, WireguardStatus } from './wireguard-status.js';
@@ -141,6 +142,8 @@ export interface PeerStatus {
   readonly isReservation: boolean;
   /** Packets and bytes to and from it; null where the kernel carries them and does not count by peer. */
   readonly traffic: TrafficStatus | null;
+  /** Which way packets for it leave, and why; null unless this host is to use the kernel path. */
+  readonly carrier: PeerCarrier | null;
   /** What WireGuard knows of it, one entry for each device; none where another backend carries its packets. */
   readonly wireguard: readonly WireguardPathStatus[];
   /** Why it is not reached, and what fixes it. */
@@ -228,7 +231,10 @@ export interface TunnelStatus {
   readonly disabledOffloads: readonly Offload[];
   /** Of the forwarding table that all workers have. */
   readonly generation: number;
+  /** With what the kernel path has carried. */
   readonly counters: TunnelCounters;
+  /** Null unless this host is to use it. */
+  readonly kernelPath: KernelPathStatus | null;
 }
 
 /** Whether the kernel is as desired, and what it took. */

@@ -8,7 +8,13 @@ import type { FormerValue, FormerValues } from './former-values.js';
 export const FORMER_VALUES_FILE = 'kernel-parameters.json';
 
 /** Who changes parameters in a daemon, as they are told apart in the file. */
-export const PARAMETERS_OF = { overlay: 'overlay', ndpProxy: 'ndp-proxy', containers: 'containers' } as const;
+export const PARAMETERS_OF = {
+  overlay: 'overlay',
+  ndpProxy: 'ndp-proxy',
+  containers: 'containers',
+  /** Settings of devices, which are no files under `/proc/sys`. */
+  kernelPath: 'kernel-path',
+} as const;
 
 /**
  * What parameters were before, on disk, so that it outlives the process. A reboot ends it: the kernel forgets as well.

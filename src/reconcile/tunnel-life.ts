@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import type { KernelPathState } from '../dataplane/kernel-path.js';
 import type { Tunnel, TunnelEvent } from '../dataplane/tunnel.js';
 import type { TunnelSpec } from '../dataplane/tunnel-spec.js';
 import { OverlayError } from '../errors.js';
@@ -70,7 +71,7 @@ export class TunnelLife {
 
   /** Closes everything, without telling: the end of the process. */
   async closeAll(): Promise<void> {
-    await this.set.retire(() => false);
+    await this.set.leave();
   }
 
   /** A device was deleted; perhaps one of a tunnel. */
@@ -108,10 +109,23 @@ export class TunnelLife {
       this.lose(device, event.errno, event.operation);
     } else if (event.type === 'trial') {
       logger.info('offload of the tunnel tried again', { dev: device, kind: event.offload });
+    } else if (event.type === 'kernel-path') {
+      this.takeKernelPath(device, event.state);
     } else {
       const { offload, errno } = event;
       logger.warn('offload of the tunnel switched off', { dev: device, kind: offload, errno });
     }
+  }
+
+  private takeKernelPath(device: string, state: KernelPathState): void {
+    const { logger, settings } = this.options;
+    if (state.isActive) {
+      logger.info('the kernel path carries what it can', { dev: device, kind: state.receiver });
+    } else {
+      const { reason: kind, detail, hint } = state;
+      logger.warn('no kernel path, the tunnel carries everything', { dev: device, kind, detail, hint });
+    }
+    settings.onKernelPath?.();
   }
 
   private lose(device: string, errno: string, operation: string): void {

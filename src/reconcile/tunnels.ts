@@ -10,6 +10,8 @@ export interface TunnelSettings {
   readonly disabledOffloads: readonly Offload[];
   /** Descriptors kept over a restart, by device; used for the first opening only. */
   readonly inherited?: ReadonlyMap<string, NonNullable<TunnelOptions['inherited']>>;
+  /** The kernel path of a tunnel begins or ceases to carry packets. */
+  readonly onKernelPath?: () => void;
 }
 
 /** For what is carried by no tunnel. */
@@ -99,6 +101,11 @@ export class TunnelSet {
     return unwanted;
   }
 
+  /** Closes everything at the end of the process: what the service manager keeps for the next one goes on. */
+  async leave(): Promise<void> {
+    await Promise.all([...this.opened.keys()].map((device) => this.close(device, true)));
+  }
+
   private async open(spec: TunnelSpec): Promise<void> {
     const { device } = spec;
     const inherited = this.inherited.get(device);
@@ -120,9 +127,9 @@ export class TunnelSet {
     for (const event of early) this.onEvent(device, event);
   }
 
-  private async close(device: string): Promise<void> {
+  private async close(device: string, isProcessEnding = false): Promise<void> {
     const entry = this.opened.get(device);
     this.opened.delete(device);
-    await entry?.tunnel.close();
+    await entry?.tunnel.close(isProcessEnding);
   }
 }

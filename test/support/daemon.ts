@@ -3,6 +3,7 @@ import http from 'node:http';
 import path from 'node:path';
 import { PLUGIN_SOCKET } from '../../src/docker/plugin/server.js';
 import type { DaemonStatus } from '../../src/observe/status.js';
+import type { DescriptorKeeper } from './descriptor-keeper.js';
 import { distFile } from './dist.js';
 import type { Netns } from './netns.js';
 import { patient } from './patience.js';
@@ -30,6 +31,8 @@ export interface DaemonOptions {
   readonly stock?: string;
   /** Puts subnet.env and state on a disk of that size, which only this daemon has and which ends with it. */
   readonly diskBytes?: number;
+  /** Has what a run leaves for the next one. */
+  readonly keeper?: DescriptorKeeper;
   /** Serves networks of containers, on a socket of {@link Daemon.pluginSocket} that no other daemon has. */
   readonly hasPlugin?: boolean;
 }
@@ -89,10 +92,12 @@ export class Daemon {
     const directory = options.diskBytes === undefined ? options.directory : this.#diskDirectory;
     const own = ['--state-dir', path.join(directory, 'state'), '--status-socket', this.statusSocket];
     const command = options.stock === undefined ? [process.execPath, daemonFile(), ...own] : [options.stock];
+    const kept = options.keeper?.nextRun();
     this.#program = options.netns.start(
       [
         ...this.#mountDisk(),
         ...this.#mountPlugins(),
+        ...(options.keeper === undefined ? [] : ['sh', '-c', 'export LISTEN_PID=$$; exec "$@"', 'sh']),
         ...command,
         ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${path.join(directory, 'subnet.env')}`],
         ...(options.hasPlugin === true ? ['--docker-plugin'] : []),
@@ -101,8 +106,9 @@ export class Daemon {
       ],
       {
         logFile: this.logFile,
-        env: { WIREGUARD_KEY_FILE: path.join(options.directory, 'wgkey'), ...options.env },
+        env: { WIREGUARD_KEY_FILE: path.join(options.directory, 'wgkey'), ...kept?.env, ...options.env },
         ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+        ...(kept && { descriptors: kept.descriptors }),
       },
     );
     return this.#program;

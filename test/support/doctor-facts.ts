@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import type { KernelPathReason } from '../../src/dataplane/kernel-path.js';
+import type { KernelPathStatus } from '../../src/observe/kernel-path-status.js';
 import { CHECKS } from '../../src/ctl/doctor/diagnose.js';
 import type { DoctorFacts, Found, PeerProbe, PeerWay } from '../../src/ctl/doctor/facts.js';
 import type { LeaseRow } from '../../src/ctl/lease-rows.js';
@@ -131,6 +133,12 @@ export function tunnel(counts: {
   const { kind = 'native', rxPackets, lost, unknown = 0 } = counts;
   const drops = { 'receive-overflow': lost, 'source-unknown': unknown, 'source-spoofed': 0, 'length-mismatch': 0 };
   return { kind, device: 'flannel0', workers: 1, counters: { rxPackets, drops } } as unknown as TunnelStatus;
+}
+
+/** A kernel path that is not there, for that reason. */
+export function refusedKernelPath(reason: KernelPathReason): KernelPathStatus {
+  const refused = { reason, detail: 'attach XDP program: EBUSY', hint: 'do something' };
+  return { isActive: false, receiver: null, refused, counters: null };
 }
 
 /** The underlay device, Docker's bridge and the device of the overlay. */

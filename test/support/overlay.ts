@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import path from 'node:path';
 import type { Daemon } from './daemon.js';
+import type { DescriptorKeeper } from './descriptor-keeper.js';
 import { Rig, type Container, type RigOptions } from './rig.js';
 import { SteadyPing, type SteadyPingResult } from './steady-ping.js';
 import { ping } from './traffic.js';
@@ -17,6 +19,8 @@ export interface OverlayOptions extends RigOptions {
   readonly config?: object;
   /** More flags for the daemon of each host, counted from 1. */
   readonly args?: (host: number) => readonly string[];
+  /** What has what a run of a daemon leaves for the next one; gets the daemon's directory. Default nobody. */
+  readonly keeper?: (directory: string) => DescriptorKeeper;
 }
 
 /** A {@link Rig} with a running daemon on every host, one container behind each, and packets going between all. */
@@ -32,7 +36,8 @@ export class Overlay {
       await rig.putConfig(options.config ?? NETWORK);
       const containers = await Promise.all(
         rig.hosts.map(async (host, index) => {
-          await host.startDaemon({ args: options.args?.(index + 1) ?? [] });
+          const keeper = options.keeper?.(path.join(rig.directory, host.name));
+          await host.startDaemon({ args: options.args?.(index + 1) ?? [], ...(keeper && { keeper }) });
           return host.addContainer();
         }),
       );

@@ -1,7 +1,9 @@
+import { KERNEL_COUNTERS, type KernelCounters } from '../../src/dataplane/kernel-path.js';
 import { DROP_REASONS, OFFLOADS, type TunnelCounters } from '../../src/dataplane/tunnel.js';
 import type { CommandsStatus } from '../../src/extension/status.js';
 import type { ContainerNetworksStatus } from '../../src/observe/container-status.js';
 import { STATUS_VERSION, type DaemonStatus, type PathStatus, type PeerStatus } from '../../src/observe/status.js';
+import type { PeerCarrier } from '../../src/observe/kernel-path-status.js';
 import type { ContainerReachStatus } from '../../src/observe/container-reach-status.js';
 import type { WireguardPathStatus } from '../../src/observe/wireguard-status.js';
 import { zeroChanges, zeroPerKind } from '../../src/reconcile/report.js';
@@ -20,11 +22,19 @@ export function samplePeer(index: number, packets = 1000): PeerStatus {
     traffic: isKernel
       ? null
       : { txPackets: packets, txBytes: packets * 900, rxPackets: packets * 2, rxBytes: packets * 2400 },
+    carrier: sampleCarrier(index, isKernel),
     wireguard: index === 5 ? [sampleWireguardPath(index)] : [],
     skipped:
       index === 3 ? { cause: 'backend', reason: 'wireguard: this host lacks it', hint: 'load the module' } : null,
     reachability: index === 3 ? [] : [samplePath(index)],
   };
+}
+
+/** Of those with backend udp, the kernel sends to every third; the others have one reason or another. */
+function sampleCarrier(index: number, isKernel: boolean): PeerCarrier | null {
+  if (isKernel) return null;
+  if (index % 3 === 0) return { carrier: 'kernel' };
+  return { carrier: 'tunnel', because: index % 3 === 1 ? 'not-announced' : 'off-link' };
 }
 
 function sampleWireguardPath(index: number): WireguardPathStatus {
@@ -77,6 +87,13 @@ export function sampleTunnelCounters(scale = 1): TunnelCounters {
     packetsPerWrite: [5, 0, 0, 0, 0, 0, 0, 0, 5],
     workerCpuSeconds: [1.5, 2.25],
   };
+}
+
+/** What the programs of the kernel path count, each something of its own. */
+export function sampleKernelCounters(): KernelCounters {
+  return Object.fromEntries(
+    KERNEL_COUNTERS.map((name, index) => [name, { packets: index + 1, bytes: 100 * (index + 1) }]),
+  ) as KernelCounters;
 }
 
 /** Containers of other hosts: some reached, some not, and something that is not believed. */
@@ -325,6 +342,12 @@ export function sampleStatus(changes: Partial<DaemonStatus> = {}): DaemonStatus 
         disabledOffloads: ['uso'],
         generation: 17,
         counters: sampleTunnelCounters(),
+        kernelPath: {
+          isActive: true,
+          receiver: 'xdp',
+          refused: null,
+          counters: sampleKernelCounters(),
+        },
       },
     ],
     wireguard: {

@@ -2,12 +2,12 @@
 // It is a process of its own because a tunnel opens sockets long after it was opened, and those must be in the namespace too.
 import { once } from 'node:events';
 import readline from 'node:readline';
-import { openTunnelFor } from '../../src/dataplane/open.js';
+import { openNativeTunnel } from '../../src/dataplane/native.js';
+import { openPortableTunnel } from '../../src/dataplane/portable.js';
 import type { Offload, Tunnel, TunnelEvent } from '../../src/dataplane/tunnel.js';
 import { OverlayError } from '../../src/errors.js';
 import { IpAddress } from '../../src/ip/address.js';
 import { Prefix } from '../../src/ip/prefix.js';
-import { silentLogger } from '../../src/log.js';
 import type { TunnelSpec, VerifySource } from '../../src/dataplane/tunnel-spec.js';
 import { duplicate } from '../../src/sys/libc.js';
 
@@ -74,7 +74,7 @@ function find(handle: number): { readonly tunnel: Tunnel; readonly events: Tunne
 const calls: Record<string, (argument: never) => unknown> = {
   async open({ kind, spec, workers, disabledOffloads, inherits }: OpenRequest): Promise<number> {
     const events: TunnelEvent[] = [];
-    const open = openTunnelFor(kind, silentLogger);
+    const open = kind === 'native' ? openNativeTunnel : openPortableTunnel;
     const tunnel = await open({
       spec: toSpec(spec),
       workers,

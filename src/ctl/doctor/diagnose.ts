@@ -8,6 +8,7 @@ import { DOCKER_CHECKS } from './checks/docker.js';
 import { EXTENSION_CHECKS } from './checks/extension.js';
 import { FIREWALL_CHECKS } from './checks/firewall.js';
 import { HOST_CHECKS } from './checks/host.js';
+import { KERNEL_PATH_CHECKS } from './checks/kernel-path.js';
 import { LEASE_CHECKS, publicIpCheck } from './checks/leases.js';
 import { PEER_CHECKS } from './checks/peers.js';
 import { PROXIED_CHECKS } from './checks/proxied.js';
@@ -22,6 +23,7 @@ export const CHECKS: readonly Check[] = [
   publicIpCheck,
   wireguardModuleCheck,
   ...DAEMON_CHECKS,
+  ...KERNEL_PATH_CHECKS,
   ...EXTENSION_CHECKS,
   ...LEASE_CHECKS,
   ...HOST_CHECKS,

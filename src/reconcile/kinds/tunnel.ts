@@ -20,6 +20,7 @@ export const tunnelKind: Kind<'tunnel'> = {
     verifySource: isIdentical,
     icmpSource: isSame,
     ownPrefixes: listsBy(isSame),
-    peers: listsBy(fieldsBy<TunnelPeer>({ subnet: isSame, publicIp: isSame })),
+    peers: listsBy(fieldsBy<TunnelPeer>({ subnet: isSame, publicIp: isSame, isKernelPeer: isIdentical })),
+    uplink: (a, b) => a?.device === b?.device && a?.index === b?.index,
   }),
 };

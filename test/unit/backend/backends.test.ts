@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import type { ConfiguredBackend, HostFacts, PeerState } from '../../../src/backend/backend.js';
 import { backendFor, findBackend, isBackendDevice } from '../../../src/backend/registry.js';
 import { isOverlayError } from '../../../src/errors.js';
+import type { TunnelSpec } from '../../../src/dataplane/tunnel-spec.js';
+import type { IpAddress } from '../../../src/ip/address.js';
+import { KERNEL_PATH_DATA } from '../../../src/lease/kernel-announcement.js';
 import { deriveMac } from '../../../src/ip/mac.js';
 import type { JsonValue } from '../../../src/json.js';
 import type { Lease } from '../../../src/lease/lease.js';
@@ -109,6 +112,35 @@ describe('udp backend', () => {
     assert.deepEqual(backend('udp').leaseData(network(), hostFacts()), {
       backendData: undefined,
       backendV6Data: undefined,
+    });
+  });
+
+  describe('with the kernel path', () => {
+    const announcing = (number: number): Lease => lease(number, { data: KERNEL_PATH_DATA });
+    const tunnelOf = (more: Partial<HostFacts>, ...peers: readonly Lease[]): TunnelSpec | undefined =>
+      backend('udp').desired(backendContext({ host: hostFacts(more), peers })).base.tunnels?.[0];
+    const kernelPath = { isAnnounced: true };
+
+    it('announces that it receives, once it does', () => {
+      const dataOf = (isAnnounced: boolean): unknown =>
+        backend('udp').leaseData(network(), hostFacts({ kernelPath: { isAnnounced } })).backendData;
+      assert.equal(dataOf(false), undefined);
+      assert.equal(dataOf(true), KERNEL_PATH_DATA);
+    });
+
+    it('sends by the kernel to peers on its link that announce it, and to nobody else', () => {
+      const isOnLink = (address: IpAddress): boolean => !address.equals(announcing(4).attributes.publicIp);
+      const { peers = [], uplink } = tunnelOf({ kernelPath, isOnLink }, lease(2), announcing(3), announcing(4)) ?? {};
+      assert.deepEqual(
+        peers.map(({ isKernelPeer = false }) => isKernelPeer),
+        [false, true, false],
+      );
+      assert.deepEqual(uplink, { device: hostFacts().underlay.device, index: hostFacts().underlay.ifindex });
+    });
+
+    it('has the kernel send nothing, and names no uplink, unless the host uses it', () => {
+      const { peers = [], uplink } = tunnelOf({}, announcing(3)) ?? {};
+      assert.deepEqual([peers[0]?.isKernelPeer, uplink], [undefined, undefined]);
     });
   });
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { KERNEL_PATH_REASONS } from '../../../src/dataplane/kernel-path.js';
 import type { DoctorFacts, Found, PolicyRule } from '../../../src/ctl/doctor/facts.js';
 import { releaseCommand } from '../../../src/ctl/doctor/checks/leases.js';
 import type { RouteInfo } from '../../../src/netlink/route.js';
@@ -22,6 +23,7 @@ import {
   rules,
   tunnel,
   way,
+  refusedKernelPath,
 } from '../../support/doctor-facts.js';
 import { sampleContainerNetworks, samplePeer, sampleStatus } from '../../support/sample-status.js';
 
@@ -767,6 +769,20 @@ describe('the checks of the daemon', () => {
     assert.match(look({ device: 'eth7', mtu: 1500 }), /^tcpdump -n -c 1000 -i eth7 udp /);
     assert.match(look(undefined), /^tcpdump -n -c 1000 -i any udp /);
     assert.match(only('receive-overflow', { daemon: { ...daemon, tunnels } }).message, /than its threads take$/);
+  });
+
+  it('say what would have the kernel carry packets, for every reason that it does not', () => {
+    for (const reason of KERNEL_PATH_REASONS) {
+      const refused = { ...tunnel({ rxPackets: 0, lost: 0 }), kernelPath: refusedKernelPath(reason) };
+      const { message, command } = only('kernel-path', { daemon: { ...daemon, tunnels: [refused] } });
+      assert.match(message, /^the kernel carries no packets of flannel0, .*: do something$/);
+      assert.notEqual(command, '');
+    }
+    const active = { isActive: true, receiver: 'xdp', refused: null, counters: null } as const;
+    for (const kernelPath of [active, null]) {
+      const tunnels = [{ ...tunnel({ rxPackets: 0, lost: 0 }), kernelPath }];
+      assert.deepEqual(found('kernel-path', { daemon: { ...daemon, tunnels } }), []);
+    }
   });
 
   it('say of a saved lease what is known of it', () => {

@@ -26,6 +26,7 @@ import {
   rules,
   tunnel,
   way,
+  refusedKernelPath,
 } from '../../support/doctor-facts.js';
 import {
   sampleCommands,
@@ -409,6 +410,20 @@ const CASES: readonly Case[] = [
     severity: 'warning',
     command: /--datapath=native$/,
     evidence: /discarded 1000 of 5000/,
+  },
+  {
+    when: 'another program has the place of the kernel path',
+    facts: {
+      underlay: { device: 'eth7', mtu: 1500 },
+      daemon: {
+        ...daemon,
+        tunnels: [{ ...tunnel({ rxPackets: 0, lost: 0 }), kernelPath: refusedKernelPath('foreign-program') }],
+      },
+    },
+    check: 'kernel-path',
+    severity: 'warning',
+    command: /^ip -details link show dev eth7 /,
+    evidence: /^foreign-program: attach XDP program: EBUSY$/,
   },
   {
     when: 'two leases have one public address',

@@ -7,7 +7,7 @@ import { isDaemonListening, readDaemonStatus } from '../../../src/ctl/daemon-cli
 import { formatBytes, formatDuration, formatTable } from '../../../src/ctl/text-table.js';
 import { isOverlayError } from '../../../src/errors.js';
 import { ctl } from '../../support/ctl.js';
-import { sampleCommands, sampleContainerReach } from '../../support/sample-status.js';
+import { sampleCommands, sampleContainerReach, sampleKernelCounters } from '../../support/sample-status.js';
 
 const STATUS = {
   statusVersion: 1,
@@ -245,6 +245,27 @@ describe('tsflannelctl status', () => {
     const { code, stdout } = await ctl(['status', '--status-socket', socket]);
     assert.equal(code, 0);
     assert.match(stdout, /^10\.5\.2\.0\/24 +192\.0\.2\.2 +udp +- +2\.0 KiB +0 B/m);
+  });
+
+  it('says which way packets leave, and why the kernel carries none', async () => {
+    const [peer] = STATUS.peers;
+    const [tunnel] = STATUS.tunnels;
+    const status = (kernelPath: object, carrier: object): object => ({
+      ...STATUS,
+      peers: [{ ...peer, carrier }],
+      tunnels: [{ ...tunnel, kernelPath }],
+    });
+    const counters = { ...sampleKernelCounters(), sent: { packets: 2, bytes: 2048 } };
+    answer(status({ isActive: true, receiver: 'xdp', refused: null, counters }, { carrier: 'kernel' }));
+    const active = await ctl(['status', '--status-socket', socket]);
+    assert.match(active.stdout, /^kernel path +xdp, 2\.0 KiB sent, 1000 B received$/m);
+    assert.match(active.stdout, /^10\.5\.2\.0\/24 .* by the kernel path$/m);
+    const refused = { reason: 'driver', detail: 'eth0 takes no program', hint: 'lower the MTU' };
+    const way = { carrier: 'tunnel', because: 'not-announced' };
+    answer(status({ isActive: false, receiver: null, refused, counters: null }, way));
+    const inactive = await ctl(['status', '--status-socket', socket]);
+    assert.match(inactive.stdout, /^kernel path +NO \(driver\): eth0 takes no program; lower the MTU$/m);
+    assert.match(inactive.stdout, /^10\.5\.2\.0\/24 .* by the tunnel: the peer announces no kernel path$/m);
   });
 
   it('says how many containers of other hosts are reached, and how many are not', async () => {

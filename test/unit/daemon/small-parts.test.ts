@@ -217,6 +217,17 @@ describe('inherited tunnels', () => {
     );
     assert.deepEqual([...tunnels], [['flannel0', { tun: [3, 4], socket: [5] }]]);
   });
+
+  it('come with the kernel path where there was one', () => {
+    const tunnels = inheritedTunnels(
+      new Map([
+        ['tun.flannel0', [3]],
+        ['bpf-map.flannel0', [6, 7]],
+        ['bpf-link.flannel0', [8]],
+      ]),
+    );
+    assert.deepEqual(tunnels.get('flannel0')?.kernelPath, { maps: [6, 7], links: [8] });
+  });
 });
 
 describe('device counters', () => {

@@ -7,13 +7,14 @@ import { silentLogger } from '../../../src/log.js';
 const OPTIONS = {} as TunnelOptions;
 
 const opening =
-  (kind: Tunnel['kind']): OpenTunnel =>
+  (device: string): OpenTunnel =>
   () =>
-    Promise.resolve({ kind } as Tunnel);
+    Promise.resolve({ device } as Tunnel);
 const failing =
   (error: Error): OpenTunnel =>
   () =>
     Promise.reject(error);
+const each = { native: opening('native'), portable: opening('portable'), kernel: opening('kernel') };
 const missing = new OverlayError('ERR_ADDON_MISSING', 'cannot load the native packet path', { hint: 'build it' });
 
 describe('openTunnelFor', () => {
@@ -21,34 +22,34 @@ describe('openTunnelFor', () => {
   const log = { ...silentLogger, warn: (...line: unknown[]) => warnings.push(line) };
   beforeEach(() => warnings.splice(0));
 
-  for (const kind of ['native', 'portable'] as const) {
+  for (const kind of ['native', 'portable', 'kernel'] as const) {
     it(`opens a ${kind} tunnel and no other when told to`, async () => {
-      const open = openTunnelFor(kind, log, { native: opening('native'), portable: opening('portable') });
-      assert.equal((await open(OPTIONS)).kind, kind);
+      const open = openTunnelFor(kind, log, each);
+      assert.equal((await open(OPTIONS)).device, kind);
     });
   }
 
   it('does not fall back where the native tunnel was demanded', async () => {
-    const open = openTunnelFor('native', log, { native: failing(missing), portable: opening('portable') });
+    const open = openTunnelFor('native', log, { ...each, native: failing(missing) });
     await assert.rejects(open(OPTIONS), missing);
   });
 
   it('prefers the native tunnel', async () => {
-    const open = openTunnelFor('auto', log, { native: opening('native'), portable: opening('portable') });
-    assert.equal((await open(OPTIONS)).kind, 'native');
+    const open = openTunnelFor('auto', log, each);
+    assert.equal((await open(OPTIONS)).device, 'native');
     assert.deepEqual(warnings, []);
   });
 
   it('falls back without the addon, with one warning that carries the hint, however many tunnels are opened', async () => {
-    const open = openTunnelFor('auto', log, { native: failing(missing), portable: opening('portable') });
-    for (let i = 0; i < 3; i++) assert.equal((await open(OPTIONS)).kind, 'portable');
+    const open = openTunnelFor('auto', log, { ...each, native: failing(missing) });
+    for (let i = 0; i < 3; i++) assert.equal((await open(OPTIONS)).device, 'portable');
     assert.equal(warnings.length, 1);
     assert.match(JSON.stringify(warnings), /"hint":"build it"/);
   });
 
   it('does not fall back for a trouble that the portable tunnel would meet too', async () => {
     const busy = new OverlayError('ERR_PORT_IN_USE', 'cannot bind');
-    const open = openTunnelFor('auto', log, { native: failing(busy), portable: opening('portable') });
+    const open = openTunnelFor('auto', log, { ...each, native: failing(busy) });
     await assert.rejects(open(OPTIONS), busy);
     assert.deepEqual(warnings, []);
   });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { HISTORY_ENTRIES, HISTORY_STEP_MS, History, type HistorySource } from '../../../src/observe/history.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { RecordingLogger } from '../../support/recorder.js';
-import { sampleStatus, sampleTunnelCounters } from '../../support/sample-status.js';
+import { sampleKernelCounters, sampleStatus, sampleTunnelCounters } from '../../support/sample-status.js';
 
 describe('History', () => {
   let clock: FakeClock;
@@ -57,6 +57,17 @@ describe('History', () => {
     source = { ...source, tunnels: [{ ...tunnel, counters: sampleTunnelCounters(2) }] };
     await clock.advance(HISTORY_STEP_MS);
     assert.equal(history.entries[1]?.txPps, 40_000 / 5);
+  });
+
+  it('adds what the kernel path has taken before the device could count it', async () => {
+    await clock.advance(HISTORY_STEP_MS);
+    const [tunnel] = source.tunnels;
+    assert.ok(tunnel?.kernelPath);
+    const counters = { ...sampleKernelCounters(), sent: { packets: 501, bytes: 10_100 } };
+    source = { ...source, tunnels: [{ ...tunnel, kernelPath: { ...tunnel.kernelPath, counters } }] };
+    await clock.advance(HISTORY_STEP_MS);
+    const { txPps, txBps, rxPps } = history.entries[1] ?? {};
+    assert.deepEqual([txPps, txBps, rxPps], [100, 16_000, 0]);
   });
 
   it('keeps an hour and no more', async () => {

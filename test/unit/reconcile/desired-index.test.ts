@@ -250,7 +250,12 @@ describe('DesiredIndex', () => {
           verifySource: ['strict'],
           icmpSource: [ip('10.5.9.0')],
           ownPrefixes: [[], [net('10.5.1.0/24'), net('192.0.2.9/32')]],
-          peers: [[], [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }]],
+          peers: [
+            [],
+            [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.3') }],
+            [{ subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2'), isKernelPeer: true }],
+          ],
+          uplink: [{ device: 'eth0', index: 2 }],
         },
       ],
     ],

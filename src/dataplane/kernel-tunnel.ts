@@ -1,0 +1,403 @@
+import { readFileSync } from 'node:fs';
+import type { Clock } from '../clock.js';
+import { describeError } from '../errors.js';
+import { readGro, setGro } from '../sys/gro.js';
+import { close, errnoName } from '../sys/libc.js';
+import {
+  KERNEL_COUNTERS,
+  KERNEL_RECEIVERS,
+  type KernelCounters,
+  type KernelPath,
+  type KernelPathDescriptors,
+  type KernelPathReason,
+  type KernelPathRefusal,
+  type KernelPathState,
+  type KernelReceiver,
+  type KernelTraffic,
+} from './kernel-path.js';
+import {
+  KERNEL_PROGRAMS_FILE,
+  type KernelPathHandle,
+  type KernelPathOptions,
+  type NativeFailure,
+  ipv4Number,
+  isNativeFailure,
+  openKernelPath,
+  peersOf,
+} from './native.js';
+import type {
+  OffloadState,
+  OpenTunnel,
+  Tunnel,
+  TunnelCounters,
+  TunnelEvent,
+  TunnelOptions,
+  TunnelPeerCounters,
+} from './tunnel.js';
+import type { TunnelSpec } from './tunnel-spec.js';
+
+/** What stood in the way may be gone by then: another program, an MTU, a missing privilege. */
+const RETRY_MS = 60_000;
+
+/** Kinds of devices on which datagrams arrive as they were sent; those of the hardware have none. */
+const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
+
+const NOTHING: KernelPathDescriptors = { maps: [], links: [] };
+
+/** What is known of a device. */
+export interface UplinkLink {
+  readonly index: number;
+  readonly kind: string;
+  readonly mac: string | undefined;
+  readonly masterIndex: number;
+}
+
+/** Remembers what a setting was before it was changed; kept until somebody puts it back. */
+export interface FormerSettings {
+  readonly entries: ReadonlyMap<string, { readonly former: string; readonly value: string }>;
+  remember(name: string, value: { readonly former: string; readonly value: string }): void;
+  forget(name: string): void;
+}
+
+/** What the kernel path needs of the host. */
+export interface KernelPathHost {
+  readonly clock: Clock;
+  /** The device of that name as it is now. */
+  readonly linkOf: (name: string) => UplinkLink | undefined;
+  readonly former: FormerSettings;
+  /** Whether a service manager keeps descriptors for the next process. */
+  readonly keepsDescriptors: boolean;
+  /** For tests. */
+  readonly open?: (options: KernelPathOptions) => KernelPathHandle;
+  /** For tests: the object file of the programs. */
+  readonly programsFile?: string;
+  /** For tests. */
+  readonly gro?: Gro;
+}
+
+/** Receive offload of a device, as src/sys/gro.ts has it. */
+export interface Gro {
+  readonly read: (device: string) => number;
+  readonly set: (device: string, isOn: boolean) => number;
+}
+
+const KERNEL_GRO: Gro = { read: readGro, set: setGro };
+
+/**
+ * Opens native tunnels with the kernel path in front of them.
+ *
+ * @param openNative - opens the tunnel that carries what the kernel leaves.
+ * @throws {@link OverlayError} those of the native tunnel; that the kernel carries nothing is no error.
+ */
+export function kernelTunnels(host: KernelPathHost, openNative: OpenTunnel): OpenTunnel {
+  return async (options) => {
+    const native = await openNative(options);
+    return new KernelTunnel(native, host, options);
+  };
+}
+
+/**
+ * A native tunnel, and programs in the kernel that carry what is plain past it; see docs/kernel-path.md.
+ *
+ * API, Errors: see {@link Tunnel}; that the programs cannot be used is told as an event, and tried again every minute.
+ * Threads: everything here runs on the event loop. Counters: packets and bytes are those of both ways.
+ * Limits: the programs are at one uplink; peers behind other devices and behind routers are the native tunnel's.
+ */
+class KernelTunnel implements Tunnel {
+  readonly kind = 'native';
+  private handle: KernelPathHandle | undefined;
+  private state: KernelPathState | undefined;
+  private descriptorsOfPath = NOTHING;
+  private spec: TunnelSpec;
+  private readonly onEvent: (event: TunnelEvent) => void;
+  private cancelRetry: (() => void) | undefined;
+
+  constructor(
+    private readonly native: Tunnel,
+    private readonly host: KernelPathHost,
+    { spec, inherited, onEvent }: TunnelOptions,
+  ) {
+    this.spec = spec;
+    this.onEvent = onEvent;
+    const { maps, links } = inherited?.kernelPath ?? NOTHING;
+    this.attach({ maps, links });
+    // The addon has duplicates of what it uses.
+    for (const fd of [...maps, ...links]) close(fd);
+  }
+
+  get device(): string {
+    return this.native.device;
+  }
+
+  get offloads(): OffloadState {
+    return this.native.offloads;
+  }
+
+  get workers(): number {
+    return this.native.workers;
+  }
+
+  get generation(): number {
+    return this.native.generation;
+  }
+
+  get kernelPath(): KernelPath {
+    const { handle, descriptorsOfPath: descriptors } = this;
+    return {
+      state: this.state ?? UNTRIED,
+      counters: () => (handle === undefined ? undefined : countersOf(handle.counters())),
+      descriptors,
+    };
+  }
+
+  update(spec: TunnelSpec): boolean {
+    if (!this.native.update(spec)) return false;
+    const { uplink } = this.spec;
+    this.spec = spec;
+    if (uplink?.device !== spec.uplink?.device || uplink?.index !== spec.uplink?.index) {
+      this.detach(uplink?.device);
+      this.attach(NOTHING);
+    } else if (this.handle !== undefined) {
+      try {
+        this.handle.setRoutes({ routes: routesOf(spec) });
+      } catch (error) {
+        if (!isNativeFailure(error)) throw error;
+        // What the programs know is not what they should: better nothing.
+        this.detach(uplink?.device);
+        this.refuse(refusalOf(error));
+      }
+    }
+    return true;
+  }
+
+  counters(): TunnelCounters {
+    const own = this.native.counters();
+    const counters = this.kernelPath.counters();
+    if (counters === undefined) return own;
+    const { sent, received } = counters;
+    return {
+      ...own,
+      txPackets: own.txPackets + sent.packets,
+      txBytes: own.txBytes + sent.bytes,
+      rxPackets: own.rxPackets + received.packets,
+      rxBytes: own.rxBytes + received.bytes,
+    };
+  }
+
+  peerCounters(): ReadonlyMap<string, TunnelPeerCounters> {
+    const own = this.native.peerCounters();
+    if (this.handle === undefined) return own;
+    const sums = new Map(own);
+    for (const [peer, more] of peersOf(this.handle.peerCounters())) {
+      const before = sums.get(peer);
+      sums.set(peer, before === undefined ? more : sumOf(before, more));
+    }
+    return sums;
+  }
+
+  descriptors(): { readonly tun: readonly number[]; readonly socket: readonly number[] } {
+    return this.native.descriptors();
+  }
+
+  async close(isProcessEnding = false): Promise<void> {
+    this.cancelRetry?.();
+    if (isProcessEnding && this.host.keepsDescriptors) this.handle?.close();
+    else this.detach(this.spec.uplink?.device);
+    this.handle = undefined;
+    this.descriptorsOfPath = NOTHING;
+    await this.native.close(isProcessEnding);
+  }
+
+  private attach(inherited: KernelPathDescriptors): void {
+    const outcome = this.tryToAttach(inherited);
+    if ('reason' in outcome) this.refuse(outcome);
+    else this.become({ isActive: true, receiver: outcome.receiver });
+  }
+
+  private tryToAttach(inherited: KernelPathDescriptors): KernelPathRefusal | { readonly receiver: KernelReceiver } {
+    const { open = openKernelPath, linkOf, programsFile = KERNEL_PROGRAMS_FILE } = this.host;
+    const { bindAddress, port, uplink } = this.spec;
+    if (uplink === undefined) return refusal('uplink-kind', 'the uplink is not known');
+    const link = linkOf(uplink.device);
+    const unfit = whyUnfit(uplink.device, link);
+    if (unfit !== undefined) return unfit;
+    const tun = linkOf(this.device)?.index;
+    if (tun === undefined) return refusal('kernel', `${this.device} is gone`);
+    const programs = readPrograms(programsFile);
+    if (typeof programs === 'string') return refusal('programs-missing', programs);
+    const options = {
+      programs,
+      uplink: uplink.index,
+      tun,
+      local: ipv4Number(bindAddress, 'send from'),
+      port,
+      routes: routesOf(this.spec),
+      inheritedMaps: inherited.maps,
+      inheritedLinks: inherited.links,
+    };
+    for (const [number, receiver] of KERNEL_RECEIVERS.entries()) {
+      try {
+        this.handle = open({ ...options, receiver: number });
+      } catch (error) {
+        if (!isNativeFailure(error)) throw error;
+        if (receiver === 'xdp' && isOfDriver(error)) continue;
+        return refusalOf(error);
+      }
+      const groFault = receiver === 'xdp' ? this.switchGroOn(uplink.device) : undefined;
+      if (groFault !== undefined) {
+        this.detach(uplink.device);
+        return refusal('gro', `${uplink.device}: ${groFault}`);
+      }
+      this.descriptorsOfPath = { maps: this.handle.mapDescriptors(), links: this.handle.linkDescriptors() };
+      return { receiver };
+    }
+    return refusal('driver', `${uplink.device} takes no program`);
+  }
+
+  private detach(uplink: string | undefined): void {
+    const { handle, host } = this;
+    this.handle = undefined;
+    this.descriptorsOfPath = NOTHING;
+    try {
+      handle?.detach();
+    } catch (error) {
+      if (!isNativeFailure(error)) throw error; // else it went with its device
+    }
+    if (uplink !== undefined) restoreGro(host.former, host.gro, uplink);
+  }
+
+  /** XDP hands every frame over by itself; without GRO behind it, bulk is half as fast. @returns why it is not on. */
+  private switchGroOn(device: string): string | undefined {
+    const { former, gro = KERNEL_GRO } = this.host;
+    const now = gro.read(device);
+    if (now > 0) return undefined;
+    if (now < 0) return errnoName(now);
+    try {
+      former.remember(groName(device), { former: '0', value: '1' });
+    } catch (error) {
+      return describeError(error); // nobody could put it back
+    }
+    const result = gro.set(device, true);
+    return result < 0 ? errnoName(result) : undefined;
+  }
+
+  private refuse(why: KernelPathRefusal): void {
+    this.become({ isActive: false, ...why });
+    this.cancelRetry?.();
+    this.cancelRetry = this.host.clock.after(RETRY_MS, () => this.attach(NOTHING));
+  }
+
+  private become(state: KernelPathState): void {
+    const isSame = this.state !== undefined && JSON.stringify(this.state) === JSON.stringify(state);
+    this.state = state;
+    if (state.isActive || !isSame) this.onEvent({ type: 'kernel-path', state });
+  }
+}
+
+const UNTRIED: KernelPathState = { isActive: false, reason: 'kernel', detail: 'not tried yet', hint: 'wait a moment' };
+
+/** Puts back what receive offload was, unless somebody has changed it since. @param device - default all. */
+export function restoreGro(former: FormerSettings, gro: Gro = KERNEL_GRO, device?: string): readonly string[] {
+  const restored: string[] = [];
+  for (const [name, { value }] of [...former.entries]) {
+    const each = name.slice(GRO_PREFIX.length);
+    if (device !== undefined && each !== device) continue;
+    if (gro.read(each) === Number(value) && gro.set(each, false) >= 0) restored.push(each);
+    former.forget(name);
+  }
+  return restored;
+}
+
+const GRO_PREFIX = 'gro ';
+
+function groName(device: string): string {
+  return `${GRO_PREFIX}${device}`;
+}
+
+/** @returns why they cannot be had, as text. */
+function readPrograms(file: string): Uint8Array | string {
+  try {
+    return new Uint8Array(readFileSync(file));
+  } catch (error) {
+    return describeError(error);
+  }
+}
+
+function whyUnfit(device: string, link: UplinkLink | undefined): KernelPathRefusal | undefined {
+  if (link === undefined) return refusal('uplink-kind', `${device} is gone`);
+  if (link.masterIndex !== 0) return refusal('uplink-kind', `${device} is a port of another device`);
+  if (!PLAIN_KINDS.has(link.kind)) return refusal('uplink-kind', `${device} is of kind ${link.kind}`);
+  if (link.mac === undefined) return refusal('uplink-kind', `${device} carries no Ethernet frames`);
+  return undefined;
+}
+
+/** Rows of prefix, length, public address and MTU; 0 as MTU: the tunnel sends to that peer. */
+function routesOf({ mtu, ownPrefixes, peers }: TunnelSpec): Uint32Array {
+  const rows = new Uint32Array((ownPrefixes.length + peers.length) * 4);
+  let at = 0;
+  const add = (...row: readonly number[]): void => {
+    rows.set(row, at);
+    at += row.length;
+  };
+  for (const { subnet, publicIp, isKernelPeer = false } of peers) {
+    const outer = ipv4Number(publicIp, 'reach a peer at');
+    add(ipv4Number(subnet.address, 'forward packets to'), subnet.length, outer, isKernelPeer ? mtu : 0);
+  }
+  // Of equal prefixes the last one counts: nobody else has what is this host's.
+  for (const { address, length } of ownPrefixes) add(ipv4Number(address, 'guard the address'), length, 0, 0);
+  return rows;
+}
+
+/** A driver may say anything of these that it has no XDP, or not with its MTU; another place may do. */
+function isOfDriver({ operation, errno }: NativeFailure): boolean {
+  return operation === 'attach XDP program' && !isForeign(errno) && !isDeniedErrno(errno);
+}
+
+/** `EBUSY`: another program; `EEXIST`: another one by way of the kernel's stand-in for drivers (`dev_xdp_attach()`). */
+function isForeign(errno: number): boolean {
+  return ['EBUSY', 'EEXIST'].includes(errnoName(errno));
+}
+
+function isDeniedErrno(errno: number): boolean {
+  return ['EPERM', 'EACCES'].includes(errnoName(errno));
+}
+
+function refusalOf({ operation, errno, detail }: NativeFailure): KernelPathRefusal {
+  const text = `${operation}: ${errnoName(errno)}${detail === '' ? '' : ` (${detail})`}`;
+  // The verifier, too, says EACCES; to who is not permitted the kernel says EPERM before it looks.
+  if (errnoName(errno) === 'EPERM') return refusal('not-permitted', text);
+  if (operation === 'attach XDP program' && isForeign(errno)) return refusal('foreign-program', text);
+  if (operation === 'attach tc program') return refusal('driver', text);
+  return refusal('kernel', text);
+}
+
+const HINTS: Readonly<Record<KernelPathReason, string>> = {
+  'programs-missing': 'use a package of tsflannel, or install clang and run "npm rebuild tsflannel"',
+  'not-permitted': 'run the daemon as root, or with CAP_BPF and CAP_NET_ADMIN',
+  kernel: 'use Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF',
+  driver: 'lower the MTU of the uplink if its driver has native XDP, or use Linux 6.6 or newer',
+  'foreign-program': 'find it with "ip -details link show" and remove it if nobody needs it',
+  'uplink-kind': 'name a physical interface or a veth with --iface',
+  gro: 'see whether "ethtool -K DEVICE gro on" works',
+};
+
+function refusal(reason: KernelPathReason, detail: string): KernelPathRefusal {
+  return { reason, detail, hint: HINTS[reason] };
+}
+
+function countersOf(numbers: Float64Array): KernelCounters {
+  const traffic = (index: number): KernelTraffic => ({
+    packets: numbers[2 * index] ?? 0,
+    bytes: numbers[2 * index + 1] ?? 0,
+  });
+  return Object.fromEntries(KERNEL_COUNTERS.map((name, index) => [name, traffic(index)])) as KernelCounters;
+}
+
+function sumOf(a: TunnelPeerCounters, b: TunnelPeerCounters): TunnelPeerCounters {
+  return {
+    txPackets: a.txPackets + b.txPackets,
+    txBytes: a.txBytes + b.txBytes,
+    rxPackets: a.rxPackets + b.rxPackets,
+    rxBytes: a.rxBytes + b.rxBytes,
+  };
+}

@@ -1,0 +1,313 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { KERNEL_COUNTERS, type KernelPathState } from '../../../src/dataplane/kernel-path.js';
+import { type UplinkLink, kernelTunnels, restoreGro } from '../../../src/dataplane/kernel-tunnel.js';
+import type { KernelPathOptions } from '../../../src/dataplane/native.js';
+import type { Tunnel } from '../../../src/dataplane/tunnel.js';
+import type { TunnelSpec } from '../../../src/dataplane/tunnel-spec.js';
+import { FormerValuesInMemory } from '../../../src/reconcile/former-values.js';
+import { ip, net, tunnelSpec } from '../../support/builders.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { FakeKernel } from '../../support/fake-kernel.js';
+import { FakeTunnel } from '../../support/fake-tunnel.js';
+
+const EPERM = 1;
+const EACCES = 13;
+const EBUSY = 16;
+const EEXIST = 17;
+const ENOSPC = 28;
+const ERANGE = 34;
+const EOPNOTSUPP = 95;
+const XDP = 'attach XDP program';
+const TC = 'attach tc program';
+
+const UPLINK = { device: 'eth0', index: 2 };
+const SPEC = tunnelSpec({
+  uplink: UPLINK,
+  peers: [
+    { subnet: net('10.5.2.0/24'), publicIp: ip('192.0.2.2') },
+    { subnet: net('10.5.3.0/24'), publicIp: ip('192.0.2.3'), isKernelPeer: true },
+  ],
+});
+
+/** What the addon throws. */
+function failure(operation: string, errno: number): Error {
+  return Object.assign(new Error(operation), { operation, errno, detail: '' });
+}
+
+/** Stands for the programs in the kernel. */
+class FakePath {
+  readonly calls: string[] = [];
+  readonly numbers = new Float64Array(2 * KERNEL_COUNTERS.length);
+  routes: readonly number[];
+  failNext: Error | undefined;
+
+  constructor(readonly options: KernelPathOptions) {
+    this.routes = [...options.routes];
+  }
+
+  setRoutes({ routes }: { readonly routes: Uint32Array }): void {
+    if (this.failNext !== undefined) throw this.failNext;
+    this.routes = [...routes];
+  }
+
+  counters(): Float64Array {
+    return this.numbers;
+  }
+
+  peerCounters(): Float64Array {
+    return Float64Array.of(Number(ip('192.0.2.3').value), 1, 2, 3, 4);
+  }
+
+  mapDescriptors(): number[] {
+    return [101];
+  }
+
+  linkDescriptors(): number[] {
+    return [102];
+  }
+
+  detach(): void {
+    this.calls.push('detach');
+  }
+
+  close(): void {
+    this.calls.push('close');
+  }
+}
+
+describe('the tunnel with the kernel path', () => {
+  let directory: string;
+  let programsFile: string;
+  let clock: FakeClock;
+  let links: Map<string, UplinkLink>;
+  let former: FormerValuesInMemory;
+  let gro: Map<string, number>;
+  let paths: FakePath[];
+  let states: KernelPathState[];
+  /** What the kernel answers, by receiver. */
+  let refusals: (Error | undefined)[];
+  let keepsDescriptors: boolean;
+
+  before(() => {
+    directory = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-kernel-tunnel-'));
+  });
+  after(() => {
+    rmSync(directory, { recursive: true });
+  });
+  beforeEach(() => {
+    programsFile = path.join(directory, 'programs.o');
+    writeFileSync(programsFile, 'programs');
+    clock = new FakeClock();
+    const device = { kind: '', mac: '02:00:00:00:00:01', masterIndex: 0 };
+    links = new Map([
+      ['eth0', { ...device, index: 2 }],
+      ['eth1', { ...device, index: 3 }],
+      ['flannel0', { ...device, index: 9, kind: 'tun', mac: undefined }],
+    ]);
+    former = new FormerValuesInMemory();
+    gro = new Map();
+    paths = [];
+    states = [];
+    refusals = [];
+    keepsDescriptors = false;
+  });
+
+  const fakeGro = {
+    read: (name: string): number => gro.get(name) ?? 1,
+    set: (name: string, isOn: boolean): number => {
+      if (gro.get('refuses') === 1) return -EOPNOTSUPP;
+      gro.set(name, Number(isOn));
+      return 0;
+    },
+  };
+
+  const open = async (spec: TunnelSpec = SPEC): Promise<Tunnel> => {
+    const host = {
+      clock,
+      linkOf: (name: string) => links.get(name),
+      former,
+      keepsDescriptors,
+      programsFile,
+      gro: fakeGro,
+      open: (options: KernelPathOptions) => {
+        const refused = refusals[options.receiver];
+        if (refused !== undefined) throw refused;
+        paths.push(new FakePath(options));
+        return paths.at(-1) as FakePath;
+      },
+    };
+    const kernel = new FakeKernel();
+    const onEvent = (event: { type: string }): void => {
+      if ('state' in event) states.push(event.state as KernelPathState);
+    };
+    const native = (options: ConstructorParameters<typeof FakeTunnel>[0]): Promise<Tunnel> =>
+      Promise.resolve(FakeTunnel.open(options, kernel));
+    return kernelTunnels(host, native)({ spec, workers: 1, disabledOffloads: [], onEvent });
+  };
+
+  const refusal = async (): Promise<string | undefined> => {
+    const { kernelPath } = await open();
+    assert.deepEqual(
+      states.map(({ isActive }) => isActive),
+      [false],
+    );
+    return kernelPath?.state.isActive === false ? kernelPath.state.reason : undefined;
+  };
+
+  it('attaches before GRO where the driver can, and tells so once', async () => {
+    const { kernelPath } = await open();
+    assert.deepEqual(kernelPath?.state, { isActive: true, receiver: 'xdp' });
+    assert.deepEqual(states, [{ isActive: true, receiver: 'xdp' }]);
+    assert.deepEqual(kernelPath.descriptors, { maps: [101], links: [102] });
+    const [{ options } = {}] = paths;
+    assert.deepEqual([options?.uplink, options?.tun, options?.port], [2, 9, 8285]);
+  });
+
+  it('gives the programs every peer, an MTU for those whose kernel receives, and own subnets last', async () => {
+    await open();
+    const number = (text: string): number => Number(ip(text).value);
+    assert.deepEqual(paths[0]?.routes, [
+      ...[number('10.5.2.0'), 24, number('192.0.2.2'), 0],
+      ...[number('10.5.3.0'), 24, number('192.0.2.3'), 1472],
+      ...[number('10.5.1.0'), 24, 0, 0],
+      ...[number('192.0.2.1'), 32, 0, 0],
+    ]);
+  });
+
+  for (const errno of [EOPNOTSUPP, ERANGE, ENOSPC]) {
+    it(`attaches behind GRO where the driver says ${errno}`, async () => {
+      refusals = [failure(XDP, errno)];
+      assert.deepEqual((await open()).kernelPath?.state, { isActive: true, receiver: 'tc' });
+      assert.equal(paths[0]?.options.receiver, 1);
+    });
+  }
+
+  for (const errno of [EBUSY, EEXIST]) {
+    it(`leaves the uplink to another program (${errno})`, async () => {
+      refusals = [failure(XDP, errno)];
+      assert.equal(await refusal(), 'foreign-program');
+    });
+  }
+
+  it('tells what is missing', async () => {
+    refusals = [failure('BPF_MAP_CREATE', EPERM)];
+    assert.equal(await refusal(), 'not-permitted');
+    states = [];
+    refusals = [failure('BPF_PROG_LOAD', EACCES)];
+    assert.equal(await refusal(), 'kernel');
+    states = [];
+    refusals = [failure(XDP, EOPNOTSUPP), failure(TC, EOPNOTSUPP)];
+    assert.equal(await refusal(), 'driver');
+    states = [];
+    rmSync(programsFile);
+    assert.equal(await refusal(), 'programs-missing');
+  });
+
+  for (const [what, link] of [
+    ['a bridge', { kind: 'bridge' }],
+    ['a bond', { kind: 'bond' }],
+    ['a VLAN', { kind: 'vlan' }],
+    ['a port of another device', { masterIndex: 7 }],
+    ['no Ethernet device', { mac: undefined }],
+  ] as const) {
+    it(`is not used where the uplink is ${what}`, async () => {
+      links.set('eth0', { index: 2, kind: '', mac: '02:00:00:00:00:01', masterIndex: 0, ...link });
+      assert.equal(await refusal(), 'uplink-kind');
+      assert.deepEqual(paths, []);
+    });
+  }
+
+  it('tries again every minute, and tells only what is new', async () => {
+    refusals = [failure(XDP, EBUSY)];
+    const tunnel = await open();
+    await clock.advance(300_000);
+    assert.equal(states.length, 1);
+    refusals = [];
+    await clock.advance(60_000);
+    assert.deepEqual(tunnel.kernelPath?.state, { isActive: true, receiver: 'xdp' });
+    assert.equal(states.length, 2);
+    assert.equal(clock.pending, 0);
+  });
+
+  it('counts both ways together, by peer too', async () => {
+    const tunnel = await open();
+    paths[0]?.numbers.set([5, 500], 2 * KERNEL_COUNTERS.indexOf('sent'));
+    paths[0]?.numbers.set([6, 600], 2 * KERNEL_COUNTERS.indexOf('received'));
+    const { txPackets, txBytes, rxPackets, rxBytes } = tunnel.counters();
+    assert.deepEqual([txPackets, txBytes, rxPackets, rxBytes], [5, 500, 6, 600]);
+    assert.deepEqual(tunnel.peerCounters().get('192.0.2.3'), { txPackets: 1, txBytes: 2, rxPackets: 3, rxBytes: 4 });
+    assert.deepEqual(tunnel.kernelPath?.counters()?.sent, { packets: 5, bytes: 500 });
+  });
+
+  it('hands new peers to the programs, and moves with the uplink', async () => {
+    const tunnel = await open();
+    assert.ok(tunnel.update({ ...SPEC, peers: [] }));
+    assert.equal(paths[0]?.routes.length, 8);
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    assert.deepEqual(paths[0].calls, ['detach']);
+    assert.equal(paths[1]?.options.uplink, 3);
+  });
+
+  it('carries nothing by what it could not tell the programs', async () => {
+    const tunnel = await open();
+    const [first] = paths;
+    assert.ok(first !== undefined);
+    first.failNext = failure('BPF_MAP_UPDATE_ELEM', ENOSPC);
+    assert.ok(tunnel.update({ ...SPEC, mtu: 1400 }));
+    assert.deepEqual(first.calls, ['detach']);
+    assert.equal(tunnel.kernelPath?.state.isActive, false);
+  });
+
+  it('switches GRO on where it is off, and back when it goes', async () => {
+    gro.set('eth0', 0);
+    const tunnel = await open();
+    assert.equal(gro.get('eth0'), 1);
+    assert.deepEqual([...former.entries], [['gro eth0', { former: '0', value: '1' }]]);
+    await tunnel.close();
+    assert.equal(gro.get('eth0'), 0);
+    assert.equal(former.entries.size, 0);
+  });
+
+  it('leaves GRO alone where it is on, and where somebody has switched it off since', async () => {
+    const tunnel = await open();
+    await tunnel.close();
+    assert.ok(!gro.has('eth0'));
+    gro.set('eth0', 0);
+    await open();
+    gro.set('eth0', 0);
+    assert.deepEqual(restoreGro(former, fakeGro), []);
+    assert.equal(former.entries.size, 0);
+  });
+
+  it('is not used where GRO cannot be had', async () => {
+    gro.set('eth0', 0).set('refuses', 1);
+    assert.equal(await refusal(), 'gro');
+    assert.deepEqual(paths[0]?.calls, ['detach']);
+    assert.equal(former.entries.size, 0);
+  });
+
+  it('is not used where nobody could put GRO back', async () => {
+    gro.set('eth0', 0);
+    former.remember = () => {
+      throw new Error('disk full');
+    };
+    assert.equal(await refusal(), 'gro');
+    assert.deepEqual([paths[0]?.calls, gro.get('eth0')], [['detach'], 0]);
+  });
+
+  it('goes when it is closed, and stays at the end of a process that somebody keeps the descriptors of', async () => {
+    await (await open()).close(true);
+    keepsDescriptors = true;
+    await (await open()).close();
+    gro.set('eth0', 0);
+    await (await open()).close(true);
+    assert.deepEqual(
+      paths.map(({ calls }) => calls),
+      [['detach'], ['detach'], ['close']],
+    );
+    assert.equal(gro.get('eth0'), 1);
+  });
+});
