@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.js';
 import { describeError } from '../errors.js';
 import { readGro, setGro } from '../sys/gro.js';
@@ -288,9 +289,9 @@ class KernelTunnel implements Tunnel {
   }
 
   private become(state: KernelPathState): void {
-    const isSame = this.state !== undefined && JSON.stringify(this.state) === JSON.stringify(state);
+    const isNew = !isDeepStrictEqual(this.state, state);
     this.state = state;
-    if (state.isActive || !isSame) this.onEvent({ type: 'kernel-path', state });
+    if (state.isActive || isNew) this.onEvent({ type: 'kernel-path', state });
   }
 }
 
