@@ -49,14 +49,17 @@ enum {
   kTtlAt = 8,  // TTL, protocol and checksum are neighbours
 };
 
-/// The first bytes of a frame; `unused` aligns the rest.
-struct Headers {
+/// The first bytes of a frame; `unused` aligns the rest, so that the outer header begins with a word.
+struct __attribute__((aligned(8))) Headers {
   __u8 unused[2];
   struct ethhdr ethernet;
   struct iphdr outer;
   struct udphdr udp;
   struct iphdr inner;
 };
+
+/// Eight bytes of Headers, written at once.
+typedef volatile __u64 __attribute__((may_alias)) Word;
 
 /// Bytes kTtlAt and following of an IPv4 header.
 struct TtlWord {
@@ -159,19 +162,16 @@ int send_to_uplink(struct __sk_buff* skb) {
   const struct TtlWord word = next_hop(inner);
   inner->ttl = word.ttl;
   inner->check = word.checksum;
-  // A checksum of zero says that there is none (RFC 768).
-  headers.udp.source = (__u16)CONSTANT(port);
-  headers.udp.dest = (__u16)CONSTANT(port);
+  // Whole words, since Linux 6.1 takes a small number at the start of a word for a spilled register, and then refuses
+  // the rest of that word to who has no CAP_PERFMON. A checksum of zero says that there is none (RFC 768).
+  Word* outer = (Word*)&headers.outer;
+  const Word address = (Word)CONSTANT(local) << 32;
+  outer[0] = kPlainHeader | (Word)HTONS((__u16)(length + kOuterBytes)) << 16 | (Word)HTONS(kDontFragment) << 48;
+  outer[1] = kOuterTtl | IPPROTO_UDP << 8 | address;
+  outer[2] = route->outer | (Word)(__u16)CONSTANT(port) << 32 | (Word)(__u16)CONSTANT(port) << 48;
+  const __u16 sum = (__u16)~header_sum(&headers.outer);
+  outer[1] = kOuterTtl | IPPROTO_UDP << 8 | (Word)sum << 16 | address;
   headers.udp.len = HTONS((__u16)(length + sizeof headers.udp));
-  headers.outer.version = 4;
-  headers.outer.ihl = sizeof headers.outer / 4;
-  headers.outer.tot_len = HTONS((__u16)(length + kOuterBytes));
-  headers.outer.frag_off = HTONS(kDontFragment);
-  headers.outer.ttl = kOuterTtl;
-  headers.outer.protocol = IPPROTO_UDP;
-  headers.outer.saddr = CONSTANT(local);
-  headers.outer.daddr = route->outer;
-  headers.outer.check = (__u16)~header_sum(&headers.outer);
   // redirect_neigh() wants a link layer header to replace.
   headers.ethernet.h_proto = HTONS(ETH_P_IP);
   if (bpf_skb_change_head(skb, ETH_HLEN, 0) < 0 ||
