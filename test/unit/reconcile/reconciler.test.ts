@@ -478,6 +478,18 @@ describe('Reconciler', () => {
       assert.equal(rig.kernel.routes.size, 1);
     });
 
+    it('counts what waits for a device that cannot be made, as long as that is not tried again', async () => {
+      let tried = 0;
+      rig.kernel.refuse = ({ kind, verb }) => {
+        tried++;
+        return kind === 'link' && verb === 'add' ? 'EPERM' : undefined;
+      };
+      rig.reconciler.setDesired(overlay([2]), SCOPE);
+      await rig.clock.advance(1);
+      assert.equal(tried, 1);
+      assert.ok(rig.reconciler.status.blocked >= 4);
+    });
+
     it('puts nothing on a device that cannot be set up, and takes away what is stale all the same', async () => {
       await rig.reach(overlay([2, 3]));
       rig.kernel.refuse = (operation) =>
@@ -704,6 +716,92 @@ describe('Reconciler', () => {
     assert.equal(applied.length, 3);
   });
 
+  it('has ended what it was looking at when it is closed', async () => {
+    await rig.reach(overlay([2]));
+    const { kernel } = rig;
+    const listLinks = kernel.listNeighbours.bind(kernel);
+    let release = (): void => {};
+    const gate = new Promise<void>((resolve) => (release = resolve));
+    kernel.listNeighbours = async (...args) => {
+      await gate;
+      return listLinks(...args);
+    };
+    kernel.loseEvents();
+    await rig.clock.advance(1000);
+    let isClosed = false;
+    const closing = rig.reconciler.close().then(() => (isClosed = true));
+    await settle();
+    assert.equal(isClosed, false);
+    release();
+    await closing;
+  });
+
+  it('lets others have their turn among many changes', async () => {
+    const { clock, kernel } = rig;
+    const monotonicMs = clock.monotonicMs.bind(clock);
+    let appliedMs = 0;
+    clock.monotonicMs = () => monotonicMs() + appliedMs;
+    let turns = 0;
+    let isCounting = true;
+    const count = (): void => {
+      turns++;
+      if (isCounting) setImmediate(count);
+    };
+    let turnsAtFirst = 0;
+    let longest = 0;
+    let inTurn = 0;
+    let turn = -1;
+    kernel.refuse = () => {
+      appliedMs += 1;
+      turnsAtFirst ||= turns;
+      inTurn = turn === turns ? inTurn + 1 : 1;
+      turn = turns;
+      longest = Math.max(longest, inTurn);
+      return undefined;
+    };
+    setImmediate(count);
+    rig.reconciler.setDesired(overlay(Array.from({ length: 100 }, (_, n) => n + 2)), SCOPE);
+    while (!rig.reconciler.status.isConverged) {
+      await clock.advance(1);
+      await new Promise(setImmediate);
+    }
+    isCounting = false;
+    assert.ok(turns - turnsAtFirst > 10, `${turns - turnsAtFirst} turns`);
+    assert.ok(longest < 20, `${longest} ms at a stretch`);
+  });
+
+  it('lists nothing again where what it may look at has not changed', async () => {
+    const options = { ...SCOPE, proxyScope: [net('2001:db8::/64')] };
+    const state = overlay([2]);
+    rig.reconciler.setDesired(state, options);
+    await rig.clock.advance(1000);
+    const { dumps } = rig.reconciler.statistics;
+    rig.reconciler.setDesired(overlay([2, 3]), options);
+    await rig.clock.advance(1000);
+    assert.equal(rig.reconciler.statistics.dumps, dumps);
+    rig.reconciler.setDesired(overlay([2, 3]), { ...options, proxyScope: [net('2001:db8:1::/64')] });
+    await rig.clock.advance(1000);
+    assert.equal(rig.reconciler.statistics.dumps, dumps + 1);
+  });
+
+  it('lists anew for a route outside of its scope, so that it tries nothing where one of others is', async () => {
+    await rig.reach(overlay([2]));
+    const destination = net('198.51.100.0/24');
+    rig.kernel.putRoute(routeInfo(destination, { index: rig.eth0.index, protocol: 4 }), 'add');
+    await rig.clock.advance(1000);
+    const outside = {
+      destination,
+      type: 'unicast',
+      device: 'eth0',
+      gateway: ip('192.0.2.9'),
+      isOnlink: false,
+    } as const;
+    rig.reconciler.setDesired(mergeStates([overlay([2]), { ...EMPTY_STATE, routes: [outside] }]), SCOPE);
+    await rig.clock.advance(100);
+    assert.equal(rig.reconciler.status.conflicts.length, 1);
+    assert.equal(rig.reconciler.statistics.failed.route, 0);
+  });
+
   it('leaves the kernel as it is when it is closed', async () => {
     await rig.reach(overlay([2, 3]));
     const before = rig.kernel.describe();
@@ -867,6 +965,25 @@ describe('Reconciler', () => {
         assert.ok(rig.reconciler.status.isConverged);
         assert.equal(rig.reconciler.statistics.drift.tunnel, 1);
         assert.equal(rig.log.find(/tunnel lost/, 'warn').length, 1);
+      });
+    }
+
+    for (const [what, isReplaced] of [
+      ['its device goes unreported', false],
+      ['its device goes and somebody makes another one of that name', true],
+    ] as const) {
+      it(`opens it again when ${what}`, async () => {
+        await rig.reach(tunnelState());
+        await rig.clock.advance(20_000);
+        rig.kernel.delLink(rig.index('flannel0'));
+        if (isReplaced) rig.kernel.addLink({ name: 'flannel0', kind: 'tun' });
+        else rig.kernel.loseEvents();
+        await rig.clock.advance(100);
+        assert.equal(rig.log.find(/tunnel lost/, 'warn').length, 1);
+        if (isReplaced) rig.kernel.delLink(rig.index('flannel0'));
+        await rig.clock.advance(5000);
+        assert.ok(rig.reconciler.status.isConverged);
+        assert.equal(rig.tunnels.length, 2);
       });
     }
 
