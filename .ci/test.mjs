@@ -120,14 +120,11 @@ const PARTS = {
   faults: () => filesOneByOne(DIRECTORIES.faults, '.ci/mocharc.faults.json'),
 };
 
-/** What runs side by side: the emulated machine with what computes all the time, and then what mostly waits. */
-const STAGES = [
-  ['vm', 'unit', 'simulation', 'native'],
-  ['faults', 'host'],
-];
-/** What takes little more than what the others of its stage leave of the processors, one after the other. */
-const COMPUTING = ['unit', 'simulation', 'native'];
-const LOW_PRIORITY = 5;
+/**
+ * What runs side by side: what computes all the time, the packet core by itself, the emulated machine likewise, and then
+ * what mostly waits.
+ */
+const STAGES = [['unit', 'simulation'], ['native'], ['vm'], ['faults', 'host']];
 
 /** What several files of a part would otherwise make at the same time, in the same place. */
 const PREPARATIONS = { host: [process.execPath, '.ci/prebuild.mjs'] };
@@ -174,15 +171,8 @@ for (const parts of STAGES) {
   // If one fails, so do the tests that need it.
   for (const part of going) if (PREPARATIONS[part] !== undefined) await run(PREPARATIONS[part], true);
   const ofStage = going.flatMap((part) => jobs.filter((job) => job.part === part));
-  const isShown = ofStage.length === 1;
-  const isComputing = ({ part }) => COMPUTING.includes(part);
-  const waiting = ofStage.filter((job) => !job.isAlone && !isComputing(job)).sort((a, b) => rank(a) - rank(b));
-  await Promise.all([inLanes(waiting, LANES, isShown), inLanes(ofStage.filter(isComputing), 1, isShown)]);
-  await inLanes(
-    ofStage.filter(({ isAlone }) => isAlone),
-    1,
-    isShown,
-  );
+  await inLanes(ofStage.filter((job) => !job.isAlone).sort((a, b) => rank(a) - rank(b)));
+  for (const job of ofStage.filter((each) => each.isAlone)) await inLanes([job]);
 }
 
 for (const remark of remarks) process.stdout.write(`${remark}\n`);
@@ -205,29 +195,25 @@ function timeOf(part) {
   return `${part} ${secondsSince(start, end)} s`;
 }
 
-/**
- * Runs jobs in so many lanes side by side.
- *
- * @param isShown - whether a job is shown as it goes, instead of when it has ended.
- */
-async function inLanes(jobs, lanes, isShown) {
+/** Runs jobs side by side. A single one is shown as it goes, of several each when it has ended. */
+async function inLanes(jobs) {
+  const isSingle = jobs.length === 1;
   const waiting = [...jobs];
   const lane = async () => {
     for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
       const before = { at: Date.now(), waitedUs: cpuWaitUs() };
-      const priority = COMPUTING.includes(job.part) ? LOW_PRIORITY : 0;
       spans.set(job.part, { start: before.at, ...spans.get(job.part) });
-      const { output, code, cpuSeconds } = await run(job.command, isShown, priority);
+      const { output, code, cpuSeconds } = await run(job.command, isSingle);
       const seconds = (Date.now() - before.at) / 1000;
       spans.set(job.part, { ...spans.get(job.part), end: Date.now() });
-      if (!isShown) {
-        process.stdout.write(output);
+      if (!isSingle) process.stdout.write(output);
+      if (jobs.length > 1 || job.isAlone) {
         process.stdout.write(`${job.title}: ${seconds.toFixed(1)} s, processor ${cpuSeconds.toFixed(1)} s\n`);
       }
       addUp(job, output, code, (cpuWaitUs() - before.waitedUs) / (seconds * 1e6) < QUIET_PRESSURE);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(lanes, jobs.length) }, lane));
+  await Promise.all(Array.from({ length: Math.min(LANES, jobs.length) }, lane));
 }
 
 function addUp(job, output, code, isQuiet) {
@@ -267,11 +253,9 @@ function reapedCpuSeconds() {
 }
 
 /** Runs a program and keeps its output, which is shown as it comes if wanted. */
-function run([program, ...args], isShown, priority = 0) {
+function run([program, ...args], isShown) {
   return new Promise((resolve) => {
     const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
-    // What it starts inherits that.
-    if (child.pid !== undefined && priority !== 0) os.setPriority(child.pid, priority);
     running.add(child);
     child.stdout.setEncoding('utf8');
     child.stderr.setEncoding('utf8');
