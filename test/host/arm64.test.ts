@@ -34,6 +34,6 @@ describe('the programs for arm64, under qemu', function () {
     const { stdout } = await run(['qemu-aarch64-static', '-L', SYSROOT, node, '--eval', script], {
       timeoutMs: 120_000,
     });
-    assert.equal(stdout, 'arm64 interfaceVersion,Tunnel\n');
+    assert.equal(stdout, 'arm64 interfaceVersion,Tunnel,KernelPath\n');
   });
 });
