@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
 import path from 'node:path';
@@ -71,7 +72,11 @@ export class DockerNetworkHost {
   async reset(): Promise<void> {
     await Promise.all([this.daemon.kill(), this.engine.halt()]);
     this.#closeSockets();
-    for (const { ifname } of await this.links()) await run(['ip', '-n', this.host.netns.name, 'link', 'del', ifname]);
+    // One may go by itself, with its other end.
+    for (const { ifname } of await this.links()) {
+      await run(['ip', '-n', this.host.netns.name, 'link', 'del', ifname], { mayFail: true });
+    }
+    assert.deepEqual(await this.links(), []);
     await this.host.netns.run(['nft', 'flush', 'ruleset'], { mayFail: true });
     await this.boot();
   }

@@ -21,7 +21,9 @@ export const BUILD_TIMEOUT_MS = 600_000;
 export async function buildKernelPath(): Promise<string | undefined> {
   await run([process.execPath, path.join(ROOT, 'native/bpf/compile.mjs')]);
   if (!existsSync(PROGRAMS)) return 'no clang on this machine to compile the kernel path (Debian package clang)';
-  await run(['make', '-s', '-C', NATIVE_TESTS, 'kernel-path'], { timeoutMs: BUILD_TIMEOUT_MS });
+  // Files of tests run side by side: one would execute what another one is just linking.
+  const lock = ['flock', path.join(NATIVE_TESTS, 'Makefile')];
+  await run([...lock, 'make', '-s', '-C', NATIVE_TESTS, 'kernel-path'], { timeoutMs: BUILD_TIMEOUT_MS });
   return undefined;
 }
 
