@@ -179,6 +179,8 @@ describe('published ports of containers over restarts, with real engines', funct
 
   it('come back without etcd after a restart of the host, with rules that know the cluster', async () => {
     const container = await serve(on, 'net', ...ALWAYS, '--publish', '8080:80');
+    // The other host has been told where the block is that the container's address is from.
+    await eventually('the other host to reach it', () => assertClusterKnown(container));
     const restartEtcd = await killEtcd();
     try {
       await on.daemon.stop(); // in order, so that what it knows is on disk
@@ -186,7 +188,9 @@ describe('published ports of containers over restarts, with real engines', funct
       on.daemon.start();
       await on.engine.start();
       await eventuallyPublished(8080);
-      await assertClusterKnown(await on.inspect(container.id));
+      const again = await on.inspect(container.id);
+      // Published under addresses of the host, which are there before the overlay is.
+      await eventually('the other host to be let in', () => assertClusterKnown(again));
     } finally {
       await restartEtcd();
     }
