@@ -138,7 +138,7 @@ function candidates(host: HostNetwork, request: UnderlayRequest, routeTo: RouteT
   ];
   if (ifaceCanReach !== undefined) {
     const label = `--iface-can-reach ${ifaceCanReach.toString()}`;
-    named.push({ label, find: () => byRoute(host, request, ifaceCanReach, routeTo) });
+    named.push({ label, find: () => byRoute(host, ifaceCanReach, routeTo) });
   }
   if (named.length > 0) return named;
   const announced = publicIp ?? publicIpv6;
@@ -203,13 +203,12 @@ function byPattern(host: HostNetwork, request: UnderlayRequest, pattern: string)
   return { link, fixed: [] };
 }
 
-function byRoute(host: HostNetwork, request: UnderlayRequest, target: IpAddress, routeTo: RouteTo): Found {
+function byRoute(host: HostNetwork, target: IpAddress, routeTo: RouteTo): Found {
   const answer = routeTo(target);
   if (answer === undefined) throw new Rejection('the kernel has no route to it');
   const link = linkWith(host, answer.ifindex);
   if (link.isLoopback) throw new Rejection('it is an address of this host', 'give the address of another host');
-  const isWanted = answer.source !== undefined && request.families.includes(answer.source.family);
-  return { link, fixed: isWanted ? [answer.source] : [] };
+  return { link, fixed: answer.source === undefined ? [] : [answer.source] };
 }
 
 function byDefaultRoute(host: HostNetwork, request: UnderlayRequest): Found {

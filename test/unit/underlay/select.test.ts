@@ -123,6 +123,14 @@ describe('selectUnderlay', () => {
       assertNone(/eth0 has no MTU/, host([{ name: 'eth0', mtu: 0, addresses: ['192.0.2.1'] }], ['4 eth0']));
     });
 
+    it('lists no loopback, whatever addresses it has', () => {
+      const network = host([{ name: 'eth0', addresses: ['192.0.2.1'] }]);
+      const [address] = network.addresses;
+      assert.ok(address);
+      const addresses = [...network.addresses, { ...address, ifindex: 1, address: ip('203.0.113.5') }];
+      assertNone(/: eth0 \(192\.0\.2\.1\)$/, { ...network, addresses });
+    });
+
     it('lists a dozen interfaces, not a hundred containers', () => {
       const many = Array.from({ length: 100 }, (_, i) => ({ name: `veth${i}`, addresses: [`10.0.0.${i}` as const] }));
       assertNone(/veth0 \(10\.0\.0\.0\),.*veth11 \(10\.0\.0\.11\), …$/, host(many));
