@@ -118,19 +118,6 @@ Result<void> KernelCarrier::set_routes(std::span<const KernelCarrierRoute> route
   return maps_.set_routes(wanted);
 }
 
-Result<void> KernelCarrier::exchange(const ProgramObject& object) {
-  for (const Part& part : parts_of(config_, receiver_)) {
-    const Result<UniqueFd> program = load_kernel_program(*kernel_, object, part.program, maps_, config_);
-    if (!program) return program.error();
-    for (Attachment& each : attachments_) {
-      if (!(each.place() == part.place)) continue;
-      Result<void> exchanged = each.exchange(program.value());
-      if (!exchanged) return exchanged;
-    }
-  }
-  return {};
-}
-
 Result<std::vector<KernelCarrierPeer>> KernelCarrier::peer_counters() const {
   std::vector<KernelCarrierPeer> peers;
   peers.reserve(slots_.size());

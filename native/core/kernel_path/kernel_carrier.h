@@ -60,9 +60,6 @@ class KernelCarrier {
 
   [[nodiscard]] Result<void> set_routes(std::span<const KernelCarrierRoute> routes);
 
-  /// Loads the programs once more and puts them in the place of those that run.
-  [[nodiscard]] Result<void> exchange(const ProgramObject& object);
-
   [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const { return maps_.counters(); }
   /// Of the peers in the latest table.
   [[nodiscard]] Result<std::vector<KernelCarrierPeer>> peer_counters() const;

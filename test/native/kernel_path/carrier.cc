@@ -9,8 +9,9 @@
 //   MTU        of what the kernel sends to that peer; 0: the tunnel sends
 //
 // Says "ready" once packets can flow, and then, for every line of input, what has been counted, as one line of JSON.
-// Exchanges all programs for newly loaded ones at each line "exchange". Ends with its input.
+// Takes itself over at each line "exchange", as the next process would. Ends with its input.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <net/if.h>
 
 #include <cinttypes>
@@ -70,6 +71,13 @@ uint32_t index_of(const std::string& name) {
   return index;
 }
 
+/// As they come to the next process: further numbers of the same.
+std::vector<UniqueFd> inherited(const std::vector<int>& numbers) {
+  std::vector<UniqueFd> copies;
+  for (const int number : numbers) copies.emplace_back(fcntl(number, F_DUPFD_CLOEXEC, 0));
+  return copies;
+}
+
 class NoEvents final : public EventSink {
  public:
   void on_event(const TunnelEvent&) override {}
@@ -111,16 +119,19 @@ int main(int argc, char** argv) {
   const KernelPathConfig config{
       .uplink = index_of(arguments[1]), .tun = index_of(tunnel->device()), .local = local, .port = kPort};
   const ProgramObject object = expect(ProgramObject::parse(kernel_path_file()));
+  const KernelReceiver kind = receiver == "xdp" ? KernelReceiver::kXdp : KernelReceiver::kTc;
   std::optional<KernelCarrier> carrier;
-  if (receiver != "tunnel") {
-    const KernelReceiver kind = receiver == "xdp" ? KernelReceiver::kXdp : KernelReceiver::kTc;
-    carrier = expect(KernelCarrier::open(host_kernel(), object, config, kind, routes, {}));
-  }
+  const auto open = [&](KernelCarrierRemains remains) {
+    carrier = expect(KernelCarrier::open(host_kernel(), object, config, kind, routes, std::move(remains)));
+  };
+  if (receiver != "tunnel") open({});
   std::printf("ready\n");
   std::fflush(stdout);
 
   for (std::string line; std::getline(std::cin, line);) {
-    if (line == "exchange" && carrier) expect(carrier->exchange(object));
+    if (line == "exchange" && carrier) {
+      open({.maps = inherited(carrier->map_descriptors()), .links = inherited(carrier->link_descriptors())});
+    }
     const auto counters = carrier ? expect(carrier->counters()) : std::array<KernelTraffic, kKernelCounterCount>{};
     const TunnelCounters native = tunnel->counters();
     std::printf("{\"native\":{\"sent\":%" PRIu64 ",\"received\":%" PRIu64 "},\"kernel\":[", native.tx_packets,
