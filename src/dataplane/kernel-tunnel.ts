@@ -43,6 +43,9 @@ const RETRY_MS = 60_000;
 /** Kinds of devices on which datagrams arrive as they were sent; those of the hardware have none. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
 
+/** Before the constructor has told the first one. */
+const UNTRIED: KernelPathState = { isActive: false, reason: 'kernel', detail: 'not tried yet', hint: 'wait a moment' };
+
 const NOTHING: KernelPathDescriptors = { maps: [], links: [] };
 
 /** What is known of a device. */
@@ -107,7 +110,7 @@ export function kernelTunnels(host: KernelPathHost, openNative: OpenTunnel): Ope
 class KernelTunnel implements Tunnel {
   readonly kind = 'native';
   private handle: KernelPathHandle | undefined;
-  private state: KernelPathState | undefined;
+  private state = UNTRIED;
   private descriptorsOfPath = NOTHING;
   private spec: TunnelSpec;
   private readonly onEvent: (event: TunnelEvent) => void;
@@ -145,7 +148,7 @@ class KernelTunnel implements Tunnel {
   get kernelPath(): KernelPath {
     const { handle, descriptorsOfPath: descriptors } = this;
     return {
-      state: this.state ?? UNTRIED,
+      state: this.state,
       counters: () => (handle === undefined ? undefined : countersOf(handle.counters())),
       descriptors,
     };
@@ -267,7 +270,7 @@ class KernelTunnel implements Tunnel {
     if (uplink !== undefined) restoreGro(host.former, host.gro, uplink);
   }
 
-  /** XDP hands every frame over by itself; without GRO behind it, bulk is half as fast. @returns why it is not on. */
+  /** XDP hands every frame over by itself; without GRO behind it, bulk would stay cut up. @returns why it is not on. */
   private switchGroOn(device: string): string | undefined {
     const { former, gro = KERNEL_GRO } = this.host;
     const now = gro.read(device);
@@ -294,8 +297,6 @@ class KernelTunnel implements Tunnel {
     if (state.isActive || isNew) this.onEvent({ type: 'kernel-path', state });
   }
 }
-
-const UNTRIED: KernelPathState = { isActive: false, reason: 'kernel', detail: 'not tried yet', hint: 'wait a moment' };
 
 /** Puts back what receive offload was, unless somebody has changed it since. @param device - default all. */
 export function restoreGro(former: FormerSettings, gro: Gro = KERNEL_GRO, device?: string): readonly string[] {
