@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import path from 'node:path';
-import { DockerEngine } from '../support/docker.js';
-import { DockerNetworkHost } from '../support/docker-network-host.js';
+import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
+import type { DockerNetworkHost } from '../support/docker-network-host.js';
 import type { Output } from '../support/netns.js';
 import { Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 
 const PRINTER = '192.0.2.65';
 const LAN = ['--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--aux-address', `printer=${PRINTER}`];
@@ -16,27 +15,24 @@ const LAN = ['--subnet', '192.0.2.0/24', '--ip-range', '192.0.2.64/26', '--aux-a
  */
 describe('the IPAM driver tsflannel-ipvlan under a real engine', function () {
   this.timeout(120_000);
+  const hosts = new DockerHosts();
   let rig: Rig;
   let one: DockerNetworkHost;
 
   before(async function () {
-    const obstacle = await DockerEngine.obstacle();
-    if (obstacle !== undefined) skipBecause(this, obstacle);
+    await skipWithoutDocker(this);
     rig = await Rig.create({ hosts: 1 });
     await rig.putConfig({ Network: '10.5.0.0/16', Backend: { Type: 'host-gw' } });
-    one = new DockerNetworkHost(rig.host(1));
-    await one.boot();
-    await Promise.all([one.daemon.startAndWait(), one.engine.start({ options: '--live-restore' })]);
-    await one.engine.importBusybox();
-    process.stdout.write(`      Docker ${await one.engine.version()}\n`);
+    await hosts.start(rig.hosts, { engineOptions: () => '--live-restore' });
+    one = hosts.host(1);
   });
 
   after(async () => {
-    await (one as DockerNetworkHost | undefined)?.close();
+    await hosts.close();
     await (rig as Rig | undefined)?.close();
   });
 
-  afterEach(() => one.removeAll());
+  afterEach(() => hosts.removeAll());
 
   const create = (driver: string): Promise<Output> =>
     one.docker(

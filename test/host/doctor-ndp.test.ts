@@ -4,20 +4,12 @@ import path from 'node:path';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
 import { DockerEngine } from '../support/docker.js';
 import { DockerNetworkHost } from '../support/docker-network-host.js';
+import { ON_LINK_NETWORK } from '../support/on-link-network.js';
 import { Operator } from '../support/operator.js';
 import { Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
-
-/** The provider's on-link prefix is 2001:db8::/64, as the rig has it. */
-const CONFIG = {
-  Network: '10.5.0.0/16',
-  EnableIPv6: true,
-  IPv6Network: '2001:db8:0:0:8000::/66',
-  IPv6SubnetLen: 80,
-  Backend: { Type: 'vxlan' },
-};
 
 /** What the doctor finds about whom the host answers for. */
 async function findings(operator: Operator): Promise<readonly Finding[]> {
@@ -40,7 +32,7 @@ describe('tsflannelctl doctor on containers in an on-link prefix', () => {
 
   beforeEach(async () => {
     rig = await Rig.create({ hosts: 1, hasIpv6: true });
-    await rig.putConfig(CONFIG);
+    await rig.putConfig(ON_LINK_NETWORK);
     operator = new Operator(rig.host(1));
   });
 

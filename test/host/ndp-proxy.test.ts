@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { ctlFile } from '../support/daemon.js';
 import type { Netns } from '../support/netns.js';
+import { ON_LINK_NETWORK } from '../support/on-link-network.js';
 import { type Container, type Host, Rig } from '../support/rig.js';
 import { SnoopingSwitch } from '../support/snooping-switch.js';
 import { ping } from '../support/traffic.js';
@@ -10,15 +11,6 @@ import { eventually, waitFor } from '../support/wait.js';
 
 const TSX = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
 const ADVERTISER = fileURLToPath(new URL('../support/advertise-router.ts', import.meta.url));
-
-/** The provider's on-link prefix is 2001:db8::/64, as the rig has it. */
-const CONFIG = {
-  Network: '10.5.0.0/16',
-  EnableIPv6: true,
-  IPv6Network: '2001:db8:0:0:8000::/66',
-  IPv6SubnetLen: 80,
-  Backend: { Type: 'vxlan' },
-};
 
 async function lines(netns: Netns, argv: readonly string[]): Promise<string[]> {
   const { stdout } = await netns.run(argv);
@@ -67,7 +59,7 @@ describe('containers in an on-link prefix', () => {
   before(async () => {
     rig = await Rig.create({ hosts: 2, hasIpv6: true });
     network = new SnoopingSwitch(rig);
-    await rig.putConfig(CONFIG);
+    await rig.putConfig(ON_LINK_NETWORK);
     for (const host of rig.hosts) await host.startDaemon({ args: ['--ndp-proxy'] });
   });
 
@@ -219,7 +211,7 @@ describe('the default route that a router tells', () => {
     await netns.ip(['route del default via 2001:db8::1']);
     await advertise();
     await eventually('the host to take it', async () => assert.equal((await defaults()).length, 1));
-    await rig.putConfig(CONFIG);
+    await rig.putConfig(ON_LINK_NETWORK);
   });
 
   afterEach(() => rig.close());
@@ -241,9 +233,9 @@ describe('the default route that a router tells', () => {
       assert.equal((await defaults()).length, 1);
       await advertise();
       assert.equal((await defaults()).length, 1);
-      await rig.putConfig({ ...CONFIG, Backend: { Type: 'host-gw' } });
+      await rig.putConfig({ ...ON_LINK_NETWORK, Backend: { Type: 'host-gw' } });
       await waitFor(() => host.daemon?.subnetEnv().FLANNEL_MTU === '1500', { what: 'the other backend' });
-      await rig.putConfig({ Network: CONFIG.Network, Backend: CONFIG.Backend });
+      await rig.putConfig({ Network: ON_LINK_NETWORK.Network, Backend: ON_LINK_NETWORK.Backend });
       await waitFor(() => host.daemon?.subnetEnv().FLANNEL_IPV6_SUBNET === undefined, {
         what: 'a network without IPv6',
       });
@@ -257,7 +249,7 @@ describe('the default route that a router tells', () => {
 
   it('stays where the host begins to forward for a bridge of its own, without IPv6 in the overlay', async () => {
     const host = rig.host(1);
-    await rig.putConfig({ Network: CONFIG.Network, Backend: CONFIG.Backend });
+    await rig.putConfig({ Network: ON_LINK_NETWORK.Network, Backend: ON_LINK_NETWORK.Backend });
     await host.startDaemon({ args: ['--ndp-proxy'] });
     assert.equal(await parameter(host, 'net.ipv6.conf.eth0.accept_ra'), '1');
     const monitor = host.netns.start(['ip', '-6', 'monitor', 'route']);
@@ -282,7 +274,7 @@ describe('the default route that a router tells', () => {
     await host.daemon?.stop();
     assert.equal(await parameter(host, 'net.ipv6.conf.eth0.accept_ra'), '2', 'a restart finds it');
     await host.daemon?.startAndWait();
-    await rig.putConfig({ Network: CONFIG.Network, Backend: CONFIG.Backend });
+    await rig.putConfig({ Network: ON_LINK_NETWORK.Network, Backend: ON_LINK_NETWORK.Backend });
     await eventually('accept_ra to go back', async () =>
       assert.equal(await parameter(host, 'net.ipv6.conf.eth0.accept_ra'), '1'),
     );

@@ -1,18 +1,10 @@
 import assert from 'node:assert/strict';
 import type { Netns } from '../support/netns.js';
+import { ON_LINK_NETWORK } from '../support/on-link-network.js';
 import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
-
-/** The provider's on-link prefix is 2001:db8::/64, as the rig has it; one half of it is the daemons', the other by hand. */
-const CONFIG = {
-  Network: '10.5.0.0/16',
-  EnableIPv6: true,
-  IPv6Network: '2001:db8:0:0:8000::/66',
-  IPv6SubnetLen: 80,
-  Backend: { Type: 'vxlan' },
-};
 
 /**
  * What people type today, on hosts of a running cluster: it does what it always did, the daemon neither does it for them
@@ -27,7 +19,7 @@ describe('the recipes for IPv6 by hand, on two hosts with daemons', function () 
   before(async function () {
     if (process.getuid?.() !== 0) skipBecause(this, 'network namespaces need root');
     rig = await Rig.create({ hosts: 2, hasIpv6: true });
-    await rig.putConfig(CONFIG);
+    await rig.putConfig(ON_LINK_NETWORK);
     for (const host of rig.hosts) await host.startDaemon();
   });
 
@@ -87,7 +79,7 @@ describe('the recipes for IPv6 by hand, on two hosts with daemons', function () 
     await rig.host(2).netns.ip([`route add fd00:a::/64 via ${rig.host(1).publicIpv6}`]);
     assert.ok(await answers(near, 'fd00:b::2'));
     assert.ok(await answers(far, 'fd00:a::2'));
-    await rig.putConfig({ ...CONFIG, Backend: { Type: 'vxlan', Port: 8473 } });
+    await rig.putConfig({ ...ON_LINK_NETWORK, Backend: { Type: 'vxlan', Port: 8473 } });
     await eventually('the daemons to have changed everything of their own', async () => {
       for (const { netns } of rig.hosts) {
         const [link] = await netns.ipJson(['-details', 'link', 'show', 'dev', 'flannel-v6.1']);
@@ -150,7 +142,7 @@ describe('the recipes for IPv6 by hand, on two hosts with daemons', function () 
     await forgetNeighbours();
     assert.ok(await answers(rig.router, address6), 'X12: one for which nobody has typed anything');
     assert.ok(await isReached());
-    await rig.putConfig({ Network: CONFIG.Network, Backend: CONFIG.Backend });
+    await rig.putConfig({ Network: ON_LINK_NETWORK.Network, Backend: ON_LINK_NETWORK.Backend });
     await eventually('nothing of the daemon to be answered for', async () => {
       await host.netns.run(['ip', 'link', 'del', 'docker0'], { mayFail: true });
       const { stdout } = await host.netns.run(['ip', '-6', 'neigh', 'show', 'proxy']);

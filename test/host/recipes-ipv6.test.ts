@@ -5,18 +5,10 @@ import { fetchCommand } from '../support/docker.js';
 import { DockerHosts, skipWithoutDocker } from '../support/docker-hosts.js';
 import type { DockerNetworkHost, NetworkedContainer } from '../support/docker-network-host.js';
 import type { Netns } from '../support/netns.js';
+import { ON_LINK_NETWORK } from '../support/on-link-network.js';
 import { Rig } from '../support/rig.js';
 import { ping } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
-
-/** The provider's on-link prefix is 2001:db8::/64, as the rig has it. */
-const CONFIG = {
-  Network: '10.5.0.0/16',
-  EnableIPv6: true,
-  IPv6Network: '2001:db8:0:0:8000::/66',
-  IPv6SubnetLen: 80,
-  Backend: { Type: 'vxlan' },
-};
 
 const FAMILIES = ['address', 'address6'] as const;
 
@@ -79,7 +71,7 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
   before(async function () {
     await skipWithoutDocker(this);
     rig = await Rig.create({ hasIpv6: true });
-    await rig.putConfig(CONFIG);
+    await rig.putConfig(ON_LINK_NETWORK);
     await hosts.start(rig.hosts, {
       args: ['--ndp-proxy'],
       engineOptions: (on) => {
