@@ -178,8 +178,11 @@ describe('the recipes for IPv6, on two hosts with real engines', function () {
         await create();
         const one = await host(1).run('net', ['--ip', '198.18.7.77', '--ip6', 'fd00:7::77']);
         assert.deepEqual([one.address, one.address6], ['198.18.7.77', 'fd00:7::77']);
+        // Docker's bridge has its IPv6 address once no duplicate was found, a second or two after it was made.
         for (const address of [one.address, one.address6]) {
-          assert.equal((await ping(host(1).host.netns, address, { count: 1 })).received, 1, address);
+          await eventually('an answer', async () =>
+            assert.equal((await ping(host(1).host.netns, address, { count: 1 })).received, 1, address),
+          );
         }
         assert.match(await inside(one, 'ip route'), /^default via /m);
         assert.match(await inside(one, 'ip -6 route'), /^default via /m);
