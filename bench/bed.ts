@@ -47,10 +47,17 @@ export async function makeBed(entry: Case, link: LinkModel): Promise<Bed> {
       what: `${entry.name}: an answer from the container behind the other host`,
       timeoutMs: 15_000,
     });
+    if (entry.usesKernelPath === true) await expectKernelPath(first);
     const idleBytes = first.residentBytes();
     return { near, far, daemons: [first, second], startMs, idleBytes, close: async () => rig.close() };
   } catch (error) {
     await rig.close();
     throw error;
   }
+}
+
+/** @throws Error if the kernel path is refused: the case would measure the native tunnel once more. */
+async function expectKernelPath(daemon: Daemon): Promise<void> {
+  const [tunnel] = (await daemon.status()).tunnels;
+  if (tunnel?.kernelPath?.isActive !== true) throw new Error(`no kernel path: ${JSON.stringify(tunnel?.kernelPath)}`);
 }

@@ -14,6 +14,8 @@ export interface Case {
   readonly stock?: string;
   /** What is worth measuring: everything, or only what an offload changes. */
   readonly scope: 'full' | 'offload';
+  /** Whether packets have to pass by the kernel path, or the measurement is none. */
+  readonly usesKernelPath?: boolean;
 }
 
 /** The case that others are compared with. */
@@ -37,6 +39,14 @@ export function allCases(stock?: string): Case[] {
     { name: REFERENCE, title: 'kernel VXLAN', backend: { Type: 'vxlan' }, args: [], scope: 'full' },
     { name: 'native-1', title: 'udp, native, 1 worker', backend: udp, args: native(1), scope: 'full' },
     { name: 'native-2', title: 'udp, native, 2 workers', backend: udp, args: native(2), scope: 'full' },
+    ...['kernel', 'auto'].map((datapath) => ({
+      name: datapath,
+      title: `udp, ${datapath}`,
+      backend: udp,
+      args: [`--datapath=${datapath}`],
+      scope: 'full' as const,
+      usesKernelPath: true,
+    })),
     { name: 'portable', title: 'udp, portable', backend: udp, args: ['--datapath=portable'], scope: 'full' },
     ...(stock === undefined
       ? []

@@ -2,19 +2,19 @@
 // everything else to the native tunnel.
 //
 //     container ── flannel0 ── send ─────────────────────────▶ uplink ──▶
-//     container ◀─ flannel0 ◀─ settle ◀─ deliver ◀─ receive_xdp ─ uplink ◀──
-//                                     ◀─ receive_tc ◀──────────── uplink ◀──
+//     container ◀─ flannel0 ◀─ deliver ◀─ receive_xdp ─────────── uplink ◀──
+//                           ◀─ receive_tc ◀──────────────────── uplink ◀──
 //
 //   send         egress of the TUN
 //   receive_xdp  XDP of the uplink, where its driver has it: before GRO, which then joins inner TCP
 //   deliver      ingress of the uplink, behind receive_xdp
 //   receive_tc   ingress of the uplink instead of these two
-//   settle       ingress of the TUN
 //
-// Two rules hold it together. What is taken, the native tunnel would have forwarded, byte for byte
-// (test/native/kernel_path compares them). And what send takes, the receiving programs take, too, since a checksum that
-// a device was to finish may still be open in it: behind another kernel it is finished or not needed, but a socket would
-// see it as it is.
+// Three rules hold it together. What is taken, the native tunnel would have forwarded, byte for byte
+// (test/native/kernel_path compares them). What send takes, the receiving programs take, too, since a checksum that a
+// device was to finish may still be open in it: behind another kernel it is finished or not needed, but a socket would
+// see it as it is. And what a tunnel sent, the tunnel gets, so that the sender alone decides the way of a flow: the two are
+// told apart by the outer checksum, which the programs leave out and a socket computes.
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/in.h>
@@ -26,13 +26,15 @@
 #include "kernel.h"
 
 extern struct Map routes;
+extern struct Map flows;
 extern struct Map counters;
 extern struct Map peer_counters;
 
-extern char uplink;  // index of the device that carries the tunnel's datagrams
-extern char tun;     // index of the tunnel's device
-extern char local;   // this host's public address, in network order
-extern char port;    // of the tunnel, in network order
+extern char uplink;       // index of the device that carries the tunnel's datagrams
+extern char tun;          // index of the tunnel's device
+extern char local;        // this host's public address, in network order
+extern char port;         // of the tunnel, in network order
+extern char leaves_bulk;  // to the tunnel; else everything is taken that can be
 
 enum {
   kFragment = 0x3fff,  // MF and the offset
@@ -41,12 +43,14 @@ enum {
   kOuterBytes = sizeof(struct iphdr) + sizeof(struct udphdr),
   kHeaderBytes = ETH_HLEN + kOuterBytes + sizeof(struct iphdr),
   kLargestInner = 0xffff - kOuterBytes,
-  kOuterTtl = 64,         // IPDEFTTL, which the native tunnel's socket uses
-  kTcpDataOffset = 12,    // byte of the TCP header
+  kOuterTtl = 64,       // IPDEFTTL, which the native tunnel's socket uses
+  kTcpDataOffset = 12,  // byte of the TCP header
+  kStreamPackets = 256,
+  kStreamWindow = 16000000,
+  kStreamTail = 128000000,
   kMark = 0x6b706174,     // and the index of the TUN, in front of a frame: receive_xdp has taken it
   kNext = TC_ACT_UNSPEC,  // TCX_NEXT: go on with what else is attached
-  kUdpChecksumAt = sizeof(struct iphdr) + 6,
-  kTtlAt = 8,  // TTL, protocol and checksum are neighbours
+  kTtlAt = 8,             // TTL, protocol and checksum are neighbours
 };
 
 /// The first bytes of a frame; `unused` aligns the rest, so that the outer header begins with a word.
@@ -121,6 +125,37 @@ INLINE int has_checksum(__u8 protocol, __u16 udp_checksum) {
   return protocol == IPPROTO_TCP || protocol == IPPROTO_ICMP || (protocol == IPPROTO_UDP && udp_checksum != 0);
 }
 
+/// The kernel's own hash of a packet is none of the flow's: TCP takes another one whenever a path seems bad.
+INLINE __u32 slot_of_flow(const struct iphdr* ip, __u32 ports) {
+  const __u64 kGolden = 0x9e3779b97f4a7c15;
+  const __u64 hash = (((__u64)ip->saddr << 32 | ip->daddr) * kGolden + ports) * kGolden;
+  return (__u32)(hash >> (64 - kKernelFlowBits));
+}
+
+/// Whether a packet belongs to a flow that streams, which the tunnel carries better. The rule:
+///
+///  - What waits for no answer counts: segments of super-packets, and datagrams. A TCP segment by itself is a request, a
+///    response or an acknowledgement.
+///  - More than kStreamPackets of that within kStreamWindow make a flow bulk, for kStreamTail more.
+///
+/// So a flow changes to the tunnel behind what the kernel has delivered already, and back when the tunnel has little of it,
+/// once in kStreamTail at most. Two CPUs that send for one flow may each miss what the other one counts.
+INLINE int is_bulk(const struct iphdr* ip, __u32 ports, __u64 packets) {
+  const __u32 slot = slot_of_flow(ip, ports);
+  struct KernelFlow* flow = bpf_map_lookup_elem(&flows, &slot);
+  if (!flow) return 0;
+  const __u64 now = bpf_ktime_get_coarse_ns();
+  if (packets > 1 || ip->protocol == IPPROTO_UDP) {
+    if (now - flow->window >= kStreamWindow) {
+      flow->window = now;
+      flow->streamed = 0;
+    }
+    flow->streamed += packets;
+    if (flow->streamed > kStreamPackets) flow->bulk_until = now + kStreamTail;
+  }
+  return now < flow->bulk_until;
+}
+
 /// Bytes of the largest packet that `skb` is cut into; 0 if that cannot be told.
 INLINE __u32 largest_segment(struct __sk_buff* skb, __u8 protocol) {
   if (skb->gso_size == 0) return skb->len;
@@ -146,12 +181,16 @@ int send_to_uplink(struct __sk_buff* skb) {
   if (!route) return leave(kSendNoRoute, kNext, packets, length);
   if (route->mtu == 0) return leave(kSendNoPeer, kNext, packets, length);
   if (inner->ttl <= 1) return leave(kSendTtl, kNext, packets, length);
-  __u16 udp_checksum = 0;
-  if (inner->protocol == IPPROTO_UDP) bpf_skb_load_bytes(skb, kUdpChecksumAt, &udp_checksum, sizeof udp_checksum);
-  if (!has_checksum(inner->protocol, udp_checksum)) return leave(kSendUnprotected, kNext, packets, length);
+  struct udphdr udp = {};  // its ports are where those of TCP are
+  if (inner->protocol == IPPROTO_UDP || inner->protocol == IPPROTO_TCP) {
+    bpf_skb_load_bytes(skb, sizeof *inner, &udp, sizeof udp);
+  }
+  if (!has_checksum(inner->protocol, udp.check)) return leave(kSendUnprotected, kNext, packets, length);
   const __u32 segment = largest_segment(skb, inner->protocol);
   if (segment == 0) return leave(kSendNotPlain, kNext, packets, length);
   if (segment > route->mtu || length > kLargestInner) return leave(kSendOversize, kNext, packets, length);
+  if (CONSTANT(leaves_bulk) && is_bulk(inner, (__u32)udp.source << 16 | udp.dest, packets))
+    return leave(kSendBulk, kNext, packets, length);
 
   // The TUN's MTU has room for the outer headers already, so segments keep their size.
   const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
@@ -202,17 +241,15 @@ INLINE struct Finding examine(const void* data, const void* end, __u32 length) {
     return finding;
   }
   const __u32 inner_length = NTOHS(inner->tot_len);
-  const struct udphdr* inner_udp = (const void*)(inner + 1);
-  const __u16 udp_checksum = (const void*)(inner_udp + 1) <= end ? inner_udp->check : 0;
-  if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || header_sum(outer) != 0xffff) {
+  if (udp->check != 0) {
+    finding.counter = kReceiveTunnel;
+  } else if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || header_sum(outer) != 0xffff) {
     finding.counter = kReceiveNotPlain;
   } else if (inner_length + ETH_HLEN + kOuterBytes != length || inner_length + kOuterBytes != NTOHS(outer->tot_len) ||
              inner_length + sizeof *udp != NTOHS(udp->len) || inner_length < sizeof *inner) {
     finding.counter = kReceiveLength;
   } else if (inner->ttl <= 1) {
     finding.counter = kReceiveTtl;
-  } else if (udp->check != 0 && !has_checksum(inner->protocol, udp_checksum)) {
-    finding.counter = kReceiveUnprotected;
   } else {
     finding.counter = kReceiveSource;
     const struct KernelRoute* route = route_of(inner->saddr);
@@ -266,19 +303,16 @@ SECTION("receive_tc")
 int receive_after_gro(struct __sk_buff* skb) {
   if (skb->protocol != HTONS(ETH_P_IP) || skb->pkt_type != PACKET_HOST) return kNext;
   const __u32 length = skb->len;
-  const __u32 wanted = kHeaderBytes + sizeof(struct udphdr);
-  if (skb->data + wanted > skb->data_end) bpf_skb_pull_data(skb, length < wanted ? length : wanted);
   const void* data = (void*)(long)skb->data;
   const void* end = (void*)(long)skb->data_end;
-  struct Finding finding = examine(data, end, length);
+  if (data + kHeaderBytes > end) {
+    bpf_skb_pull_data(skb, length < kHeaderBytes ? length : kHeaderBytes);
+    data = (void*)(long)skb->data;
+    end = (void*)(long)skb->data_end;
+  }
+  const struct Finding finding = examine(data, end, length);
   const __u32 inner_length = length - ETH_HLEN - kOuterBytes;
   const __u64 packets = skb->gso_segs > 1 ? skb->gso_segs : 1;
-  const struct udphdr* udp = data + ETH_HLEN + sizeof(struct iphdr);
-  // The kernel path sends super-packets without a checksum, and a socket that cuts datagrams (UDP_SEGMENT) must have
-  // one: with it, these are several packets, whatever the first of them says about its length.
-  if (skb->gso_size != 0 && finding.route && (const void*)(udp + 1) <= end && udp->check != 0) {
-    finding = (struct Finding){.counter = kReceiveLength};
-  }
   if (!finding.route) {
     if (finding.counter != kKernelCounterCount) count(finding.counter, packets, inner_length);
     return kNext;
@@ -295,16 +329,4 @@ int receive_after_gro(struct __sk_buff* skb) {
   count(kReceived, packets, inner_length);
   count_peer(finding.route, 1, packets, inner_length);
   return (int)bpf_redirect(CONSTANT(tun), BPF_F_INGRESS);
-}
-
-// A datagram of a socket on the same machine may still have had its outer checksum open, and the note where to put it
-// would now point in front of the packet: a device that finishes it would write there. Recomputing the checksum of
-// unchanged bytes makes the kernel see that, and forget it (skb_postpull_rcsum() in linux/skbuff.h).
-SECTION("settle")
-int settle_checksum(struct __sk_buff* skb) {
-  __u8 byte = 0;
-  if (bpf_skb_load_bytes(skb, 0, &byte, sizeof byte) == 0) {
-    bpf_skb_store_bytes(skb, 0, &byte, sizeof byte, BPF_F_RECOMPUTE_CSUM);
-  }
-  return kNext;
 }

@@ -193,7 +193,7 @@ export const FLAGS = {
 
   datapath: choiceFlag(['auto', 'kernel', 'native', 'portable'], 'auto', {
     group: 'datapath',
-    help: 'native: C++ threads; kernel: those, and programs in the kernel between hosts that have them; portable: plain Node, slow; auto: native where it is built.',
+    help: 'native: C++ threads; kernel: programs in the kernel between hosts that have them, and threads for the rest; auto: those programs for all but bulk; portable: plain Node, slow, and what auto falls back to.',
   }),
   'udp-workers': intFlag(
     0,

@@ -11,8 +11,8 @@ export function describeKernelPath(path: KernelPath | undefined): KernelPathStat
   const { state } = path;
   const counters = path.counters() ?? null;
   if (state.isActive) return { isActive: true, receiver: state.receiver, refused: null, counters };
-  const { reason, detail, hint } = state;
-  return { isActive: false, receiver: null, refused: { reason, detail, hint }, counters };
+  const { isActive, ...refused } = state;
+  return { isActive, receiver: null, refused, counters };
 }
 
 /** Tells which way packets for a peer leave; null where the kernel is to carry nothing, or another backend does. */

@@ -14,6 +14,7 @@ import type { BackendCommands } from '../extension/backend-commands.js';
 import type { FirewallSpec } from '../firewall/firewall.js';
 import { type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
+import { wantsKernelPath } from '../dataplane/open.js';
 import { type AdmissionContext, networksOf, whyUnreachable } from '../lease/admission.js';
 import { type HostPlace, encodePlace } from '../container/host-place.js';
 import { ASIDE_MS } from '../lease/decide.js';
@@ -162,7 +163,7 @@ export class Pass {
     if (startupOutput === undefined) return false;
     await admission.refresh(underlay);
     const questions = onLinkQuestions(membership.peers, (type) => config.backendFor(type));
-    const kernelPath = options.datapath === 'kernel' ? { isAnnounced: this.isKernelReceiving() } : undefined;
+    const kernelPath = wantsKernelPath(options.datapath) ? { isAnnounced: this.isKernelReceiving() } : undefined;
     const facts = await source.refresh({
       underlay,
       onLinkAddresses: kernelPath === undefined ? questions : [...questions, ...kernelPathAddresses(membership.peers)],

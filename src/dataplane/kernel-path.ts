@@ -7,14 +7,15 @@ export const KERNEL_COUNTERS = [
   'send-ttl',
   'send-unprotected',
   'send-oversize',
+  'send-bulk',
   'send-refused',
   'send-failed',
   'received',
   'receive-not-plain',
+  'receive-tunnel',
   'receive-length',
   'receive-source',
   'receive-ttl',
-  'receive-unprotected',
   'receive-refused',
   'receive-failed',
   'receive-other-host',
@@ -73,7 +74,12 @@ export interface KernelPathRefusal {
 
 /** Whether the kernel carries packets beside a tunnel. */
 export type KernelPathState =
-  { readonly isActive: true; readonly receiver: KernelReceiver } | ({ readonly isActive: false } & KernelPathRefusal);
+  | { readonly isActive: true; readonly receiver: KernelReceiver }
+  | ({
+      readonly isActive: false;
+      /** Whether it was asked for by name, and not only used where it can be had. */
+      readonly isDemanded: boolean;
+    } & KernelPathRefusal);
 
 /** The kernel path of a tunnel, as it is now. */
 export interface KernelPath {

@@ -43,8 +43,20 @@ const RETRY_MS = 60_000;
 /** Kinds of devices on which datagrams arrive as they were sent; those of the hardware have none. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
 
+/**
+ * XDP pays for bulk alone: GRO behind it joins what is inside. Without bulk tc does as well, and the uplink stays as it
+ * is: some drivers take their link down for a moment when they get a program.
+ */
+const RECEIVERS_WITHOUT_BULK: readonly KernelReceiver[] = ['tc'];
+
 /** Before the constructor has told the first one. */
-const UNTRIED: KernelPathState = { isActive: false, reason: 'kernel', detail: 'not tried yet', hint: 'wait a moment' };
+const UNTRIED: KernelPathState = {
+  isActive: false,
+  isDemanded: false,
+  reason: 'kernel',
+  detail: 'not tried yet',
+  hint: 'wait a moment',
+};
 
 const NOTHING: KernelPathDescriptors = { maps: [], links: [] };
 
@@ -71,6 +83,8 @@ export interface KernelPathHost {
   readonly former: FormerSettings;
   /** Whether a service manager keeps descriptors for the next process. */
   readonly keepsDescriptors: boolean;
+  /** Whether flows that stream are left to the tunnel, or everything is taken that can be. */
+  readonly leavesBulk: boolean;
   /** For tests. */
   readonly open?: (options: KernelPathOptions) => KernelPathHandle;
   /** For tests: the object file of the programs. */
@@ -219,7 +233,8 @@ class KernelTunnel implements Tunnel {
   }
 
   private tryToAttach(inherited: KernelPathDescriptors): KernelPathRefusal | { readonly receiver: KernelReceiver } {
-    const { open = openKernelPath, linkOf, programsFile = KERNEL_PROGRAMS_FILE } = this.host;
+    const { host } = this;
+    const { open = openKernelPath, leavesBulk, linkOf, programsFile = KERNEL_PROGRAMS_FILE } = host;
     const { bindAddress, port, uplink } = this.spec;
     if (uplink === undefined) return refusal('uplink-kind', 'the uplink is not known');
     const link = linkOf(uplink.device);
@@ -235,18 +250,22 @@ class KernelTunnel implements Tunnel {
       tun,
       local: ipv4Number(bindAddress, 'send from'),
       port,
+      leavesBulk,
       routes: routesOf(this.spec),
       inheritedMaps: inherited.maps,
       inheritedLinks: inherited.links,
     };
-    for (const [number, receiver] of KERNEL_RECEIVERS.entries()) {
+    let refused = refusal('driver', `${uplink.device} takes no program`);
+    for (const receiver of leavesBulk ? RECEIVERS_WITHOUT_BULK : KERNEL_RECEIVERS) {
       try {
-        this.handle = open({ ...options, receiver: number });
+        this.handle = open({ ...options, receiver: KERNEL_RECEIVERS.indexOf(receiver) });
       } catch (error) {
         if (!isNativeFailure(error)) throw error;
-        if (receiver === 'xdp' && isOfDriver(error)) continue;
-        return refusalOf(error);
+        refused = refusalOf(error);
+        if (isOfPlace(error)) continue;
+        return refused;
       }
+      if (receiver !== 'xdp') restoreGro(host.former, host.gro, uplink.device);
       const groFault = receiver === 'xdp' ? this.switchGroOn(uplink.device) : undefined;
       if (groFault !== undefined) {
         this.detach(uplink.device);
@@ -255,7 +274,7 @@ class KernelTunnel implements Tunnel {
       this.descriptorsOfPath = { maps: this.handle.mapDescriptors(), links: this.handle.linkDescriptors() };
       return { receiver };
     }
-    return refusal('driver', `${uplink.device} takes no program`);
+    return refused;
   }
 
   private detach(uplink: string | undefined): void {
@@ -286,7 +305,7 @@ class KernelTunnel implements Tunnel {
   }
 
   private refuse(why: KernelPathRefusal): void {
-    this.become({ isActive: false, ...why });
+    this.become({ isActive: false, isDemanded: !this.host.leavesBulk, ...why });
     this.cancelRetry?.();
     this.cancelRetry = this.host.clock.after(RETRY_MS, () => this.attach(NOTHING));
   }
@@ -350,8 +369,9 @@ function routesOf({ mtu, ownPrefixes, peers }: TunnelSpec): Uint32Array {
   return rows;
 }
 
-/** A driver may say anything of these that it has no XDP, or not with its MTU; another place may do. */
-function isOfDriver({ operation, errno }: NativeFailure): boolean {
+/** That one place takes no program says nothing of the other one: a driver without XDP, a kernel without TCX. */
+function isOfPlace({ operation, errno }: NativeFailure): boolean {
+  if (operation === 'attach tc program') return true;
   return operation === 'attach XDP program' && !isForeign(errno) && !isDeniedErrno(errno);
 }
 
@@ -377,7 +397,7 @@ const HINTS: Readonly<Record<KernelPathReason, string>> = {
   'programs-missing': 'use a package of tsflannel, or install clang and run "npm rebuild tsflannel"',
   'not-permitted': 'run the daemon as root, or with CAP_BPF and CAP_NET_ADMIN',
   kernel: 'use Linux 6.1 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF',
-  driver: 'lower the MTU of the uplink if its driver has native XDP, or use Linux 6.6 or newer',
+  driver: 'lower the MTU of the uplink if its driver has native XDP, or use a kernel with CONFIG_NET_CLS_BPF',
   'foreign-program': 'find it with "ip -details link show" and remove it if nobody needs it',
   'uplink-kind': 'name a physical interface or a veth with --iface',
   gro: 'see whether "ethtool -K DEVICE gro on" works',

@@ -97,6 +97,8 @@ export interface KernelPathOptions {
   /** The outer source. */
   readonly local: number;
   readonly port: number;
+  /** Whether bulk is left to the tunnel. */
+  readonly leavesBulk: boolean;
   /** Place in `KERNEL_RECEIVERS`. */
   readonly receiver: number;
   readonly routes: Uint32Array;

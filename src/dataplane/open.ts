@@ -3,9 +3,15 @@ import type { Logger } from '../log.js';
 import type { OpenTunnel } from './tunnel.js';
 
 /**
- * Which implementation carries the packets; `auto` prefers the native one, `kernel` is that with the kernel path in front.
+ * Which implementation carries the packets. `kernel` is the native one with the kernel path in front; `auto` is that
+ * with bulk left to the native one.
  */
 export type TunnelChoice = 'auto' | 'kernel' | 'native' | 'portable';
+
+/** Whether the kernel path belongs to it. */
+export function wantsKernelPath(choice: TunnelChoice): boolean {
+  return choice === 'auto' || choice === 'kernel';
+}
 
 /** The function that opens tunnels of each kind. */
 export type TunnelImplementations = Readonly<Record<Exclude<TunnelChoice, 'auto'>, OpenTunnel>>;
@@ -22,7 +28,7 @@ export function openTunnelFor(choice: TunnelChoice, log: Logger, implementations
   return async (options) => {
     if (isAddonMissing) return implementations.portable(options);
     try {
-      return await implementations.native(options);
+      return await implementations.kernel(options);
     } catch (error) {
       if (!isOverlayError(error, 'ERR_ADDON_MISSING')) throw error;
       isAddonMissing = true;

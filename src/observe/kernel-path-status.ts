@@ -5,8 +5,13 @@ export interface KernelPathStatus {
   readonly isActive: boolean;
   /** What takes datagrams off the uplink; null while nothing does. */
   readonly receiver: KernelReceiver | null;
-  /** Why the kernel carries nothing; null where it does. */
-  readonly refused: { readonly reason: KernelPathReason; readonly detail: string; readonly hint: string } | null;
+  /** Why the kernel carries nothing, and whether `--datapath=kernel` asked it to; null where it does. */
+  readonly refused: {
+    readonly isDemanded: boolean;
+    readonly reason: KernelPathReason;
+    readonly detail: string;
+    readonly hint: string;
+  } | null;
   /** What became of packets at the programs; null while they are not attached. */
   readonly counters: KernelCounters | null;
 }

@@ -122,8 +122,9 @@ export class TunnelLife {
     if (state.isActive) {
       logger.info('the kernel path carries what it can', { dev: device, kind: state.receiver });
     } else {
-      const { reason: kind, detail, hint } = state;
-      logger.warn('no kernel path, the tunnel carries everything', { dev: device, kind, detail, hint });
+      const { isDemanded, reason: kind, detail, hint } = state;
+      const level = isDemanded ? 'warn' : 'info';
+      logger[level]('no kernel path, the tunnel carries everything', { dev: device, kind, detail, hint });
     }
     settings.onKernelPath?.();
   }

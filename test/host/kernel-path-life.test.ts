@@ -56,9 +56,9 @@ describe('the life of the kernel path', function () {
   });
 
   it('leaves a datagram intact for a device that computes no checksums', async () => {
-    // A socket on the same machine leaves the outer checksum to the device; it is gone by the time that the inner packet
-    // reaches a device that would compute it.
-    const { left, right } = await start('tunnel', 'xdp');
+    // A sender on the same machine leaves the inner checksum to the device; what is noted of its place has to be right
+    // still when the packet reaches a device that would compute it.
+    const { left, right } = await start('xdp', 'xdp');
     await right.netns.run(['ethtool', '-K', 'inside', 'tx', 'off']);
     const exchanged = await udpExchange(left.container, right.container, right.address, SIZES);
     assert.deepEqual(exchanged, { lost: [], altered: [] });

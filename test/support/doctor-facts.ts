@@ -136,8 +136,8 @@ export function tunnel(counts: {
 }
 
 /** A kernel path that is not there, for that reason. */
-export function refusedKernelPath(reason: KernelPathReason): KernelPathStatus {
-  const refused = { reason, detail: 'attach XDP program: EBUSY', hint: 'do something' };
+export function refusedKernelPath(reason: KernelPathReason, isDemanded = true): KernelPathStatus {
+  const refused = { isDemanded, reason, detail: 'attach XDP program: EBUSY', hint: 'do something' };
   return { isActive: false, receiver: null, refused, counters: null };
 }
 

@@ -33,8 +33,11 @@ export function kernelPathCommand(name: 'carrier' | 'programs', args: readonly s
   return ['env', `TSFLANNEL_KERNEL_PATH=${PROGRAMS}`, program, ...args];
 }
 
-/** What receives on a host: XDP, tc, or the native tunnel alone, which then also sends everything. */
-export type Receiver = 'xdp' | 'tc' | 'tunnel';
+/**
+ * What receives on a host: XDP, tc, tc while bulk is left to the tunnel, or the native tunnel alone, which then also
+ * sends everything.
+ */
+export type Receiver = 'xdp' | 'tc' | 'auto' | 'tunnel';
 
 /** Packets that a host has carried. */
 export interface Carried {
@@ -44,7 +47,7 @@ export interface Carried {
 
 /** Place of some counters in native/core/kernel_path/layout.h. */
 const SENT = 0;
-const RECEIVED = 9;
+const RECEIVED = 10;
 
 /** A host with one container. */
 export class KernelPathHost {

@@ -15,7 +15,7 @@ struct Part {
 
 /// What receives comes first, and behind XDP what its marks are for.
 std::vector<Part> parts_of(const KernelPathConfig& config, KernelReceiver receiver) {
-  std::vector<Part> parts = {{KernelProgram::kSettle, {config.tun, AttachPoint::kIngress}}};
+  std::vector<Part> parts;
   if (receiver == KernelReceiver::kXdp) {
     parts.push_back({KernelProgram::kDeliver, {config.uplink, AttachPoint::kIngress}});
     parts.push_back({KernelProgram::kReceiveXdp, {config.uplink, AttachPoint::kXdp}});
@@ -78,9 +78,6 @@ Result<void> KernelCarrier::attach(const ProgramObject& object, std::vector<Atta
     Result<Attachment> fresh = Attachment::attach(*kernel_, program.value(), part.place, config_.local);
     if (!fresh) return fresh.error();
     attachments_.push_back(std::move(fresh).value());
-    if (part.program == KernelProgram::kReceiveTc && !attachments_.back().is_link()) {
-      return Error{"attach tc program", EOPNOTSUPP, "the kernel has no TCX"};
-    }
   }
   for (Attachment& each : former) (void)each.detach();  // of a device that is not used any more
   return {};
@@ -130,7 +127,7 @@ Result<std::vector<KernelCarrierPeer>> KernelCarrier::peer_counters() const {
 }
 
 std::vector<int> KernelCarrier::map_descriptors() const {
-  const std::array<int, 3> numbers = maps_.descriptors();
+  const std::array<int, kKernelMapCount> numbers = maps_.descriptors();
   return {numbers.begin(), numbers.end()};
 }
 

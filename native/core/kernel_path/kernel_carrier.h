@@ -51,8 +51,7 @@ class KernelCarrier {
  public:
   /// Takes over what fits of `remains`, with programs loaded anew in the place of those that hang there, and lets go of
   /// the rest.
-  /// Errors: those of load_kernel_program() and Attachment::attach(). EOPNOTSUPP from "attach tc program": without TCX
-  /// (Linux 6.6) a program that receives would outlive its tunnel and take datagrams from whoever comes next.
+  /// Errors: those of load_kernel_program() and Attachment::attach().
   [[nodiscard]] static Result<KernelCarrier> open(Kernel& kernel, const ProgramObject& object,
                                                   const KernelPathConfig& config, KernelReceiver receiver,
                                                   std::span<const KernelCarrierRoute> routes,

@@ -24,7 +24,6 @@ constexpr std::array<ProgramKind, kKernelProgramCount> kKinds = {{
     {"receive_xdp", BPF_PROG_TYPE_XDP},
     {"deliver", BPF_PROG_TYPE_SCHED_CLS},
     {"receive_tc", BPF_PROG_TYPE_SCHED_CLS},
-    {"settle", BPF_PROG_TYPE_SCHED_CLS},
 }};
 
 constexpr size_t kNameBytes = 16;  // BPF_OBJ_NAME_LEN
@@ -37,7 +36,7 @@ uint64_t pointer(const void* data) {
 }
 
 /// What the programs call the maps of KernelPathMaps, in their order.
-constexpr std::array<const char*, 3> kMapSymbols = {"routes", "counters", "peer_counters"};
+constexpr std::array<const char*, kKernelMapCount> kMapSymbols = {"routes", "flows", "counters", "peer_counters"};
 
 struct MapKind {
   const char* name;
@@ -48,9 +47,10 @@ struct MapKind {
 };
 
 /// Likewise.
-constexpr std::array<MapKind, 3> kMapKinds = {{
+constexpr std::array<MapKind, kKernelMapCount> kMapKinds = {{
     {"routes_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute),
      BPF_F_NO_PREALLOC},
+    {"flows_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelFlow), 0},
     {"counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic), 0},
     {"peer_counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), 0},
 }};
@@ -135,7 +135,7 @@ Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, u
   const Result<size_t> cpus = possible_cpus(kernel);
   if (!cpus) return cpus.error();
   maps.cpus_ = cpus.value();
-  const std::array<uint32_t, 3> entries = {routes, kKernelCounterCount, peers};
+  const std::array<uint32_t, kKernelMapCount> entries = {routes, kKernelFlows, kKernelCounterCount, peers};
   for (size_t i = 0; i < entries.size(); i++) {
     Result<UniqueFd> created = create_map(kernel, kMapKinds.at(i), entries.at(i));
     if (!created) return created.error();
@@ -284,29 +284,32 @@ std::map<uint32_t, uint32_t> KernelPathMaps::slots() const {
   return slots;
 }
 
-std::array<int, 3> KernelPathMaps::descriptors() const {
-  return {routes_.get(), counters_.get(), peer_counters_.get()};
+std::array<int, kKernelMapCount> KernelPathMaps::descriptors() const {
+  return {routes_.get(), flows_.get(), counters_.get(), peer_counters_.get()};
 }
 
-std::array<ProgramSymbol, 3> KernelPathMaps::symbols() const {
+std::array<ProgramSymbol, kKernelMapCount> KernelPathMaps::symbols() const {
   const auto map = [](std::string_view name, const UniqueFd& fd) {
     return ProgramSymbol{name, ProgramSymbol::Kind::kMap, static_cast<uint32_t>(fd.get())};
   };
-  return {map(kMapSymbols[0], routes_), map(kMapSymbols[1], counters_), map(kMapSymbols[2], peer_counters_)};
+  return {map(kMapSymbols[0], routes_), map(kMapSymbols[1], flows_), map(kMapSymbols[2], counters_),
+          map(kMapSymbols[3], peer_counters_)};
 }
 
 Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,
                                      const KernelPathMaps& maps, const KernelPathConfig& config) {
   const ProgramKind& kind = kKinds.at(static_cast<size_t>(program));
-  const auto [routes, counters, peer_counters] = maps.symbols();
-  const std::array<ProgramSymbol, 7> symbols = {{
+  const auto [routes, flows, counters, peer_counters] = maps.symbols();
+  const std::array<ProgramSymbol, 9> symbols = {{
       routes,
+      flows,
       counters,
       peer_counters,
       {.name = "uplink", .value = config.uplink},
       {.name = "tun", .value = config.tun},
       {.name = "local", .value = swap_be32(config.local)},
       {.name = "port", .value = swap_be16(config.port)},
+      {.name = "leaves_bulk", .value = config.leaves_bulk},
   }};
   const Result<std::vector<bpf_insn>> instructions = object.link(kind.section, symbols);
   if (!instructions) return instructions.error();

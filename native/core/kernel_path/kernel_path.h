@@ -18,9 +18,10 @@
 namespace tsflannel {
 
 /// What each does is told in native/bpf/kernel_path.c.
-enum class KernelProgram : uint8_t { kSend, kReceiveXdp, kDeliver, kReceiveTc, kSettle };
+enum class KernelProgram : uint8_t { kSend, kReceiveXdp, kDeliver, kReceiveTc };
 
-inline constexpr size_t kKernelProgramCount = 5;
+inline constexpr size_t kKernelProgramCount = 4;
+inline constexpr size_t kKernelMapCount = 4;
 
 /// What is written into the programs. When some of it changes, programs are loaded anew and take the place of the old
 /// ones (Attachment::exchange()), so that no packet meets half of a change.
@@ -29,6 +30,7 @@ struct KernelPathConfig {
   uint32_t tun = 0;     ///< index of the tunnel's device
   uint32_t local = 0;   ///< this host's public address, as a number
   uint16_t port = 0;
+  bool leaves_bulk = false;  ///< to the tunnel; else everything is taken that can be
 };
 
 /// A subnet and who holds it.
@@ -65,20 +67,23 @@ class KernelPathMaps {
 
   /// By public address: the slots that the routes in the kernel name.
   [[nodiscard]] std::map<uint32_t, uint32_t> slots() const;
-  [[nodiscard]] std::array<ProgramSymbol, 3> symbols() const;
+  [[nodiscard]] std::array<ProgramSymbol, kKernelMapCount> symbols() const;
   /// Numbers of the descriptors, which stay owned by this object.
-  [[nodiscard]] std::array<int, 3> descriptors() const;
+  [[nodiscard]] std::array<int, kKernelMapCount> descriptors() const;
 
  private:
   explicit KernelPathMaps(Kernel& kernel) : kernel_(&kernel) {}
 
-  [[nodiscard]] std::array<UniqueFd*, 3> places() { return {&routes_, &counters_, &peer_counters_}; }
+  [[nodiscard]] std::array<UniqueFd*, kKernelMapCount> places() {
+    return {&routes_, &flows_, &counters_, &peer_counters_};
+  }
   [[nodiscard]] Result<void> read_routes();
   /// Values of an entry for each CPU, at intervals of value_bytes.
   [[nodiscard]] Result<std::vector<uint64_t>> read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const;
 
   Kernel* kernel_;
   UniqueFd routes_;
+  UniqueFd flows_;
   UniqueFd counters_;
   UniqueFd peer_counters_;
   size_t cpus_ = 0;

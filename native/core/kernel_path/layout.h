@@ -5,7 +5,7 @@
 #include <linux/types.h>
 
 /// Ends the names of the maps, and goes up with every change of what follows: maps of another version are left alone.
-#define KERNEL_PATH_LAYOUT "1"
+#define KERNEL_PATH_LAYOUT "2"
 
 /// Key of the map `routes` (BPF_MAP_TYPE_LPM_TRIE): a subnet.
 struct KernelRouteKey {
@@ -20,6 +20,17 @@ struct KernelRoute {
   __u32 mtu;    ///< bytes of the largest inner packet for this peer; 0: it does not decapsulate in its kernel
 };
 
+/// Entries of the map `flows`, by a hash of addresses and ports. Flows with an entry in common are taken for one, so that
+/// a small one goes the way of the large one beside it.
+enum { kKernelFlowBits = 14, kKernelFlows = 1 << kKernelFlowBits };
+
+/// Value of the map `flows`: what is known of a flow that leaves. Times are of the boot clock, in nanoseconds.
+struct KernelFlow {
+  __u64 window;      ///< begin of the window that is counted
+  __u64 bulk_until;  ///< the tunnel carries it until then
+  __u64 streamed;    ///< packets in the window that did not wait for an answer
+};
+
 /// Key of the map `counters`: what became of packets that the programs looked at. Nothing is dropped but what is told
 /// so here: the rest of what a program does not take goes on to the native tunnel, which has the last word about it.
 enum KernelCounter {
@@ -30,17 +41,18 @@ enum KernelCounter {
   kSendTtl,          ///< left: the TTL is used up
   kSendUnprotected,  ///< left: only an outer checksum would protect the payload, and the programs compute none
   kSendOversize,     ///< left: larger than the peer's MTU, or too large for an outer header
+  kSendBulk,         ///< left: of a flow that the tunnel carries better
   kSendRefused,      ///< left: the kernel does not add headers to a packet of this kind
   kSendFailed,       ///< dropped: there was no memory for the headers
   kReceived,
-  kReceiveNotPlain,     ///< left: options or a fragment, outside or inside, a wrong outer header checksum, not IPv4
-  kReceiveLength,       ///< left: lengths differ, such as of a datagram that stands for several
-  kReceiveSource,       ///< left: the outer source does not hold the subnet of the inner one
-  kReceiveTtl,          ///< left: the TTL is used up
-  kReceiveUnprotected,  ///< left: only the outer checksum protects the payload, and the programs do not verify it
-  kReceiveRefused,      ///< left: the driver has no room for the mark, or the kernel does not remove the headers
-  kReceiveFailed,       ///< dropped: half changed
-  kReceiveOtherHost,    ///< dropped: came in a frame for another host, which only a promiscuous device shows
+  kReceiveNotPlain,   ///< left: options or a fragment, outside or inside, a wrong outer header checksum, not IPv4
+  kReceiveTunnel,     ///< left: a tunnel sent it, which has an outer checksum
+  kReceiveLength,     ///< left: lengths differ
+  kReceiveSource,     ///< left: the outer source does not hold the subnet of the inner one
+  kReceiveTtl,        ///< left: the TTL is used up
+  kReceiveRefused,    ///< left: the driver has no room for the mark, or the kernel does not remove the headers
+  kReceiveFailed,     ///< dropped: half changed
+  kReceiveOtherHost,  ///< dropped: came in a frame for another host, which only a promiscuous device shows
   kKernelCounterCount,
 };
 

@@ -5,7 +5,8 @@
 //   DEVICE     the TUN to make
 //   UPLINK     the device that has LOCAL, this host's public address
 //   OWN        this host's subnet
-//   RECEIVER   xdp or tc: what receives; tunnel: no program at all, neither for receiving nor for sending
+//   RECEIVER   xdp or tc: what receives; auto: tc, and bulk is left to the tunnel; tunnel: no program at all, neither
+//              for receiving nor for sending
 //   MTU        of what the kernel sends to that peer; 0: the tunnel sends
 //
 // Says "ready" once packets can flow, and then, for every line of input, what has been counted, as one line of JSON.
@@ -116,8 +117,11 @@ int main(int argc, char** argv) {
   tunnel_config.bind = {.address = local, .port = kPort};
   const std::unique_ptr<Tunnel> tunnel = expect(Tunnel::open(host_kernel(), events, tunnel_config, state));
 
-  const KernelPathConfig config{
-      .uplink = index_of(arguments[1]), .tun = index_of(tunnel->device()), .local = local, .port = kPort};
+  const KernelPathConfig config{.uplink = index_of(arguments[1]),
+                                .tun = index_of(tunnel->device()),
+                                .local = local,
+                                .port = kPort,
+                                .leaves_bulk = receiver == "auto"};
   const ProgramObject object = expect(ProgramObject::parse(kernel_path_file()));
   const KernelReceiver kind = receiver == "xdp" ? KernelReceiver::kXdp : KernelReceiver::kTc;
   std::optional<KernelCarrier> carrier;

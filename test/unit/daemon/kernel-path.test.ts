@@ -17,7 +17,13 @@ import { FakeClock } from '../../support/fake-clock.js';
 import { NotifySocket } from '../../support/notify-socket.js';
 
 const ACTIVE: KernelPathState = { isActive: true, receiver: 'xdp' };
-const REFUSED: KernelPathState = { isActive: false, reason: 'driver', detail: 'eth0', hint: 'do something' };
+const REFUSED: KernelPathState = {
+  isActive: false,
+  isDemanded: true,
+  reason: 'driver',
+  detail: 'eth0',
+  hint: 'do something',
+};
 
 function tunnelWith(state: KernelPathState | undefined, descriptors = { maps: [0], links: [1, 2] }): Tunnel {
   const kernelPath: KernelPath | undefined = state && { state, counters: () => undefined, descriptors };
@@ -55,7 +61,7 @@ describe('the way to a peer', () => {
     assert.deepEqual(describeKernelPath(tunnelWith(REFUSED).kernelPath), {
       isActive: false,
       receiver: null,
-      refused: { reason: 'driver', detail: 'eth0', hint: 'do something' },
+      refused: { isDemanded: true, reason: 'driver', detail: 'eth0', hint: 'do something' },
       counters: null,
     });
     assert.equal(describeKernelPath(tunnelWith(ACTIVE).kernelPath)?.receiver, 'xdp');

@@ -90,6 +90,7 @@ describe('the tunnel with the kernel path', () => {
   /** What the kernel answers, by receiver. */
   let refusals: (Error | undefined)[];
   let keepsDescriptors: boolean;
+  let leavesBulk: boolean;
 
   before(() => {
     directory = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-kernel-tunnel-'));
@@ -113,6 +114,7 @@ describe('the tunnel with the kernel path', () => {
     states = [];
     refusals = [];
     keepsDescriptors = false;
+    leavesBulk = false;
   });
 
   const fakeGro = {
@@ -130,6 +132,7 @@ describe('the tunnel with the kernel path', () => {
       linkOf: (name: string) => links.get(name),
       former,
       keepsDescriptors,
+      leavesBulk,
       programsFile,
       gro: fakeGro,
       open: (options: KernelPathOptions) => {
@@ -269,6 +272,31 @@ describe('the tunnel with the kernel path', () => {
     await tunnel.close();
     assert.equal(gro.get('eth0'), 0);
     assert.equal(former.entries.size, 0);
+  });
+
+  it('attaches behind GRO alone where bulk is left to the tunnel, and puts back what another run has changed', async () => {
+    await open();
+    gro.set('eth0', 1);
+    former.remember('gro eth0', { former: '0', value: '1' });
+    leavesBulk = true;
+    assert.deepEqual((await open()).kernelPath?.state, { isActive: true, receiver: 'tc' });
+    const takes = paths.map(({ options }) => [options.receiver, options.leavesBulk]);
+    assert.deepEqual(takes, [
+      [0, false],
+      [1, true],
+    ]);
+    assert.equal(gro.get('eth0'), 0);
+  });
+
+  it('tells a refusal of what was asked for from one of what would have been better', async () => {
+    const isDemanded = async (): Promise<unknown> => {
+      const state = (await open()).kernelPath?.state;
+      return state?.isActive === false && state.isDemanded;
+    };
+    refusals = [failure(XDP, EBUSY), failure(TC, EBUSY)];
+    assert.equal(await isDemanded(), true);
+    leavesBulk = true;
+    assert.equal(await isDemanded(), false);
   });
 
   it('leaves GRO alone where it is on, and where somebody has switched it off since', async () => {

@@ -34,14 +34,14 @@ describe('openTunnelFor', () => {
     await assert.rejects(open(OPTIONS), missing);
   });
 
-  it('prefers the native tunnel', async () => {
+  it('prefers the native tunnel with the kernel path', async () => {
     const open = openTunnelFor('auto', log, each);
-    assert.equal((await open(OPTIONS)).device, 'native');
+    assert.equal((await open(OPTIONS)).device, 'kernel');
     assert.deepEqual(warnings, []);
   });
 
   it('falls back without the addon, with one warning that carries the hint, however many tunnels are opened', async () => {
-    const open = openTunnelFor('auto', log, { ...each, native: failing(missing) });
+    const open = openTunnelFor('auto', log, { ...each, kernel: failing(missing) });
     for (let i = 0; i < 3; i++) assert.equal((await open(OPTIONS)).device, 'portable');
     assert.equal(warnings.length, 1);
     assert.match(JSON.stringify(warnings), /"hint":"build it"/);
@@ -49,7 +49,7 @@ describe('openTunnelFor', () => {
 
   it('does not fall back for a trouble that the portable tunnel would meet too', async () => {
     const busy = new OverlayError('ERR_PORT_IN_USE', 'cannot bind');
-    const open = openTunnelFor('auto', log, { ...each, native: failing(busy) });
+    const open = openTunnelFor('auto', log, { ...each, kernel: failing(busy) });
     await assert.rejects(open(OPTIONS), busy);
     assert.deepEqual(warnings, []);
   });

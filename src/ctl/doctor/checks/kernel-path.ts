@@ -1,20 +1,20 @@
 import type { KernelPathReason } from '../../../dataplane/kernel-path.js';
 import type { Check, Found } from '../facts.js';
 
-/** Whether the kernel carries what `--datapath=kernel` asks it to. */
+/** Whether the kernel carries what it can. */
 export const KERNEL_PATH_CHECKS: readonly Check[] = [
   {
     id: 'kernel-path',
-    title: 'the kernel carries packets where it is asked to',
+    title: 'the kernel carries packets where it is meant to',
     run: ({ daemon, underlay }) =>
       (daemon?.tunnels ?? []).flatMap(({ device, kernelPath }): readonly Found[] => {
         // A daemon of an earlier version does not tell of it.
         const refused = kernelPath?.refused;
         if (!refused) return [];
-        const { reason, detail, hint } = refused;
+        const { isDemanded, reason, detail, hint } = refused;
         return [
           {
-            severity: 'warning',
+            severity: isDemanded ? 'warning' : 'note',
             message: `the kernel carries no packets of ${device}, the native tunnel carries them all: ${hint}`,
             evidence: `${reason}: ${detail}`,
             command: COMMANDS[reason].replace('UPLINK', underlay?.device ?? 'UPLINK'),
