@@ -26,13 +26,6 @@ bool read_number(const Napi::Object& object, const char* key, uint32_t max, uint
   return true;
 }
 
-bool read_flag(const Napi::Object& object, const char* key, bool& flag) {
-  const Napi::Value value = object.Get(key);
-  if (!value.IsBoolean()) return reject(object.Env(), key);
-  flag = value.As<Napi::Boolean>().Value();
-  return true;
-}
-
 bool read_descriptors(const Napi::Object& object, const char* key, std::vector<int>& numbers) {
   const Napi::Value value = object.Get(key);
   if (!value.IsArray()) return reject(object.Env(), key);
@@ -140,7 +133,6 @@ bool read_kernel_options(const Napi::Object& options, KernelOptions& result) {
   if (!read_number(options, "local", UINT32_MAX, result.config.local)) return false;
   if (!read_number(options, "port", UINT16_MAX, port)) return false;
   if (!read_number(options, "receiver", static_cast<uint32_t>(KernelReceiver::kTc), receiver)) return false;
-  if (!read_flag(options, "leavesBulk", result.config.leaves_bulk)) return false;
   result.config.port = static_cast<uint16_t>(port);
   result.receiver = static_cast<KernelReceiver>(receiver);
   return read_kernel_routes(options, result.routes) &&

@@ -35,6 +35,7 @@ Napi::Function KernelHandle::define(Napi::Env env) {
   return DefineClass(env, "KernelPath",
                      {
                          InstanceMethod<&KernelHandle::set_routes>("setRoutes"),
+                         InstanceMethod<&KernelHandle::leave_bulk>("leaveBulk"),
                          InstanceMethod<&KernelHandle::counters>("counters"),
                          InstanceMethod<&KernelHandle::peer_counters>("peerCounters"),
                          InstanceMethod<&KernelHandle::map_descriptors>("mapDescriptors"),
@@ -70,6 +71,17 @@ Napi::Value KernelHandle::set_routes(const Napi::CallbackInfo& info) {
   }
   if (!read_kernel_routes(info[0].As<Napi::Object>(), routes) || !carrier_) return env.Undefined();
   (void)expect(env, carrier_->set_routes(routes));
+  return env.Undefined();
+}
+
+Napi::Value KernelHandle::leave_bulk(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 1 || !info[0].IsNumber()) {
+    Napi::TypeError::New(env, "leaveBulk needs milliseconds").ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  const std::chrono::milliseconds duration(info[0].As<Napi::Number>().Uint32Value());
+  if (carrier_) (void)expect(env, carrier_->leave_bulk(duration));
   return env.Undefined();
 }
 

@@ -19,6 +19,7 @@ class KernelHandle : public Napi::ObjectWrap<KernelHandle> {
 
  private:
   Napi::Value set_routes(const Napi::CallbackInfo& info);
+  Napi::Value leave_bulk(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   Napi::Value peer_counters(const Napi::CallbackInfo& info);
   Napi::Value map_descriptors(const Napi::CallbackInfo& info);

@@ -27,14 +27,14 @@
 
 extern struct Map routes;
 extern struct Map flows;
+extern struct Map tunnel;
 extern struct Map counters;
 extern struct Map peer_counters;
 
-extern char uplink;       // index of the device that carries the tunnel's datagrams
-extern char tun;          // index of the tunnel's device
-extern char local;        // this host's public address, in network order
-extern char port;         // of the tunnel, in network order
-extern char leaves_bulk;  // to the tunnel; else everything is taken that can be
+extern char uplink;  // index of the device that carries the tunnel's datagrams
+extern char tun;     // index of the tunnel's device
+extern char local;   // this host's public address, in network order
+extern char port;    // of the tunnel, in network order
 
 enum {
   kFragment = 0x3fff,  // MF and the offset
@@ -132,7 +132,7 @@ INLINE __u32 slot_of_flow(const struct iphdr* ip, __u32 ports) {
   return (__u32)(hash >> (64 - kKernelFlowBits));
 }
 
-/// Whether a packet belongs to a flow that streams, which the tunnel carries better. The rule:
+/// Whether a packet belongs to a flow that streams, which the tunnel carries better, and does while it says so. The rule:
 ///
 ///  - What waits for no answer counts: segments of super-packets, and datagrams. A TCP segment by itself is a request, a
 ///    response or an acknowledgement.
@@ -141,10 +141,13 @@ INLINE __u32 slot_of_flow(const struct iphdr* ip, __u32 ports) {
 /// So a flow changes to the tunnel behind what the kernel has delivered already, and back when the tunnel has little of it,
 /// once in kStreamTail at most. Two CPUs that send for one flow may each miss what the other one counts.
 INLINE int is_bulk(const struct iphdr* ip, __u32 ports, __u64 packets) {
+  const __u64 now = bpf_ktime_get_coarse_ns();
+  const __u32 only = 0;
+  const struct KernelTunnelState* state = bpf_map_lookup_elem(&tunnel, &only);
+  if (!state || now >= state->bulk_until) return 0;
   const __u32 slot = slot_of_flow(ip, ports);
   struct KernelFlow* flow = bpf_map_lookup_elem(&flows, &slot);
   if (!flow) return 0;
-  const __u64 now = bpf_ktime_get_coarse_ns();
   if (packets > 1 || ip->protocol == IPPROTO_UDP) {
     if (now - flow->window >= kStreamWindow) {
       flow->window = now;
@@ -189,8 +192,7 @@ int send_to_uplink(struct __sk_buff* skb) {
   const __u32 segment = largest_segment(skb, inner->protocol);
   if (segment == 0) return leave(kSendNotPlain, kNext, packets, length);
   if (segment > route->mtu || length > kLargestInner) return leave(kSendOversize, kNext, packets, length);
-  if (CONSTANT(leaves_bulk) && is_bulk(inner, (__u32)udp.source << 16 | udp.dest, packets))
-    return leave(kSendBulk, kNext, packets, length);
+  if (is_bulk(inner, (__u32)udp.source << 16 | udp.dest, packets)) return leave(kSendBulk, kNext, packets, length);
 
   // The TUN's MTU has room for the outer headers already, so segments keep their size.
   const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |

@@ -40,6 +40,10 @@ import type { TunnelSpec } from './tunnel-spec.js';
 /** What stood in the way may be gone by then: another program, an MTU, a missing privilege. */
 const RETRY_MS = 60_000;
 
+/** A tunnel whose process hangs or ends keeps flows that stream for at most so long; then the kernel takes them, too. */
+const BULK_MS = 2000;
+const BULK_REFRESH_MS = 500;
+
 /** Kinds of devices on which datagrams arrive as they were sent; those of the hardware have none. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
 
@@ -129,6 +133,7 @@ class KernelTunnel implements Tunnel {
   private spec: TunnelSpec;
   private readonly onEvent: (event: TunnelEvent) => void;
   private cancelRetry: (() => void) | undefined;
+  private cancelRefresh: (() => void) | undefined;
 
   constructor(
     private readonly native: Tunnel,
@@ -179,10 +184,7 @@ class KernelTunnel implements Tunnel {
       try {
         this.handle.setRoutes({ routes: routesOf(spec) });
       } catch (error) {
-        if (!isNativeFailure(error)) throw error;
-        // What the programs know is not what they should: better nothing.
-        this.detach(uplink?.device);
-        this.refuse(refusalOf(error));
+        this.giveUp(error);
       }
     }
     return true;
@@ -219,7 +221,7 @@ class KernelTunnel implements Tunnel {
 
   async close(isProcessEnding = false): Promise<void> {
     this.cancelRetry?.();
-    if (isProcessEnding && this.host.keepsDescriptors) this.handle?.close();
+    if (isProcessEnding && this.host.keepsDescriptors) this.handOver();
     else this.detach(this.spec.uplink?.device);
     this.handle = undefined;
     this.descriptorsOfPath = NOTHING;
@@ -250,7 +252,6 @@ class KernelTunnel implements Tunnel {
       tun,
       local: ipv4Number(bindAddress, 'send from'),
       port,
-      leavesBulk,
       routes: routesOf(this.spec),
       inheritedMaps: inherited.maps,
       inheritedLinks: inherited.links,
@@ -272,13 +273,34 @@ class KernelTunnel implements Tunnel {
         return refusal('gro', `${uplink.device}: ${groFault}`);
       }
       this.descriptorsOfPath = { maps: this.handle.mapDescriptors(), links: this.handle.linkDescriptors() };
+      this.leaveBulk(this.handle);
       return { receiver };
     }
     return refused;
   }
 
+  /** To the tunnel, again and again as long as this process lives. */
+  private leaveBulk(handle: KernelPathHandle): void {
+    const { clock, leavesBulk } = this.host;
+    try {
+      handle.leaveBulk(leavesBulk ? BULK_MS : 0); // it may have been taken over from one that did
+    } catch (error) {
+      this.giveUp(error);
+      return;
+    }
+    this.cancelRefresh = leavesBulk ? clock.after(BULK_REFRESH_MS, () => this.leaveBulk(handle)) : undefined;
+  }
+
+  /** Leaves everything to the kernel until the next process is there. */
+  private handOver(): void {
+    this.cancelRefresh?.();
+    this.handle?.leaveBulk(0);
+    this.handle?.close();
+  }
+
   private detach(uplink: string | undefined): void {
     const { handle, host } = this;
+    this.cancelRefresh?.();
     this.handle = undefined;
     this.descriptorsOfPath = NOTHING;
     try {
@@ -302,6 +324,13 @@ class KernelTunnel implements Tunnel {
     }
     const result = gro.set(device, true);
     return result < 0 ? errnoName(result) : undefined;
+  }
+
+  /** What the programs know is not what they should: better nothing. */
+  private giveUp(error: unknown): void {
+    if (!isNativeFailure(error)) throw error;
+    this.detach(this.spec.uplink?.device);
+    this.refuse(refusalOf(error));
   }
 
   private refuse(why: KernelPathRefusal): void {

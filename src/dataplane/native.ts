@@ -97,8 +97,6 @@ export interface KernelPathOptions {
   /** The outer source. */
   readonly local: number;
   readonly port: number;
-  /** Whether bulk is left to the tunnel. */
-  readonly leavesBulk: boolean;
   /** Place in `KERNEL_RECEIVERS`. */
   readonly receiver: number;
   readonly routes: Uint32Array;
@@ -109,6 +107,8 @@ export interface KernelPathOptions {
 /** The kernel path as the addon has it; constructor and `setRoutes` throw errors with the fields of {@link NativeFailure}. */
 export interface KernelPathHandle {
   setRoutes(table: { readonly routes: Uint32Array }): void;
+  /** Leaves flows that stream to the tunnel, for so long if it is not called again. */
+  leaveBulk(ms: number): void;
   /** Packets and bytes of each of `KERNEL_COUNTERS`, one after the other. */
   counters(): Float64Array;
   /** As of a tunnel. */

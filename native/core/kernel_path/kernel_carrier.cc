@@ -115,6 +115,12 @@ Result<void> KernelCarrier::set_routes(std::span<const KernelCarrierRoute> route
   return maps_.set_routes(wanted);
 }
 
+Result<void> KernelCarrier::leave_bulk(std::chrono::milliseconds duration) const {
+  // The steady clock is CLOCK_MONOTONIC, as that of the programs is.
+  const auto until = std::chrono::steady_clock::now().time_since_epoch() + duration;
+  return maps_.leave_bulk_until(static_cast<uint64_t>(std::chrono::nanoseconds(until).count()));
+}
+
 Result<std::vector<KernelCarrierPeer>> KernelCarrier::peer_counters() const {
   std::vector<KernelCarrierPeer> peers;
   peers.reserve(slots_.size());

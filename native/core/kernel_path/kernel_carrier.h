@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <span>
@@ -58,6 +59,10 @@ class KernelCarrier {
                                                   KernelCarrierRemains remains);
 
   [[nodiscard]] Result<void> set_routes(std::span<const KernelCarrierRoute> routes);
+
+  /// Has the programs leave flows that stream to the tunnel for so long, unless it is told again: a tunnel whose process
+  /// hangs or ends must not keep them. 0: they take these flows, too, as they do until they are told otherwise.
+  [[nodiscard]] Result<void> leave_bulk(std::chrono::milliseconds duration) const;
 
   [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const { return maps_.counters(); }
   /// Of the peers in the latest table.

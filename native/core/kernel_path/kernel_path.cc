@@ -36,7 +36,8 @@ uint64_t pointer(const void* data) {
 }
 
 /// What the programs call the maps of KernelPathMaps, in their order.
-constexpr std::array<const char*, kKernelMapCount> kMapSymbols = {"routes", "flows", "counters", "peer_counters"};
+constexpr std::array<const char*, kKernelMapCount> kMapSymbols = {"routes", "flows", "tunnel", "counters",
+                                                                  "peer_counters"};
 
 struct MapKind {
   const char* name;
@@ -51,6 +52,7 @@ constexpr std::array<MapKind, kKernelMapCount> kMapKinds = {{
     {"routes_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_LPM_TRIE, sizeof(KernelRouteKey), sizeof(KernelRoute),
      BPF_F_NO_PREALLOC},
     {"flows_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelFlow), 0},
+    {"tunnel_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelTunnelState), 0},
     {"counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic), 0},
     {"peer_counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), 0},
 }};
@@ -135,7 +137,7 @@ Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, u
   const Result<size_t> cpus = possible_cpus(kernel);
   if (!cpus) return cpus.error();
   maps.cpus_ = cpus.value();
-  const std::array<uint32_t, kKernelMapCount> entries = {routes, kKernelFlows, kKernelCounterCount, peers};
+  const std::array<uint32_t, kKernelMapCount> entries = {routes, kKernelFlows, 1, kKernelCounterCount, peers};
   for (size_t i = 0; i < entries.size(); i++) {
     Result<UniqueFd> created = create_map(kernel, kMapKinds.at(i), entries.at(i));
     if (!created) return created.error();
@@ -239,6 +241,18 @@ Result<std::vector<uint64_t>> KernelPathMaps::read_entry(const UniqueFd& map, ui
   return values;
 }
 
+Result<void> KernelPathMaps::leave_bulk_until(uint64_t nanoseconds) const {
+  constexpr uint32_t only = 0;
+  const KernelTunnelState value{.bulk_until = nanoseconds};
+  bpf_attr attributes{};
+  attributes.map_fd = static_cast<uint32_t>(tunnel_.get());
+  attributes.key = pointer(&only);
+  attributes.value = pointer(&value);
+  const int failed = kernel_->bpf(BPF_MAP_UPDATE_ELEM, &attributes, sizeof attributes);
+  if (failed < 0) return Error{"BPF_MAP_UPDATE_ELEM", -failed, "tunnel"};
+  return {};
+}
+
 Result<std::array<KernelTraffic, kKernelCounterCount>> KernelPathMaps::counters() const {
   std::array<KernelTraffic, kKernelCounterCount> sums{};
   for (uint32_t key = 0; key < kKernelCounterCount; key++) {
@@ -285,31 +299,31 @@ std::map<uint32_t, uint32_t> KernelPathMaps::slots() const {
 }
 
 std::array<int, kKernelMapCount> KernelPathMaps::descriptors() const {
-  return {routes_.get(), flows_.get(), counters_.get(), peer_counters_.get()};
+  return {routes_.get(), flows_.get(), tunnel_.get(), counters_.get(), peer_counters_.get()};
 }
 
 std::array<ProgramSymbol, kKernelMapCount> KernelPathMaps::symbols() const {
   const auto map = [](std::string_view name, const UniqueFd& fd) {
     return ProgramSymbol{name, ProgramSymbol::Kind::kMap, static_cast<uint32_t>(fd.get())};
   };
-  return {map(kMapSymbols[0], routes_), map(kMapSymbols[1], flows_), map(kMapSymbols[2], counters_),
-          map(kMapSymbols[3], peer_counters_)};
+  return {map(kMapSymbols[0], routes_), map(kMapSymbols[1], flows_), map(kMapSymbols[2], tunnel_),
+          map(kMapSymbols[3], counters_), map(kMapSymbols[4], peer_counters_)};
 }
 
 Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object, KernelProgram program,
                                      const KernelPathMaps& maps, const KernelPathConfig& config) {
   const ProgramKind& kind = kKinds.at(static_cast<size_t>(program));
-  const auto [routes, flows, counters, peer_counters] = maps.symbols();
+  const auto [routes, flows, tunnel, counters, peer_counters] = maps.symbols();
   const std::array<ProgramSymbol, 9> symbols = {{
       routes,
       flows,
+      tunnel,
       counters,
       peer_counters,
       {.name = "uplink", .value = config.uplink},
       {.name = "tun", .value = config.tun},
       {.name = "local", .value = swap_be32(config.local)},
       {.name = "port", .value = swap_be16(config.port)},
-      {.name = "leaves_bulk", .value = config.leaves_bulk},
   }};
   const Result<std::vector<bpf_insn>> instructions = object.link(kind.section, symbols);
   if (!instructions) return instructions.error();

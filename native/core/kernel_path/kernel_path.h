@@ -21,7 +21,7 @@ namespace tsflannel {
 enum class KernelProgram : uint8_t { kSend, kReceiveXdp, kDeliver, kReceiveTc };
 
 inline constexpr size_t kKernelProgramCount = 4;
-inline constexpr size_t kKernelMapCount = 4;
+inline constexpr size_t kKernelMapCount = 5;
 
 /// What is written into the programs. When some of it changes, programs are loaded anew and take the place of the old
 /// ones (Attachment::exchange()), so that no packet meets half of a change.
@@ -30,7 +30,6 @@ struct KernelPathConfig {
   uint32_t tun = 0;     ///< index of the tunnel's device
   uint32_t local = 0;   ///< this host's public address, as a number
   uint16_t port = 0;
-  bool leaves_bulk = false;  ///< to the tunnel; else everything is taken that can be
 };
 
 /// A subnet and who holds it.
@@ -59,6 +58,9 @@ class KernelPathMaps {
   /// error, what had been done stays, and the next call goes on from there.
   [[nodiscard]] Result<void> set_routes(std::span<const KernelPathRoute> routes);
 
+  /// See KernelTunnelState in layout.h.
+  [[nodiscard]] Result<void> leave_bulk_until(uint64_t nanoseconds) const;
+
   /// By KernelCounter, the sums of all CPUs.
   [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const;
   [[nodiscard]] Result<KernelPeerTraffic> peer_counters(uint32_t slot) const;
@@ -75,7 +77,7 @@ class KernelPathMaps {
   explicit KernelPathMaps(Kernel& kernel) : kernel_(&kernel) {}
 
   [[nodiscard]] std::array<UniqueFd*, kKernelMapCount> places() {
-    return {&routes_, &flows_, &counters_, &peer_counters_};
+    return {&routes_, &flows_, &tunnel_, &counters_, &peer_counters_};
   }
   [[nodiscard]] Result<void> read_routes();
   /// Values of an entry for each CPU, at intervals of value_bytes.
@@ -84,6 +86,7 @@ class KernelPathMaps {
   Kernel* kernel_;
   UniqueFd routes_;
   UniqueFd flows_;
+  UniqueFd tunnel_;
   UniqueFd counters_;
   UniqueFd peer_counters_;
   size_t cpus_ = 0;

@@ -24,11 +24,16 @@ struct KernelRoute {
 /// a small one goes the way of the large one beside it.
 enum { kKernelFlowBits = 14, kKernelFlows = 1 << kKernelFlowBits };
 
-/// Value of the map `flows`: what is known of a flow that leaves. Times are of the boot clock, in nanoseconds.
+/// Value of the map `flows`: what is known of a flow that leaves. Times are those of CLOCK_MONOTONIC, in nanoseconds.
 struct KernelFlow {
   __u64 window;      ///< begin of the window that is counted
   __u64 bulk_until;  ///< the tunnel carries it until then
   __u64 streamed;    ///< packets in the window that did not wait for an answer
+};
+
+/// Value of the only entry of the map `tunnel`.
+struct KernelTunnelState {
+  __u64 bulk_until;  ///< until then it carries flows that stream; 0: the programs take them as well
 };
 
 /// Key of the map `counters`: what became of packets that the programs looked at. Nothing is dropped but what is told

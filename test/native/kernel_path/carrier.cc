@@ -117,16 +117,14 @@ int main(int argc, char** argv) {
   tunnel_config.bind = {.address = local, .port = kPort};
   const std::unique_ptr<Tunnel> tunnel = expect(Tunnel::open(host_kernel(), events, tunnel_config, state));
 
-  const KernelPathConfig config{.uplink = index_of(arguments[1]),
-                                .tun = index_of(tunnel->device()),
-                                .local = local,
-                                .port = kPort,
-                                .leaves_bulk = receiver == "auto"};
+  const KernelPathConfig config{
+      .uplink = index_of(arguments[1]), .tun = index_of(tunnel->device()), .local = local, .port = kPort};
   const ProgramObject object = expect(ProgramObject::parse(kernel_path_file()));
   const KernelReceiver kind = receiver == "xdp" ? KernelReceiver::kXdp : KernelReceiver::kTc;
   std::optional<KernelCarrier> carrier;
   const auto open = [&](KernelCarrierRemains remains) {
     carrier = expect(KernelCarrier::open(host_kernel(), object, config, kind, routes, std::move(remains)));
+    if (receiver == "auto") expect(carrier->leave_bulk(std::chrono::hours(1)));
   };
   if (receiver != "tunnel") open({});
   std::printf("ready\n");

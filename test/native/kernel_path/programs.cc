@@ -39,9 +39,8 @@ std::vector<KernelPathRoute> routes() {
   return all;
 }
 
-std::unique_ptr<LoadedKernelPath> load(bool leaves_bulk = false) {
-  return LoadedKernelPath::load(
-      {.uplink = 1, .tun = 1, .local = kOwnUnderlay, .port = kPort, .leaves_bulk = leaves_bulk}, routes());
+std::unique_ptr<LoadedKernelPath> load() {
+  return LoadedKernelPath::load({.uplink = 1, .tun = 1, .local = kOwnUnderlay, .port = kPort}, routes());
 }
 
 Bytes random_payload(Random& random, size_t limit) {
@@ -336,8 +335,9 @@ bool stream(LoadedKernelPath& kernel_path, const Bytes& packet, std::optional<Su
 }
 
 TEST("of flows, those that stream are left, as long as they do, and others are not") {
-  const auto kernel_path = load(true);
+  const auto kernel_path = load();
   if (kernel_path == nullptr) return;
+  CHECK(kernel_path->maps().leave_bulk_until(UINT64_MAX).ok());
   const Ip ip = {.source = kTestSource, .destination = inner_of(0)};
   const auto udp = [&ip](uint16_t port) { return make_udp(ip, {.source_port = port}, pattern(100)); };
   CHECK(stream(*kernel_path, udp(1000)));
@@ -359,8 +359,9 @@ TEST("of flows, those that stream are left, as long as they do, and others are n
 }
 
 TEST("segments of super-packets make a flow one that streams, and single ones do not") {
-  const auto kernel_path = load(true);
+  const auto kernel_path = load();
   if (kernel_path == nullptr) return;
+  CHECK(kernel_path->maps().leave_bulk_until(UINT64_MAX).ok());
   const Ip ip = {.source = kTestSource, .destination = inner_of(0)};
   const Bytes bulk = make_tcp(ip, {.source_port = 1000}, pattern(kSuperBytes));
   CHECK(stream(*kernel_path, bulk, SuperPacket{1000, 40}));
@@ -369,10 +370,18 @@ TEST("segments of super-packets make a flow one that streams, and single ones do
   CHECK(!stream(*kernel_path, make_tcp(ip, {.source_port = 2000}, pattern(100))));
 }
 
-TEST("nothing is left for its flow where everything is to be taken") {
+TEST("nothing is left for its flow while no tunnel says that it takes that") {
   const auto kernel_path = load();
   if (kernel_path == nullptr) return;
   const Bytes packet = make_udp({.source = kTestSource, .destination = inner_of(0)}, {}, pattern(100));
+  CHECK(!stream(*kernel_path, packet));
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  const auto in = [&now](auto duration) {
+    return static_cast<uint64_t>(std::chrono::nanoseconds(now + duration).count());
+  };
+  CHECK(kernel_path->maps().leave_bulk_until(in(std::chrono::hours(1))).ok());
+  CHECK(stream(*kernel_path, packet));
+  CHECK(kernel_path->maps().leave_bulk_until(in(std::chrono::seconds(-1))).ok());
   CHECK(!stream(*kernel_path, packet));
 }
 

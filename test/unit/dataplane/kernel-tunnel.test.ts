@@ -40,6 +40,7 @@ function failure(operation: string, errno: number): Error {
 /** Stands for the programs in the kernel. */
 class FakePath {
   readonly calls: string[] = [];
+  readonly bulkMs: number[] = [];
   readonly numbers = new Float64Array(2 * KERNEL_COUNTERS.length);
   routes: readonly number[];
   failNext: Error | undefined;
@@ -51,6 +52,10 @@ class FakePath {
   setRoutes({ routes }: { readonly routes: Uint32Array }): void {
     if (this.failNext !== undefined) throw this.failNext;
     this.routes = [...routes];
+  }
+
+  leaveBulk(ms: number): void {
+    this.bulkMs.push(ms);
   }
 
   counters(): Float64Array {
@@ -280,12 +285,37 @@ describe('the tunnel with the kernel path', () => {
     former.remember('gro eth0', { former: '0', value: '1' });
     leavesBulk = true;
     assert.deepEqual((await open()).kernelPath?.state, { isActive: true, receiver: 'tc' });
-    const takes = paths.map(({ options }) => [options.receiver, options.leavesBulk]);
-    assert.deepEqual(takes, [
-      [0, false],
-      [1, true],
-    ]);
+    assert.deepEqual(
+      paths.map(({ options, bulkMs }) => [options.receiver, bulkMs]),
+      [
+        [0, [0]],
+        [1, [2000]],
+      ],
+    );
     assert.equal(gro.get('eth0'), 0);
+  });
+
+  it('leaves bulk to the tunnel as long as its process lives', async () => {
+    [leavesBulk, keepsDescriptors] = [true, true];
+    const tunnel = await open();
+    await clock.advance(1000);
+    assert.deepEqual(paths[0]?.bulkMs, [2000, 2000, 2000]);
+    await tunnel.close(true);
+    assert.deepEqual(paths[0].bulkMs.at(-1), 0);
+    assert.equal(clock.pending, 0);
+  });
+
+  it('stops telling programs that are gone what to leave', async () => {
+    leavesBulk = true;
+    const tunnel = await open();
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await clock.advance(1000);
+    assert.deepEqual(
+      paths.map(({ bulkMs }) => bulkMs.length),
+      [1, 3],
+    );
+    await tunnel.close();
+    assert.equal(clock.pending, 0);
   });
 
   it('tells a refusal of what was asked for from one of what would have been better', async () => {
