@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "../base/bpf.h"
 #include "../base/bytes.h"
 
 namespace tsflannel {
@@ -334,14 +335,14 @@ Result<UniqueFd> load_kernel_program(Kernel& kernel, const ProgramObject& object
   // No helper asks for the GPL; the field must not be empty.
   attributes.license = pointer("Apache-2.0");
   std::strncpy(attributes.prog_name, kind.section, kNameBytes - 1);
-  const int loaded = kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes);
+  const int loaded = load_program(kernel, attributes);
   if (loaded >= 0) return UniqueFd(loaded);
   // Once more for the reason: writing the log down takes the verifier many times as long.
   std::vector<char> log(kLogBytes);
   attributes.log_level = 1;
   attributes.log_size = static_cast<uint32_t>(log.size());
   attributes.log_buf = pointer(log.data());
-  const UniqueFd unexpected(kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes));
+  const UniqueFd unexpected(load_program(kernel, attributes));
   return Error{"BPF_PROG_LOAD", -loaded, std::string(kind.section) + ": " + end_of_log(log.data())};
 }
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 
+#include "../base/bpf.h"
 #include "../base/unique_fd.h"
 #include "../packet/ipv4.h"
 
@@ -96,7 +97,7 @@ Result<void> steer_flows(Kernel& kernel, int queue, unsigned workers) {
   attributes.insn_cnt = instructions.size();
   // The program calls no helper, so no licence is asked for; the field must not be empty.
   attributes.license = reinterpret_cast<uint64_t>("Apache-2.0");
-  const int loaded = kernel.bpf(BPF_PROG_LOAD, &attributes, sizeof attributes);
+  const int loaded = load_program(kernel, attributes);
   if (loaded < 0) return Error{"BPF_PROG_LOAD", -loaded, ""};
   UniqueFd program(loaded);
   int number = program.get();

@@ -172,6 +172,22 @@ TEST("a packet without a whole header takes the first queue") {
   }
 }
 
+TEST("a signal that comes while the kernel looks at the program is none of its faults") {
+  FakeKernel kernel;
+  kernel.next_fd = 1 << 20;
+  int calls = 0;
+  kernel.on_bpf = [&](const void*) {
+    kernel.failing["bpf"] = EAGAIN;
+    if (++calls == 3) kernel.failing.erase("bpf");
+  };
+  CHECK(steer_flows(kernel, kTunFd, 2).ok());
+  CHECK_EQ(calls, 3);
+  kernel.on_bpf = [&](const void*) { kernel.failing["bpf"] = EAGAIN; };
+  const Result<void> refused = steer_flows(kernel, kTunFd, 2);
+  CHECK(!refused.ok());
+  CHECK_EQ(refused.error().code, EAGAIN);
+}
+
 TEST("a kernel that takes no program says at which step and why") {
   FakeKernel kernel;
   kernel.failing["bpf"] = EPERM;
