@@ -180,6 +180,7 @@ int send_to_uplink(struct __sk_buff* skb) {
   if (first_byte(inner) != kPlainHeader || (inner->frag_off & HTONS(kFragment)) || NTOHS(inner->tot_len) != length) {
     return leave(kSendNotPlain, kNext, packets, length);
   }
+  if (skb->mark == kKernelProbeMark) return leave(kSendProbe, kNext, packets, length);
   const struct KernelRoute* route = route_of(inner->daddr);
   if (!route) return leave(kSendNoRoute, kNext, packets, length);
   if (route->mtu == 0) return leave(kSendNoPeer, kNext, packets, length);

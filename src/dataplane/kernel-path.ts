@@ -2,6 +2,7 @@
 export const KERNEL_COUNTERS = [
   'sent',
   'send-not-plain',
+  'send-probe',
   'send-no-route',
   'send-no-peer',
   'send-ttl',

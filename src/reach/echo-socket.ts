@@ -39,6 +39,12 @@ export type OpenEchoPort = (family: Family, onReply: (reply: EchoReply) => void)
 /** Makes a stranger's reply, or that to another program, unlikely to be taken for ours. */
 const PAYLOAD_BYTES = 8;
 
+/**
+ * `SO_MARK` by which the kernel path tells what asks for the tunnel (native/core/kernel_path/layout.h): a host whose port
+ * is blocked would answer past it, and every large transfer would stand still.
+ */
+export const PROBE_MARK = 0x66c;
+
 /** IPv4 header with options (60), ICMP header (8) and payload; what is longer is not ours. */
 const RECEIVE_BYTES = 60 + 8 + PAYLOAD_BYTES;
 
@@ -91,6 +97,8 @@ export class EchoSocket implements EchoPort {
         throw refused(family, libc.errnoName(filtered));
       }
     }
+    // Only who may change the network may set it (socket(7)); others ask by whatever way there is.
+    libc.setsockoptInt(fd, SYS.SOL_SOCKET, SYS.SO_MARK, PROBE_MARK);
     const socket = new EchoSocket(family, fd, isRaw, identifier, onReply);
     socket.poller = pollFd(fd, () => socket.receive());
     return socket;

@@ -14,6 +14,8 @@ import { waitFor } from '../support/wait.js';
 const NATIVE_TESTS = fileURLToPath(new URL('../native', import.meta.url));
 const FLOODS = path.join(NATIVE_TESTS, 'build/release/flood');
 const PORT = 8285;
+/** What is counted here is the tunnel's; the kernel path has tests of its own. */
+const NATIVE = ['--datapath=native'];
 /** An address on the underlay that no host has. */
 const STRANGER = '192.0.2.200';
 /** Of the 16 MiB that the kernel makes of the socket's buffer; the rest is for the traffic beside the flood. */
@@ -43,7 +45,10 @@ for (const verify of ['outer', 'strict'] as const) {
 
     before(async () => {
       await buildFloods();
-      overlay = await Overlay.create({ config: { ...NETWORK, Backend: { Type: 'udp', VerifySource: verify } } });
+      overlay = await Overlay.create({
+        args: () => NATIVE,
+        config: { ...NETWORK, Backend: { Type: 'udp', VerifySource: verify } },
+      });
       // What passes ends in a container that answers nothing, and the victim's kernel sends no answers of its own into
       // the tunnel: whatever its tunnel drops, it received.
       sink = await overlay.rig.host(2).addContainer();
@@ -152,7 +157,7 @@ describe('hostile packets in the queue of the tunnel device', function () {
 
   before(async () => {
     await buildFloods();
-    overlay = await Overlay.create();
+    overlay = await Overlay.create({ args: () => NATIVE });
     sink = await overlay.rig.host(2).addContainer();
     await dropAll(sink.netns);
     // The tunnel's own ICMP errors about forged sources would come back to it.

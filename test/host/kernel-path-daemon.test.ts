@@ -54,8 +54,9 @@ describe('daemons with the kernel path', function () {
 
   const eventuallySends = async (from: Overlay, host: number, count: number): Promise<void> =>
     eventually(`the kernel of host ${host} to send to ${count}`, async () => {
-      const { peers } = await from.daemon(host).status();
-      assert.equal(peers.filter(({ carrier }) => carrier?.carrier === 'kernel').length, count);
+      const { peers, tunnels } = await from.daemon(host).status();
+      const sent = peers.filter(({ carrier }) => carrier?.carrier === 'kernel');
+      assert.equal(sent.length, count, inspect([peers, tunnels, from.daemon(host).log]));
     });
 
   const carried = (status: DaemonStatus): { readonly sent: number; readonly received: number } => {

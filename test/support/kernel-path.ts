@@ -47,7 +47,7 @@ export interface Carried {
 
 /** Place of some counters in native/core/kernel_path/layout.h. */
 const SENT = 0;
-const RECEIVED = 10;
+const RECEIVED = 11;
 
 /** A host with one container. */
 export class KernelPathHost {

@@ -36,11 +36,16 @@ struct KernelTunnelState {
   __u64 bulk_until;  ///< until then it carries flows that stream; 0: the programs take them as well
 };
 
+/// `SO_MARK` of what asks whether the tunnel works: programs that took it would answer for it. A packet from another
+/// network namespace has no mark.
+enum { kKernelProbeMark = 0x66c };
+
 /// Key of the map `counters`: what became of packets that the programs looked at. Nothing is dropped but what is told
 /// so here: the rest of what a program does not take goes on to the native tunnel, which has the last word about it.
 enum KernelCounter {
   kSent,
   kSendNotPlain,     ///< left: not IPv4, options, a fragment, or lengths that contradict each other
+  kSendProbe,        ///< left: a question to the tunnel
   kSendNoRoute,      ///< left: nobody has the destination
   kSendNoPeer,       ///< left: the peer does not decapsulate in its kernel
   kSendTtl,          ///< left: the TTL is used up

@@ -1,6 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 import { Prefix } from '../../ip/prefix.js';
+import { PROBE_MARK } from '../../reach/echo-socket.js';
 import { bridgeAddress, deviceAddress } from '../../reach/targets.js';
 import { runCommand } from '../../sys/command.js';
 import type { LeaseRow } from '../lease-rows.js';
@@ -28,6 +29,8 @@ const ABSENCE_MS = 5000;
 export interface EchoOptions {
   /** Size of the whole packet, which then must not be fragmented. Default a small one that may. */
   readonly packetBytes?: number;
+  /** Asks the tunnel where the kernel path would answer for it. Default false. */
+  readonly asksTunnel?: boolean;
   /** Waits long enough for a router to say that there is nobody. Default false. */
   readonly isForAbsence?: boolean;
 }
@@ -36,10 +39,11 @@ export interface EchoOptions {
 export type Ping = (address: string, options?: EchoOptions) => Promise<Echo | undefined>;
 
 /** {@link Ping} with the program of iputils: two echoes, since the first may get lost while a neighbour is looked up. */
-export const systemPing: Ping = async (address, { packetBytes, isForAbsence = false } = {}) => {
+export const systemPing: Ping = async (address, { packetBytes, asksTunnel = false, isForAbsence = false } = {}) => {
   const size = packetBytes === undefined ? [] : ['-M', 'do', '-s', String(packetBytes - ECHO_OVERHEAD)];
   const [count, waitMs] = isForAbsence ? [1, ABSENCE_MS] : [2, ANSWER_MS];
-  const args = ['-n', '-c', String(count), '-i', '0.2', '-W', String(waitMs / 1000), ...size, address];
+  const mark = asksTunnel ? ['-m', String(PROBE_MARK)] : [];
+  const args = ['-n', '-c', String(count), '-i', '0.2', '-W', String(waitMs / 1000), ...size, ...mark, address];
   const result = await runCommand('ping', args);
   if (result === undefined) return undefined;
   if (result.exitCode === 0) return 'answer';
@@ -73,24 +77,27 @@ export async function probePeers(leases: readonly LeaseRow[], options: ProbeOpti
 async function probePeer(lease: LeaseRow, { underlayMtu, ping }: ProbeOptions): Promise<PeerProbe> {
   const subnet = Prefix.parse(lease.subnet);
   const inner = deviceAddress(lease.backend, subnet)?.toString();
-  const answers = async (address: string, packetBytes?: number): Promise<boolean> =>
-    (await ping(address, packetBytes === undefined ? {} : { packetBytes })) === 'answer';
+  const answers = async (address: string, options: EchoOptions = {}): Promise<boolean> =>
+    (await ping(address, options)) === 'answer';
   // Docker and CNI give addresses from the first one on: the last host address is the one that has no container.
   const unused = subnet.last.add(-1n).toString();
   const [underlay, underlayFull, overlay] = await Promise.all([
     answers(lease.publicIp),
-    answers(lease.publicIp, underlayMtu),
-    inner === undefined ? undefined : answers(inner),
+    answers(lease.publicIp, { packetBytes: underlayMtu }),
+    inner === undefined ? undefined : answers(inner, { asksTunnel: true }),
   ]);
   // A host that answers nobody may let packets through to its containers all the same.
-  const passed = underlay && overlay === false ? await ping(unused, { isForAbsence: true }) : undefined;
+  const passed =
+    underlay && overlay === false ? await ping(unused, { asksTunnel: true, isForAbsence: true }) : undefined;
   if (passed === 'absent' || passed === 'answer') {
     const none = { pathMtu: undefined, bridge: undefined, tcp: undefined, udp: undefined };
     return { lease, underlay, underlayFull, overlay: true, forward: passed, ...none };
   }
   const isReached = overlay ?? underlay;
   const [pathMtu, bridge, tcp, udp] = await Promise.all([
-    underlay && !underlayFull ? findPathMtu((bytes) => answers(lease.publicIp, bytes), underlayMtu) : undefined,
+    underlay && !underlayFull
+      ? findPathMtu((packetBytes) => answers(lease.publicIp, { packetBytes }), underlayMtu)
+      : undefined,
     isReached ? answers(bridgeAddress(subnet).toString()) : undefined,
     inner !== undefined && overlay === true ? answersTcp(inner) : undefined,
     inner !== undefined && overlay === true ? answersUdp(inner) : undefined,

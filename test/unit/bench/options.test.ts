@@ -11,9 +11,9 @@ const pathOptions = (args: string[], stock?: string) => {
 describe('the options of the benchmark', () => {
   it('measure every case on both links in five rounds by default', () => {
     const { names, links, rounds } = pathOptions([]);
-    assert.deepEqual(names.slice(0, 5), ['host-gw', 'vxlan', 'native-1', 'native-2', 'portable']);
+    assert.deepEqual(names.slice(0, 7), ['host-gw', 'vxlan', 'native-1', 'native-2', 'kernel', 'auto', 'portable']);
     assert.deepEqual(
-      names.slice(5),
+      names.slice(7),
       OFFLOADS.map((offload) => `no-${offload}`),
     );
     assert.deepEqual([links, rounds], [['wire', 'veth'], 5]);

@@ -774,9 +774,12 @@ describe('the checks of the daemon', () => {
   it('say what would have the kernel carry packets, for every reason that it does not', () => {
     for (const reason of KERNEL_PATH_REASONS) {
       const refused = { ...tunnel({ rxPackets: 0, lost: 0 }), kernelPath: refusedKernelPath(reason) };
-      const { message, command } = only('kernel-path', { daemon: { ...daemon, tunnels: [refused] } });
+      const { message, command, severity } = only('kernel-path', { daemon: { ...daemon, tunnels: [refused] } });
+      assert.equal(severity, 'warning');
       assert.match(message, /^the kernel carries no packets of flannel0, .*: do something$/);
       assert.notEqual(command, '');
+      const unasked = { ...refused, kernelPath: refusedKernelPath(reason, false) };
+      assert.equal(only('kernel-path', { daemon: { ...daemon, tunnels: [unasked] } }).severity, 'note');
     }
     const active = { isActive: true, receiver: 'xdp', refused: null, counters: null } as const;
     for (const kernelPath of [active, null]) {

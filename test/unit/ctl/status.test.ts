@@ -255,12 +255,16 @@ describe('tsflannelctl status', () => {
       peers: [{ ...peer, carrier }],
       tunnels: [{ ...tunnel, kernelPath }],
     });
-    const counters = { ...sampleKernelCounters(), sent: { packets: 2, bytes: 2048 } };
+    const counters = {
+      ...sampleKernelCounters(),
+      sent: { packets: 2, bytes: 2048 },
+      received: { packets: 1, bytes: 1000 },
+    };
     answer(status({ isActive: true, receiver: 'xdp', refused: null, counters }, { carrier: 'kernel' }));
     const active = await ctl(['status', '--status-socket', socket]);
     assert.match(active.stdout, /^kernel path +xdp, 2\.0 KiB sent, 1000 B received$/m);
     assert.match(active.stdout, /^10\.5\.2\.0\/24 .* by the kernel path$/m);
-    const refused = { reason: 'driver', detail: 'eth0 takes no program', hint: 'lower the MTU' };
+    const refused = { isDemanded: true, reason: 'driver', detail: 'eth0 takes no program', hint: 'lower the MTU' };
     const way = { carrier: 'tunnel', because: 'not-announced' };
     answer(status({ isActive: false, receiver: null, refused, counters: null }, way));
     const inactive = await ctl(['status', '--status-socket', socket]);

@@ -5,6 +5,7 @@ import { INTERFACE_VERSION, PEER_COUNTERS, VERIFY_SOURCE } from '../../../src/da
 import { KERNEL_COUNTERS, KERNEL_RECEIVERS } from '../../../src/dataplane/kernel-path.js';
 import { ICMP_LIMITS } from '../../../src/dataplane/portable.js';
 import { BATCH_BUCKETS, DROP_REASONS, ICMP_ERRORS, OFFLOADS, type TunnelEvent } from '../../../src/dataplane/tunnel.js';
+import { PROBE_MARK } from '../../../src/reach/echo-socket.js';
 import { sampleTunnelCounters } from '../../support/sample-status.js';
 
 const sourceOf = (file: string): string => readFileSync(new URL(`../../../native/${file}`, import.meta.url), 'utf8');
@@ -52,6 +53,10 @@ describe('names and numbers shared with the addon', () => {
     const file = 'core/packet/drop_reason.h';
     assert.deepEqual(texts(file, 'kDropReasonNames = {'), DROP_REASONS);
     assert.deepEqual(enumerators(file, 'enum class DropReason : uint8_t {').map(kebab), DROP_REASONS);
+  });
+
+  it('are the same for what asks for the tunnel', () => {
+    assert.equal(Number(between('core/kernel_path/layout.h', 'kKernelProbeMark =', '}')), PROBE_MARK);
   });
 
   it('are the same for the limits of ICMP errors', () => {
