@@ -473,7 +473,6 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
       if ((await this.revokeEtcdLease(etcdLeaseId, signal)) === 'released') return;
     } catch {} // it is tried again
     this.#unusedEtcdLeases.add(etcdLeaseId);
-    signal?.throwIfAborted();
   }
 
   #created(key: string, snapshot: LeaseSnapshot, answer: ITxnResponse): CreateResult {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { EtcdStore } from '../../../src/etcd/store.js';
+import type { LeaseRecord } from '../../../src/lease/record.js';
 import type { Subscription } from '../../../src/lease/store.js';
 import { type HistoryMark, type World, newestMark } from '../../../src/lease/world.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -7,6 +8,7 @@ import { RecordingLogger } from '../../support/recorder.js';
 import type { SimLink } from '../../support/sim-etcd/link.js';
 import { simStore } from '../../support/sim-etcd/sim-store.js';
 import { SimFlannel } from '../../support/sim-flannel.js';
+import { attributesOf, mustCreate } from '../../support/store-contract.js';
 
 /** Longer than any delay between two attempts to follow. */
 const RECONNECT_MS = 2500;
@@ -197,6 +199,26 @@ describe('following a world', () => {
     assert.equal(latest().epoch, 2);
     assertTrue();
   });
+
+  for (const [title, write] of [
+    ['created', () => mustCreate(store, 9)],
+    ['published', (own) => store.publishLease(own, attributesOf(8, { backendType: 'vxlan' }))],
+  ] as readonly [string, (own: LeaseRecord) => Promise<unknown>][]) {
+    it(`begins a new epoch when a lease is lost that this host ${title} and never heard of`, async () => {
+      const own = await mustCreate(store, 8);
+      await start();
+      const backup = cluster.etcd.backup();
+      link.freezeStreams();
+      await write(own);
+      link.partition('refuse');
+      cluster.etcd.restore(backup);
+      for (let n = 0; n < 5; n++) put(10 + n);
+      await clock.advance(5000);
+      await reconnect();
+      assert.equal(latest().epoch, 2);
+      assertTrue();
+    });
+  }
 
   for (const [title, change] of [
     ['deleted', () => cluster.deleteLease(name(1))],

@@ -90,19 +90,49 @@ describe('EtcdStore', () => {
     });
   }
 
-  it('waits for nothing on connections of before the network of the host has changed', async () => {
-    await store.readConfig();
-    link.partition('hang');
-    let isOver = false;
-    const request = store.readConfig().catch(() => undefined);
-    void request.then(() => (isOver = true));
-    await clock.advance(100);
-    assert.equal(isOver, false);
+  for (const [title, options, silenceMs] of [
+    ['ten seconds', {}, 10_000],
+    ['the time that it is given', { pingIntervalMs: 700 }, 700],
+  ] as const) {
+    it(`asks whether a connection in use is well after ${title} of silence, and leaves it five seconds later`, async () => {
+      await restart(options);
+      store.watchValues('hosts/', () => {});
+      await clock.advance(0);
+      link.partition('hang');
+      await clock.advance(silenceMs + 4999);
+      assert.equal(link.streamCount, 1);
+      await clock.advance(1);
+      assert.equal(link.streamCount, 0);
+    });
+  }
+
+  it('hears on new connections what has come up before the network of the host changed', async () => {
+    let text: string | undefined;
+    store.followWorld(({ config }) => (text = config?.text));
+    await clock.advance(1);
+    link.freezeStreams();
+    cluster.put(CONFIG, 'new');
+    await clock.advance(5000);
+    assert.equal(text, undefined);
     store.networkChanged();
-    link.heal();
-    await clock.advance(100);
-    assert.equal(isOver, true);
+    await clock.advance(200);
+    assert.equal(text, 'new');
   });
+
+  for (const [title, follow] of [
+    ['watching values', () => store.watchValues('hosts/', () => {})],
+    ['following values', () => store.followValues('hosts/', () => {})],
+  ] as const) {
+    it(`stops ${title} when it is closed`, async () => {
+      follow();
+      await clock.advance(1);
+      assert.equal(link.streamCount, 1);
+      await store.close();
+      await clock.advance(0);
+      cluster.close();
+      assert.equal(clock.pending, 0);
+    });
+  }
 
   it('tells the versions of the configuration, the newest first, since it was created', async () => {
     assert.deepEqual(await store.configHistory(5), { versions: [], end: 'first' });
@@ -120,6 +150,13 @@ describe('EtcdStore', () => {
     cluster.compact();
     const { versions, end } = await store.configHistory(5);
     assert.deepEqual([versions.map(({ text }) => text), end], [['three'], 'compacted']);
+  });
+
+  it('knows the first version of the configuration for that, although what was before is compacted', async () => {
+    cluster.put(CONFIG, 'one');
+    cluster.compact();
+    const { versions, end } = await store.configHistory(5);
+    assert.deepEqual([versions.map(({ text }) => text), end], [['one'], 'first']);
   });
 
   describe('etcd leases', () => {
@@ -195,7 +232,8 @@ describe('EtcdStore', () => {
       };
       const lease = { subnets: subnetsOf(7), attributes: attributesOf(7), ttlSeconds: 600 };
       await assert.rejects(store.createLease(lease, aborting.signal), /enough/);
-      assert.equal(link.requests['Lease.leaseGrant'], undefined);
+      await clock.advance(1);
+      assert.deepEqual(link.requests, { 'Lease.leaseLeases': 1 });
     });
 
     // Every host without IPv4 publishes that: a mark made of it would be all of theirs.
@@ -213,6 +251,10 @@ describe('EtcdStore', () => {
         async (other: EtcdLeaseId) => {
           cluster.delete('/coreos.com/network-ts/hosts/a');
           await store.keepAlive(other);
+        },
+        async () => {
+          cluster.delete('/coreos.com/network-ts/hosts/a');
+          await store.grantTtl(60);
         },
       ]) {
         const [first, second] = [await store.grantTtl(60), await store.grantTtl(60)];
@@ -234,6 +276,26 @@ describe('EtcdStore', () => {
       await store.deleteValue('hosts/7');
       await clock.advance(5000);
       assert.equal(cluster.leases.length, 1);
+    });
+
+    it('that a lease had are given up once', async () => {
+      const lease = await mustCreate(store, 7);
+      await store.reuseLease(lease, attributesOf(7), 600);
+      await clock.advance(5000);
+      assert.equal(cluster.leases.length, 1);
+      assert.equal(link.requests['Lease.leaseRevoke'], 1);
+    });
+
+    it('are not asked about just when etcd is lost', async () => {
+      const etcdLeaseId = await store.grantTtl(3600);
+      await store.putValue('hosts/a', 'one', { etcdLeaseId });
+      store.discardEtcdLease(etcdLeaseId);
+      await clock.advance(1);
+      link.partition('refuse');
+      const { requests } = link;
+      await assert.rejects(store.readConfig(), { code: 'ERR_ETCD_UNAVAILABLE' });
+      await clock.advance(1);
+      assert.equal(link.requests['Lease.leaseTimeToLive'], requests['Lease.leaseTimeToLive']);
     });
 
     it('are given up as soon as etcd is back', async () => {
