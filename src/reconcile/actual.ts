@@ -88,8 +88,3 @@ export class ActualState {
 export interface SetEndpoint extends WireguardEndpoint {
   readonly index: number;
 }
-
-/** Forgets what lies on a device that is gone. */
-export function forgetOn(objects: Map<ObjectKey, { readonly index: number }>, index: number): void {
-  for (const [key, { index: at }] of objects) if (at === index) objects.delete(key);
-}

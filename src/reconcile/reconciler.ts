@@ -7,7 +7,7 @@ import type { Prefix } from '../ip/prefix.js';
 import type { Logger } from '../log.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import { netlinkErrno } from '../netlink/socket.js';
-import { ActualState, forgetOn } from './actual.js';
+import { ActualState } from './actual.js';
 import { readActual } from './actual-reader.js';
 import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
@@ -16,7 +16,7 @@ import { isIdentical, listsBy } from './equality.js';
 import type { FormerValues } from './former-values.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
 import { readSysctls, rememberFormer } from './kinds/sysctl.js';
-import { follow, forgetDevice, record } from './kinds/table.js';
+import { follow, record } from './kinds/table.js';
 import { tunnelKey } from './kinds/tunnel.js';
 import { Ledger } from './ledger.js';
 import { type ObjectKey, kindOf } from './object-key.js';
@@ -113,10 +113,7 @@ export class Reconciler {
       logger,
       kernel,
       ledger: this.ledger,
-      onDevice: (device) => {
-        this.refreshLink(device);
-        this.schedule.listNext();
-      },
+      onDevice: () => this.schedule.listNext(),
       onLost: () => this.schedule.takeFailure(),
     });
     const recover = (): void => this.schedule.distrust();
@@ -240,17 +237,15 @@ export class Reconciler {
     for (const key of this.desired.update(state, options.parts)) {
       this.schedule.touched.add(key);
       this.ledger.want(key);
-      const kind = kindOf(key);
-      const isUnknownRoute = kind === 'route' && !this.knowsRoutesAt(key);
       // What is known of the kernel depends on which devices and destinations are desired.
-      if (kind === 'link' || isUnknownRoute) this.schedule.listNext();
+      if (kindOf(key) === 'link' || this.isOutsideScope(key)) this.schedule.listNext();
     }
   }
 
-  /** Routes outside the scope are not followed unless they are desired. */
-  private knowsRoutesAt(key: ObjectKey): boolean {
+  /** Whether it is a desired route outside the scope: where none is desired, none is followed there. */
+  private isOutsideScope(key: ObjectKey): boolean {
     const spec = this.desired.routes.get(key);
-    return spec === undefined || this.ownership.isInScope(spec.destination);
+    return spec !== undefined && !this.ownership.isInScope(spec.destination);
   }
 
   /**
@@ -269,9 +264,7 @@ export class Reconciler {
   }
 
   private async list(): Promise<void> {
-    // Events from before the lists are told by the lists as well; those that come meanwhile are applied on top.
-    this.pending = [];
-    this.subscription?.drain();
+    // What changes meanwhile is applied on top; what happened before the lists can be, too, as it ends with the same state.
     this.pending = [];
     this.schedule.beginList();
     try {
@@ -300,11 +293,11 @@ export class Reconciler {
 
   private async carryOut(plan: Plan): Promise<void> {
     const { clock } = this.options;
-    const lostDevices = new Set<string>();
+    const lostDevices = new Set<string | undefined>();
     let turnEndsMs = clock.monotonicMs() + TURN_MS;
     for (const operation of plan.operations) {
       if (this.schedule.isClosed) break;
-      if (operation.device !== undefined && operation.verb !== 'del' && lostDevices.has(operation.device)) {
+      if (operation.verb !== 'del' && lostDevices.has(operation.device)) {
         this.ledger.block(operation.key);
         continue;
       }
@@ -315,7 +308,7 @@ export class Reconciler {
     }
   }
 
-  private applyOne(operation: Operation, lostDevices: Set<string>): void {
+  private applyOne(operation: Operation, lostDevices: Set<string | undefined>): void {
     const { key, device } = operation;
     const target = { key, device, aspect: aspectOf(operation) };
     try {
@@ -325,33 +318,26 @@ export class Reconciler {
       this.ledger.succeeded(target);
       if (isChanged) this.ledger.did(operation);
     } catch (error) {
-      if (operation.kind === 'link' && (operation.verb === 'add' || target.aspect === 'up')) {
-        lostDevices.add(operation.device);
-      }
-      if (this.vanished(operation, error)) {
-        this.ledger.block(key);
-        this.schedule.listNext();
+      if (this.isOnGoneDevice(operation)) {
+        this.ledger.block(key); // until the next look: an event tells that the device is gone
+        lostDevices.add(device);
       } else {
         this.ledger.failedAt(target, error);
+        if (operation.kind === 'link' && (operation.verb === 'add' || target.aspect === 'up')) lostDevices.add(device);
         // Somebody was faster: only a new list tells what is there now.
         if (netlinkErrno(error) === 'EEXIST') this.schedule.listSoon();
       }
     }
-    // What a device takes along when it goes, comes or changes is only certain from a new list.
-    if (operation.kind === 'link') this.refreshLink(operation.device);
-    if (operation.kind === 'link' || (operation.kind === 'address' && operation.verb === 'del')) {
+    // What a device takes along when it goes, comes or changes, and an address when it goes, only a new list tells.
+    if (operation.kind === 'link') {
+      this.refreshLink(operation.device);
       this.schedule.listNext();
-    }
+    } else if (operation.kind === 'address' && operation.verb === 'del') this.schedule.listNext();
   }
 
-  /** Whether the operation failed because its device was deleted just now. */
-  private vanished(operation: Operation, error: unknown): boolean {
-    const { device } = operation;
-    if (device === undefined || operation.kind === 'link') return false;
-    const isAboutDevice = operation.kind === 'sysctl' || netlinkErrno(error) !== undefined;
-    if (!isAboutDevice || this.options.kernel.getLink(device) !== undefined) return false;
-    this.refreshLink(device);
-    return true;
+  /** Whether an operation was about something on a device that has been deleted just now. */
+  private isOnGoneDevice({ kind, device }: Operation): boolean {
+    return kind !== 'link' && device !== undefined && this.options.kernel.getLink(device) === undefined;
   }
 
   private readonly indexOf = (device: string): number => {
@@ -359,18 +345,13 @@ export class Reconciler {
     if (link !== undefined) return link.index;
     throw new OverlayError('ERR_NETLINK', `cannot use device ${device}: it does not exist`, {
       context: { dev: device, errno: 'ENODEV' },
-      isRetryable: true,
     });
   };
 
-  /** Reads a device again that was changed by this process. */
+  /** Reads a device again that was changed by this process: the next operations need its index. */
   private refreshLink(device: string): void {
-    const before = this.actual.links.get(device);
-    const after = this.options.kernel.getLink(device);
-    if (before !== undefined && before.index !== after?.index) forgetDevice(this.actual, before.index);
-    if (after === undefined) return;
-    if (before?.index === after.index && before.mac !== after.mac) forgetOn(this.actual.neighbours, after.index);
-    this.actual.putLink(after);
+    const link = this.options.kernel.getLink(device);
+    if (link !== undefined) this.actual.putLink(link);
   }
 }
 

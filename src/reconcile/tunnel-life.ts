@@ -26,7 +26,7 @@ export interface TunnelLifeOptions {
   readonly kernel: Pick<Kernel, 'getLink'>;
   readonly ledger: Ledger;
   /** A tunnel was opened on a device, or closed: what is known of the device does not hold any more. */
-  readonly onDevice: (device: string) => void;
+  readonly onDevice: () => void;
   /** A tunnel was lost, and is to be opened again when the ledger says so. */
   readonly onLost: () => void;
 }
@@ -65,7 +65,7 @@ export class TunnelLife {
     for (const device of await this.set.retire(isDesired)) {
       this.indexes.delete(device);
       this.options.ledger.did({ key: tunnelKey(device), device: undefined, verb: 'del', reason: 'unexpected' });
-      this.options.onDevice(device);
+      this.options.onDevice();
     }
   }
 
@@ -96,7 +96,7 @@ export class TunnelLife {
       ledger.did({ key, device, verb: VERBS[change], reason: 'altered' });
       if (isRecovery) ledger.tunnelRecovered(device);
       if (change === 'updated') return;
-      onDevice(device);
+      onDevice();
       this.indexes.set(device, kernel.getLink(device)?.index ?? 0);
     } catch (error) {
       ledger.tunnelFailed(device, error);

@@ -301,6 +301,7 @@ export class FakeKernel implements Kernel {
       (other) => other.index === index && other.address.family === address.family,
     );
     if (address.family === 4 && others.length === 0) this.forgetRoutesOf(index, 4);
+    if (address.family === 4) this.forgetRoutesFrom(address);
     return true;
   }
 
@@ -522,6 +523,15 @@ export class FakeKernel implements Kernel {
         if (rest.includes(route) || route.destination.family === 4) continue;
         this.emit({ type: 'route', isDeleted: true, isReplacement: false, route });
       }
+      if (rest.length === 0) this.routes.delete(key);
+      else this.routes.set(key, rest);
+    }
+  }
+
+  /** Those of IPv4 go without an event (`fib_sync_down_addr()`). */
+  private forgetRoutesFrom(source: IpAddress): void {
+    for (const [key, routes] of this.routes) {
+      const rest = routes.filter(({ prefsrc }) => prefsrc?.equals(source) !== true);
       if (rest.length === 0) this.routes.delete(key);
       else this.routes.set(key, rest);
     }

@@ -1,7 +1,7 @@
 import { isSame } from '../../ip/same.js';
 import type { IpAddress } from '../../ip/address.js';
 import type { AddressInfo } from '../../netlink/address.js';
-import { type ActualState, forgetOn } from '../actual.js';
+import type { ActualState } from '../actual.js';
 import type { AddressSpec } from '../desired.js';
 import { fieldsBy, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -71,10 +71,6 @@ export const addressKind: KernelKind<'address'> = {
     }
     const flags = { isPermanent: true, isTentative: false, isDeprecated: false, isSecondary: false };
     actual.addresses.set(key, { index: actual.indexOf(device), address, length, peer, scope: 0, ...flags });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.addresses, index);
   },
 
   follow(actual, { address: info, isDeleted }, touched) {

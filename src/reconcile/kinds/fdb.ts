@@ -1,7 +1,6 @@
 import { isSame } from '../../ip/same.js';
 import { type MacAddress, isUnicastMac } from '../../ip/mac.js';
 import type { FdbInfo } from '../../netlink/neighbour.js';
-import { forgetOn } from '../actual.js';
 import type { FdbSpec } from '../desired.js';
 import { fieldsBy, isAlike, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -80,10 +79,6 @@ export const fdbKind: KernelKind<'fdb'> = {
   record(actual, operation) {
     if (operation.verb === 'del') actual.fdb.delete(operation.key);
     else actual.fdb.set(operation.key, madeEntry(actual.indexOf(operation.device), operation));
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.fdb, index);
   },
 
   follow(actual, { entry: info, isDeleted }, touched) {

@@ -1,7 +1,6 @@
 import type { FilterInfo } from '../../netlink/filter.js';
 import { isSameProgram, stationProgram } from '../../netlink/filter-program.js';
 import type { MacAddress } from '../../ip/mac.js';
-import { forgetOn } from '../actual.js';
 import type { FilterDirection, FilterSpec } from '../desired.js';
 import { fieldsBy, isIdentical, listsBy } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -68,10 +67,6 @@ export const filterKind: KernelKind<'filter'> = {
     const { key, verb, device, direction } = operation;
     if (verb === 'del') actual.filters.delete(key);
     else actual.filters.set(key, { index: actual.indexOf(device), direction, program: programOf(operation) });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.filters, index);
   },
 
   follow(actual, { index, filter }, touched) {

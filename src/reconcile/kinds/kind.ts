@@ -33,8 +33,6 @@ export type KernelKind<K extends KernelObjectKind> = Kind<K> & {
   carryOut(netlink: Netlink, operation: Operation<K>, indexOf: (device: string) => number): boolean;
   /** Takes over an operation of ours that succeeded. */
   record(actual: ActualState, operation: Operation<K>): void;
-  /** Forgets those on a device that is gone. */
-  forget(actual: ActualState, index: number): void;
 } & (K extends NetlinkEvent['type'] ? Follower<K> : unknown);
 
 interface Follower<K extends NetlinkEvent['type']> {

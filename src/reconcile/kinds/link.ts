@@ -58,10 +58,6 @@ export const linkKind: KernelKind<'link'> = {
 
   record() {},
 
-  forget(actual, index) {
-    actual.removeLink(index);
-  },
-
   follow(actual, { link, isDeleted }, touched) {
     const { desired } = actual;
     const before = actual.linkOf(link.index);

@@ -1,6 +1,5 @@
 import { isSame } from '../../ip/same.js';
 import type { IpAddress } from '../../ip/address.js';
-import { forgetOn } from '../actual.js';
 import type { NeighSpec } from '../desired.js';
 import { fieldsBy, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -60,10 +59,6 @@ export const neighbourKind: KernelKind<'neighbour'> = {
     if (verb === 'del') actual.neighbours.delete(key);
     else
       actual.neighbours.set(key, { index: actual.indexOf(device), address, mac, isPermanent: true, isFailed: false });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.neighbours, index);
   },
 
   follow(actual, { neighbour: info, isDeleted }, touched) {

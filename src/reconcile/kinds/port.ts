@@ -44,6 +44,4 @@ export const portKind: KernelKind<'port'> = {
   },
 
   record() {}, // as for devices, what the kernel says of it is read again
-
-  forget() {},
 };

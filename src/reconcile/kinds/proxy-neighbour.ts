@@ -1,6 +1,5 @@
 import type { IpAddress } from '../../ip/address.js';
 import { isSame } from '../../ip/same.js';
-import { forgetOn } from '../actual.js';
 import { type ProxyNeighSpec, ROUTE_PROTOCOL } from '../desired.js';
 import { fieldsBy, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -60,9 +59,5 @@ export const proxyNeighbourKind: KernelKind<'proxy-neighbour'> = {
   record(actual, { key, verb, device, address }) {
     if (verb === 'del') actual.proxyNeighbours.delete(key);
     else actual.proxyNeighbours.set(key, { index: actual.indexOf(device), address, protocol: ROUTE_PROTOCOL });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.proxyNeighbours, index);
   },
 };

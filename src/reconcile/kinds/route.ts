@@ -86,13 +86,6 @@ export const routeKind: KernelKind<'route'> = {
     insert(actual, key, made, operation.verb === 'replace');
   },
 
-  forget(actual, index) {
-    for (const [key, routes] of actual.routes) {
-      const rest = routes.filter((route) => !hopIndexes(route).includes(index));
-      if (rest.length !== routes.length) setRoutes(actual, key, rest);
-    }
-  },
-
   follow(actual, { route, isDeleted, isReplacement }, touched) {
     const key = relevantKey(actual, route);
     if (key === undefined) return false;

@@ -116,8 +116,6 @@ export const sysctlKind: KernelKind<'sysctl'> = {
     actual.sysctls.delete(key);
     actual.formerValues.forget(path);
   },
-
-  forget() {}, // read anew whenever a device is looked at
 };
 
 function formerValue({ value, keptWhile }: SysctlSpec, former: string): FormerValue {

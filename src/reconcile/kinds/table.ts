@@ -53,11 +53,6 @@ export function record<K extends KernelObjectKind>(actual: ActualState, operatio
   KERNEL_KINDS[operation.kind].record(actual, operation);
 }
 
-/** Forgets a device and everything on it, as the kernel does when it is deleted. */
-export function forgetDevice(actual: ActualState, index: number): void {
-  for (const kind of KERNEL_OBJECT_KINDS) KERNEL_KINDS[kind].forget(actual, index);
-}
-
 /**
  * Takes over a change that the kernel reports.
  *

@@ -2,7 +2,7 @@ import type { Prefix } from '../../ip/prefix.js';
 import { isSame } from '../../ip/same.js';
 import type { WireguardPublicKey } from '../../ip/wireguard-key.js';
 import type { WireguardEndpoint, WireguardPeerInfo } from '../../netlink/wireguard.js';
-import { type ActualState, forgetOn } from '../actual.js';
+import type { ActualState } from '../actual.js';
 import type { WireguardPeerSpec } from '../desired.js';
 import { fieldsBy, isIdentical, listsBy } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -53,8 +53,11 @@ export const wireguardPeerKind: KernelKind<'wireguard-peer'> = {
     allowedIps: listsBy(isSame),
   }),
 
-  /** They were read with their devices. */
-  read: () => Promise.resolve(),
+  /** They were read with their devices; what was set on devices that are gone is of no interest. */
+  read(_kernel, { ourDevices, setEndpoints }) {
+    for (const [key, { index }] of setEndpoints) if (!ourDevices.has(index)) setEndpoints.delete(key);
+    return Promise.resolve();
+  },
 
   presentKeys: ({ wireguardPeers }) => wireguardPeers.keys(),
 
@@ -114,10 +117,5 @@ export const wireguardPeerKind: KernelKind<'wireguard-peer'> = {
       allowedIps,
     });
     if (setsEndpoint) actual.setEndpoints.set(key, { ...endpoint, index });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.wireguardPeers, index);
-    forgetOn(actual.setEndpoints, index);
   },
 };

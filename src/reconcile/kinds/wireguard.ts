@@ -1,7 +1,6 @@
 import { OverlayError } from '../../errors.js';
 import { isSame } from '../../ip/same.js';
 import { netlinkErrno } from '../../netlink/socket.js';
-import { forgetOn } from '../actual.js';
 import type { WireguardSpec } from '../desired.js';
 import { fieldsBy, isIdentical } from '../equality.js';
 import type { ObjectKey } from '../object-key.js';
@@ -55,10 +54,6 @@ export const wireguardKind: KernelKind<'wireguard'> = {
 
   record(actual, { key, device, privateKey, listenPort }) {
     actual.wireguard.set(key, { index: actual.indexOf(device), publicKey: privateKey.publicKey, listenPort });
-  },
-
-  forget(actual, index) {
-    forgetOn(actual.wireguard, index);
   },
 };
 

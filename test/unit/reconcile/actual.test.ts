@@ -9,7 +9,7 @@ import { ActualState } from '../../../src/reconcile/actual.js';
 import { readActual } from '../../../src/reconcile/actual-reader.js';
 import { EMPTY_STATE, ROUTE_PROTOCOL, type RouteSpec } from '../../../src/reconcile/desired.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
-import { follow, forgetDevice, record } from '../../../src/reconcile/kinds/table.js';
+import { follow, record } from '../../../src/reconcile/kinds/table.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import type { Operation } from '../../../src/reconcile/operation.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
@@ -203,28 +203,6 @@ describe('ActualState', () => {
     await carryOut({ ...address, key: 'address flannel.1 10.5.1.0/32', verb: 'del' });
     record(actual, { ...filter, key: 'filter flannel.1 ingress', verb: 'del', stations: [] });
     assert.equal(actual.filters.size, 0);
-  });
-
-  it('forgets with a device what lies on it, and nothing else', async () => {
-    const follower = await new Follower().start();
-    const { kernel, eth0, ours } = follower;
-    kernel.putAddress(ours.index, ip('10.5.1.0'), 32);
-    kernel.putNeighbour(ours.index, ip('10.5.2.0'), mac(2));
-    kernel.replaceFdb(ours.index, mac(2), ip('192.0.2.2'));
-    kernel.replaceFilter({ index: ours.index, direction: 'ingress', program: stationProgram('ingress', []) });
-    kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: ours.index }), 'add');
-    kernel.putRoute(routeInfo(net('10.5.2.0/24'), { index: eth0.index }), 'append');
-    kernel.putRoute(routeInfo(net('10.5.3.0/24'), { index: eth0.index }), 'add');
-    follower.follow();
-    const actual = await dump(kernel);
-    assert.equal(
-      describeState(actual).length,
-      2 + 5 + 1,
-      'two devices, five objects on one and the routes in a list each',
-    );
-    kernel.delLink(ours.index);
-    forgetDevice(actual, ours.index);
-    assert.deepEqual(describeState(actual), describeState(await dump(kernel)));
   });
 
   it('learns nothing from what rtnetlink tells of a forwarding entry after its device, which is without the way', async () => {

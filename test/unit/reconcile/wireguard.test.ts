@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import type { WireguardPeerInfo } from '../../../src/netlink/wireguard.js';
+import { readActual } from '../../../src/reconcile/actual-reader.js';
 import { type DesiredState, EMPTY_STATE, type WireguardPeerSpec } from '../../../src/reconcile/desired.js';
+import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
+import { wireguardPeerKey } from '../../../src/reconcile/kinds/wireguard-peer.js';
+import { Ownership } from '../../../src/reconcile/ownership.js';
 import { Reconciler } from '../../../src/reconcile/reconciler.js';
 import { ip, net } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -215,6 +219,20 @@ describe('WireGuard devices of the reconciler', () => {
       await clock.advance(5000);
       assert.equal(endpointOf(2), '192.0.2.2 51820');
     });
+  });
+
+  it('remembers where it had the kernel look for peers as long as their device is there', async () => {
+    kernel.addLink({ name: DEVICE, kind: 'wireguard' });
+    const desired = new DesiredIndex();
+    desired.update(overlay([peer(2)]));
+    const ownership = new Ownership({ instance: 'a', scope: [], staleDevices: [] }, desired);
+    const { endpoint, publicKey } = peer(2);
+    const former = await readActual(kernel, desired, ownership);
+    const key = wireguardPeerKey(DEVICE, publicKey);
+    former.setEndpoints.set(key, { ...endpoint, index: index() });
+    former.setEndpoints.set(wireguardPeerKey('flannel-wg-v6', publicKey), { ...endpoint, index: index() + 1 });
+    const { setEndpoints } = await readActual(kernel, desired, ownership, former);
+    assert.deepEqual([...setEndpoints.keys()], [key]);
   });
 
   it('does not take the device of somebody else for its own because of what it was set to before', async () => {
