@@ -6,6 +6,7 @@ import {
   hasFixedAttributes,
   isFlannelsKind,
   isSameLinkSpec,
+  newLink,
 } from '../../../src/reconcile/kinds/links/table.js';
 import { FakeKernel, detailsOf } from '../../support/fake-kernel.js';
 import { LINK_CHANGES } from '../../support/link-changes.js';
@@ -64,6 +65,13 @@ describe('kinds of devices', () => {
     for (const [spec] of [vxlan, ipip, macvlan, ipvlan, vlan]) {
       assert.equal(hasFixedAttributes(spec, deviceOf(dummy[0]), DEFAULTS), false);
     }
+  });
+
+  it('make those of VXLAN and IPIP without a queue, and those of IPIP without TTL and path MTU discovery, as flannel', () => {
+    const [vxlan, ipip] = [newLink(LINK_CHANGES.vxlan[0]), newLink(LINK_CHANGES.ipip[0])];
+    assert.ok(vxlan.kind === 'vxlan' && ipip.kind === 'ipip');
+    assert.equal(vxlan.txQueueLength, 0);
+    assert.deepEqual([ipip.txQueueLength, ipip.ttl, ipip.pmtuDiscovery], [0, 0, false]);
   });
 
   it('know which of them flannel makes, and those of nobody else', () => {
