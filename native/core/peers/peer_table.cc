@@ -182,8 +182,9 @@ Result<std::unique_ptr<const PeerTable>> PeerTable::build(std::span<const PeerEn
   builder.build_prefixes(entries);
   builder.build_outer(peers);
   table->generation_ = generation;
-  table->nodes_.shrink_to_fit();
-  table->values_.shrink_to_fit();
+  // Copies without spare room: without exceptions, shrink_to_fit() of libstdc++ does nothing.
+  table->nodes_ = std::vector<Node>(table->nodes_);
+  table->values_ = std::vector<uint32_t>(table->values_);
   return std::unique_ptr<const PeerTable>(std::move(table));
 }
 

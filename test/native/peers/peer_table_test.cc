@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 
 #include "../support/packets.h"
 
@@ -149,6 +150,29 @@ TEST(
   CHECK(build(large, std::vector<Peer>(100000))->memory_bytes() < size_t{5} << 20);
 }
 
+TEST("the memory of a table is that of its parts") {
+  const size_t empty = build({}, {})->memory_bytes();
+  CHECK_EQ(build({}, std::vector<Peer>(1000))->memory_bytes() - empty, size_t{1000} * (4 + 4) + (2048 - 2) * 8);
+  std::vector<PeerEntry> entries;
+  for (uint32_t i = 0; i < 256; i++) entries.push_back({ipv4(10, 5, static_cast<uint8_t>(i), 0), 24, 0});
+  const size_t flat = build(entries, std::vector<Peer>(1))->memory_bytes();
+  CHECK_EQ(flat - empty, size_t{256 - 2} * 4 + 4 + 4);
+  // As many as there are subnets, so that the root alone has the answer.
+  std::vector<PeerEntry> many;
+  for (uint32_t i = 0; i < 1024; i++) many.push_back({ipv4(10, 4, 0, 0) + (i << 8), 24, 0});
+  CHECK_EQ(build(many, std::vector<Peer>(1))->memory_bytes() - empty, size_t{1024 - 2} * 4 + 4 + 4);
+  const auto with_hosts = [&](std::vector<PeerEntry> hosts) {
+    hosts.insert(hosts.end(), entries.begin(), entries.end());
+    return build(hosts, std::vector<Peer>(2))->memory_bytes();
+  };
+  const PeerEntry first = {ipv4(10, 5, 0, 129), 32, 1};
+  const size_t one = with_hosts({first});
+  // Each a node of 40 bytes with three runs, unless it is of the peer that has the subnet.
+  CHECK_EQ(with_hosts({first, {ipv4(10, 5, 1, 129), 32, 1}, {ipv4(10, 5, 2, 129), 32, 1}}) - one,
+           size_t{2} * (40 + 3 * 4));
+  CHECK_EQ(with_hosts({first, {ipv4(10, 5, 1, 129), 32, 0}}), one);
+}
+
 TEST("entries that cannot be are refused with EINVAL and named") {
   struct Case {
     PeerEntry entry;
@@ -164,6 +188,14 @@ TEST("entries that cannot be are refused with EINVAL and named") {
     CHECK_EQ(table.error().code, EINVAL);
     CHECK_EQ(table.error().detail, c.detail);
   }
+}
+
+TEST("more peers than a word has room for are refused with E2BIG, and not looked at") {
+  const Peer peer;
+  const auto table = PeerTable::build({}, {&peer, size_t{1} << 30}, 1);
+  CHECK(!table.ok());
+  CHECK_EQ(table.error().code, E2BIG);
+  CHECK_EQ(table.error().detail, "1073741824 peers");
 }
 
 // Compares with a look at every peer, for those addresses.
@@ -203,6 +235,15 @@ TEST("peers anywhere in the address space are found by outer address") {
     addresses.push_back(random.word());
   }
   check_outer_against_linear(peers, addresses);
+}
+
+TEST("of 100 000 outer addresses each is found without a search among them") {
+  std::vector<Peer> peers;
+  for (uint32_t i = 0; i < 100000; i++) peers.push_back({ipv4(10, 0, 0, 0) + i});
+  const std::clock_t start = std::clock();
+  const auto table = build({}, peers);
+  for (uint32_t i = 0; i < peers.size() && passing(); i++) CHECK_EQ(table->find_outer(peers[i].outer), i);
+  CHECK((std::clock() - start) / CLOCKS_PER_SEC < 5);  // a search takes a minute
 }
 
 TEST("0.0.0.0 and 255.255.255.255 are outer addresses like others to the table") {
