@@ -87,7 +87,7 @@ bool Coalescer::classify(std::span<uint8_t> packet, Candidate& candidate) const 
   const size_t length = packet.size();
   // inet_gro_receive(): version 4 without options, total length is the packet's length, no fragment. We also leave the
   // reserved bit alone, which segmenting would repeat.
-  if (length < kIpv4MinHeader + kUdpHeader + 1 || length > kIpv4MaxPacket) return false;
+  if (length < kIpv4MinHeader + kUdpHeader + 1) return false;
   if (data[0] != 0x45 || load_be16(data + kIpv4TotalLength) != length) return false;
   if ((load_be16(data + kIpv4Fragment) & ~kIpv4DontFragment) != 0) return false;
   candidate.data = data;
@@ -119,7 +119,7 @@ bool Coalescer::classify(std::span<uint8_t> packet, Candidate& candidate) const 
 }
 
 size_t Coalescer::find_flow(const FlowKey& key) const {
-  if (flow_count_ != 0 && keys_[last_flow_] == key) return last_flow_;
+  if (keys_[last_flow_] == key) return last_flow_;
   size_t i = 0;
   while (i < flow_count_ && !(keys_[i] == key)) i++;
   return i;

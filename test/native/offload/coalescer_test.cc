@@ -285,8 +285,8 @@ TEST("of more than 16 flows, those that came last merge on") {
     streams[i].tcp.source_port = static_cast<uint16_t>(i + 1);
     batch.push_back(streams[i].tcp_next(100));
   }
-  for (const size_t i : {size_t{16}, size_t{17}, size_t{2}}) batch.push_back(streams[i].tcp_next(100));
-  CHECK_EQ(shape_of(batch), "1 1 2 1 1 1 1 1 1 1 1 1 1 1 1 1 2 2");
+  for (const size_t i : {size_t{16}, size_t{17}, size_t{2}, size_t{15}}) batch.push_back(streams[i].tcp_next(100));
+  CHECK_EQ(shape_of(batch), "1 1 2 1 1 1 1 1 1 1 1 1 1 1 1 2 2 2");
 }
 
 TEST("a packet that goes alone ends the items of its flow only, with 16 of them, too") {
@@ -318,6 +318,31 @@ TEST("a TCP packet cut short in its header, or before, ends the items between it
     batch.push_back(s.tcp_next(100));
     CHECK_EQ(shape_of(batch), "1 1 1");
   }
+}
+
+TEST("a TCP packet cut short behind its ports ends the item of its flow only") {
+  Stream s;
+  Stream other;
+  other.tcp.source_port++;
+  Bytes cut = Stream(other).tcp_next(100);
+  cut.resize(24);
+  put16(cut, 2, 24);
+  fill_ip_checksum(cut);
+  CHECK_EQ(shape_of({s.tcp_next(100), other.tcp_next(100), cut, s.tcp_next(100), other.tcp_next(100)}), "2 1 1 1");
+}
+
+TEST("a TCP header shorter than it can be goes alone and in place") {
+  Stream s;
+  std::vector<Bytes> batch;
+  for (int i = 0; i < 5; i++) batch.push_back(s.tcp_next(100));
+  batch[2][32] = 0x40;  // four words
+  fill_l4_checksum(batch[2]);
+  CHECK_EQ(shape_of(batch), "2 1 2");
+}
+
+TEST("datagrams of a single byte become one packet") {
+  Stream s;
+  CHECK_EQ(shape_of({s.udp_next(1), s.udp_next(1), s.udp_next(1)}), "3");
 }
 
 TEST("what looks like UDP behind another protocol goes alone") {
@@ -435,6 +460,18 @@ TEST("a merged packet does not exceed the largest IP packet") {
   batch.clear();
   for (int i = 0; i < 5; i++) batch.push_back(over.tcp_next(13100));
   CHECK_EQ(shape_of(batch), "4 1");
+  CHECK_EQ(shape_of(batch, {.max_bytes = 1000000}), "4 1");
+}
+
+TEST("a merged packet has 1023 segments at most, a batch 65534 packets") {
+  Stream s;
+  std::vector<Bytes> batch;
+  for (int i = 0; i < 1024; i++) batch.push_back(s.udp_next(32));
+  CHECK_EQ(shape_of(batch, {.max_segments = 1000000}), "1023 1");
+  Coalescer coalescer(100000);
+  size_t taken = 0;
+  while (taken < 100000 && coalescer.add(batch[0])) taken++;
+  CHECK_EQ(taken, 65534U);
 }
 
 TEST("the number of segments and the size obey the options") {
@@ -504,12 +541,17 @@ TEST("a refused item can be replayed as the packets it was made of, while the ot
   CHECK_EQ(coalescer.restore(0), 3U);
   for (size_t i = 0; i < 3; i++) CHECK(gather(coalescer.original(0, i), 1) == sent[2 * i]);
   CHECK(gather(coalescer.original(0, 1), 1) == sent[2]);  // backwards too
-  CHECK(gather(coalescer.original(0, 0), 0).size() == kVnetHeaderSize + sent[0].size());
+  // After one that has a vnet header of its own.
+  CHECK_EQ(coalescer.item(1).packets, 3U);
+  Bytes plain(kVnetHeaderSize, 0);
+  plain.insert(plain.end(), sent[0].begin(), sent[0].end());
+  CHECK(gather(coalescer.original(0, 0), 0) == plain);
   CHECK_EQ(coalescer.restore(0), 3U);  // and twice
   CHECK(gather(coalescer.original(0, 0), 1) == sent[0]);
   CHECK(gather(coalescer.item(1).iovecs) == udp_before);
   CHECK_EQ(coalescer.restore(1), 3U);
   for (size_t i = 0; i < 3; i++) CHECK(gather(coalescer.original(1, i), 1) == sent[2 * i + 1]);
+  CHECK(gather(coalescer.original(0, 2), 1) == sent[4]);  // the former one again
 
   coalescer.reset();
   t.tcp.flags = kAck;
