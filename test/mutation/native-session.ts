@@ -30,8 +30,9 @@ export class NativeSession {
     this.#source = path.join(root, file);
     this.#directory = path.join(root, 'test/native');
     // What a mutant makes unused is no error, and nobody reads at which line it fails. UBSAN would double the time that
-    // a mutant takes to compile.
-    const quick = ['WARNINGS=-w', 'DEBUG=', 'COVERAGE=', 'ASAN_FLAGS=-O1 -fsanitize=address -D_GLIBCXX_ASSERTIONS'];
+    // a mutant takes to compile. The tests are compiled once and run for each mutant, so they are optimized here.
+    const asan = ['ASAN_FLAGS=-O1 -fsanitize=address -D_GLIBCXX_ASSERTIONS', 'ASAN_TEST_FLAGS=-O2'];
+    const quick = ['WARNINGS=-w', 'DEBUG=', 'COVERAGE=', ...asan];
     const settings = [`TEST_SOURCES=${suites.join(' ')}`, 'DIRS=base offload packet peers', ...quick];
     this.#make = ['-s', '-j2', '-C', this.#directory, ...settings, 'build/asan/tests'];
   }
