@@ -193,6 +193,13 @@ describe('diff', () => {
       });
     }
 
+    it('leaves it to the kernel to remove the neighbours that go with another MAC', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2, 3]));
+      const plan = await host.reconcile(overlay([2], vxlanLink({ mac: mac(9) })));
+      assert.deepEqual(steps(plan), ['link set', 'neighbour replace', 'route del', 'fdb del']);
+    });
+
     it('makes an IPIP device anew whose source differs or that has a fixed remote, and no other', async () => {
       const ipip = (local: string): LinkSpec => ({ kind: 'ipip', name: 'flannel.ipip', mtu: 1480, local: ip(local) });
       const host = new Host();
