@@ -609,8 +609,10 @@ function addressKey(index: number, address: IpAddress, length: number, peer: IpA
 }
 
 function routeKey(route: RouteInfo): string {
-  const { destination, type, protocol, scope, tos, metric, index, gateway, isOnlink } = route;
-  return [destination, type, protocol, scope, tos, metric, index, gateway, isOnlink].map(String).join(' ');
+  const { destination, type, protocol, scope, tos, metric, index, gateway, isOnlink, prefsrc, multipath } = route;
+  return [destination, type, protocol, scope, tos, metric, index, gateway, isOnlink, prefsrc, multipath.length]
+    .map(String)
+    .join(' ');
 }
 
 function refused(what: string, errno: string): OverlayError {

@@ -111,12 +111,11 @@ export const routeKind: KernelKind<'route'> = {
 
 // What is there
 
-/** Key of a route that is ours or lies where ours lie or may come to lie. */
+/** Key of a route that can be ours, or lies where ours lie or may come to lie. */
 function relevantKey(actual: ActualState, route: RouteInfo): ObjectKey | undefined {
   if (route.table !== RT_TABLE_MAIN) return undefined;
   const key = routeKey(route.destination, route.metric);
   const isRelevant =
-    route.protocol === ROUTE_PROTOCOL ||
     hopIndexes(route).some((index) => actual.ourDevices.has(index)) ||
     actual.desired.routes.has(key) ||
     actual.ownership.isInScope(route.destination);
@@ -210,12 +209,12 @@ function planWanted(
       isSameWay(spec, index, route) &&
       isExact(spec, route),
   );
-  if (match !== undefined && (match === first || isOurs || leadsTheSameWay)) return match;
+  if (match !== undefined && (isOurs || leadsTheSameWay)) return match;
   if (isOurs || (leadsTheSameWay && first.protocol === RTPROT.BOOT)) {
     planner.add('routes', { kind: 'route', verb: 'replace', key, reason: 'altered', device, route: spec });
   } else if (!leadsTheSameWay) {
     planner.conflict(key, routeConflict(first, actual));
-    return match ?? first; // one behind it takes over as soon as the first goes
+    return match; // one behind it takes over as soon as the first goes
   }
   return first;
 }

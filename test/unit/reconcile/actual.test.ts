@@ -262,9 +262,61 @@ describe('ActualState', () => {
 
     it('doubts what an event says of one with several ways', async () => {
       const hops = [1, 2].map((index) => ({ index, gateway: undefined })) as unknown as RouteInfo['multipath'];
-      assert.equal(heard(await started({}), { multipath: hops }), true);
-      assert.equal(heard(await started({ multipath: hops }), { gateway: ip('192.0.2.7') }), true);
-      assert.equal(heard(await started({ multipath: hops }), { tos: 16 }), false, 'it is another one');
+      for (const multipath of [hops, hops.slice(1)]) {
+        assert.equal(heard(await started({}), { multipath }), true);
+        assert.equal(heard(await started({ multipath }), { gateway: ip('192.0.2.7') }), true);
+        assert.equal(heard(await started({ multipath }), { tos: 16 }), false, 'it is another one');
+      }
+    });
+
+    const known = ({ actual }: Follower): string[] =>
+      (actual.routes.get('route 10.5.9.0/24') ?? []).map(({ tos, gateway }) => `${tos} ${String(gateway)}`);
+
+    it('knows which one is gone of several, by an event or by itself', async () => {
+      const follower = await started({}, { tos: 16 }, { tos: 8 });
+      assert.equal(heard(follower, {}, true), false);
+      assert.deepEqual([...follower.touched], ['route 10.5.9.0/24']);
+      assert.deepEqual(known(follower), ['16 192.0.2.9', '8 192.0.2.9']);
+      const { actual, eth0 } = follower;
+      const common = { kind: 'route', verb: 'del', key: 'route 10.5.9.0/24', reason: 'unexpected' } as const;
+      for (const tos of [16, 8]) {
+        const route = routeInfo(destination, { index: eth0.index, ...plain, tos });
+        record(actual, { ...common, device: 'eth0', route });
+        assert.deepEqual(known(follower), tos === 16 ? ['8 192.0.2.9'] : []);
+      }
+      assert.equal(actual.routes.size, 0);
+    });
+
+    it('knows one with a single way from one in a list, when it has removed it', async () => {
+      const multipath = [{ index: 1, gateway: plain.gateway }] as unknown as RouteInfo['multipath'];
+      const { actual, eth0 } = await started({}, { multipath });
+      const route = routeInfo(destination, { index: eth0.index, ...plain });
+      const common = { kind: 'route', verb: 'del', key: 'route 10.5.9.0/24', reason: 'unexpected' } as const;
+      record(actual, { ...common, device: 'eth0', route });
+      assert.deepEqual(
+        actual.routes.get('route 10.5.9.0/24')?.map((each) => each.multipath),
+        [multipath],
+      );
+    });
+
+    it('takes in what comes beside others, in place of the first of its rank, and before that', async () => {
+      const beside = await started({ tos: 16 }, { tos: 8 });
+      heard(beside, {});
+      assert.deepEqual(known(beside), ['16 192.0.2.9', '8 192.0.2.9', '0 192.0.2.9']);
+      const other = { gateway: ip('192.0.2.7') };
+      const instead = await started({}, { gateway: ip('192.0.2.8') });
+      heard(instead, other);
+      assert.deepEqual(known(instead), ['0 192.0.2.7', '0 192.0.2.8']);
+      const before = await started({});
+      heard(before, other, false, false);
+      assert.deepEqual(known(before), ['0 192.0.2.7', '0 192.0.2.9']);
+    });
+
+    it('knows its own blackhole although IPv6 shows the loopback device with it', async () => {
+      const hole = { type: 'blackhole', gateway: undefined } as const;
+      const follower = await started({ ...hole, index: 0 });
+      assert.equal(heard(follower, { ...hole, index: 1 }), false);
+      assert.deepEqual([...follower.touched], []);
     });
 
     it('doubts where one comes to stand among several with equal rank, and knows it otherwise', async () => {
@@ -281,6 +333,7 @@ describe('ActualState', () => {
       assert.deepEqual([isDoubtful(7), isDoubtful(8), isDoubtful(0)], [true, false, false]);
       const later = await started({});
       heard(later, { nexthopId: 9 });
+      heard(later, { gateway: ip('192.0.2.7') });
       const isDoubtfulNow = (id: number): boolean => follow(later.actual, { type: 'nexthop', id }, later.touched);
       assert.deepEqual([isDoubtfulNow(9), isDoubtfulNow(0)], [true, false], 'as an event told');
     });

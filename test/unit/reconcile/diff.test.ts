@@ -506,6 +506,74 @@ describe('diff', () => {
       assert.match(error.hint ?? '', /ip route del 10\.5\.2\.0\/24 via 192\.0\.2\.77 dev eth0/);
     });
 
+    for (const [what, change] of Object.entries({
+      scope: { scope: 'link' },
+      'reach of its gateway': { isOnlink: true },
+      source: { prefsrc: ip('192.0.2.1') },
+    } satisfies Record<string, Partial<RouteInfo>>)) {
+      it(`replaces its own route that somebody gave another ${what}`, async () => {
+        const host = new Host();
+        await host.reconcile(directRoute(2));
+        const [ours] = host.kernel.routes.get('10.5.2.0/24') ?? [];
+        assert.ok(ours);
+        host.kernel.routes.set('10.5.2.0/24', [{ ...ours, ...change }]);
+        assert.deepEqual(steps(await host.reconcile(directRoute(2))), ['route replace']);
+      });
+    }
+
+    it('takes a route with several ways, or one in a list, for another way than its own', async () => {
+      for (const count of [1, 2]) {
+        const host = new Host();
+        const hop = { index: host.eth0.index, gateway: ip('192.0.2.2') };
+        const multipath = [hop, { ...hop, gateway: ip('192.0.2.3') }].slice(0, count) as unknown as [];
+        host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { ...hop, protocol: 4, multipath }), 'add');
+        assert.equal((await host.plan(directRoute(2))).conflicts.size, 1);
+      }
+    });
+
+    it("removes an administrator's route through its device, whatever the destination", async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      host.kernel.putRoute(routeInfo(net('198.51.100.0/24'), { index, protocol: 4 }), 'add');
+      assert.deepEqual(steps(await host.reconcile(overlay([2]))), ['route del']);
+    });
+
+    it('does not count on it that a route with several ways goes with one of their devices', async () => {
+      const host = new Host();
+      await host.reconcile(overlay([2]));
+      const { index } = host.kernel.getLink('flannel.1') as LinkInfo;
+      const multipath = [index, host.eth0.index].map((each) => ({ index: each })) as unknown as RouteInfo['multipath'];
+      const stale = { index, multipath, protocol: ROUTE_PROTOCOL };
+      host.kernel.putRoute(routeInfo(net('10.5.9.0/24'), stale), 'add');
+      const plan = await host.plan(overlay([2], vxlanLink({ vni: 2 })));
+      assert.deepEqual(
+        plan.operations.filter(({ verb }) => verb === 'del').map(({ key }) => key),
+        [routeKey(net('10.5.9.0/24'))],
+      );
+    });
+
+    it('is content with its own blackhole although IPv6 shows the loopback device with it', async () => {
+      const host = new Host();
+      const destination = net('fd00:10:5:1::/64');
+      const hole = { type: 'blackhole', device: undefined, gateway: undefined, isOnlink: false } as const;
+      const shown = routeInfo(destination, { type: 'blackhole', index: 1, protocol: ROUTE_PROTOCOL });
+      host.kernel.routes.set(destination.toString(), [shown]);
+      const plan = await host.plan({ ...EMPTY_STATE, routes: [{ ...hole, destination }] });
+      assert.deepEqual(plan.operations, []);
+    });
+
+    it('does not suggest to remove the default route', async () => {
+      const host = new Host();
+      const destination = net('0.0.0.0/0');
+      const foreign = { index: host.eth0.index, gateway: ip('192.0.2.77'), protocol: 4 };
+      host.kernel.putRoute(routeInfo(destination, foreign), 'add');
+      const [wanted] = directRoute(2).routes;
+      assert.ok(wanted);
+      const { conflicts } = await host.plan({ ...EMPTY_STATE, routes: [{ ...wanted, destination }] });
+      assert.match(conflicts.get(routeKey(destination))?.hint ?? '', /^choose another network/);
+    });
+
     it('does not suggest to remove the way to a network that the host itself is in', async () => {
       for (const own of [{ protocol: 2 }, { protocol: 4, prefsrc: ip('10.5.2.7') }]) {
         const host = new Host();
@@ -514,6 +582,11 @@ describe('diff', () => {
         const hint = plan.conflicts.get(routeKey(net('10.5.2.0/24')))?.hint ?? '';
         assert.equal(hint, 'choose another network for the overlay, or another address for eth0');
       }
+      const host = new Host();
+      host.kernel.putRoute(routeInfo(net('10.5.2.0/24'), { type: 'unreachable', protocol: 2 }), 'add');
+      const plan = await host.reconcile(directRoute(2));
+      const hint = plan.conflicts.get(routeKey(net('10.5.2.0/24')))?.hint ?? '';
+      assert.equal(hint, 'choose another network for the overlay, or another address for that device');
     });
 
     it('tells of a foreign route in the way as ip shows it, and how it is removed', async () => {
@@ -531,6 +604,12 @@ describe('diff', () => {
         [subnet, {}, '10.5.2.0/24 dev eth0', 'ip route del 10.5.2.0/24 dev eth0'],
         [subnet, { type: 'prohibit' }, 'prohibit 10.5.2.0/24', 'ip route del prohibit 10.5.2.0/24'],
         [subnet, { index: 0, multipath: hops }, '10.5.2.0/24 (multipath)', 'ip route del 10.5.2.0/24'],
+        [
+          subnet6,
+          { multipath: hops.slice(1) },
+          'fd00:10:5:2::/64 (multipath)',
+          'ip -6 route del fd00:10:5:2::/64 dev eth0',
+        ],
         [subnet6, {}, 'fd00:10:5:2::/64 dev eth0', 'ip -6 route del fd00:10:5:2::/64 dev eth0'],
       ] as const) {
         const host = new Host();
@@ -546,8 +625,8 @@ describe('diff', () => {
         const error = conflicts.get(routeKey(destination));
         assert.equal(error?.message, `cannot route ${destination.toString()}: somebody else's route ${text} is there`);
         assert.equal(error.hint, `remove it (${removal}) or choose another network for the overlay`);
-        const { route, dev } = error.context as { readonly route?: string; readonly dev?: string };
-        assert.deepEqual([route, dev], [destination.toString(), 'index' in foreign ? undefined : 'eth0']);
+        const route = destination.toString();
+        assert.deepEqual(error.context, 'index' in foreign ? { route } : { route, dev: 'eth0' });
       }
     });
 
