@@ -12,7 +12,7 @@ import ts from 'typescript';
 export const ROWS = [
   ['errors.ts', 'clock.ts', 'json.ts', 'printable.ts', 'log-level.ts', 'process-guard.ts'],
   ['ip', 'log.ts', 'alarm.ts', 'rate-limited-log.ts', 'deadline.ts', 'gatherer.ts'],
-  ['sys', 'coalescing-task.ts', 'guard.ts', 'turns.ts'],
+  ['sys', 'coalescing-task.ts', 'guard.ts', 'pace.ts', 'turns.ts'],
   ['netlink', 'config', 'lease', 'etcd'],
   ['dataplane', 'reconcile', 'underlay', 'firewall', 'container', 'extension'],
   ['backend'],

@@ -4,6 +4,7 @@ import type { Family, IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
+import { type Steps, finish } from '../pace.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../reconcile/list-difference.js';
 import type {
@@ -78,8 +79,13 @@ export class OverlayState {
   private readonly counts = new Map<string, number>();
 
   compute(input: OverlayInput): OverlayResult {
+    return finish(this.computeInSteps(input));
+  }
+
+  /** As {@link compute}, peer by peer; none other may begin before it has ended. */
+  *computeInSteps(input: OverlayInput): Steps<OverlayResult> {
     const states = new States(input);
-    this.follow(input, states);
+    yield* this.follow(input, states);
     const ownType = input.network.backendType;
     const used = [...new Set([ownType, ...this.counts.keys()])];
     const types = [...new Set([ownType, ...input.lingering, ...this.counts.keys()])];
@@ -124,7 +130,7 @@ export class OverlayState {
   }
 
   /** Brings what is known of each peer up to date. */
-  private follow({ network, host, own, peers, additional = NO_PREFIXES }: OverlayInput, states: States): void {
+  private *follow({ network, host, own, peers, additional = NO_PREFIXES }: OverlayInput, states: States): Steps<void> {
     const common = [network, host, own];
     if (common.some((part, index) => part !== this.common[index])) {
       this.common = common;
@@ -146,10 +152,17 @@ export class OverlayState {
     );
     const next = peers.slice(start, nextEnd);
     // A backend may throw: nothing is altered before all parts are there.
-    const fresh = new Map(next.filter((lease) => !former.has(lease)).map((lease) => [lease, states.partOf(lease)]));
+    const fresh = new Map<Lease, PeerState>();
+    for (const lease of next) {
+      if (!former.has(lease)) fresh.set(lease, states.partOf(lease));
+      yield;
+    }
     const staying = new Set(next.filter((lease) => !moved.has(lease)));
     for (const lease of this.leases.slice(start, previousEnd)) if (!staying.has(lease)) this.leave(lease, states);
-    for (const [lease, part] of fresh) this.join(lease, part, states);
+    for (const [lease, part] of fresh) {
+      this.join(lease, part, states);
+      yield;
+    }
     const parts = next.map((lease) => former.get(lease) ?? fresh.get(lease)?.state ?? {});
     this.parts = this.parts.slice(0, start).concat(parts, this.parts.slice(previousEnd));
     this.leases = peers;

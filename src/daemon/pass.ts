@@ -23,6 +23,7 @@ import { announcesKernelPath, kernelPathAddresses } from '../lease/kernel-announ
 import type { Lease, LeaseAttributes } from '../lease/lease.js';
 import { formatSubnetKey } from '../lease/subnet-key.js';
 import { newestMark } from '../lease/world.js';
+import { finishInTurns } from '../pace.js';
 import type { PeerProber } from '../reach/peer-prober.js';
 import { type DesiredState, EMPTY_STATE, type RouteSpec } from '../reconcile/desired.js';
 import { keepsDefaultRoute } from '../reconcile/uplink-parameters.js';
@@ -308,7 +309,7 @@ export class Pass {
     const { additional, ownAdditional } = this.reach;
     const lingering = this.lingering.names;
     const input = { network, host, own, peers, additional, ownAdditional, backendFor, lingering };
-    const result = this.overlay.compute(input);
+    const result = await finishInTurns(this.overlay.computeInSteps(input), this.clock);
     const isFirst = this.current === undefined;
     this.current = result;
     this.lingering.use(result.backends);

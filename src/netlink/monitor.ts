@@ -87,9 +87,14 @@ export class NetlinkMonitor {
     }
   }
 
-  /** Delivers every event that the kernel has queued, then returns. Not to be called by a callback. */
-  drain(): void {
-    this.receive(Number.POSITIVE_INFINITY);
+  /**
+   * Delivers events that the kernel has queued, then returns. Not to be called by a callback.
+   *
+   * @param limit - so many messages of the kernel at most; default all.
+   * @returns whether more may wait.
+   */
+  drain(limit = Number.POSITIVE_INFINITY): boolean {
+    return this.receive(limit);
   }
 
   /** No callback comes after it. Idempotent. */
@@ -105,19 +110,21 @@ export class NetlinkMonitor {
     if (!this.isClosed) this.onEvent(event);
   }
 
-  private receive(limit: number): void {
+  /** @returns whether more may wait. */
+  private receive(limit: number): boolean {
     for (let count = 0; count < limit && !this.isClosed; count++) {
       const length = receiveInto(this.fd, this.reader);
       if (length < 0) {
         const errno = libc.errnoName(length);
-        if (errno === 'EAGAIN') return;
+        if (errno === 'EAGAIN') return false;
         // Whatever the error, events may be missing; after most of them the socket goes on.
         this.deliver({ type: 'resync' });
-        if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') return;
+        if (errno !== 'ENOBUFS' && errno !== 'EMSGSIZE' && errno !== 'EINTR') return false;
         continue;
       }
       for (let event = this.nextEvent(); event !== undefined; event = this.nextEvent()) this.deliver(event);
     }
+    return !this.isClosed;
   }
 
   /** The next event of the datagram; of one that contradicts itself the rest is given up. */

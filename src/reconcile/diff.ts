@@ -1,3 +1,4 @@
+import { type Steps, finish } from '../pace.js';
 import type { ActualState } from './actual.js';
 import { LISTS } from './desired.js';
 import { KERNEL_KINDS, KERNEL_OBJECT_KINDS } from './kinds/table.js';
@@ -22,13 +23,19 @@ export interface DiffInput extends PlanInput {
  *   by an administrator or a routing daemon is as good as ours and left alone. Any other in its place is a conflict.
  */
 export function diff(input: DiffInput): Plan {
+  return finish(diffInSteps(input));
+}
+
+/** As {@link diff}, object by object; what changes meanwhile may or may not be part of the plan. */
+export function* diffInSteps(input: DiffInput): Steps<Plan> {
   const planner = new Planner(input);
   if (input.keys === undefined) {
-    for (const kind of KERNEL_OBJECT_KINDS) planAll(planner, kind);
+    for (const kind of KERNEL_OBJECT_KINDS) yield* planAll(planner, kind);
   } else {
     for (const key of input.keys) {
       const kind = kindOf(key);
       if (kind !== 'tunnel') planOne(planner, kind, key);
+      yield;
     }
   }
   return planner.plan();
@@ -40,11 +47,17 @@ interface AnyKind {
   plan(planner: Planner, key: ObjectKey, spec: unknown): void;
 }
 
-function planAll(planner: Planner, kind: KernelObjectKind): void {
+function* planAll(planner: Planner, kind: KernelObjectKind): Steps<void> {
   const module: AnyKind = KERNEL_KINDS[kind];
   const specs: SpecList<unknown> = planner.desired[LISTS[kind]];
-  for (const [key, spec] of specs.entries()) module.plan(planner, key, spec);
-  for (const key of module.presentKeys(planner.actual)) if (!specs.has(key)) module.plan(planner, key, undefined);
+  for (const [key, spec] of specs.entries()) {
+    module.plan(planner, key, spec);
+    yield;
+  }
+  for (const key of module.presentKeys(planner.actual)) {
+    if (!specs.has(key)) module.plan(planner, key, undefined);
+    yield;
+  }
 }
 
 function planOne(planner: Planner, kind: KernelObjectKind, key: ObjectKey): void {

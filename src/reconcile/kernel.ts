@@ -10,8 +10,13 @@ import type { Operation } from './operation.js';
 
 /** Change events of the kernel. */
 export interface KernelSubscription {
-  /** Delivers every event that waits, now. */
-  drain(): void;
+  /**
+   * Delivers events that wait, now.
+   *
+   * @param limit - so many messages of the kernel at most; default all.
+   * @returns whether more wait.
+   */
+  drain(limit?: number): boolean;
   close(): void;
 }
 

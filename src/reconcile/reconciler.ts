@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Clock } from '../clock.js';
 import type { Tunnel } from '../dataplane/tunnel.js';
 import { OverlayError } from '../errors.js';
@@ -7,11 +6,12 @@ import type { Prefix } from '../ip/prefix.js';
 import type { Logger } from '../log.js';
 import type { NetlinkEvent } from '../netlink/monitor.js';
 import { netlinkErrno } from '../netlink/socket.js';
+import { Pace, finishInTurns } from '../pace.js';
 import { ActualState } from './actual.js';
 import { readActual } from './actual-reader.js';
 import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
-import { diff } from './diff.js';
+import { diffInSteps } from './diff.js';
 import { isIdentical, listsBy } from './equality.js';
 import type { FormerValues } from './former-values.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
@@ -28,11 +28,11 @@ import { type ReconcilerStatistics, type ReconcilerStatus, Waiters, isSameStatus
 import { TunnelLife } from './tunnel-life.js';
 import type { TunnelSettings } from './tunnels.js';
 
-/** Time that applying a plan may hold the event loop before others get a turn. */
-const TURN_MS = 8;
-
 /** Events that may wait while everything is listed; beyond that it is listed once more. */
 const MAX_PENDING_EVENTS = 100_000;
+
+/** Messages of the kernel that are taken between two looks at the time; most hold one event. */
+const MESSAGES_PER_STEP = 64;
 
 /** What is fixed for the life of a {@link Reconciler}. */
 export interface ReconcilerOptions {
@@ -87,7 +87,7 @@ export class Reconciler {
   private actual: ActualState;
   private subscription: KernelSubscription | undefined;
   private next: { readonly state: DesiredState; readonly options: DesiredOptions } | undefined;
-  /** Events that arrive while everything is being listed; undefined otherwise. */
+  /** Events that arrive while everything is being listed, or another state taken over; undefined otherwise. */
   private pending: NetlinkEvent[] | undefined;
   private lostEvents = 0;
   private readonly onEvent: (event: NetlinkEvent) => void;
@@ -195,15 +195,15 @@ export class Reconciler {
   private async look(): Promise<boolean> {
     try {
       this.subscription ??= this.options.kernel.subscribe(this.onEvent);
-      this.subscription.drain();
-      this.adopt();
+      await this.drain();
+      await this.adopt();
       for (const key of this.ledger.due()) this.schedule.touched.add(key);
       // New tunnels come before everything else: their devices are what the rest lies on.
       await this.life.open(this.desired.tunnels.values());
       const isFull = await this.readKernel();
       const keys = isFull ? undefined : new Set(this.schedule.touched);
       this.schedule.touched.clear();
-      const plan = this.plan(keys);
+      const plan = await this.plan(keys);
       await this.carryOut(plan);
       await this.life.close((device) => this.desired.tunnels.has(tunnelKey(device)));
       this.ledger.settle(plan, { keys, isCertain: !this.schedule.isListNeeded }, (key) =>
@@ -220,7 +220,13 @@ export class Reconciler {
     }
   }
 
-  private adopt(): void {
+  /** Takes what the kernel has reported. */
+  private async drain(): Promise<void> {
+    const pace = new Pace(this.options.clock);
+    while (this.subscription?.drain(MESSAGES_PER_STEP) === true) if (pace.isOver) await pace.rest();
+  }
+
+  private async adopt(): Promise<void> {
     if (this.next === undefined) return;
     const { state, options } = this.next;
     this.next = undefined;
@@ -234,12 +240,33 @@ export class Reconciler {
       this.ledger.unsettle();
       this.schedule.listNext();
     }
-    for (const key of this.desired.update(state, options.parts)) {
+    for (const key of await this.exchange(state, options.parts)) {
       this.schedule.touched.add(key);
       this.ledger.want(key);
       // What is known of the kernel depends on which devices and destinations are desired.
       if (kindOf(key) === 'link' || this.isOutsideScope(key)) this.schedule.listNext();
     }
+  }
+
+  /** Has the index tell the new state from the old one; events, which are judged by it, wait meanwhile. */
+  private async exchange(state: DesiredState, parts: DesiredOptions['parts']): Promise<ReadonlySet<ObjectKey>> {
+    this.pending = [];
+    try {
+      return await finishInTurns(this.desired.updateInSteps(state, parts), this.options.clock);
+    } finally {
+      await this.applyPending();
+    }
+  }
+
+  private async applyPending(): Promise<void> {
+    const pace = new Pace(this.options.clock);
+    const events = this.pending ?? [];
+    // More may come at the end of the list while it is worked off.
+    for (const event of events) {
+      this.applyEvent(event);
+      if (pace.isOver) await pace.rest();
+    }
+    this.pending = undefined;
   }
 
   /** Whether it is a desired route outside the scope: where none is desired, none is followed there. */
@@ -271,17 +298,15 @@ export class Reconciler {
       this.actual = await readActual(this.options.kernel, this.desired, this.ownership, this.actual);
     } finally {
       this.schedule.endList();
-      this.subscription?.drain();
-      const events = this.pending;
-      this.pending = undefined;
-      for (const event of events) this.applyEvent(event);
+      await this.drain();
+      await this.applyPending();
     }
     this.life.takeDevices((device) => this.actual.links.has(device));
   }
 
-  private plan(keys: ReadonlySet<ObjectKey> | undefined): Plan {
+  private plan(keys: ReadonlySet<ObjectKey> | undefined): Promise<Plan> {
     const { actual, desired, ownership } = this;
-    return diff({
+    const steps = diffInSteps({
       actual,
       desired,
       ownership,
@@ -289,12 +314,12 @@ export class Reconciler {
       tunnelDevices: this.life.devices,
       ...(keys === undefined ? {} : { keys }),
     });
+    return finishInTurns(steps, this.options.clock);
   }
 
   private async carryOut(plan: Plan): Promise<void> {
-    const { clock } = this.options;
+    const pace = new Pace(this.options.clock);
     const lostDevices = new Set<string | undefined>();
-    let turnEndsMs = clock.monotonicMs() + TURN_MS;
     for (const operation of plan.operations) {
       if (this.schedule.isClosed) break;
       if (operation.verb !== 'del' && lostDevices.has(operation.device)) {
@@ -302,9 +327,7 @@ export class Reconciler {
         continue;
       }
       this.applyOne(operation, lostDevices);
-      if (clock.monotonicMs() < turnEndsMs) continue;
-      await nextTurn();
-      turnEndsMs = clock.monotonicMs() + TURN_MS;
+      if (pace.isOver) await pace.rest();
     }
   }
 

@@ -1,3 +1,4 @@
+import type { Steps } from '../pace.js';
 import type { Kinds, LISTS, LinkSpec, ObjectKind } from './desired.js';
 import type { ObjectKey } from './object-key.js';
 
@@ -30,24 +31,27 @@ export class SpecList<Spec> {
   }
 
   /**
-   * Takes some specifications out and others in.
+   * Takes some specifications out and others in, one by one.
    *
    * @param removed - the very objects that were added before.
    * @param changed - gets the keys for which now another specification counts.
    */
-  update(removed: readonly Spec[], added: readonly Spec[], changed: Set<ObjectKey>): void {
+  *updateInSteps(removed: readonly Spec[], added: readonly Spec[], changed: Set<ObjectKey>): Steps<void> {
     const before = new Map<ObjectKey, Spec | undefined>();
     for (const spec of removed) {
       const key = this.kind.keyOf(spec);
       if (!before.has(key)) before.set(key, this.byKey.get(key));
       this.remove(key, spec);
+      yield;
     }
     for (const spec of added) {
       const key = this.kind.keyOf(spec);
       if (!before.has(key)) before.set(key, this.byKey.get(key));
       this.add(key, spec);
+      yield;
     }
     for (const [key, old] of before) {
+      yield;
       const now = this.byKey.get(key);
       if (old === now) continue;
       // An equal one changes nothing, for those who compare objects either.

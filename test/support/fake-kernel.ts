@@ -111,9 +111,7 @@ export class FakeKernel implements Kernel {
     const listener: Listener = { onEvent, queue: [] };
     this.listeners.add(listener);
     return {
-      drain: () => {
-        this.deliverTo(listener);
-      },
+      drain: (limit) => this.deliverTo(listener, limit),
       close: () => {
         this.listeners.delete(listener);
       },
@@ -562,12 +560,14 @@ export class FakeKernel implements Kernel {
     }
   }
 
-  private deliverTo(listener: Listener): void {
-    while (this.listeners.has(listener) && listener.queue.length > 0) {
-      const events = listener.queue;
-      listener.queue = [];
-      for (const event of events) listener.onEvent(event);
+  /** @returns whether more wait. */
+  private deliverTo(listener: Listener, limit = Number.POSITIVE_INFINITY): boolean {
+    for (let count = 0; count < limit; count++) {
+      const event = this.listeners.has(listener) ? listener.queue.shift() : undefined;
+      if (event === undefined) return false;
+      listener.onEvent(event);
     }
+    return true;
   }
 }
 

@@ -417,6 +417,15 @@ describe('overlay state', () => {
     });
   });
 
+  it('may rest at each of many peers that are new, and at one where one has changed', () => {
+    const overlay = new OverlayState();
+    const count = (given: OverlayInput): number => [...overlay.computeInSteps(given)].length;
+    const fixed = input();
+    const peers = Array.from({ length: 50 }, (_, n) => vxlanPeer(n + 2));
+    assert.equal(count({ ...fixed, peers }), 100, 'made, and entered');
+    assert.equal(count({ ...fixed, peers: peers.with(7, vxlanPeer(200)) }), 2);
+  });
+
   it('is not confused by a backend that throws', () => {
     const overlay = new OverlayState();
     const fixed = input();

@@ -9,6 +9,7 @@ import {
   type ObjectKind,
   type RouteSpec,
 } from '../../../src/reconcile/desired.js';
+import { finish } from '../../../src/pace.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
 import { fieldsBy, isIdentical } from '../../../src/reconcile/equality.js';
 import { routeKey } from '../../../src/reconcile/kinds/route.js';
@@ -52,7 +53,7 @@ describe('SpecList', () => {
         let previous: readonly Spec[] = [];
         for (const next of lists) {
           const changed = new Set<ObjectKey>();
-          list.update(previous, next, changed);
+          finish(list.updateInSteps(previous, next, changed));
           previous = next;
           const after = new Map(next.map((spec) => [keyOf(spec), spec.value]));
           const keys = [...new Set([...before.keys(), ...after.keys()])];
@@ -72,7 +73,7 @@ describe('SpecList', () => {
         for (const next of lists) {
           const before = new Map(list.entries());
           const changed = new Set<ObjectKey>();
-          list.update(previous, next, changed);
+          finish(list.updateInSteps(previous, next, changed));
           previous = next;
           assert.equal(list.size, new Set(next.map(keyOf)).size);
           for (const [key, spec] of list.entries())

@@ -15,6 +15,8 @@ import { FakeClock, settle } from '../../support/fake-clock.js';
 import { FakeKernel, detailsOf, routeInfo } from '../../support/fake-kernel.js';
 import { FakeTunnel } from '../../support/fake-tunnel.js';
 import { RecordingLogger } from '../../support/recorder.js';
+import { countTurns } from '../../support/ticking-clock.js';
+import { waitFor } from '../../support/wait.js';
 
 const SCOPE = { scope: [net('10.0.0.0/11')] };
 /** Address and subnet of peer `n`, 1 … 60 000, in 10.0.0.0/8. */
@@ -812,6 +814,64 @@ describe('Reconciler', () => {
     assert.deepEqual([...rig.kernel.routes.keys()], ['10.5.3.0/24']);
     assert.equal(rig.kernel.neighbours.size, 1);
     assert.equal(rig.reconciler.statistics.drift.route, 0);
+  });
+
+  describe('while looking at the clock takes a millisecond', () => {
+    let turns: ReturnType<typeof countTurns>;
+
+    beforeEach(() => {
+      const { clock } = rig;
+      const monotonicMs = clock.monotonicMs.bind(clock);
+      let looks = 0;
+      clock.monotonicMs = () => monotonicMs() + looks++;
+      turns = countTurns();
+    });
+
+    /** Makes the state so. @returns the turns that others had before the first change of the kernel. */
+    async function turnsUntilChange(state: DesiredState): Promise<number> {
+      let before: number | undefined;
+      rig.kernel.refuse = () => {
+        before ??= turns.end();
+        return undefined;
+      };
+      rig.reconciler.setDesired(state, SCOPE);
+      await waitFor(() => before !== undefined, { what: 'a change' });
+      return before ?? 0;
+    }
+
+    it('lets others have their turn while it takes over many objects and compares them', async () => {
+      const peers = Array.from({ length: 600 }, (_, n) => n + 2);
+      const found = turnsUntilChange(overlay(peers));
+      await rig.clock.advance(1);
+      // Each of 1800 objects is entered, compared with the former state and compared with the kernel.
+      assert.ok((await found) > (0.9 * 3 * 1800) / 8, `${await found} turns`);
+    });
+
+    it('lets others have their turn while it applies what was reported during a list', async () => {
+      const { kernel } = rig;
+      const eth0 = kernel.getLink('eth0');
+      assert.ok(eth0);
+      const list = kernel.listRoutes.bind(kernel);
+      kernel.listRoutes = async (family) => {
+        for (let n = 0; n < 800; n++) kernel.disturb({ type: 'link', isDeleted: false, link: eth0 });
+        kernel.listRoutes = list;
+        await Promise.resolve();
+        return list(family);
+      };
+      const found = turnsUntilChange(overlay([2]));
+      await rig.clock.advance(1);
+      assert.ok((await found) > (0.9 * 800) / 8, `${await found} turns`);
+    });
+
+    it('lets others have their turn while the kernel has more to report', async () => {
+      const { kernel } = rig;
+      const subscribe = kernel.subscribe.bind(kernel);
+      let portions = 800;
+      kernel.subscribe = (onEvent) => ({ ...subscribe(onEvent), drain: () => portions-- > 0 });
+      const found = turnsUntilChange(overlay([2]));
+      await rig.clock.advance(1);
+      assert.ok((await found) > (0.9 * 800) / 8, `${await found} turns`);
+    });
   });
 
   it('hears nothing more of the kernel once it is closed', async () => {

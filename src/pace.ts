@@ -1,0 +1,47 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Clock } from './clock.js';
+
+/** Time that long work may hold the event loop before others get a turn. */
+const TURN_MS = 8;
+
+/** Tells long work on the event loop when others are to have a turn. */
+export class Pace {
+  private endMs: number;
+
+  /** @param clock - the first turn begins now. */
+  constructor(private readonly clock: Clock) {
+    this.endMs = clock.monotonicMs() + TURN_MS;
+  }
+
+  /** Whether the turn is over: wait for {@link rest}. */
+  get isOver(): boolean {
+    return this.clock.monotonicMs() >= this.endMs;
+  }
+
+  /** Lets everybody who waits have a turn, then begins another. */
+  async rest(): Promise<void> {
+    await nextTurn();
+    this.endMs = this.clock.monotonicMs() + TURN_MS;
+  }
+}
+
+/** Work that may rest wherever it yields. */
+export type Steps<T> = Generator<void, T, void>;
+
+/** Does it all at once. */
+export function finish<T>(steps: Steps<T>): T {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/** Does it with rests, so that others have their turns. */
+export async function finishInTurns<T>(steps: Steps<T>, clock: Clock): Promise<T> {
+  const pace = new Pace(clock);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+    if (pace.isOver) await pace.rest();
+  }
+}
