@@ -317,7 +317,8 @@ export class Pass {
     this.skippedPeers.tell(result.skipped);
     containerReach?.note(result.skippedPrefixes);
     for (const each of result.contested) this.giveUpMac(each);
-    prober?.follow({ network, host, own, peers, skipped: result.skipped });
+    const probed = { network, host, own, peers, skipped: result.skipped };
+    if (prober !== undefined) await finishInTurns(prober.followInSteps(probed), this.clock);
     const blackholes = options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const { base } = result;
     // Whoever routes for IPv6 containers, Docker as a rule, is about to have the host forward.

@@ -4,6 +4,7 @@ import { isAfter } from '../lease/record.js';
 import type { Subscription } from '../lease/store.js';
 import { type HistoryMark, type World, marksOf, newestMark } from '../lease/world.js';
 import type { Logger } from '../log.js';
+import { finishInTurns } from '../pace.js';
 import type { KeyLayout } from './endpoints.js';
 import { toEtcdId } from './entries.js';
 import type { Failure } from './errors.js';
@@ -176,15 +177,16 @@ class Follower {
     const continuity = isFirst ? await this.#compareWithFormerProcess() : this.#relist;
     const { key, rangeEnd } = this.#range();
     const { kvs, header } = await this.#read({ key, range_end: rangeEnd });
-    this.signal.throwIfAborted();
     const isContinued = continuity === 'same' && header.cluster_id === (this.#world ?? this.since)?.clusterId;
     const epoch = (this.#world?.epoch ?? 0) + (isContinued ? 0 : 1);
-    if (!isContinued && !isFirst) this.#noteEpoch(continuity, header.revision);
     const { revision, cluster_id: clusterId } = header;
+    const steps = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
+    const world = await finishInTurns(steps, this.context.clock);
+    this.signal.throwIfAborted();
+    if (!isContinued && !isFirst) this.#noteEpoch(continuity, header.revision);
     this.#relist = undefined;
     this.#newest = undefined;
     for (const kv of kvs) this.#noteChange({ type: 'Put', kv });
-    const world = buildWorld(this.context.keys, kvs, { epoch, revision, clusterId });
     this.#tell(world);
     return { world, after: revision, isListed: true };
   }

@@ -45,6 +45,7 @@ import type {
 import { formatSubnetKey } from '../lease/subnet-key.js';
 import type { HistoryMark, World } from '../lease/world.js';
 import type { Logger } from '../log.js';
+import { Pace } from '../pace.js';
 import { EtcdClient } from './client.js';
 import type { EtcdDialer } from './connection.js';
 import { type KeyLayout, layoutKeys, parseEndpoints } from './endpoints.js';
@@ -192,7 +193,7 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
       if (response.succeeded) {
         await this.#release(replacing?.etcdLeaseId, signal);
         const listing = response.responses.at(-1)?.response_range.kvs ?? [];
-        return this.#created(key, this.#toSnapshot(listing, response.header.revision), response);
+        return this.#created(key, await this.#toSnapshot(listing, response.header.revision), response);
       }
       const current = currentOf(response);
       if (current !== undefined && isOurs(current, etcdLeaseId, value)) {
@@ -551,8 +552,13 @@ export class EtcdStore implements WorldStore, OwnLeaseStore, ValueStore, SharedV
     return answer ?? { TTL: '-1', grantedTTL: '0', keys: [] };
   }
 
-  #toSnapshot(entries: readonly IKeyValue[], revision: string): LeaseSnapshot {
-    const observations = entries.map((entry) => this.#observe(entry, revision));
+  async #toSnapshot(entries: readonly IKeyValue[], revision: string): Promise<LeaseSnapshot> {
+    const pace = new Pace(this.#context.clock);
+    const observations: LeaseObservation[] = [];
+    for (const entry of entries) {
+      observations.push(this.#observe(entry, revision));
+      if (pace.isOver) await pace.rest();
+    }
     return {
       revision,
       leases: observations.flatMap(({ lease }) => lease ?? []),

@@ -1,6 +1,7 @@
 import type { IEvent, IKeyValue } from 'etcd3/lib/rpc.js';
 import { type BadEntry, type LeaseRecord, isAfter } from '../lease/record.js';
 import type { World } from '../lease/world.js';
+import type { Steps } from '../pace.js';
 import type { KeyLayout } from './endpoints.js';
 import { decodeEntry, toText } from './entries.js';
 
@@ -11,8 +12,8 @@ export interface Listing {
   readonly clusterId: string;
 }
 
-/** The world that a listing of everything shows. */
-export function buildWorld(keys: KeyLayout, entries: readonly IKeyValue[], listing: Listing): World {
+/** The world that a listing of everything shows, entry by entry. */
+export function* buildWorld(keys: KeyLayout, entries: readonly IKeyValue[], listing: Listing): Steps<World> {
   const leases = new Map<string, LeaseRecord>();
   const bad = new Map<string, BadEntry>();
   let config: World['config'];
@@ -20,6 +21,7 @@ export function buildWorld(keys: KeyLayout, entries: readonly IKeyValue[], listi
     const key = entry.key.toString();
     if (key === keys.config) config = toText(entry);
     else if (key.startsWith(keys.subnets)) put(leases, bad, key.slice(keys.subnets.length), entry);
+    yield;
   }
   return { ...listing, config, leases, bad };
 }

@@ -34,8 +34,7 @@ export function macToBytes(mac: MacAddress): Uint8Array {
 
 /** Whether it can be the address of one device: neither a group's (IEEE 802: lowest bit of the first byte set) nor all zero. */
 export function isUnicastMac(mac: MacAddress): boolean {
-  const bytes = macToBytes(mac);
-  return ((bytes[0] ?? 0) & 1) === 0 && bytes.some((byte) => byte !== 0);
+  return /^.[02468ace]/.test(mac) && mac !== '00:00:00:00:00:00';
 }
 
 /** The same bytes as a locally administered unicast address (IEEE 802: second-lowest bit of the first byte set, lowest clear). */

@@ -78,7 +78,7 @@ export class Prefix {
   }
 
   overlaps(other: Prefix): boolean {
-    return this.covers(other) || other.covers(this);
+    return this.length <= other.length ? this.contains(other.address) : other.contains(this.address);
   }
 
   equals(other: Prefix | undefined): boolean {

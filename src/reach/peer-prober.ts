@@ -4,6 +4,7 @@ import { guarded } from '../guard.js';
 import type { Family } from '../ip/address.js';
 import type { Lease } from '../lease/lease.js';
 import type { Logger } from '../log.js';
+import { type Steps, finish } from '../pace.js';
 import { errnoName } from '../sys/libc.js';
 import type { EchoPort, EchoReply, OpenEchoPort } from './echo-socket.js';
 import { type PathHealth, type ReachState, UNKNOWN_HEALTH, afterProbe } from './path-health.js';
@@ -149,6 +150,11 @@ export class PeerProber {
 
   /** Says who the peers are from now on. Paths that stay keep what is known of them. */
   follow(input: ProbedPeers): void {
+    finish(this.followInSteps(input));
+  }
+
+  /** As {@link follow}, peer by peer; none other may begin before it has ended. */
+  *followInSteps(input: ProbedPeers): Steps<void> {
     const former = this.input;
     this.input = input;
     const isSameHost = former?.network === input.network && former.host === input.host && former.own === input.own;
@@ -163,6 +169,7 @@ export class PeerProber {
     for (const lease of leases) {
       const known = isSameHost ? this.byLease.get(lease) : undefined;
       byLease.set(lease, known ?? probePaths(input, lease).map((path) => this.takeOver(path, leaving)));
+      yield;
     }
     this.byLease = byLease;
     for (const track of leaving.values()) this.drop(track);

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { layoutKeys } from '../../../src/etcd/endpoints.js';
 import { applyEvents, buildWorld } from '../../../src/etcd/world-builder.js';
 import type { World } from '../../../src/lease/world.js';
+import { finish } from '../../../src/pace.js';
 
 const KEYS = layoutKeys('/n');
 const LISTING = { epoch: 1, revision: '100', clusterId: '7' };
@@ -26,7 +27,7 @@ const put = (...args: Parameters<typeof entry>): IEvent =>
 const drop = (key: string, revision: number): IEvent =>
   ({ type: 'DELETE', kv: { ...entry(key, '', revision), create_revision: '0' } }) as unknown as IEvent;
 
-const build = (...entries: readonly IKeyValue[]): World => buildWorld(KEYS, entries, LISTING);
+const build = (...entries: readonly IKeyValue[]): World => finish(buildWorld(KEYS, entries, LISTING));
 
 describe('a world from a listing', () => {
   it('has configuration and leases, and nothing that lies between or beside', () => {
@@ -106,10 +107,15 @@ describe('a world from a listing', () => {
     );
   });
 
+  it('may rest at each entry', () => {
+    const entries = [entry('config', '{}', 3), entry('subnets/10.5.2.0-24'), entry('other', VALUE)];
+    assert.equal([...buildWorld(KEYS, entries, LISTING)].length, entries.length);
+  });
+
   it('takes 50 000 keys of junk', () => {
     const junk = Array.from({ length: 50_000 }, (_, n) => entry(`subnets/junk-${n}`, 'x'));
     const world = build(...junk.slice(0, 0), ...[entry('subnets/10.5.2.0-24')]);
-    const full = buildWorld(KEYS, [...junk, entry('subnets/10.5.2.0-24')], LISTING);
+    const full = build(...junk, entry('subnets/10.5.2.0-24'));
     assert.equal(full.bad.size, 50_000);
     assert.deepEqual(full.leases, world.leases);
   });

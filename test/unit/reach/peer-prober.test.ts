@@ -55,6 +55,10 @@ describe('PeerProber', () => {
     assert.equal(bridges.length, all.length, 'only the first probe asks the bridge as well');
   });
 
+  it('may rest at each peer', () => {
+    assert.equal([...prober.followInSteps({ ...VXLAN, peers: peers(20), skipped: [] })].length, 20);
+  });
+
   it('lets the time between two probes of a peer vary by up to a quarter', async () => {
     follow([vxlanLease(2)]);
     const times: number[] = [];
