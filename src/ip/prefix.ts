@@ -1,10 +1,17 @@
 import { OverlayError } from '../errors.js';
 import { ADDRESS_BITS, type Family, IpAddress } from './address.js';
 
+/** First and last address of a network, for comparing thousands: numbers for IPv4. */
+interface Bounds {
+  readonly start: number | bigint;
+  readonly end: number | bigint;
+}
+
 /** An immutable network: an address whose host bits are zero, and the number of leading bits that count. */
 export class Prefix {
   /** Cached text; a true private field, so that two equal values are also deeply equal. */
   #text: string | undefined;
+  #bounds: Bounds | undefined;
 
   private constructor(
     /** The network address. */
@@ -78,7 +85,13 @@ export class Prefix {
   }
 
   overlaps(other: Prefix): boolean {
-    return this.length <= other.length ? this.contains(other.address) : other.contains(this.address);
+    const [mine, theirs] = [this.bounds, other.bounds];
+    return this.family === other.family && mine.start <= theirs.end && theirs.start <= mine.end;
+  }
+
+  /** Its first and its last address; comparable within a family. */
+  get bounds(): Bounds {
+    return (this.#bounds ??= boundsOf(this));
   }
 
   equals(other: Prefix | undefined): boolean {
@@ -99,4 +112,9 @@ export class Prefix {
   toJSON(): string {
     return this.toString();
   }
+}
+
+function boundsOf({ address, family, last }: Prefix): Bounds {
+  const [start, end] = [address.value, last.value];
+  return family === 4 ? { start: Number(start), end: Number(end) } : { start, end };
 }

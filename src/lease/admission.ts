@@ -112,10 +112,9 @@ export function admit(candidates: readonly Candidate[], context: AdmissionContex
   const judge = judgeFor(context);
   for (const candidate of candidates) {
     const { lease } = candidate;
-    if (isOwn(lease, context)) continue;
-    const fault = judge(lease);
-    if (fault === undefined) sound.push(candidate);
-    else quarantined.push({ key: lease.key, lease, ...fault });
+    const verdict = judge(lease);
+    if (verdict === 'sound') sound.push(candidate);
+    else if (verdict !== 'own') quarantined.push({ key: lease.key, lease, ...verdict });
   }
   const moved = movedHosts(sound);
   const staying = moved.size === 0 ? sound : sound.filter((candidate) => !moved.has(candidate));
@@ -157,18 +156,21 @@ function isOwn(lease: Lease, { publicIp, own }: AdmissionContext): boolean {
 
 type Fault = Pick<Quarantined, 'reason' | 'detail'>;
 
-const verdicts = new WeakMap<AdmissionContext, WeakMap<Lease, Fault | null>>();
+/** What one lease is by itself: this host's, another's, or what is wrong with it. */
+type Verdict = 'own' | 'sound' | Fault;
 
-/** What is wrong with one lease by itself; remembered, since among thousands one changes at a time. */
-function judgeFor(context: AdmissionContext): (lease: Lease) => Fault | undefined {
-  const known = verdicts.get(context) ?? new WeakMap<Lease, Fault | null>();
+const verdicts = new WeakMap<AdmissionContext, WeakMap<Lease, Verdict>>();
+
+/** Verdicts are remembered, since among thousands of leases one changes at a time. */
+function judgeFor(context: AdmissionContext): (lease: Lease) => Verdict {
+  const known = verdicts.get(context) ?? new WeakMap<Lease, Verdict>();
   verdicts.set(context, known);
   return (lease) => {
     const before = known.get(lease);
-    if (before !== undefined) return before ?? undefined;
-    const fault = findFault(lease, context);
-    known.set(lease, fault ?? null);
-    return fault;
+    if (before !== undefined) return before;
+    const verdict = isOwn(lease, context) ? 'own' : (findFault(lease, context) ?? 'sound');
+    known.set(lease, verdict);
+    return verdict;
   };
 }
 
@@ -219,12 +221,6 @@ function prefixesOf({ subnet, ipv6Subnet }: LeaseSubnets): readonly Prefix[] {
   return ipv6Subnet === undefined ? [subnet] : [subnet, ipv6Subnet];
 }
 
-/** First and last address: numbers for IPv4, where there are thousands of them to compare. */
-interface Bounds {
-  readonly start: number | bigint;
-  readonly end: number | bigint;
-}
-
 /**
  * Leases that give way to another with which they have addresses in common, with that other one.
  *
@@ -238,8 +234,8 @@ function findLosers(
   /** Those that the current one may lie in, outermost first. */
   const open: Candidate[] = [];
   for (const candidate of candidates) {
-    const { start } = boundsOf(prefixOf(candidate));
-    for (let last = open.at(-1); last !== undefined && boundsOf(prefixOf(last)).end < start; last = open.at(-1)) {
+    const { start } = prefixOf(candidate).bounds;
+    for (let last = open.at(-1); last !== undefined && prefixOf(last).bounds.end < start; last = open.at(-1)) {
       open.pop();
     }
     for (const other of open) {
@@ -250,21 +246,6 @@ function findLosers(
     open.push(candidate);
   }
   return losers;
-}
-
-const bounds = new WeakMap<Prefix, Bounds>();
-
-function boundsOf(prefix: Prefix): Bounds {
-  const known = bounds.get(prefix);
-  if (known !== undefined) return known;
-  const { address, last, family } = prefix;
-  const isSmall = family === 4;
-  const fresh = {
-    start: isSmall ? Number(address.value) : address.value,
-    end: isSmall ? Number(last.value) : last.value,
-  };
-  bounds.set(prefix, fresh);
-  return fresh;
 }
 
 function hasBetterClaim(a: Candidate, b: Candidate): boolean {

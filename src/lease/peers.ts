@@ -118,7 +118,7 @@ export class PeerSet {
 
   /** Peers that the store does not have and that are kept for a while. */
   get kept(): readonly Lease[] {
-    return this.#peers.filter(({ key }) => this.#missing.has(key));
+    return this.#missing.size === 0 ? [] : this.#peers.filter(({ key }) => this.#missing.has(key));
   }
 
   /** Whether the store has been heard at least once; before that, the peers are those of an earlier run. */
