@@ -57,6 +57,12 @@ addControl();
 const file = build();
 process.stdout.write(`${path.relative(process.cwd(), file)}\n`);
 
+/**
+ * New objects get two halves of 2 MB. Node would let them grow to many times that when thousands of leases are read, and
+ * keep it: 50 of 209 MB with 5000 peers, for no gain in time.
+ */
+const NODE_FLAGS = '--max-semi-space-size=2';
+
 function addPrograms() {
   const addon = `native/prebuilds/linux-${arch}/tsflannel.node`;
   const kernelPath = 'native/prebuilds/kernel_path.bpf.o';
@@ -75,7 +81,7 @@ function addPrograms() {
   cpSync(runtime, path.join(stage, lib, 'node'), { recursive: true });
   for (const program of Object.keys(manifest.bin)) {
     const script = `/${lib}/${manifest.bin[program]}`;
-    write(`usr/bin/${program}`, `#!/bin/sh\nexec /${lib}/node/node ${script} "$@"\n`, 0o755);
+    write(`usr/bin/${program}`, `#!/bin/sh\nexec /${lib}/node/node ${NODE_FLAGS} ${script} "$@"\n`, 0o755);
   }
 }
 
