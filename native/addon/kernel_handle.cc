@@ -40,6 +40,7 @@ Napi::Function KernelHandle::define(Napi::Env env) {
                          InstanceMethod<&KernelHandle::peer_counters>("peerCounters"),
                          InstanceMethod<&KernelHandle::map_descriptors>("mapDescriptors"),
                          InstanceMethod<&KernelHandle::link_descriptors>("linkDescriptors"),
+                         InstanceMethod<&KernelHandle::is_in_place>("isInPlace"),
                          InstanceMethod<&KernelHandle::detach>("detach"),
                          InstanceMethod<&KernelHandle::close>("close"),
                      });
@@ -105,6 +106,10 @@ Napi::Value KernelHandle::map_descriptors(const Napi::CallbackInfo& info) {
 
 Napi::Value KernelHandle::link_descriptors(const Napi::CallbackInfo& info) {
   return to_js(info.Env(), carrier_ ? carrier_->link_descriptors() : std::vector<int>{});
+}
+
+Napi::Value KernelHandle::is_in_place(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), carrier_ && carrier_->is_in_place());
 }
 
 Napi::Value KernelHandle::detach(const Napi::CallbackInfo& info) {

@@ -24,6 +24,7 @@ class KernelHandle : public Napi::ObjectWrap<KernelHandle> {
   Napi::Value peer_counters(const Napi::CallbackInfo& info);
   Napi::Value map_descriptors(const Napi::CallbackInfo& info);
   Napi::Value link_descriptors(const Napi::CallbackInfo& info);
+  Napi::Value is_in_place(const Napi::CallbackInfo& info);
   Napi::Value detach(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 

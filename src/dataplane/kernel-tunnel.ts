@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../clock.js';
 import { describeError } from '../errors.js';
 import { readGro, setGro } from '../sys/gro.js';
-import { close, errnoName } from '../sys/libc.js';
+import { close, duplicate, errnoName } from '../sys/libc.js';
 import {
   KERNEL_COUNTERS,
   KERNEL_RECEIVERS,
@@ -35,7 +35,7 @@ import type {
   TunnelOptions,
   TunnelPeerCounters,
 } from './tunnel.js';
-import type { TunnelSpec } from './tunnel-spec.js';
+import type { TunnelSpec, TunnelUplink } from './tunnel-spec.js';
 
 /** What stood in the way may be gone by then: another program, an MTU, a missing privilege. */
 const RETRY_MS = 60_000;
@@ -43,6 +43,12 @@ const RETRY_MS = 60_000;
 /** A tunnel whose process hangs or ends keeps flows that stream for at most so long; then the kernel takes them, too. */
 const BULK_MS = 2000;
 const BULK_REFRESH_MS = 500;
+
+/**
+ * Between two looks whether the programs are still there. Somebody may remove them; and a device that takes the name and
+ * the index of a deleted one, as those of containers do, is another one all the same.
+ */
+const CHECK_MS = 5000;
 
 /** Kinds of devices on which datagrams arrive as they were sent; those of the hardware have none. */
 const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
@@ -132,7 +138,8 @@ class KernelTunnel implements Tunnel {
   private descriptorsOfPath = NOTHING;
   private spec: TunnelSpec;
   private readonly onEvent: (event: TunnelEvent) => void;
-  private cancelRetry: (() => void) | undefined;
+  /** Of what comes next, a check or another try. */
+  private cancelTimer: (() => void) | undefined;
   private cancelRefresh: (() => void) | undefined;
 
   constructor(
@@ -178,8 +185,7 @@ class KernelTunnel implements Tunnel {
     const { uplink } = this.spec;
     this.spec = spec;
     if (uplink?.device !== spec.uplink?.device || uplink?.index !== spec.uplink?.index) {
-      this.detach(uplink?.device);
-      this.attach(NOTHING);
+      this.attachAgain(uplink);
     } else if (this.handle !== undefined) {
       try {
         this.handle.setRoutes({ routes: routesOf(spec) });
@@ -220,9 +226,9 @@ class KernelTunnel implements Tunnel {
   }
 
   async close(isProcessEnding = false): Promise<void> {
-    this.cancelRetry?.();
+    this.cancelTimer?.();
     if (isProcessEnding && this.host.keepsDescriptors) this.handOver();
-    else this.detach(this.spec.uplink?.device);
+    else this.detach(this.spec.uplink);
     this.handle = undefined;
     this.descriptorsOfPath = NOTHING;
     await this.native.close(isProcessEnding);
@@ -230,8 +236,34 @@ class KernelTunnel implements Tunnel {
 
   private attach(inherited: KernelPathDescriptors): void {
     const outcome = this.tryToAttach(inherited);
-    if ('reason' in outcome) this.refuse(outcome);
-    else this.become({ isActive: true, receiver: outcome.receiver });
+    if ('reason' in outcome) {
+      this.refuse(outcome);
+    } else {
+      this.become({ isActive: true, receiver: outcome.receiver });
+      this.later(CHECK_MS, () => this.check());
+      this.leaveBulk();
+    }
+  }
+
+  /** With what has been counted so far. @param former - where the programs have been. */
+  private attachAgain(former: TunnelUplink | undefined): void {
+    const maps = this.descriptorsOfPath.maps.map(duplicate);
+    this.detach(former);
+    this.attach({ maps, links: [] });
+    for (const fd of maps) close(fd);
+  }
+
+  /** While the uplink is gone there is nothing to do: an update tells of the next one. */
+  private check(): void {
+    const { uplink } = this.spec;
+    const isThere = uplink !== undefined && this.host.linkOf(uplink.device)?.index === uplink.index;
+    if (isThere && this.handle?.isInPlace() === false) this.attachAgain(uplink);
+    else this.later(CHECK_MS, () => this.check());
+  }
+
+  private later(delayMs: number, action: () => void): void {
+    this.cancelTimer?.();
+    this.cancelTimer = this.host.clock.after(delayMs, action);
   }
 
   private tryToAttach(inherited: KernelPathDescriptors): KernelPathRefusal | { readonly receiver: KernelReceiver } {
@@ -269,26 +301,25 @@ class KernelTunnel implements Tunnel {
       if (receiver !== 'xdp') restoreGro(host.former, host.gro, uplink.device);
       const groFault = receiver === 'xdp' ? this.switchGroOn(uplink.device) : undefined;
       if (groFault !== undefined) {
-        this.detach(uplink.device);
+        this.detach(uplink);
         return refusal('gro', `${uplink.device}: ${groFault}`);
       }
       this.descriptorsOfPath = { maps: this.handle.mapDescriptors(), links: this.handle.linkDescriptors() };
-      this.leaveBulk(this.handle);
       return { receiver };
     }
     return refused;
   }
 
   /** To the tunnel, again and again as long as this process lives. */
-  private leaveBulk(handle: KernelPathHandle): void {
+  private leaveBulk(): void {
     const { clock, leavesBulk } = this.host;
     try {
-      handle.leaveBulk(leavesBulk ? BULK_MS : 0); // it may have been taken over from one that did
+      this.handle?.leaveBulk(leavesBulk ? BULK_MS : 0); // it may have been taken over from one that did
     } catch (error) {
       this.giveUp(error);
       return;
     }
-    this.cancelRefresh = leavesBulk ? clock.after(BULK_REFRESH_MS, () => this.leaveBulk(handle)) : undefined;
+    this.cancelRefresh = leavesBulk ? clock.after(BULK_REFRESH_MS, () => this.leaveBulk()) : undefined;
   }
 
   /** Leaves everything to the kernel until the next process is there. */
@@ -298,7 +329,7 @@ class KernelTunnel implements Tunnel {
     this.handle?.close();
   }
 
-  private detach(uplink: string | undefined): void {
+  private detach(uplink: TunnelUplink | undefined): void {
     const { handle, host } = this;
     this.cancelRefresh?.();
     this.handle = undefined;
@@ -308,7 +339,10 @@ class KernelTunnel implements Tunnel {
     } catch (error) {
       if (!isNativeFailure(error)) throw error; // else it went with its device
     }
-    if (uplink !== undefined) restoreGro(host.former, host.gro, uplink);
+    if (uplink === undefined) return;
+    // Another device of that name has settings of its own.
+    if (host.linkOf(uplink.device)?.index === uplink.index) restoreGro(host.former, host.gro, uplink.device);
+    else host.former.forget(groName(uplink.device));
   }
 
   /** XDP hands every frame over by itself; without GRO behind it, bulk would stay cut up. @returns why it is not on. */
@@ -329,14 +363,13 @@ class KernelTunnel implements Tunnel {
   /** What the programs know is not what they should: better nothing. */
   private giveUp(error: unknown): void {
     if (!isNativeFailure(error)) throw error;
-    this.detach(this.spec.uplink?.device);
+    this.detach(this.spec.uplink);
     this.refuse(refusalOf(error));
   }
 
   private refuse(why: KernelPathRefusal): void {
     this.become({ isActive: false, isDemanded: !this.host.leavesBulk, ...why });
-    this.cancelRetry?.();
-    this.cancelRetry = this.host.clock.after(RETRY_MS, () => this.attach(NOTHING));
+    this.later(RETRY_MS, () => this.attach(NOTHING));
   }
 
   private become(state: KernelPathState): void {

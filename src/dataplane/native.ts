@@ -24,7 +24,7 @@ import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
  *
  * @internal A test compares this and what follows with the C++ side.
  */
-export const INTERFACE_VERSION = 3;
+export const INTERFACE_VERSION = 4;
 
 /**
  * The numbers of the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`).
@@ -115,6 +115,8 @@ export interface KernelPathHandle {
   peerCounters(): Float64Array;
   mapDescriptors(): number[];
   linkDescriptors(): number[];
+  /** Whether every program is still at its device, so far as the kernel tells. */
+  isInPlace(): boolean;
   /** Removes the programs, whoever has their descriptors. */
   detach(): void;
   /** Lets the descriptors go. */

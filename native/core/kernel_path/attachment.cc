@@ -139,6 +139,17 @@ tcmsg filter_at(Attachment::Place place, uint32_t handle) {
   return filter;
 }
 
+/// What the kernel says of a link; of no device if that is none.
+LinkInfo info_of(Kernel& kernel, const UniqueFd& link) {
+  LinkInfo info{};
+  bpf_attr attributes{};
+  attributes.info.bpf_fd = static_cast<uint32_t>(link.get());
+  attributes.info.info_len = sizeof info;
+  attributes.info.info = reinterpret_cast<uint64_t>(&info);
+  if (kernel.bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes, sizeof attributes) < 0) return {};
+  return info;
+}
+
 int put_filter(Kernel& kernel, const UniqueFd& program, Attachment::Place place, uint32_t handle) {
   tcmsg about{};
   about.tcm_ifindex = static_cast<int>(place.device);
@@ -174,12 +185,8 @@ Result<Attachment> Attachment::attach(Kernel& kernel, const UniqueFd& program, P
 }
 
 std::optional<Attachment> Attachment::adopt(Kernel& kernel, UniqueFd link) {
-  LinkInfo info{};
-  bpf_attr attributes{};
-  attributes.info.bpf_fd = static_cast<uint32_t>(link.get());
-  attributes.info.info_len = sizeof info;
-  attributes.info.info = reinterpret_cast<uint64_t>(&info);
-  if (kernel.bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes, sizeof attributes) < 0 || info.device == 0) return std::nullopt;
+  const LinkInfo info = info_of(kernel, link);
+  if (info.device == 0) return std::nullopt;
   Place place{.device = info.device};
   if (info.type == kLinkTypeTcx && info.attach_type == kTcxIngress) {
     place.point = AttachPoint::kIngress;
@@ -203,6 +210,10 @@ Result<void> Attachment::exchange(const UniqueFd& program) {
   }
   if (failed < 0) return Error{"exchange program", -failed, "device " + std::to_string(place_.device)};
   return {};
+}
+
+bool Attachment::is_in_place() const {
+  return !is_link() || info_of(*kernel_, link_).device != 0;
 }
 
 Result<void> Attachment::detach() {

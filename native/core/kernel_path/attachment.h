@@ -54,6 +54,10 @@ class Attachment {
   /// Removes the program, whoever else has the link. Nothing else may be called afterwards.
   [[nodiscard]] Result<void> detach();
 
+  /// False when the program is at its device no more: that is gone, even if another one has its name and index by now,
+  /// or somebody has removed the program. Of a filter nothing is known: true.
+  [[nodiscard]] bool is_in_place() const;
+
   [[nodiscard]] const Place& place() const { return place_; }
   /// Of the link; negative if the program is a filter.
   [[nodiscard]] int descriptor() const { return link_.get(); }

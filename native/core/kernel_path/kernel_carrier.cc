@@ -145,6 +145,11 @@ std::vector<int> KernelCarrier::link_descriptors() const {
   return numbers;
 }
 
+bool KernelCarrier::is_in_place() const {
+  return std::all_of(attachments_.begin(), attachments_.end(),
+                     [](const Attachment& each) { return each.is_in_place(); });
+}
+
 Result<void> KernelCarrier::detach() {
   Result<void> result;
   // What receives goes last: what is under way still arrives.

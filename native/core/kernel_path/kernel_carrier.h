@@ -72,6 +72,9 @@ class KernelCarrier {
   [[nodiscard]] std::vector<int> map_descriptors() const;
   [[nodiscard]] std::vector<int> link_descriptors() const;
 
+  /// Whether every program is still where it was attached; see Attachment::is_in_place().
+  [[nodiscard]] bool is_in_place() const;
+
   /// Removes the programs, whoever else has the descriptors.
   [[nodiscard]] Result<void> detach();
 

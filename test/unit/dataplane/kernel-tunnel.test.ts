@@ -37,6 +37,10 @@ function failure(operation: string, errno: number): Error {
   return Object.assign(new Error(operation), { operation, errno, detail: '' });
 }
 
+/** A descriptor that is open as long as this process is; what stands for maps is duplicated. */
+const FILE = 0;
+const LINK = 102;
+
 /** Stands for the programs in the kernel. */
 class FakePath {
   readonly calls: string[] = [];
@@ -44,6 +48,7 @@ class FakePath {
   readonly numbers = new Float64Array(2 * KERNEL_COUNTERS.length);
   routes: readonly number[];
   failNext: Error | undefined;
+  inPlace = true;
 
   constructor(readonly options: KernelPathOptions) {
     this.routes = [...options.routes];
@@ -67,11 +72,15 @@ class FakePath {
   }
 
   mapDescriptors(): number[] {
-    return [101];
+    return [FILE];
   }
 
   linkDescriptors(): number[] {
-    return [102];
+    return [LINK];
+  }
+
+  isInPlace(): boolean {
+    return this.inPlace;
   }
 
   detach(): void {
@@ -169,7 +178,7 @@ describe('the tunnel with the kernel path', () => {
     const { kernelPath } = await open();
     assert.deepEqual(kernelPath?.state, { isActive: true, receiver: 'xdp' });
     assert.deepEqual(states, [{ isActive: true, receiver: 'xdp' }]);
-    assert.deepEqual(kernelPath.descriptors, { maps: [101], links: [102] });
+    assert.deepEqual(kernelPath.descriptors, { maps: [FILE], links: [LINK] });
     const [{ options } = {}] = paths;
     assert.deepEqual([options?.uplink, options?.tun, options?.port], [2, 9, 8285]);
   });
@@ -237,7 +246,52 @@ describe('the tunnel with the kernel path', () => {
     await clock.advance(60_000);
     assert.deepEqual(tunnel.kernelPath?.state, { isActive: true, receiver: 'xdp' });
     assert.equal(states.length, 2);
+  });
+
+  it('leaves off trying once another uplink has what the former one had not', async () => {
+    refusals = [failure(XDP, EBUSY)];
+    const tunnel = await open();
+    refusals = [];
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await clock.advance(300_000);
+    assert.equal(paths.length, 1);
+    await tunnel.close();
     assert.equal(clock.pending, 0);
+  });
+
+  it('attaches again, and goes on counting, where its programs are gone though the device is there', async () => {
+    const tunnel = await open();
+    const [first] = paths;
+    assert.ok(first !== undefined);
+    await clock.advance(60_000);
+    assert.equal(paths.length, 1);
+    first.inPlace = false;
+    await clock.advance(5000);
+    assert.deepEqual(first.calls, ['detach']);
+    assert.equal(paths[1]?.options.inheritedMaps.length, 1);
+    assert.deepEqual(states, [
+      { isActive: true, receiver: 'xdp' },
+      { isActive: true, receiver: 'xdp' },
+    ]);
+    await clock.advance(60_000);
+    assert.equal(paths.length, 2);
+    await tunnel.close();
+    assert.equal(clock.pending, 0);
+  });
+
+  it('waits for its uplink while that is gone', async () => {
+    await open();
+    const [first] = paths;
+    assert.ok(first !== undefined);
+    first.inPlace = false;
+    const uplink = links.get('eth0');
+    assert.ok(uplink !== undefined);
+    links.delete('eth0');
+    await clock.advance(60_000);
+    assert.deepEqual([first.calls, states.length], [[], 1]);
+    links.set('eth0', uplink);
+    await clock.advance(5000);
+    assert.equal(paths.length, 2);
   });
 
   it('counts both ways together, by peer too', async () => {
@@ -338,6 +392,17 @@ describe('the tunnel with the kernel path', () => {
     gro.set('eth0', 0);
     assert.deepEqual(restoreGro(former, fakeGro), []);
     assert.equal(former.entries.size, 0);
+  });
+
+  it('leaves GRO alone on a device that has only the name of the one where it was switched on', async () => {
+    gro.set('eth0', 0);
+    const tunnel = await open();
+    const uplink = links.get('eth0');
+    assert.ok(uplink !== undefined);
+    links.set('eth0', { ...uplink, index: 12 });
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth0', index: 12 } }));
+    await tunnel.close();
+    assert.deepEqual([gro.get('eth0'), former.entries.size], [1, 0]);
   });
 
   it('is not used where GRO cannot be had', async () => {
