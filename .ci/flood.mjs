@@ -1,4 +1,4 @@
-// Floods a tunnel with hostile packets, and accounts for every one of them.
+// Floods a tunnel, and the kernel path beside one, with hostile packets, and accounts for every one of them.
 // What it is told on the command line: .ci/usage/test-flood.txt.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -13,7 +13,8 @@ if (!/^[1-9]\d*$/.test(values.datagrams)) {
   process.exit(2);
 }
 const mocha = ['node_modules/mocha/bin/mocha.js', '--config', '.ci/mocharc.host.json', '--retries', '0'];
-const { status } = spawnSync(process.execPath, [...mocha, 'test/host/hostile-packets.test.ts'], {
+const files = ['hostile-packets', 'kernel-path-hostile'].map((name) => `test/host/${name}.test.ts`);
+const { status } = spawnSync(process.execPath, [...mocha, ...files], {
   cwd: root,
   stdio: 'inherit',
   env: { ...process.env, TSFLANNEL_FLOOD_DATAGRAMS: values.datagrams },

@@ -28,7 +28,7 @@ export async function buildKernelPath(): Promise<string | undefined> {
 }
 
 /** Command line of a program below test/native/kernel_path, as {@link buildKernelPath} left it. */
-export function kernelPathCommand(name: 'carrier' | 'programs', args: readonly string[] = []): string[] {
+export function kernelPathCommand(name: 'carrier' | 'mutations' | 'programs', args: readonly string[] = []): string[] {
   const program = path.join(NATIVE_TESTS, 'build/release/kernel_path', name);
   return ['env', `TSFLANNEL_KERNEL_PATH=${PROGRAMS}`, program, ...args];
 }

@@ -39,6 +39,11 @@ std::unique_ptr<LoadedKernelPath> LoadedKernelPath::load(const KernelPathConfig&
 
 Outcome LoadedKernelPath::run(KernelProgram program, const Bytes& packet, const std::optional<SuperPacket>& super) {
   before_ = maps_.counters().value();
+  return run_unwatched(program, packet, super);
+}
+
+Outcome LoadedKernelPath::run_unwatched(KernelProgram program, const Bytes& packet,
+                                        const std::optional<SuperPacket>& super) {
   Outcome outcome;
   outcome.packet.resize(packet.size() + kRoom);
   __sk_buff context{};
