@@ -44,6 +44,8 @@ export interface HostFacts {
   readonly contested: ReadonlySet<string>;
   /** Whether the kernel reaches the address without a gateway, over the underlay device. */
   readonly isOnLink: (address: IpAddress) => boolean;
+  /** MTU of the kernel's route to the address, where that has one of its own. */
+  readonly routeMtu: (address: IpAddress) => number | undefined;
   /** By which peers know this host; undefined unless a backend with {@link BackendFacts.usesPrivateKey} was configured. */
   readonly privateKey: WireguardSecret | undefined;
   /** Absent unless the kernel is to carry what it can of the udp backend. */

@@ -121,9 +121,14 @@ function tunnelPeers(
   return all;
 }
 
-/** Behind a router the path may be narrower than the uplink, which the tunnel finds out and the programs do not. */
-function isKernelPeer({ attributes }: Lease, { kernelPath, isOnLink }: HostFacts): boolean {
-  return kernelPath !== undefined && announcesKernelPath(attributes) && isOnLink(attributes.publicIp);
+/**
+ * Behind a router the path may be narrower than the uplink, and a route may say so itself: the tunnel finds that out, and
+ * tells who sends too much; the programs know one MTU.
+ */
+function isKernelPeer({ attributes }: Lease, { kernelPath, isOnLink, routeMtu, underlay }: HostFacts): boolean {
+  const { publicIp } = attributes;
+  if (kernelPath === undefined || !announcesKernelPath(attributes) || !isOnLink(publicIp)) return false;
+  return (routeMtu(publicIp) ?? underlay.mtu) >= underlay.mtu;
 }
 
 /** Those networks of containers on this host that are guarded although sources are not checked strictly: the largest. */

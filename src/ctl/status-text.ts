@@ -187,7 +187,7 @@ function peerNote({ carrier, skipped, isReservation, wireguard }: PeerStatus, no
 const TUNNELLED: Readonly<Record<TunnelledBecause, string>> = {
   refused: 'this host has no kernel path',
   'not-announced': 'the peer announces no kernel path',
-  'off-link': 'the peer is not on the link of the uplink',
+  'off-link': 'the peer is not on the link of the uplink, or its route has a smaller MTU',
 };
 
 /** @param carrier - undefined from a daemon of an earlier release. */

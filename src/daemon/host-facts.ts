@@ -39,7 +39,7 @@ export class HostFactsSource {
   ) {
     const lookUp: RouteLookup = (address) => {
       const route = netlink.routes.lookup(address);
-      return Promise.resolve(route && { ifindex: route.index, gateway: route.gateway });
+      return Promise.resolve(route && { ifindex: route.index, gateway: route.gateway, mtu: route.mtu });
     };
     this.onLink = new OnLinkCache(lookUp);
     this.directLink = new OnLinkCache(lookUp);
@@ -89,6 +89,7 @@ export class HostFactsSource {
       contested: this.contested,
       privateKey: this.key,
       isOnLink: (address) => this.onLink.isOnLink(address),
+      routeMtu: (address) => this.onLink.routeMtu(address),
       ...(kernelPath && { kernelPath }),
     };
     return this.current;

@@ -164,6 +164,9 @@ export const RTA = {
   MAX: 32,
 } as const;
 
+/** Attributes inside of `METRICS`: `uapi/linux/rtnetlink.h`. */
+export const RTAX = { MTU: 2, MAX: 2 } as const;
+
 /** Next hop object attributes: `uapi/linux/nexthop.h`. */
 export const NHA = { ID: 1, MAX: 16 } as const;
 

@@ -1,6 +1,6 @@
 import { ADDRESS_BITS, type Family, IpAddress } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
-import { AF, RT_TABLE_MAIN, RTA, RTM_F_CLONED, RTNH_F, RTPROT, SCOPES } from './constants.js';
+import { AF, RT_TABLE_MAIN, RTA, RTAX, RTM_F_CLONED, RTNH_F, RTPROT, SCOPES } from './constants.js';
 import { AttributeTable, type MessageReader, type MessageWriter } from './message.js';
 
 const TYPES = {
@@ -44,6 +44,8 @@ export interface RouteInfo extends Omit<NextHop, 'weight'> {
   /** 0 for IPv4 routes without one; the kernel gives IPv6 routes 1024. */
   readonly metric: number;
   readonly prefsrc: IpAddress | undefined;
+  /** Bytes of the largest packet that takes it, if the route says so itself, or the kernel has learned it on the way. */
+  readonly mtu?: number;
   /** The next hop object that the route uses (`nhid`, 5.3), 0 if none: the route changes and goes with it. */
   readonly nexthopId: number;
   /** All ways of a multipath route; then `index` and `gateway` are those of the first. Empty otherwise. */
@@ -192,6 +194,7 @@ function writeRoute(
 
 const table = new AttributeTable(RTA.MAX);
 const hopTable = new AttributeTable(RTA.MAX);
+const metricTable = new AttributeTable(RTAX.MAX);
 
 /** Copies that the kernel keeps per destination are not routes anybody made. */
 export function isClonedRoute(reader: MessageReader): boolean {
@@ -225,7 +228,14 @@ export function readRoute(reader: MessageReader): RouteInfo | undefined {
     isOnlink: first?.isOnlink ?? (reader.u32(8) & RTNH_F.ONLINK) !== 0,
     nexthopId: attributes.u32(RTA.NH_ID) ?? 0,
     multipath,
+    ...(attributes.has(RTA.METRICS) && readMetrics(reader, attributes)),
   };
+}
+
+function readMetrics(reader: MessageReader, attributes: AttributeTable): Pick<RouteInfo, 'mtu'> {
+  const { offset, length } = attributes.range(RTA.METRICS);
+  const mtu = metricTable.parse(reader, offset, offset + length).u32(RTAX.MTU);
+  return mtu === undefined ? {} : { mtu };
 }
 
 /** A gateway of the route's own family, or of the other one (`RTA_VIA`, 5.2: family in two bytes, then the address). */

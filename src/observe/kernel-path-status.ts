@@ -21,7 +21,7 @@ export interface KernelPathStatus {
  *
  * - `refused`: the kernel of this host carries nothing; its tunnel's status says why
  * - `not-announced`: the peer does not say that its kernel takes datagrams apart
- * - `off-link`: it is not on the link of the uplink: behind a router, or another device
+ * - `off-link`: it is not on the link of the uplink: behind a router, or another device; or its route has a smaller MTU
  */
 export type TunnelledBecause = 'refused' | 'not-announced' | 'off-link';
 

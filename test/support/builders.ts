@@ -97,6 +97,7 @@ export function hostFacts(changes: Partial<HostFacts> = {}): HostFacts {
     },
     contested: new Set(),
     isOnLink: () => true,
+    routeMtu: () => undefined,
     privateKey: undefined,
     ...changes,
   };

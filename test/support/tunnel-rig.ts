@@ -291,13 +291,16 @@ export class TunTap {
   private readonly poller: FdPoller;
   private readonly inbox = new Inbox<Buffer>();
 
-  /** @param headerBytes - of the link layer; left out. */
-  constructor(device: string, headerBytes = 0) {
+  /**
+   * @param headerBytes - of the link layer; left out.
+   * @param protocol - what the device has handed up; of a bridge's port nothing but all (`ETH_P_ALL`).
+   */
+  constructor(device: string, headerBytes = 0, protocol = ETH_P_IP) {
     this.index = check(ifNameToIndex(device), `index of ${device}`);
     this.fd = check(socket(SYS.AF_PACKET, SYS.SOCK_RAW | SYS.SOCK_NONBLOCK, 0), 'packet socket');
     check(setsockoptInt(this.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1), 'PACKET_IGNORE_OUTGOING');
     check(setsockoptInt(this.fd, SYS.SOL_SOCKET, SYS.SO_RCVBUFFORCE, BUFFER_BYTES), 'SO_RCVBUFFORCE');
-    check(bind(this.fd, sockaddrLl(this.index, ETH_P_IP)), `bind to ${device}`);
+    check(bind(this.fd, sockaddrLl(this.index, protocol)), `bind to ${device}`);
     const buffer = Buffer.alloc(65536);
     this.poller = pollFd(this.fd, () => {
       for (let length = recv(this.fd, buffer); length > 0; length = recv(this.fd, buffer)) {

@@ -138,6 +138,18 @@ describe('udp backend', () => {
       assert.deepEqual(uplink, { device: hostFacts().underlay.device, index: hostFacts().underlay.ifindex });
     });
 
+    it('leaves peers to the tunnel whose route is narrower than the uplink', () => {
+      const { mtu } = hostFacts().underlay;
+      const mtus = [undefined, mtu, mtu - 1];
+      const peers = mtus.map((_, index) => announcing(index + 2));
+      const routeMtu = (address: IpAddress): number | undefined =>
+        mtus[peers.findIndex(({ attributes }) => attributes.publicIp.equals(address))];
+      assert.deepEqual(
+        tunnelOf({ kernelPath, routeMtu }, ...peers)?.peers.map(({ isKernelPeer = false }) => isKernelPeer),
+        [true, true, false],
+      );
+    });
+
     it('has the kernel send nothing, and names no uplink, unless the host uses it', () => {
       const { peers = [], uplink } = tunnelOf({}, announcing(3)) ?? {};
       assert.deepEqual([peers[0]?.isKernelPeer, uplink], [undefined, undefined]);

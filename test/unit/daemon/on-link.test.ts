@@ -34,6 +34,17 @@ describe('on-link cache', () => {
     assert.equal(asked.length, 4);
   });
 
+  it('tells the MTU of a route that has one, and when it is another one', async () => {
+    const answers: Record<string, RouteAnswer> = { '192.0.2.2': { ifindex: 2, gateway: undefined, mtu: 1400 } };
+    const { cache } = rig(answers);
+    await cache.refresh([near, far], 2);
+    assert.deepEqual([cache.routeMtu(near), cache.routeMtu(far), cache.isOnLink(near)], [1400, undefined, true]);
+    answers['192.0.2.2'] = { ifindex: 2, gateway: undefined };
+    cache.forget();
+    assert.equal(await cache.refresh([near, far], 2), true);
+    assert.equal(cache.routeMtu(near), undefined);
+  });
+
   it('asks again when the underlay device is another one', async () => {
     const { cache } = rig(routes);
     await cache.refresh([near], 2);
