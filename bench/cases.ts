@@ -72,7 +72,7 @@ export function allCases(stock?: string): Case[] {
 }
 
 /** The cases of `--quick`: enough to see whether the native path is in order. */
-export const QUICK_CASES: readonly string[] = ['host-gw', REFERENCE, 'native-1', 'portable'];
+export const QUICK_CASES: readonly string[] = ['host-gw', REFERENCE, 'native-1', 'auto', 'portable'];
 
 /**
  * The cases with these names; a name that ends in `*` stands for all that begin so.

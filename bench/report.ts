@@ -93,7 +93,7 @@ export function targetTable(record: RunRecord): Table | undefined {
   const verdicts = judge(record);
   if (verdicts.length === 0) return undefined;
   return {
-    title: 'targets of the native tunnel',
+    title: 'targets',
     head: ['', 'link', 'target', 'measured', ''],
     rows: verdicts.map(({ target, value, isReached }) => [
       target.title,

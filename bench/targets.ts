@@ -4,7 +4,7 @@ import type { MeasureName } from './measures.js';
 import { ratiosOf, valuesOf, type RunRecord } from './record.js';
 import { quantile } from './stats.js';
 
-/** What the native tunnel is meant to reach, on one machine in one run. */
+/** What a way to carry packets is meant to reach, on one machine in one run. */
 export interface Target {
   readonly title: string;
   readonly link: LinkModel;
@@ -17,6 +17,20 @@ export interface Target {
 }
 
 const NATIVE = 'native-1';
+const AUTO = 'auto';
+const KERNEL = 'kernel';
+
+/** What the default has to be beside the kernel's own tunnel and beside ours alone, on either link. */
+const ofAuto = (link: LinkModel): readonly Target[] => {
+  const beside = { link, case: AUTO, reference: REFERENCE };
+  return [
+    { ...beside, title: 'RTT idle, auto : VXLAN', measure: 'rttMedian', most: 1.3 },
+    { ...beside, title: 'p99 RTT under load, auto : VXLAN', measure: 'loadedRttP99', most: 2 },
+    { ...beside, title: 'requests, 1 connection, auto : VXLAN', measure: 'rr1', least: 0.95 },
+    { ...beside, title: 'requests, 32 connections, auto : VXLAN', measure: 'rr32', least: 0.9 },
+    { ...beside, title: 'TCP 1 stream, auto : native', reference: NATIVE, measure: 'tcp1', least: 0.95 },
+  ];
+};
 
 /** All targets, in the order of the report. */
 export const TARGETS: readonly Target[] = [
@@ -99,6 +113,43 @@ export const TARGETS: readonly Target[] = [
     case: NATIVE,
     reference: REFERENCE,
     most: 4,
+  },
+  ...ofAuto('wire'),
+  ...ofAuto('veth'),
+  { title: 'TCP 1 stream, auto : VXLAN', link: 'wire', measure: 'tcp1', case: AUTO, reference: REFERENCE, least: 1.15 },
+  { title: 'TCP 4 streams, auto : VXLAN', link: 'wire', measure: 'tcp4', case: AUTO, reference: REFERENCE, least: 1 },
+  { title: 'CPU per GB, auto : VXLAN', link: 'wire', measure: 'cpuPerGb', case: AUTO, reference: REFERENCE, most: 1 },
+  {
+    title: 'small packets, 1 flow, auto : VXLAN',
+    link: 'wire',
+    measure: 'small1',
+    case: AUTO,
+    reference: REFERENCE,
+    least: 2,
+  },
+  {
+    title: 'small packets, 64 flows, auto : VXLAN',
+    link: 'wire',
+    measure: 'small64',
+    case: AUTO,
+    reference: REFERENCE,
+    least: 1,
+  },
+  {
+    title: 'TCP 1 stream, kernel : VXLAN',
+    link: 'wire',
+    measure: 'tcp1',
+    case: KERNEL,
+    reference: REFERENCE,
+    least: 1,
+  },
+  {
+    title: 'CPU per GB, kernel : VXLAN',
+    link: 'wire',
+    measure: 'cpuPerGb',
+    case: KERNEL,
+    reference: REFERENCE,
+    most: 1,
   },
   { title: 'start to subnet.env, ms', link: 'wire', measure: 'start', case: NATIVE, most: 500 },
   { title: 'resident memory, idle, 3 peers, MB', link: 'wire', measure: 'memory', case: NATIVE, most: 100 },
