@@ -69,7 +69,7 @@ describe(`hostile datagrams and the kernel path (${DATAPATH})`, function () {
     };
     const words = [
       ...[rig.host(2).publicIp, PORT, `/proc/${victim.program.pid}/net/udp`, DATAGRAMS, WINDOW_BYTES, 'strict'],
-      ...[sink.address, subnet, rig.host(1).publicIp, STRANGER],
+      ...[sink.address, subnet, rig.host(1).publicIp, STRANGER, 'bare'],
     ].map(String);
     const flood = rig.router.run([path.join(NATIVE_TESTS, 'build/release/flood/flood'), ...words], {
       timeoutMs: TIMEOUT_MS,
@@ -89,7 +89,13 @@ describe(`hostile datagrams and the kernel path (${DATAPATH})`, function () {
     const counters = await kernelCounters(victim);
     assert.ok(counters.received.packets - takenBefore > 0, 'the programs took none');
     assert.deepEqual([counters['receive-failed'].packets, counters['receive-other-host'].packets], [0, 0]);
-    for (const reason of ['receive-not-plain', 'receive-length', 'receive-source', 'receive-ttl'] as const) {
+    for (const reason of [
+      'receive-tunnel',
+      'receive-not-plain',
+      'receive-length',
+      'receive-source',
+      'receive-ttl',
+    ] as const) {
       assert.ok(counters[reason].packets > 0, reason);
     }
   });

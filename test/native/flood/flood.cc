@@ -1,6 +1,6 @@
 // Sends hostile datagrams to a tunnel's port and says what has to become of each.
 //
-//   flood TARGET PORT QUEUE DATAGRAMS WINDOW VERIFY DESTINATION SUBNET PEER STRANGER
+//   flood TARGET PORT QUEUE DATAGRAMS WINDOW VERIFY DESTINATION SUBNET PEER STRANGER [bare]
 //
 //   TARGET, PORT  the tunnel's socket, at the address of its underlay
 //   QUEUE         /proc/PID/net/udp of a process beside the tunnel: tells how full its socket is
@@ -12,6 +12,7 @@
 //   SUBNET        PEER's /24, which most inner sources lie in
 //   PEER          outer source that holds a lease; forged if it is not an address of this host
 //   STRANGER      outer source that holds none
+//   bare          what is no super-packet goes without a checksum every other time, as the kernels of peers send
 //
 // Prints one line of JSON: {"sent":N,"delivered":N,"drops":{REASON:N,…}}. The datagrams depend on TSFLANNEL_SEED alone.
 #include <arpa/inet.h>
@@ -19,6 +20,7 @@
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -27,6 +29,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -93,6 +96,13 @@ class Source {
 
   [[nodiscard]] uint32_t address() const { return address_; }
 
+  /// Whether what comes has an outer checksum; super-packets must have one.
+  void set_bare(bool is_bare) {
+    const int on = is_bare ? 1 : 0;
+    if (setsockopt(fd_, SOL_SOCKET, SO_NO_CHECK, &on, sizeof on) < 0) fail("set SO_NO_CHECK");
+  }
+
+  /// @param messages at most kBatch
   void send(const std::vector<Message>& messages) {
     std::array<mmsghdr, kBatch> headers{};
     std::array<iovec, kBatch> parts{};
@@ -206,7 +216,7 @@ class Generator {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 11) {
+  if (argc != 11 && argc != 12) {
     std::fprintf(stderr, "usage: see the head of flood.cc\n");
     return 2;
   }
@@ -225,6 +235,7 @@ int main(int argc, char** argv) {
   std::array<Source, 2> sources = {Source(peer, endpoint(target, port)),
                                    Source(address_of(argv[10]), endpoint(target, port))};
   Generator generator(target, destination, subnet, window > 0);
+  const bool sends_bare = argc == 12;
 
   uint64_t sent = 0;
   uint64_t delivered = 0;
@@ -250,7 +261,17 @@ int main(int argc, char** argv) {
       } while (at < message.data.size());
       batch.push_back(std::move(message));
     }
+    std::vector<Message> bare;
+    if (sends_bare && turn % 2 == 1) {
+      const auto first = std::stable_partition(batch.begin(), batch.end(),
+                                               [](const Message& each) { return each.segment_length != 0; });
+      bare.assign(std::make_move_iterator(first), std::make_move_iterator(batch.end()));
+      batch.erase(first, batch.end());
+    }
     source.send(batch);
+    source.set_bare(true);
+    source.send(bare);
+    source.set_bare(false);
     if (window == 0 || outstanding < window) continue;
     while (queued_bytes(queue, port) > 0) std::this_thread::yield();
     outstanding = 0;
