@@ -1,9 +1,11 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import os from 'node:os';
+import { setTimeout } from 'node:timers/promises';
 import type { Daemon } from '../test/support/daemon.js';
 import { Rig, type Host } from '../test/support/rig.js';
 import { waitFor } from '../test/support/wait.js';
 import { watchCpu } from './cpu.js';
+import { LoopProbe } from './loop-probe.js';
 import type { Table } from './report.js';
 import { quantile } from './stats.js';
 
@@ -26,7 +28,12 @@ export interface ControlResult {
   /** Processor time of the whole machine's own work per second while nothing changes. */
   readonly idleCpuShare: number;
   readonly residentMb: number;
+  /** How long the event loop was held at most, by what was going on. */
+  readonly heldMs: Readonly<Record<HeldIn, number>>;
 }
+
+/** What may hold the event loop: one lease that comes; all of the kernel's state made again. */
+export type HeldIn = 'change' | 'rebuild';
 
 const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
 const BURST = 100;
@@ -35,8 +42,18 @@ const JOINS = 10;
 // answer.
 const SLOT_MS = 1500;
 const SLOTS = 20;
+/** Far longer than it takes to make everything again. */
+const REBUILD_MS = 8000;
 /** Processor time that one peer's change may cost, however many peers there are. */
 const CHANGE_CPU_TARGET_MS = 10;
+/** Time for which nothing may hold the event loop while all of the kernel's state is made again. */
+const HELD_TARGET_MS = 20;
+/** The command of `ip` that takes everything of ours out of the kernel. */
+const LOSSES: Readonly<Record<(typeof BACKENDS)[number], string>> = {
+  udp: 'link del flannel0',
+  vxlan: 'link del flannel.1',
+  'host-gw': 'route flush root 10.0.0.0/8',
+};
 // etcd refuses transactions of more operations than this (--max-txn-ops).
 const TRANSACTION = 100;
 
@@ -58,6 +75,8 @@ export async function measureControlPlane(peers: number): Promise<{ table: Table
       `CPU per change, ms (target < ${CHANGE_CPU_TARGET_MS})`,
       'CPU idle, %',
       'memory, MB',
+      'event loop held at most, change, ms',
+      `rebuild, ms (target ≤ ${HELD_TARGET_MS})`,
     ],
     rows: raw.map((result) => [
       result.backend,
@@ -70,12 +89,14 @@ export async function measureControlPlane(peers: number): Promise<{ table: Table
       (quantile(result.changeCpuMs, 0.5) - quantile(result.idleCpuMs, 0.5)).toFixed(1),
       (result.idleCpuShare * 100).toFixed(1),
       result.residentMb.toFixed(0),
+      result.heldMs.change.toFixed(0),
+      result.heldMs.rebuild.toFixed(0),
     ]),
   };
   return { table, raw };
 }
 
-async function measureBackend(backend: string, peers: number): Promise<ControlResult> {
+async function measureBackend(backend: (typeof BACKENDS)[number], peers: number): Promise<ControlResult> {
   const rig = await Rig.create({ hosts: 1 });
   try {
     const host = rig.host(1);
@@ -83,7 +104,8 @@ async function measureBackend(backend: string, peers: number): Promise<ControlRe
     // host-gw reaches only neighbours on the link.
     await host.netns.ip(['addr add 198.19.255.254/15 dev eth0']);
     await putLeases(rig, backend, 0, peers);
-    const daemon = host.makeDaemon({ args: [`--public-ip=${host.publicIp}`] });
+    const probe = new LoopProbe(rig.directory);
+    const daemon = host.makeDaemon({ args: [`--public-ip=${host.publicIp}`], env: probe.env });
     const startedMs = performance.now();
     await daemon.startAndWait([], 120_000);
     const reach = async (count: number): Promise<void> => waitForPeers(host, daemon, backend, count);
@@ -104,12 +126,23 @@ async function measureBackend(backend: string, peers: number): Promise<ControlRe
       slot % 2 === 0 ? putLeases(rig, backend, count, 1) : deleteLeases(rig, count, 1),
     );
     const finish = watchCpu();
-    await new Promise((resolve) => setTimeout(resolve, 5000));
+    await setTimeout(5000);
     const { ownSeconds, wallSeconds } = finish();
     const residentMb = daemon.residentBytes() / 1e6;
-    await daemon.stop();
     const idleCpuShare = ownSeconds / wallSeconds;
-    return { backend, peers, startSeconds, joinMs, burstMs, leaveMs, changeCpuMs, idleCpuMs, idleCpuShare, residentMb };
+
+    // Nothing is asked of the daemon meanwhile: the answer on thousands of peers holds the event loop as well.
+    await probe.longestMs(daemon);
+    await putLeases(rig, backend, count, 1);
+    await setTimeout(SLOT_MS);
+    const change = await probe.longestMs(daemon);
+    await host.netns.ip([LOSSES[backend]]);
+    await setTimeout(REBUILD_MS);
+    const heldMs = { change, rebuild: await probe.longestMs(daemon) };
+    await reach(count + 1);
+    await daemon.stop();
+    const cpu = { changeCpuMs, idleCpuMs, idleCpuShare };
+    return { backend, peers, startSeconds, joinMs, burstMs, leaveMs, ...cpu, residentMb, heldMs };
   } finally {
     await rig.close();
   }
@@ -122,7 +155,7 @@ async function watchSlots(daemon: Daemon, act: (slot: number) => Promise<void>):
   let before = threadsCpuMs(daemon.program.pid);
   for (let slot = 0; slot < SLOTS; slot++) {
     await act(slot);
-    await new Promise((resolve) => setTimeout(resolve, startedMs + (slot + 1) * SLOT_MS - performance.now()));
+    await setTimeout(startedMs + (slot + 1) * SLOT_MS - performance.now());
     const after = threadsCpuMs(daemon.program.pid);
     used.push(after - before);
     before = after;

@@ -8,6 +8,7 @@ import { measureMicro } from './micro.js';
 import { readOptions, USAGE, UsageError, type PathOptions } from './options.js';
 import { measurePaths } from './path.js';
 import type { RunRecord } from './record.js';
+import { measureStart } from './start.js';
 import { markdownReport, microTable, terminalReport, terminalTable } from './report.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -33,8 +34,13 @@ async function main(args: string[]): Promise<void> {
   }
   if (process.getuid?.() !== 0) throw new Error('cannot make network namespaces: only root may; run it with sudo');
   if (options.mode === 'control') {
-    const { table, raw } = await measureControlPlane(options.peers);
-    process.stdout.write(options.isJson ? `${JSON.stringify(raw, null, 2)}\n` : `${terminalTable(table)}\n`);
+    const start = await measureStart();
+    const control = await measureControlPlane(options.peers);
+    const raw = { start: start.raw, control: control.raw };
+    const text = options.isJson
+      ? JSON.stringify(raw, null, 2)
+      : [start.table, control.table].map(terminalTable).join('\n');
+    process.stdout.write(`${text}\n`);
     return;
   }
   const command = ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' ');

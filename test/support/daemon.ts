@@ -27,6 +27,8 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Working directory. Default that of this process. */
   readonly cwd?: string;
+  /** Command that executes the daemon, such as one that takes rights from it. Default none. */
+  readonly within?: readonly string[];
   /** Program to run instead of ours: a stock flanneld, which does not know the flags of our own. */
   readonly stock?: string;
   /** Puts subnet.env and state on a disk of that size, which only this daemon has and which ends with it. */
@@ -98,6 +100,7 @@ export class Daemon {
         ...this.#mountDisk(),
         ...this.#mountPlugins(),
         ...(options.keeper === undefined ? [] : ['sh', '-c', 'export LISTEN_PID=$$; exec "$@"', 'sh']),
+        ...(options.within ?? []),
         ...command,
         ...[`--etcd-endpoints=${options.etcdEndpoints}`, `--subnet-file=${path.join(directory, 'subnet.env')}`],
         ...(options.hasPlugin === true ? ['--docker-plugin'] : []),
