@@ -152,6 +152,7 @@ TEST(
 
 TEST("the memory of a table is that of its parts") {
   const size_t empty = build({}, {})->memory_bytes();
+  CHECK_EQ(empty, sizeof(PeerTable) + 2 * sizeof(uint32_t) + 2 * 8);
   CHECK_EQ(build({}, std::vector<Peer>(1000))->memory_bytes() - empty, size_t{1000} * (4 + 4) + (2048 - 2) * 8);
   std::vector<PeerEntry> entries;
   for (uint32_t i = 0; i < 256; i++) entries.push_back({ipv4(10, 5, static_cast<uint8_t>(i), 0), 24, 0});
