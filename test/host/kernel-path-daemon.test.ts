@@ -15,6 +15,8 @@ import { eventually } from '../support/wait.js';
 const SIZES = [0, 1, 100, 1443, 1444, 1445, 9000];
 const BULK_BYTES = 4 << 20;
 
+// All of it passes on Debian's 6.1 as well (npm run test:vm), in nine minutes: the receiver is XDP there, since what takes
+// datagrams at tc needs TCX, and with a driver that has no XDP the kernel path is refused.
 describe('daemons with the kernel path', function () {
   this.timeout(BUILD_TIMEOUT_MS);
   let overlay: Overlay | undefined;
@@ -161,7 +163,10 @@ describe('daemons with the kernel path', function () {
     keepers[0]?.drop();
     await eventually('the programs to go', async () => assert.equal(await xdpOf(host), undefined));
     assert.deepEqual(await host.netns.ipJson(['link', 'show', 'type', 'tun']), []);
-    assert.equal((await host.netns.run(['tc', 'filter', 'show', 'dev', 'eth0', 'ingress'])).stdout, '');
+    // Without TCX, before Linux 6.6, one filter stays, which does nothing where nothing is marked.
+    const { stdout: filters } = await host.netns.run(['tc', 'filter', 'show', 'dev', 'eth0', 'ingress']);
+    for (const filter of filters.split('\n').filter((line) => line.includes(' handle ')))
+      assert.match(filter, / tsflannel .* name deliver /);
     const { directory } = both.daemon(1).options;
     const files = ['--state-dir', path.join(directory, 'state'), '--subnet-file', both.daemon(1).subnetFile];
     const cleanup = await host.netns.run([

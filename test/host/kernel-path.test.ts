@@ -10,7 +10,9 @@ describe('the programs of the kernel path', function () {
     if (reason !== undefined) skipBecause(this, reason);
   });
 
-  it('pass this kernel’s verifier, and do with every packet what the native core does', async () => {
-    await run(kernelPathCommand('programs'), { timeoutMs: 240_000 });
+  // Without CAP_PERFMON, which the unit does not have, the verifier refuses arithmetic with halves of pointers, too.
+  it('pass this kernel’s verifier with the unit’s rights, and do with every packet what the native core does', async () => {
+    const asUnit = ['setpriv', '--bounding-set=-all,+bpf,+net_admin'];
+    await run([...asUnit, ...kernelPathCommand('programs')], { timeoutMs: 240_000 });
   });
 });
