@@ -210,8 +210,7 @@ class Comparison {
       by_peer += kernel_path_.maps().peer_counters(n).value().received.packets;
     }
     CHECK_EQ(by_peer, taken_);
-    for (const KernelCounter each :
-         {kReceiveNotPlain, kReceiveLength, kReceiveSource, kReceiveTtl, kReceiveTunnel}) {
+    for (const KernelCounter each : {kReceiveNotPlain, kReceiveLength, kReceiveSource, kReceiveTtl, kReceiveTunnel}) {
       CHECK_NOTE(counters.at(each).packets > left_ / 1000, show(each) + ": " + show(counters.at(each).packets));
     }
     CHECK_EQ(counters.at(kReceiveFailed).packets, 0);
