@@ -83,7 +83,9 @@ describe('the container image', function () {
         assert.match(stdout, /ready/);
         assert.ok(readdirSync(state).includes('own-lease.json'), readdirSync(state).join());
         const { stdout: out, stderr } = await engine!.docker(['logs', type]);
-        assert.doesNotMatch(`${out}${stderr}`, /EPERM|EROFS|EACCES|portable/);
+        // This engine may not know the capability that the kernel path takes.
+        const lines = `${out}${stderr}`.split('\n').filter((line) => !/no kernel path/.test(line));
+        assert.doesNotMatch(lines.join('\n'), /EPERM|EROFS|EACCES|portable/);
       } finally {
         await engine!.docker(['rm', '--force', type]);
       }

@@ -6,17 +6,12 @@ import { ctlFile, daemonFile } from '../support/daemon.js';
 import { DescriptorKeeper } from '../support/descriptor-keeper.js';
 import { BUILD_TIMEOUT_MS, buildKernelPath, kernelPathCommand } from '../support/kernel-path.js';
 import { NETWORK, Overlay, leaseKey } from '../support/overlay.js';
+import { BULK_BYTES, SIZES, carriesEverything, eventuallySends, groOf, xdpOf } from '../support/kernel-overlay.js';
 import { type Host, Rig } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
-import { ping, tcpTransfer, udpExchange } from '../support/traffic.js';
+import { ping, tcpTransfer } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
-/** Around what one packet holds (1444), and what takes fragments. */
-const SIZES = [0, 1, 100, 1443, 1444, 1445, 9000];
-const BULK_BYTES = 4 << 20;
-
-// All of it passes on Debian's 6.1 as well (npm run test:vm), in nine minutes: the receiver is XDP there, since what takes
-// datagrams at tc needs TCX, and with a driver that has no XDP the kernel path is refused.
 describe('daemons with the kernel path', function () {
   this.timeout(BUILD_TIMEOUT_MS);
   let overlay: Overlay | undefined;
@@ -54,33 +49,14 @@ describe('daemons with the kernel path', function () {
     return started;
   };
 
-  const eventuallySends = async (from: Overlay, host: number, count: number): Promise<void> =>
-    eventually(`the kernel of host ${host} to send to ${count}`, async () => {
-      const { peers, tunnels } = await from.daemon(host).status();
-      const sent = peers.filter(({ carrier }) => carrier?.carrier === 'kernel');
-      assert.equal(sent.length, count, inspect([peers, tunnels, from.daemon(host).log]));
-    });
-
   const carried = (status: DaemonStatus): { readonly sent: number; readonly received: number } => {
     const counters = status.tunnels[0]?.kernelPath?.counters;
     return { sent: counters?.sent.bytes ?? 0, received: counters?.received.bytes ?? 0 };
   };
 
-  const xdpOf = async (host: Host): Promise<unknown> => (await host.netns.ipJson(['link', 'show', 'eth0']))[0]?.xdp;
-  const groOf = async (host: Host): Promise<string> =>
-    /^generic-receive-offload: (\w+)/m.exec((await host.netns.run(['ethtool', '-k', 'eth0'])).stdout)?.[1] ?? '';
   const announcedBy = async (from: Overlay, host: number): Promise<unknown> => {
     const entry = await from.rig.etcd.get(leaseKey(from.rig, from.daemon(host).subnetEnv().FLANNEL_SUBNET));
     return (JSON.parse(entry?.value ?? '{}') as { BackendData?: unknown }).BackendData;
-  };
-
-  const carriesEverything = async (from: Overlay): Promise<void> => {
-    for (const [source, target] of from.pairs) {
-      const [near, far] = [from.container(source), from.container(target)];
-      const exchanged = await udpExchange(near.netns, far.netns, far.address, SIZES);
-      assert.deepEqual(exchanged, { lost: [], altered: [] }, `host ${source} to host ${target}`);
-      await tcpTransfer(near.netns, far.netns, far.address, { bytes: BULK_BYTES });
-    }
   };
 
   it('carry everything whole by their kernels, and tell so', async () => {

@@ -61,7 +61,7 @@ const packets = fc
   .map((fields) => buildPacket(fields));
 
 /** Good packets, packets with some bytes changed, cut off or extended ones, and noise. */
-const bytes = fc.oneof(
+const anyBytes = fc.oneof(
   { weight: 4, arbitrary: packets },
   {
     weight: 4,
@@ -82,6 +82,9 @@ const bytes = fc.oneof(
   },
   { weight: 1, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 80 }).map((noise) => Buffer.from(noise)) },
 );
+
+/** No longer than a device takes. */
+const bytes = anyBytes.map((each) => each.subarray(0, TUNNEL_MTU));
 
 const batches = fc.record({
   verifySource: fc.constantFrom('off', 'outer', 'strict'),

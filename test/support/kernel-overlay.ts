@@ -11,8 +11,9 @@ import { eventually } from './wait.js';
 export const DATAPATH = process.env['TSFLANNEL_DATAPATH'] ?? 'kernel';
 
 /** Around what one packet holds (1444), and what takes fragments. */
-const SIZES = [0, 1, 100, 1443, 1444, 1445, 9000];
-const BULK_BYTES = 4 << 20;
+export const SIZES = [0, 1, 100, 1443, 1444, 1445, 9000];
+/** Bytes that a TCP connection carries each way. */
+export const BULK_BYTES = 4 << 20;
 /** A kernel path that was refused is tried again every minute. */
 const PATIENCE_MS = 60_000;
 
@@ -38,8 +39,9 @@ export async function eventuallySends(overlay: Overlay, host: number, count: num
     `the kernel of host ${host} to send to ${count}`,
     async () => {
       const { peers, tunnels } = await overlay.daemon(host).status();
-      assert.equal(tunnels[0]?.kernelPath?.isActive, true);
-      assert.equal(peers.filter(({ carrier }) => carrier?.carrier === 'kernel').length, count);
+      const sent = peers.filter(({ carrier }) => carrier?.carrier === 'kernel');
+      const found = [tunnels[0]?.kernelPath?.isActive, sent.length];
+      assert.deepEqual(found, [true, count], JSON.stringify([peers, tunnels[0]?.kernelPath]));
     },
     { timeoutMs: PATIENCE_MS },
   );
