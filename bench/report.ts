@@ -163,6 +163,9 @@ namespace behind a bridge; both share one etcd and all processors of the machine
 speed of a link. *Wire-like* means \`tso off gso off tx-udp-segmentation off gro on\`: frames of at most 1500 bytes cross, as on a real link, and
 this is the model closer to real hosts. Congestion control is cubic.
 
+*auto* is what the \`udp\` backend does without flags: the kernel carries everything but flows that stream, and the native tunnel those, since
+the one answers sooner and the other moves more bytes ([the kernel path](kernel-path.md)).
+
 Cases alternate within a round, each on freshly made namespaces, and every other round runs in reverse. A cell shows the median over the rounds,
 the least and the greatest value, and after × the median of the ratios to kernel VXLAN in the same round. A measurement during which other
 processes or the hypervisor took more than ${DISTURBANCE_LIMIT * 100} % of the machine is repeated. CPU per GB counts the whole machine, both hosts and both ends of the
