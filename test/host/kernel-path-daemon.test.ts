@@ -82,8 +82,8 @@ describe('daemons with the kernel path', function () {
     const { tunnels, peers } = await both.daemon(1).status();
     const counters = tunnels[0]?.kernelPath?.counters;
     assert.ok(counters !== null && counters !== undefined);
-    assert.ok(counters['send-bulk'].bytes > BULK_BYTES / 2, inspect(counters));
-    assert.ok(counters['receive-tunnel'].bytes > BULK_BYTES / 2, inspect(counters));
+    assert.ok(counters['send-bulk'].bytes > BULK_BYTES / 8, inspect(counters));
+    assert.ok(counters['receive-tunnel'].bytes > BULK_BYTES / 8, inspect(counters));
     assert.ok(counters.sent.packets > SIZES.length && counters.received.packets > SIZES.length, inspect(counters));
     assert.equal(tunnels[0]?.kernelPath?.receiver, 'tc');
     assert.deepEqual(peers[0]?.carrier, { carrier: 'kernel' });

@@ -14,13 +14,16 @@ import { Netns } from '../support/netns.js';
 import type { Overlay } from '../support/overlay.js';
 import type { Host } from '../support/rig.js';
 import { skipBecause } from '../support/skip.js';
-import { startStream } from '../support/traffic.js';
+import { startStream, tcpTransfer } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
 const ROUTER = '192.0.2.1';
 const OTHER_ADDRESS = '192.0.2.99';
 const OTHER_MACS = ['02:00:00:00:01:01', '02:00:00:00:01:02'];
 const PATIENCE_MS = 60_000;
+
+/** Several packets of full size. */
+const LEARNING_BYTES = 100_000;
 
 describe(`the kernel path (${DATAPATH}) while the uplink changes`, function () {
   this.timeout(BUILD_TIMEOUT_MS);
@@ -108,6 +111,11 @@ describe(`the kernel path (${DATAPATH}) while the uplink changes`, function () {
             assert.equal(overlay.daemon(number).subnetEnv()['FLANNEL_MTU'], String(mtu - 28));
           }
         });
+        // A container learns of a narrower way from the answer to what is too large for it, which is lost then.
+        for (const [source, target] of overlay.pairs) {
+          const [near, far] = [overlay.container(source), overlay.container(target)];
+          await tcpTransfer(near.netns, far.netns, far.address, { bytes: LEARNING_BYTES });
+        }
       });
     }
   });
