@@ -664,7 +664,7 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   tunnel(
     'gauge',
     'tsflannel_kernel_path_active',
-    'Whether the kernel carries what it can (1) or nothing (0); absent where it is not to.',
+    'Whether the kernel carries what it can (1) or nothing (0); absent with another --datapath than auto or kernel.',
     [],
     ({ kernelPath }) => one(kernelPath && Number(kernelPath.isActive)),
   ),
@@ -694,7 +694,7 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   family(
     'gauge',
     'tsflannel_peers_by_carrier',
-    'Other hosts with backend udp, by the way in which packets for them leave; absent where it is not to.',
+    'Other hosts with backend udp, by the way in which packets for them leave; absent with another --datapath than auto or kernel.',
     ['carrier'],
     ({ peers, tunnels }) =>
       tunnels.every(({ kernelPath }) => kernelPath === null)

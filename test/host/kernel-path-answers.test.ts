@@ -7,7 +7,6 @@ import { Netns } from '../support/netns.js';
 import { Overlay } from '../support/overlay.js';
 import { PROTOCOL, type PacketFields, buildPacket, buildUdp } from '../support/packets.js';
 import type { Container } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { TunTap } from '../support/tunnel-rig.js';
 import { eventually, waitFor } from '../support/wait.js';
 
@@ -43,8 +42,7 @@ describe(`the kernel path (${DATAPATH}) beside the native tunnel`, function () {
   let far: Container;
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
     overlay = await Overlay.create({ args: () => flagsOf('native') });
     [near, far] = [overlay.container(1), overlay.container(2)];
     for (const [index, { netns }] of [near, far].entries()) {

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { DaemonStatus } from '../../src/observe/status.js';
 import { ctlFile, daemonFile } from '../support/daemon.js';
-import { DescriptorKeeper } from '../support/descriptor-keeper.js';
+import { DescriptorKeepers } from '../support/descriptor-keeper.js';
 import { BUILD_TIMEOUT_MS, buildKernelPath, kernelPathCommand } from '../support/kernel-path.js';
 import { NETWORK, Overlay, leaseKey } from '../support/overlay.js';
 import { BULK_BYTES, SIZES, carriesEverything, eventuallySends, groOf, xdpOf } from '../support/kernel-overlay.js';
 import { type Host, Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { ping, tcpTransfer } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -16,17 +15,16 @@ describe('daemons with the kernel path', function () {
   this.timeout(BUILD_TIMEOUT_MS);
   let overlay: Overlay | undefined;
   let rig: Rig | undefined;
-  let keepers: DescriptorKeeper[] = [];
+  const keepers = new DescriptorKeepers();
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
   });
   afterEach(async () => {
     await overlay?.close();
     await rig?.close();
-    for (const keeper of keepers) keeper.close();
-    [overlay, rig, keepers] = [undefined, undefined, []];
+    keepers.close();
+    [overlay, rig] = [undefined, undefined];
   });
 
   /** Starts a host with each of these, and waits until each kernel path sends to every other one. */
@@ -34,14 +32,7 @@ describe('daemons with the kernel path', function () {
     const started = await Overlay.create({
       hosts: datapaths.length,
       args: (host) => ['--datapath', datapaths[host - 1] ?? 'auto'],
-      ...(options.isKept === true && {
-        keeper: (directory: string) => {
-          mkdirSync(directory, { recursive: true });
-          const keeper = new DescriptorKeeper(directory);
-          keepers.push(keeper);
-          return keeper;
-        },
-      }),
+      ...(options.isKept === true && { keeper: keepers.make }),
     });
     overlay = started;
     const kernels = datapaths.flatMap((datapath, index) => (/kernel|auto/.test(datapath) ? [index + 1] : []));
@@ -136,7 +127,7 @@ describe('daemons with the kernel path', function () {
     const host = both.rig.host(1);
     await both.daemon(1).stop();
     assert.ok((await xdpOf(host)) !== undefined, 'it is gone although the descriptors are kept');
-    keepers[0]?.drop();
+    keepers.all[0]?.drop();
     await eventually('the programs to go', async () => assert.equal(await xdpOf(host), undefined));
     assert.deepEqual(await host.netns.ipJson(['link', 'show', 'type', 'tun']), []);
     // Without TCX, before Linux 6.6, one filter stays, which does nothing where nothing is marked.
@@ -173,7 +164,7 @@ describe('daemons with the kernel path', function () {
     assert.equal(await announcedBy(both, 1), undefined);
     assert.equal(await groOf(host), 'off');
     assert.deepEqual(
-      keepers[0]?.names.filter((name) => name.startsWith('bpf')),
+      keepers.all[0]?.names.filter((name) => name.startsWith('bpf')),
       [],
     );
     await carriesEverything(both);

@@ -12,7 +12,6 @@ import {
 import { Netns } from '../support/netns.js';
 import type { Overlay } from '../support/overlay.js';
 import type { Host } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { startStream } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -26,8 +25,7 @@ describe(`the kernel path (${DATAPATH}) and gateways between hosts`, function ()
   let hosts: readonly Host[];
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
     overlay = await startKernelOverlay();
     hosts = [overlay.rig.host(1), overlay.rig.host(2)];
     // A router says when it sends packets back to where they came from.

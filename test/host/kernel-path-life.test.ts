@@ -6,7 +6,6 @@ import {
   buildKernelPath,
   kernelPathCommand,
 } from '../support/kernel-path.js';
-import { skipBecause } from '../support/skip.js';
 import { ping, startPing, udpExchange } from '../support/traffic.js';
 
 /** Up to what one packet holds. */
@@ -17,8 +16,7 @@ describe('the life of the kernel path', function () {
   let pair: KernelPathPair | undefined;
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
   });
   afterEach(() => pair?.close());
 

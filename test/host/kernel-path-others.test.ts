@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
 import type { Finding } from '../../src/ctl/doctor/facts.js';
-import { DescriptorKeeper } from '../support/descriptor-keeper.js';
+import { DescriptorKeepers } from '../support/descriptor-keeper.js';
 import { BUILD_TIMEOUT_MS, buildKernelPath, kernelPathCommand } from '../support/kernel-path.js';
 import {
   DATAPATH,
@@ -14,7 +13,6 @@ import {
 import { Operator } from '../support/operator.js';
 import { NETWORK, type Overlay, countLines } from '../support/overlay.js';
 import { Rig } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { assertTalking } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -28,27 +26,20 @@ describe(`the kernel path (${DATAPATH}) beside what others have`, function () {
   this.timeout(BUILD_TIMEOUT_MS);
   let overlay: Overlay | undefined;
   let rig: Rig | undefined;
-  let keepers: DescriptorKeeper[] = [];
+  const keepers = new DescriptorKeepers();
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
   });
   afterEach(async () => {
     await overlay?.close();
     await rig?.close();
-    for (const keeper of keepers) keeper.close();
-    [overlay, rig, keepers] = [undefined, undefined, []];
+    keepers.close();
+    [overlay, rig] = [undefined, undefined];
   });
 
   it('leaves filters at both devices as they are from its first program to its last, and rules see what comes in', async () => {
-    const hosts = await startKernelOverlay({
-      keeper: (directory) => {
-        mkdirSync(directory, { recursive: true });
-        keepers.push(new DescriptorKeeper(directory));
-        return keepers.at(-1) as DescriptorKeeper;
-      },
-    });
+    const hosts = await startKernelOverlay({ keeper: keepers.make });
     overlay = hosts;
     const { netns } = hosts.rig.host(1);
     const places = ['eth0', 'flannel0'].flatMap((device) =>

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { BUILD_TIMEOUT_MS, KernelPathPair, type Receiver, buildKernelPath } from '../support/kernel-path.js';
-import { skipBecause } from '../support/skip.js';
 import { tcpTransfer, udpExchange } from '../support/traffic.js';
 
 /** Around what one packet holds (1444), what a peer's MTU leaves of a fragment, and the largest there is. */
@@ -12,8 +11,7 @@ describe('traffic on the kernel path', function () {
   let pair: KernelPathPair | undefined;
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
   });
   afterEach(() => pair?.close());
 

@@ -13,7 +13,6 @@ import {
 import { Netns } from '../support/netns.js';
 import type { Overlay } from '../support/overlay.js';
 import type { Host } from '../support/rig.js';
-import { skipBecause } from '../support/skip.js';
 import { startStream, tcpTransfer } from '../support/traffic.js';
 import { eventually } from '../support/wait.js';
 
@@ -33,8 +32,7 @@ describe(`the kernel path (${DATAPATH}) while the uplink changes`, function () {
   let address: string;
 
   before(async function () {
-    const reason = await buildKernelPath();
-    if (reason !== undefined) skipBecause(this, reason);
+    await buildKernelPath(this);
     overlay = await startKernelOverlay();
     first = overlay.rig.host(1);
     address = first.publicIp;

@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import * as libc from '../../src/sys/libc.js';
 import { SYS } from '../../src/sys/libc.js';
@@ -75,5 +76,22 @@ export class DescriptorKeeper {
     for (const fd of this.#stored.get(name) ?? []) libc.close(fd);
     this.#stored.delete(name);
     this.#former.delete(name);
+  }
+}
+
+/** The keepers of the daemons of a test, let go together. */
+export class DescriptorKeepers {
+  readonly all: DescriptorKeeper[] = [];
+
+  /** Makes one for a daemon, in its directory. */
+  readonly make = (directory: string): DescriptorKeeper => {
+    mkdirSync(directory, { recursive: true });
+    const keeper = new DescriptorKeeper(directory);
+    this.all.push(keeper);
+    return keeper;
+  };
+
+  close(): void {
+    for (const keeper of this.all.splice(0)) keeper.close();
   }
 }

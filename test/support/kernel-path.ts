@@ -5,6 +5,7 @@ import { onExit } from './cleanup.js';
 import { Netns, deleteNamespaces, run } from './netns.js';
 import type { Program } from './program.js';
 import { makeWireLike } from './rig.js';
+import { skipBecause } from './skip.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const NATIVE_TESTS = path.join(ROOT, 'test/native');
@@ -13,18 +14,15 @@ const PROGRAMS = path.join(ROOT, 'native/prebuilds/kernel_path.bpf.o');
 /** How long {@link buildKernelPath} may take when nothing has been built. */
 export const BUILD_TIMEOUT_MS = 600_000;
 
-/**
- * Compiles the programs of the kernel path and what the tests start.
- *
- * @returns why it could not, if there is no compiler for them.
- */
-export async function buildKernelPath(): Promise<string | undefined> {
+/** Compiles the programs of the kernel path and what the tests start; skips these if there is no compiler for them. */
+export async function buildKernelPath(tests: Mocha.Context): Promise<void> {
   await run([process.execPath, path.join(ROOT, 'native/bpf/compile.mjs')]);
-  if (!existsSync(PROGRAMS)) return 'no clang on this machine to compile the kernel path (Debian package clang)';
+  if (!existsSync(PROGRAMS)) {
+    skipBecause(tests, 'no clang on this machine to compile the kernel path (Debian package clang)');
+  }
   // Files of tests run side by side: one would execute what another one is just linking.
   const lock = ['flock', path.join(NATIVE_TESTS, 'Makefile')];
   await run([...lock, 'make', '-s', '-C', NATIVE_TESTS, 'kernel-path'], { timeoutMs: BUILD_TIMEOUT_MS });
-  return undefined;
 }
 
 /** Command line of a program below test/native/kernel_path, as {@link buildKernelPath} left it. */

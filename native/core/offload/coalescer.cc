@@ -118,6 +118,7 @@ bool Coalescer::classify(std::span<uint8_t> packet, Candidate& candidate) const 
   return false;
 }
 
+// At least flow_count_ if there is none, as is what was found last before all flows were closed.
 size_t Coalescer::find_flow(const FlowKey& key) const {
   if (keys_[last_flow_] == key) return last_flow_;
   size_t i = 0;
