@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { ADDON_FILES, isNativeAvailable } from '../../src/dataplane/native.js';
 import { OFFLOADS, type Offload } from '../../src/dataplane/tunnel.js';
@@ -219,6 +220,21 @@ describe('native tunnel with real traffic', () => {
     assert.deepEqual(events, []);
   });
 
+  it('takes lone packets on the CPU they come on, and bulk wherever the scheduler wants', async function () {
+    if (availableParallelism() < 2) skipBecause(this, 'there is one CPU');
+    await openBoth({ kind: 'portable' }, { workers: 1 });
+    const worker = threadNamed(rig.far.pid, 'tunnel/0');
+    const anywhere = allowedCpus(worker);
+    assert.notEqual(anywhere, '0');
+    for (const cpu of ['0', '1', '0']) {
+      await rig.near.netns.run(['taskset', '--all-tasks', '--cpu-list', '--pid', cpu, String(rig.near.pid)]);
+      await ping(rig.near.netns, FAR, { count: 100, intervalMs: 5 });
+      assert.equal(cpuOf(worker), cpu);
+    }
+    await tcpTransfer(rig.near.netns, rig.far.netns, FAR, { bytes: 8_000_001 });
+    assert.equal(allowedCpus(worker), anywhere);
+  });
+
   describe('of the addon', () => {
     const script = fileURLToPath(new URL('../support/addon-lifecycle.mjs', import.meta.url));
     const addon = ADDON_FILES.find((file) => existsSync(file)) ?? '';
@@ -251,6 +267,25 @@ describe('native tunnel with real traffic', () => {
     });
   });
 });
+
+/** The directory in /proc of the thread with this name. */
+function threadNamed(pid: number, name: string): string {
+  const threads = readdirSync(`/proc/${pid}/task`).map((thread) => `/proc/${pid}/task/${thread}`);
+  const found = threads.find((thread) => readFileSync(`${thread}/comm`, 'utf8').trim() === name);
+  assert.ok(found !== undefined, `process ${pid} has no thread ${name}`);
+  return found;
+}
+
+/** The CPU that a thread ran on last. */
+function cpuOf(thread: string): string | undefined {
+  // Field 39 of the line; the name, in parentheses, is the second and may hold spaces.
+  return readFileSync(`${thread}/stat`, 'utf8').split(')').at(-1)?.trim().split(' ')[36];
+}
+
+/** The CPUs that a thread may be on, such as `0-1`. */
+function allowedCpus(thread: string): string | undefined {
+  return /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync(`${thread}/status`, 'utf8'))?.[1];
+}
 
 /** Whether SIGSTOP has reached every thread of a process. */
 function areThreadsStopped(pid: number): boolean {

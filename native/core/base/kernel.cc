@@ -85,6 +85,14 @@ class HostKernel final : public Kernel {
     return negative_errno(::sched_setscheduler(0, policy, &parameter));
   }
 
+  unsigned current_cpu() override { return static_cast<unsigned>(::sched_getcpu()); }
+
+  int get_affinity(cpu_set_t& cpus) override { return negative_errno(::sched_getaffinity(0, sizeof cpus, &cpus)); }
+
+  int set_affinity(const cpu_set_t& cpus) override {
+    return negative_errno(::sched_setaffinity(0, sizeof cpus, &cpus));
+  }
+
   uint64_t thread_cpu_ns() override {
     timespec used{};
     ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -46,6 +47,11 @@ class Kernel {
   virtual int64_t socket_drops(int fd) = 0;
   /// Of the calling thread, see sched_setscheduler(2).
   virtual int set_scheduler(int policy, int priority) = 0;
+  /// CPU that the calling thread is on.
+  virtual unsigned current_cpu() = 0;
+  /// CPUs that the calling thread may be on, see sched_setaffinity(2).
+  virtual int get_affinity(cpu_set_t& cpus) = 0;
+  virtual int set_affinity(const cpu_set_t& cpus) = 0;
   /// CPU time that the calling thread has used.
   virtual uint64_t thread_cpu_ns() = 0;
 };

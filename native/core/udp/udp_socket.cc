@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "../base/bpf.h"
 #include "../base/bytes.h"
 
 // Older C library headers than the kernel we run on: include/uapi/linux/udp.h.
@@ -132,6 +133,22 @@ Result<UdpSockets> adopt_udp(Kernel& kernel, const UdpOptions& options, std::vec
   const Result<void> configured = configure_all(kernel, options.disabled, result);
   if (!configured) return configured.error();
   return result;
+}
+
+Result<void> record_cpus(Kernel& kernel, const UdpSockets& sockets, const PacketCpus& cpus) {
+  constexpr int32_t kWhole = INT32_MAX;  // bytes of a datagram to keep
+  size_t worker = 0;
+  for (const UniqueFd& socket : sockets.sockets) {
+    const auto record = cpus.record(worker++);
+    std::vector<bpf_insn> program(record.begin(), record.end());
+    program.push_back(instruction(BPF_ALU64 | BPF_MOV | BPF_K, BPF_REG_0, 0, kWhole));
+    program.push_back(instruction(BPF_JMP | BPF_EXIT, 0, 0, 0));
+    const UniqueFd loaded(load_socket_filter(kernel, program));
+    if (!loaded) return Error{"BPF_PROG_LOAD", -loaded.get(), ""};
+    const int failed = kernel.setsockopt(socket.get(), SOL_SOCKET, SO_ATTACH_BPF, loaded.get());
+    if (failed < 0) return Error{"SO_ATTACH_BPF", -failed, ""};
+  }
+  return {};
 }
 
 Result<PathMtuProbe> PathMtuProbe::open(Kernel& kernel, uint32_t bind_address) {

@@ -8,6 +8,7 @@
 
 #include "../base/kernel.h"
 #include "../base/offload.h"
+#include "../base/packet_cpus.h"
 #include "../base/result.h"
 #include "../base/unique_fd.h"
 
@@ -47,6 +48,11 @@ inline constexpr const char* kBindStep = "bind-socket";
 ///
 /// Errors: `bind-socket`, else the name of the system call or option.
 [[nodiscard]] Result<UdpSockets> open_udp(Kernel& kernel, const UdpOptions& options);
+
+/// Records on which CPU the datagrams of each socket come: the first is that of worker 0.
+///
+/// Errors: the name of the step the kernel refuses; the sockets receive as before then.
+[[nodiscard]] Result<void> record_cpus(Kernel& kernel, const UdpSockets& sockets, const PacketCpus& cpus);
 
 /// Takes over sockets that another process of the same service opened. They are closed if they do not fit `options`
 /// in number or address; then the result is EADDRNOTAVAIL.

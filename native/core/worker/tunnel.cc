@@ -46,6 +46,13 @@ Result<TunDevice> obtain_tun(Kernel& kernel, const TunOptions& options, std::vec
   return open_tun(kernel, options);
 }
 
+/// Lets programs at the sockets tell where their packets come, if the kernel takes them.
+std::optional<PacketCpus> watch_cpus(Kernel& kernel, const UdpSockets& sockets) {
+  Result<PacketCpus> cpus = PacketCpus::create(kernel);
+  if (!cpus || !record_cpus(kernel, sockets, cpus.value()).ok()) return std::nullopt;
+  return std::move(cpus).value();
+}
+
 template <size_t N>
 void add_all(std::array<uint64_t, N>& totals, const std::array<Counter, N>& counters) {
   for (size_t i = 0; i < N; i++) totals[i] += counters[i].get();
@@ -58,11 +65,12 @@ unsigned choose_workers(unsigned cpus) {
 }
 
 Tunnel::Tunnel(Kernel& kernel, EventSink& sink, TunDevice device, UdpSockets sockets, UniqueFd icmp_socket,
-               OffloadSet offloads)
+               std::optional<PacketCpus> cpus, OffloadSet offloads)
     : kernel_(kernel),
       device_(std::move(device)),
       sockets_(std::move(sockets.sockets)),
       icmp_socket_(std::move(icmp_socket)),
+      cpus_(std::move(cpus)),
       overflow_before_(sockets_.size()),
       health_(offloads, sink) {
   // Sockets that were taken over have lost datagrams before.
@@ -72,14 +80,15 @@ Tunnel::Tunnel(Kernel& kernel, EventSink& sink, TunDevice device, UdpSockets soc
 
 Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, const TunnelConfig& config,
                                              const TunnelState& state) {
-  const unsigned cpus = available_cpus();
-  const unsigned count = config.workers > 0 ? config.workers : choose_workers(cpus);
+  const unsigned processors = available_cpus();
+  const unsigned count = config.workers > 0 ? config.workers : choose_workers(processors);
   std::vector<UniqueFd> inherited_sockets = take_over(config.inherited_sockets);
   std::vector<UniqueFd> inherited_tun = take_over(config.inherited_tun);
   // The socket comes first: a running flanneld is then found out before anything is created.
   Result<UdpSockets> sockets = obtain_sockets(
       kernel, {.bind = config.bind, .sockets = count, .disabled = config.disabled}, std::move(inherited_sockets));
   if (!sockets) return sockets.error();
+  std::optional<PacketCpus> cpus = watch_cpus(kernel, sockets.value());
   Result<TunDevice> device = obtain_tun(kernel, {.name = config.device, .workers = count, .disabled = config.disabled},
                                         std::move(inherited_tun));
   if (!device) return device.error();
@@ -90,7 +99,7 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
   const OffloadSet offloads = OffloadSet::from_bits(sockets.value().offloads.bits() | device.value().offloads.bits());
   const bool has_vnet_header = offloads.has(Offload::kVnetHdr);
   std::unique_ptr<Tunnel> tunnel(new Tunnel(kernel, sink, std::move(device).value(), std::move(sockets).value(),
-                                            std::move(icmp_socket).value(), offloads));
+                                            std::move(icmp_socket).value(), std::move(cpus), offloads));
   const size_t lanes = tunnel->device_.queues.size() / count;
   const std::vector<int> queues = tunnel->tun_descriptors();
   for (unsigned index = 0; index < count; index++) {
@@ -102,8 +111,9 @@ Result<std::unique_ptr<Tunnel>> Tunnel::open(Kernel& kernel, EventSink& sink, co
                         .socket = tunnel->sockets_[index].get(),
                         .icmp_socket = tunnel->icmp_socket_.get(),
                         .has_vnet_header = has_vnet_header,
-                        .realtime_share = count < cpus ? config.realtime_share : 0,
-                        .bind = config.bind});
+                        .realtime_share = count < processors ? config.realtime_share : 0,
+                        .bind = config.bind,
+                        .cpus = tunnel->cpus_ ? &*tunnel->cpus_ : nullptr});
     if (!worker) return worker.error();
     tunnel->workers_.push_back(std::move(worker).value());
   }
@@ -277,6 +287,7 @@ void Tunnel::close() {
   read_overflow();
   sockets_.clear();
   icmp_socket_.reset();
+  cpus_.reset();
 }
 
 }  // namespace tsflannel

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -11,6 +12,7 @@
 
 #include "../base/kernel.h"
 #include "../base/offload.h"
+#include "../base/packet_cpus.h"
 #include "../base/result.h"
 #include "../base/unique_fd.h"
 #include "../peers/peer_table.h"
@@ -58,6 +60,7 @@ struct TunnelConfig {
 
 /// More queues than a TUN of any use has (the kernel takes 256), and more threads than there is work for.
 inline constexpr unsigned kMaxTunnelWorkers = 64;
+static_assert(kMaxTunnelWorkers <= PacketCpus::kMaxWorkers);
 
 /// Workers for a host with so many CPUs: one below 4, since more would fight for the cores with what they serve; else
 /// one for every two, up to 4.
@@ -130,7 +133,7 @@ class Tunnel {
 
  private:
   Tunnel(Kernel& kernel, EventSink& sink, TunDevice device, UdpSockets sockets, UniqueFd icmp_socket,
-         OffloadSet offloads);
+         std::optional<PacketCpus> cpus, OffloadSet offloads);
 
   [[nodiscard]] Result<std::unique_ptr<const ForwardingState>> build(const TunnelState& state);
   [[nodiscard]] Result<uint32_t> slot_for(uint32_t outer);
@@ -149,6 +152,7 @@ class Tunnel {
   TunDevice device_;
   std::vector<UniqueFd> sockets_;
   UniqueFd icmp_socket_;
+  std::optional<PacketCpus> cpus_;         // where the kernel lets programs tell
   std::vector<uint32_t> overflow_before_;  // by socket: what the kernel said last
   uint64_t overflow_ = 0;                  // datagrams lost at all sockets since they were opened
   TunnelHealth health_;                    // any thread

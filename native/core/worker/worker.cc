@@ -48,6 +48,7 @@ Worker::Worker(Kernel& kernel, TunnelHealth& health, const std::atomic<const For
       lanes_(options.lanes),
       wake_fd_(std::move(wake_fd)),
       path_mtu_(std::move(path_mtu)),
+      cpus_(options.cpus),
       realtime_share_(options.realtime_share),
       budget_(options.realtime_share),
       context_{kernel, health,         counters_,           peer_counters_,
@@ -126,6 +127,7 @@ void Worker::run() {
   const std::string name = "tunnel/" + std::to_string(index_);
   pthread_setname_np(pthread_self(), name.c_str());
   rise_above_processes();
+  may_follow_ = cpus_ != nullptr && context_.kernel.get_affinity(allowed_cpus_) >= 0;
 
   // After a wait only what the kernel named is worth a system call. As long as there is work nobody asks it, so then
   // everything is looked at.
@@ -134,10 +136,14 @@ void Worker::run() {
     adopt_state();
     if (context_.health.is_resting()) context_.health.try_again(monotonic_ns());
     if (has_budget_) mind_budget();
+    if (ready.is_wake && ready.socket) follow_packets();
+    const uint64_t packets_before = counters_.tx_packets.get() + counters_.rx_packets.get();
     bool has_progress = false;
     if (ready.socket && !context_.has_failed) has_progress |= receive_path_.run();
     // Also when the other direction has just failed: what waits for the socket is dropped then, and counted.
     has_progress |= transmit_path_.run(ready.lanes);
+    const uint64_t packets = counters_.tx_packets.get() + counters_.rx_packets.get() - packets_before;
+    if (ready.is_wake && follower_.brought(packets)) (void)context_.kernel.set_affinity(allowed_cpus_);
     if (has_progress) {
       barren_wakes_ = 0;
       ready = {};
@@ -153,6 +159,17 @@ void Worker::adopt_state() {
   if (state == context_.state) return;
   context_.state = state;
   adopted_.store(state->generation, std::memory_order_release);
+}
+
+/// Goes where the packets come from, see CpuFollower; the scheduler does that by itself with an ordinary thread.
+void Worker::follow_packets() {
+  if (!may_follow_ || !is_realtime_) return;
+  const std::optional<unsigned> wanted = follower_.woke(cpus_->latest(index_), context_.kernel.current_cpu());
+  if (!wanted || *wanted >= CPU_SETSIZE) return;
+  cpu_set_t only;
+  CPU_ZERO(&only);
+  CPU_SET(*wanted, &only);
+  (void)context_.kernel.set_affinity(only);  // refused where the thread may not be: it stays then
 }
 
 /// Lets packets gather. With a lane of their own, those that are not TCP are not held back for its bulk.
@@ -191,7 +208,7 @@ Worker::Ready Worker::wait() {
     (void)::eventfd_read(wake_fd_.get(), &ignored);
   }
   check_descriptors(fds[1].revents, fds[2].revents);
-  Ready found{.socket = fds[1].revents != 0, .lanes = 0};
+  Ready found{.socket = fds[1].revents != 0, .lanes = 0, .is_wake = true};
   for (unsigned lane = 0; lane < lanes_.size(); lane++) found.lanes |= (fds[2 + lane].revents != 0 ? 1U : 0U) << lane;
   return found;
 }

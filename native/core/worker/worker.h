@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <atomic>
 #include <cstdint>
@@ -10,10 +11,12 @@
 #include <vector>
 
 #include "../base/kernel.h"
+#include "../base/packet_cpus.h"
 #include "../base/result.h"
 #include "../base/unique_fd.h"
 #include "../tun/flow_steering.h"
 #include "../udp/udp_socket.h"
+#include "cpu_follower.h"
 #include "icmp_sender.h"
 #include "realtime_budget.h"
 #include "receive_path.h"
@@ -41,8 +44,9 @@ class Worker {
     int socket = -1;
     int icmp_socket = -1;  ///< shared by all workers, owned by the tunnel
     bool has_vnet_header = true;
-    double realtime_share = 0;  ///< of a CPU, for real-time threads; 0: there are not more CPUs than workers
-    Endpoint bind = {};         ///< own address, and the port of every peer
+    double realtime_share = 0;         ///< of a CPU, for real-time threads; 0: there are not more CPUs than workers
+    Endpoint bind = {};                ///< own address, and the port of every peer
+    const PacketCpus* cpus = nullptr;  ///< where the packets are, if that is known; outlives the worker
   };
 
   /// @param published the state to forward by; never null, changes at any time, stays alive until adopted_generation()
@@ -77,6 +81,7 @@ class Worker {
   struct Ready {
     bool socket = true;
     LaneSet lanes = kAllLanes;
+    bool is_wake = false;  ///< the thread slept before
   };
 
   static void* thread_main(void* self);
@@ -84,6 +89,7 @@ class Worker {
   void rise_above_processes();
   void mind_budget();
   void adopt_state();
+  void follow_packets();
   void pause();
   [[nodiscard]] Ready wait();
   void check_descriptors(int socket_events, int tun_events);
@@ -94,6 +100,10 @@ class Worker {
   UniqueFd wake_fd_;                      // written by any thread, read by the worker; gone after stop()
   PathMtuProbe path_mtu_;                 // worker; gone after stop()
   WakePacer pacer_;                       // worker
+  const PacketCpus* const cpus_;          // immutable; written by the kernel
+  CpuFollower follower_;                  // worker
+  cpu_set_t allowed_cpus_{};              // worker
+  bool may_follow_ = false;               // worker
   const double realtime_share_;           // immutable
   RealtimeBudget budget_;                 // worker
   bool has_budget_ = false;               // worker; whether the kernel would stop it

@@ -69,6 +69,9 @@ class BottomlessKernel final : public Kernel {
   int bpf(int, void*, unsigned) override { return -ENOSYS; }
   int64_t socket_drops(int) override { return 0; }
   int set_scheduler(int, int) override { return -EPERM; }
+  unsigned current_cpu() override { return 0; }
+  int get_affinity(cpu_set_t&) override { return -EINVAL; }
+  int set_affinity(const cpu_set_t&) override { return -EINVAL; }
   uint64_t thread_cpu_ns() override { return 0; }
 };
 

@@ -11,6 +11,8 @@ std::string option_name(int level, int name) {
   if (level == IPPROTO_UDP) return name == UDP_SEGMENT ? "UDP_SEGMENT" : "UDP_GRO";
   if (level == IPPROTO_IP) return name == IP_MTU ? "IP_MTU" : "IP_MTU_DISCOVER";
   switch (name) {
+    case SO_ATTACH_BPF:
+      return "SO_ATTACH_BPF";
     case SO_RCVBUFFORCE:
       return "SO_RCVBUFFORCE";
     case SO_SNDBUFFORCE:

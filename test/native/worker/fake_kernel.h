@@ -100,6 +100,9 @@ class FakeKernel final : public Kernel {
 
   int64_t socket_drops(int) override { return 0; }
   int set_scheduler(int, int) override { return -EPERM; }
+  unsigned current_cpu() override { return 0; }
+  int get_affinity(cpu_set_t&) override { return -EINVAL; }
+  int set_affinity(const cpu_set_t&) override { return -EINVAL; }
   uint64_t thread_cpu_ns() override { return 0; }
 
   int setsockopt(int, int level, int name, int value) override;

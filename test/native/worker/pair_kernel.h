@@ -99,6 +99,9 @@ class PairKernel final : public Kernel {
   int getsockname(int, sockaddr*, socklen_t*) override { return 0; }
   int bpf(int, void*, unsigned) override { return -EPERM; }
   int64_t socket_drops(int) override { return drops_per_socket; }
+  unsigned current_cpu() override { return host_kernel().current_cpu(); }
+  int get_affinity(cpu_set_t& cpus) override { return host_kernel().get_affinity(cpus); }
+  int set_affinity(const cpu_set_t& cpus) override { return host_kernel().set_affinity(cpus); }
   int set_scheduler(int policy, int) override {
     scheduler = policy;
     return 0;
