@@ -3,37 +3,43 @@
 //
 // koffi stays a package, as it brings a shared library.
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { transform } from 'esbuild';
+import { serviceCode } from './service-code.mjs';
 
 /** Packages that were written for CommonJS call `require` for Node's own modules. */
 const REQUIRE =
   "import { createRequire as createRequireOfBundle } from 'node:module';\nconst require = createRequireOfBundle(import.meta.url);";
 
-const SERVICE_LOADER = fileURLToPath(new URL('service-loader.cjs', import.meta.url));
+/** The services of etcd that are used (src/etcd/connection.ts). */
+const SERVICES = ['KV', 'Lease', 'Watch', 'Auth'].map((name) => `etcdserverpb.${name}`);
 
-/** etcd3 reads its interface definition from a file beside it, and parses it at each start; here it is parsed once. */
+/**
+ * etcd3 reads its interface definition from a file beside it, and makes functions of it at each start; here that is done
+ * once. What @grpc/grpc-js would read by the same package for its servers does not lie beside a bundle in any case.
+ */
 const parsedDefinition = {
   name: 'etcd3-definition',
-  setup({ onLoad }) {
-    onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path: file }) => {
-      const { Root } = createRequire(createRequire(file).resolve('@grpc/proto-loader'))('protobufjs');
-      const proto = path.join(path.dirname(file), '../proto/rpc.proto');
-      const definition = JSON.stringify(new Root().loadSync(proto, { keepCase: true }).toJSON());
-      const replacements = [
-        ['require("@grpc/proto-loader")', `require(${JSON.stringify(SERVICE_LOADER)})`],
-        ['proto_loader_1.loadSync)(`${__dirname}/../proto/rpc.proto`,', `proto_loader_1.fromJSON)(${definition},`],
-      ];
-      return { contents: replacements.reduce(replaceOnce, readFileSync(file, 'utf8')), loader: 'js' };
-
-      function replaceOnce(source, [text, replacement]) {
-        if (source.split(text).length !== 2)
-          throw new Error(`${file} reads its interface definition in another way now`);
-        return source.replace(text, () => replacement);
-      }
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^@grpc\/proto-loader$/ }, ({ importer }) => {
+      const isOfEtcd3 = /etcd3\/lib\/connection-pool\.js$/.test(importer);
+      if (!isOfEtcd3) return { path: 'none', namespace: 'interface-definition' };
+      const proto = path.join(path.dirname(importer), '../proto/rpc.proto');
+      return { path: 'etcd3', namespace: 'interface-definition', pluginData: proto };
     });
+    onLoad({ filter: /etcd3\/lib\/connection-pool\.js$/ }, ({ path: file }) => {
+      const parts = readFileSync(file, 'utf8').split('`${__dirname}/../proto/rpc.proto`');
+      if (parts.length !== 2) throw new Error(`${file} reads its interface definition in another way now`);
+      return { contents: parts.join("'rpc.proto'"), loader: 'js' };
+    });
+    onLoad({ filter: /^etcd3$/, namespace: 'interface-definition' }, ({ pluginData: proto }) => ({
+      contents: serviceCode(proto, SERVICES),
+      resolveDir: path.dirname(proto),
+    }));
+    onLoad({ filter: /^none$/, namespace: 'interface-definition' }, () => ({
+      contents: 'exports.loadSync = (file) => { throw new Error(`cannot read ${file}: it is not in this program`); };',
+    }));
   },
 };
 

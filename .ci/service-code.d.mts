@@ -1,0 +1,1 @@
+export function serviceCode(proto: string, services: readonly string[]): string;
