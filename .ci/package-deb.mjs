@@ -71,7 +71,7 @@ function addPrograms() {
   }
   copy('dist', `${lib}/dist`);
   // The programs are started by the wrappers, with the package's own Node.
-  for (const program of filesBelow(path.join(stage, lib, 'dist/bin'))) {
+  for (const program of filesBelow(path.join(stage, lib, 'dist/bin')).filter((file) => file.endsWith('.js'))) {
     writeFileSync(program, readFileSync(program, 'utf8').replace(/^#!.*\n/, ''));
   }
   for (const file of [addon, kernelPath]) copy(file, `${lib}/${file}`);
@@ -79,10 +79,25 @@ function addPrograms() {
   write(`${lib}/package.json`, `${JSON.stringify({ name, version, description, license, type }, undefined, 2)}\n`);
   for (const { source, place } of packages) copyPackage(source, place);
   cpSync(runtime, path.join(stage, lib, 'node'), { recursive: true });
+  makeByteCode();
   for (const program of Object.keys(manifest.bin)) {
     const script = `/${lib}/${manifest.bin[program]}`;
     write(`usr/bin/${program}`, `#!/bin/sh\nexec /${lib}/node/node ${NODE_FLAGS} ${script} "$@"\n`, 0o755);
   }
+}
+
+/** That of the package's own Node, where this machine can run it; elsewhere the programs start without. */
+function makeByteCode() {
+  const bin = path.join(stage, lib, 'dist/bin');
+  for (const file of filesBelow(bin).filter((name) => name.endsWith('.cache'))) rmSync(file);
+  if (arch !== process.arch) return;
+  const seeds = ['--random-seed=1', '--hash-seed=1']; // so that two builds are equal
+  run(path.join(stage, lib, 'node/node'), [
+    NODE_FLAGS,
+    ...seeds,
+    path.join(bin, 'load-program.js'),
+    `/${lib}/dist/bin`,
+  ]);
 }
 
 function copyPackage(source, place) {

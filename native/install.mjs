@@ -1,5 +1,5 @@
 // Makes sure that the addon is there: takes a prebuilt one, keeps a built one that is up to date, or builds it; and that
-// the programs of the kernel path are.
+// the programs of the kernel path are, and byte code of the programs.
 // Plain Node without dependencies, since npm runs it while it installs them.
 //
 //   node native/install.mjs            npm's install script: never fails, since the daemon can run without the addon
@@ -21,7 +21,7 @@ const OUTPUT_LINES = 30;
 const isForced = process.argv.includes('--build');
 if (process.argv.includes('--help'))
   console.log('usage: npm run install     builds addon and kernel path, unless they are there');
-else process.exitCode = [main(), compileKernelPath()].every(Boolean) || !isForced ? 0 : 1;
+else process.exitCode = [main(), compileKernelPath(), makeByteCode()].every(Boolean) || !isForced ? 0 : 1;
 
 /** @returns whether there is an addon that can be loaded. */
 function main() {
@@ -43,6 +43,13 @@ function main() {
 function compileKernelPath() {
   if (!isForced && existsSync(path.join(nativeDir, 'prebuilds', 'kernel_path.bpf.o'))) return true;
   return spawnSync(process.execPath, [path.join(nativeDir, 'bpf', 'compile.mjs')], { stdio: 'inherit' }).status === 0;
+}
+
+/** For this Node, of programs that npm has brought; a clone has none yet. Without it they start later, and that is all. */
+function makeByteCode() {
+  const program = path.join(nativeDir, '../dist/bin/load-program.js');
+  if (!existsSync(program)) return true;
+  return spawnSync(process.execPath, [program], { stdio: 'inherit' }).status === 0;
 }
 
 function build() {

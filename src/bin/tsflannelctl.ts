@@ -35,7 +35,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(0);
 });
 
-const code = await runCtl(COMMANDS, process.argv.slice(2), {
+void runCtl(COMMANDS, process.argv.slice(2), {
   stdout: (line) => process.stdout.write(line),
   stderr: (line) => process.stderr.write(line),
   environment: process.env,
@@ -57,7 +57,7 @@ const code = await runCtl(COMMANDS, process.argv.slice(2), {
     }
   },
   openStore: (options) => new EtcdStore({ ...storeOptionsOf(options), log: silentLogger }),
+}).then((code) => {
+  // Connections that still look for a peer that does not answer (134 s for a TCP handshake) would keep the process.
+  process.stdout.write('', () => process.exit(code));
 });
-// Connections that still look for a peer that does not answer (134 s for a TCP handshake) would keep the process.
-await new Promise((resolve) => process.stdout.write('', resolve));
-process.exit(code);

@@ -6,6 +6,6 @@ import { errorLine } from '../systemd/journal.js';
 guardProcess((error) => process.stderr.write(errorLine(`${withStack(error)}; ${DEFECT_HINT}`)));
 // Before everything else is loaded, as this process may begin again.
 const capabilityProblem = dropCapabilities();
-const { runDaemon } = await import('./run-daemon.js');
-
-process.exitCode = await runDaemon(capabilityProblem);
+void import('./run-daemon.js').then(async ({ runDaemon }) => {
+  process.exitCode = await runDaemon(capabilityProblem);
+});

@@ -58,6 +58,16 @@ describe('the Debian package on a host without Node', function () {
     };
     assert.match(await inside('command -v node; tsflanneld --version'), /^v\d+\.\d+\.\d+\n$/);
     assert.match(await inside('tsflannelctl --help'), /tsflannelctl COMMAND/);
+    for (const program of ['run-daemon', 'tsflannelctl']) {
+      const check = `const vm = require("node:vm");
+        vm.Script = class extends vm.Script {
+          constructor(...of) { super(...of); console.log("rejected", this.cachedDataRejected); }
+        };
+        process.argv.push("--version");
+        require("/usr/lib/tsflannel/dist/bin/load-program.js").load("${program}");`;
+      const node = '/usr/lib/tsflannel/node/node --max-semi-space-size=2';
+      assert.match(await inside(`${node} --eval '${check}'`), /^rejected false$/m, `byte code of ${program}`);
+    }
     writeFileSync(
       path.join(root, 'tmp/subnet.env'),
       'FLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n',

@@ -60,7 +60,7 @@ describe('the npm tarball', function () {
     const strange = files.filter((file) => !/^(dist|native|systemd|docs)\/|^(package\.json|[A-Z]+(\.md)?)$/.test(file));
     assert.deepEqual(strange, []);
     assert.deepEqual(
-      files.filter((file) => /^native\/build\/|\.map$|\.test\./.test(file)),
+      files.filter((file) => /^native\/build\/|\.map$|\.test\.|\.cache$/.test(file)),
       [],
     );
   });
@@ -71,6 +71,10 @@ describe('the npm tarball', function () {
     assert.doesNotMatch(`${stdout}${stderr}`, /not built|not found/);
     const version = await withoutCompiler(['tsflanneld', '--version']);
     assert.match(version.stderr, /^v\d+\.\d+\.\d+\n$/);
+    for (const program of ['run-daemon', 'tsflannelctl']) {
+      const byteCode = path.join(installed, `lib/node_modules/tsflannel/dist/bin/${program}.cache`);
+      assert.ok(existsSync(byteCode), `${byteCode} was not made`);
+    }
     const check = `import { isNativeAvailable } from '${installed}/lib/node_modules/tsflannel/dist/dataplane/native.js';
       console.log(isNativeAvailable());`;
     const { stdout: isNative } = await withoutCompiler(['node', '--input-type=module', '--eval', check]);
