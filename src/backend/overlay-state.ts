@@ -6,7 +6,7 @@ import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
 import { type Steps, finish } from '../pace.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
-import { differingRange } from '../reconcile/list-difference.js';
+import { differingRange } from '../list-difference.js';
 import type {
   AdditionalPrefixes,
   BackendContext,

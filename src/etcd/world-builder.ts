@@ -1,6 +1,6 @@
 import type { IEvent, IKeyValue } from 'etcd3/lib/rpc.js';
 import { type BadEntry, type LeaseRecord, isAfter } from '../lease/record.js';
-import type { World } from '../lease/world.js';
+import { type World, noteChange } from '../lease/world.js';
 import type { Steps } from '../pace.js';
 import type { KeyLayout } from './endpoints.js';
 import { decodeEntry, toText } from './entries.js';
@@ -34,8 +34,9 @@ export function* buildWorld(keys: KeyLayout, entries: readonly IKeyValue[], list
 export function applyEvents(keys: KeyLayout, world: World, events: readonly IEvent[]): World {
   const leases = new Map(world.leases);
   const bad = new Map(world.bad);
+  const changed = new Set<string>();
   let { config, revision } = world;
-  let isChanged = false;
+  let isConfigChanged = false;
   for (const { kv, ...event } of events) {
     const key = kv.key.toString();
     const isDeleted = isDelete(event);
@@ -43,6 +44,7 @@ export function applyEvents(keys: KeyLayout, world: World, events: readonly IEve
     if (key === keys.config) {
       if (isDeleted ? config === undefined : config?.revision === kv.mod_revision) continue;
       config = isDeleted ? undefined : toText(kv);
+      isConfigChanged = true;
     } else if (key.startsWith(keys.subnets)) {
       const name = key.slice(keys.subnets.length);
       const known = leases.get(name) ?? bad.get(name);
@@ -51,11 +53,13 @@ export function applyEvents(keys: KeyLayout, world: World, events: readonly IEve
         leases.delete(name);
         bad.delete(name);
       } else put(leases, bad, name, kv);
-    } else continue;
-    isChanged = true;
+      changed.add(name);
+    }
   }
-  if (!isChanged && revision === world.revision) return world;
-  return { ...world, revision, config, leases, bad };
+  if (!isConfigChanged && changed.size === 0 && revision === world.revision) return world;
+  const next = { ...world, revision, config, leases, bad };
+  noteChange(world, next, changed);
+  return next;
 }
 
 function put(leases: Map<string, LeaseRecord>, bad: Map<string, BadEntry>, name: string, entry: IKeyValue): void {

@@ -60,6 +60,11 @@ export class Prefix {
     return new Prefix(address, ADDRESS_BITS[address.family]);
   }
 
+  /** The network of that length, at most its own, which covers it; itself if that is its own. */
+  shortenedTo(length: number): Prefix {
+    return length === this.length ? this : Prefix.of(this.address, length);
+  }
+
   get family(): Family {
     return this.address.family;
   }
@@ -76,7 +81,9 @@ export class Prefix {
 
   contains(address: IpAddress): boolean {
     if (address.family !== this.family) return false;
-    return (address.value ^ this.address.value) >> BigInt(ADDRESS_BITS[this.family] - this.length) === 0n;
+    const value = this.family === 4 ? Number(address.value) : address.value;
+    const { start, end } = this.bounds;
+    return start <= value && value <= end;
   }
 
   /** Whether every address of the other network lies in this one. */
@@ -85,7 +92,8 @@ export class Prefix {
   }
 
   overlaps(other: Prefix): boolean {
-    const [mine, theirs] = [this.bounds, other.bounds];
+    const mine = this.bounds;
+    const theirs = other.bounds;
     return this.family === other.family && mine.start <= theirs.end && theirs.start <= mine.end;
   }
 

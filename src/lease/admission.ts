@@ -3,7 +3,7 @@ import { OverlayError } from '../errors.js';
 import type { IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Lease, LeaseSubnets } from './lease.js';
-import { type LeaseRecord, type Revision, isAfter } from './record.js';
+import type { Revision } from './record.js';
 
 /** An address of the real network that no lease may draw into the overlay, and whose it is. */
 export interface GuardedAddress {
@@ -82,96 +82,27 @@ export interface Quarantined {
   readonly detail: string;
 }
 
-/** A lease that is known, and whether the store still has it. */
-export interface Candidate {
-  readonly lease: LeaseRecord;
-  /** It is missing from the store and kept for a while: whoever is there has the better claim. */
-  readonly isMissing: boolean;
-}
+type Fault = Pick<Quarantined, 'reason' | 'detail'>;
 
-/** Result of {@link admit}. */
-export interface Admission {
-  /** In order of their subnets. */
-  readonly peers: readonly LeaseRecord[];
-  readonly quarantined: readonly Quarantined[];
-}
+/** What one lease is by itself: this host's, another's, or what is wrong with it. */
+export type Verdict = 'own' | 'sound' | Fault;
 
 /**
- * Decides which leases are peers. Pure; the one place where what other hosts wrote is believed or not.
+ * Judges one lease by itself. Pure; with {@link Candidates} the one place where what other hosts wrote is believed or not.
  *
- * @param candidates - in any order; cheapest in that of their subnets.
  * @remarks
  * A lease that this host could be harmed by is not routed: outside the overlay's network, overlapping the own subnet,
- * covering etcd or an address of this host, or with a public address that nothing can be sent to. Of leases that
- * overlap each other one counts: of one host's the one written last, else the one whose key is older. Leases with the
- * own public address are neither peers nor a fault: what an earlier configuration left behind is the keeper's business.
+ * covering etcd or an address of this host, or with a public address that nothing can be sent to. Leases with the own
+ * public address are neither peers nor a fault: what an earlier configuration left behind is the keeper's business.
  */
-export function admit(candidates: readonly Candidate[], context: AdmissionContext): Admission {
-  const quarantined: Quarantined[] = [];
-  const sound: Candidate[] = [];
-  const judge = judgeFor(context);
-  for (const candidate of candidates) {
-    const { lease } = candidate;
-    const verdict = judge(lease);
-    if (verdict === 'sound') sound.push(candidate);
-    else if (verdict !== 'own') quarantined.push({ key: lease.key, lease, ...verdict });
-  }
-  const moved = movedHosts(sound);
-  const staying = moved.size === 0 ? sound : sound.filter((candidate) => !moved.has(candidate));
-  staying.sort((a, b) => a.lease.subnet.compare(b.lease.subnet));
-  const losers = findLosers(staying, ({ lease }) => lease.subnet);
-  const v6 = staying.filter(({ lease }) => lease.ipv6Subnet !== undefined && !losers.has(lease));
-  const ipv6Of = ({ lease }: Candidate): Prefix => lease.ipv6Subnet ?? lease.subnet;
-  v6.sort((a, b) => ipv6Of(a).compare(ipv6Of(b)));
-  for (const [loser, winner] of findLosers(v6, ipv6Of)) losers.set(loser, winner);
-  for (const [lease, winner] of losers) {
-    // Two keys of one host, or one that is gone for a later one, are no conflict.
-    if (winner.attributes.publicIp.equals(lease.attributes.publicIp)) continue;
-    const detail = `it overlaps ${winner.key} of ${winner.attributes.publicIp.toString()}, which is older`;
-    quarantined.push({ key: lease.key, lease, reason: 'overlaps-peer', detail });
-  }
-  const peers = staying.map(({ lease }) => lease);
-  return { peers: losers.size === 0 ? peers : peers.filter((lease) => !losers.has(lease)), quarantined };
-}
-
-/** Leases that are missing from the store and whose host has another one there: it has given them up. */
-function movedHosts(candidates: readonly Candidate[]): ReadonlySet<Candidate> {
-  const missing = candidates.filter(({ isMissing }) => isMissing);
-  if (missing.length === 0) return new Set();
-  const present = new Set(candidates.filter(({ isMissing }) => !isMissing).flatMap(({ lease }) => marksOf(lease)));
-  return new Set(missing.filter(({ lease }) => marksOf(lease).some((mark) => present.has(mark))));
-}
-
-/** What no two hosts have in common: address, and what a backend says of its device. */
-function marksOf({ attributes: { publicIp, backendData } }: Lease): readonly string[] {
-  const data = typeof backendData === 'object' && backendData !== null ? [JSON.stringify(backendData)] : [];
-  return publicIp.isUnspecified ? data : [publicIp.toString(), ...data];
+export function judge(lease: Lease, context: AdmissionContext): Verdict {
+  return isOwn(lease, context) ? 'own' : (findFault(lease, context) ?? 'sound');
 }
 
 function isOwn(lease: Lease, { publicIp, own }: AdmissionContext): boolean {
   if (own?.revision === lease.revision && lease.subnet.equals(own.subnet)) return true;
   if (!publicIp.isUnspecified) return lease.attributes.publicIp.equals(publicIp);
   return own !== undefined && lease.subnet.equals(own.subnet);
-}
-
-type Fault = Pick<Quarantined, 'reason' | 'detail'>;
-
-/** What one lease is by itself: this host's, another's, or what is wrong with it. */
-type Verdict = 'own' | 'sound' | Fault;
-
-const verdicts = new WeakMap<AdmissionContext, WeakMap<Lease, Verdict>>();
-
-/** Verdicts are remembered, since among thousands of leases one changes at a time. */
-function judgeFor(context: AdmissionContext): (lease: Lease) => Verdict {
-  const known = verdicts.get(context) ?? new WeakMap<Lease, Verdict>();
-  verdicts.set(context, known);
-  return (lease) => {
-    const before = known.get(lease);
-    if (before !== undefined) return before;
-    const verdict = isOwn(lease, context) ? 'own' : (findFault(lease, context) ?? 'sound');
-    known.set(lease, verdict);
-    return verdict;
-  };
 }
 
 function findFault(lease: Lease, context: AdmissionContext): Fault | undefined {
@@ -219,38 +150,4 @@ export function whyUnreachable(address: IpAddress, context: AdmissionContext): s
 
 function prefixesOf({ subnet, ipv6Subnet }: LeaseSubnets): readonly Prefix[] {
   return ipv6Subnet === undefined ? [subnet] : [subnet, ipv6Subnet];
-}
-
-/**
- * Leases that give way to another with which they have addresses in common, with that other one.
- *
- * @param candidates - in order of the prefixes, which are nested or apart.
- */
-function findLosers(
-  candidates: readonly Candidate[],
-  prefixOf: (candidate: Candidate) => Prefix,
-): Map<LeaseRecord, LeaseRecord> {
-  const losers = new Map<LeaseRecord, LeaseRecord>();
-  /** Those that the current one may lie in, outermost first. */
-  const open: Candidate[] = [];
-  for (const candidate of candidates) {
-    const { start } = prefixOf(candidate).bounds;
-    for (let last = open.at(-1); last !== undefined && prefixOf(last).bounds.end < start; last = open.at(-1)) {
-      open.pop();
-    }
-    for (const other of open) {
-      if (losers.has(other.lease) || losers.has(candidate.lease)) continue;
-      const isBetter = hasBetterClaim(candidate, other);
-      losers.set(isBetter ? other.lease : candidate.lease, isBetter ? candidate.lease : other.lease);
-    }
-    open.push(candidate);
-  }
-  return losers;
-}
-
-function hasBetterClaim(a: Candidate, b: Candidate): boolean {
-  if (a.isMissing !== b.isMissing) return b.isMissing;
-  if (a.lease.attributes.publicIp.equals(b.lease.attributes.publicIp))
-    return isAfter(a.lease.revision, b.lease.revision);
-  return isAfter(b.lease.createdAt, a.lease.createdAt);
 }

@@ -12,9 +12,9 @@ import {
 } from './allocator.js';
 import { areAttributesEqual } from './attributes.js';
 import type { Lease, LeaseAttributes, LeaseSubnets } from './lease.js';
-import { type LeaseRecord, type Revision, type EtcdLeaseId, isAfter } from './record.js';
+import { type BadEntry, type LeaseRecord, type Revision, type EtcdLeaseId, isAfter } from './record.js';
 import type { CreateResult, UpdateResult } from './store.js';
-import type { World } from './world.js';
+import { type World, changedKeys } from './world.js';
 
 /**
  * Why a lease was lost: somebody deleted the key; its time ran out; nobody could confirm it in time; the store was wiped
@@ -235,7 +235,7 @@ function considerWorld(world: World, own: OwnState, now: Circumstances): OwnStat
   }
   const isNewEpoch = world.epoch !== holding.epoch;
   if (!isOwnKey(seen, own, holding, isNewEpoch)) return lose(next, holding, 'taken', now);
-  const rivals = findRivals(seen, knownOf(world));
+  const rivals = rivalsIn(world, seen);
   const older = rivals.find(({ createdAt }) => isAfter(seen.createdAt, createdAt));
   if (older !== undefined) return lose(next, holding, 'overlapped', now, older.key);
 
@@ -558,6 +558,31 @@ function keepAliveDelayMs({ ttlSeconds }: OwnState, random: () => number): numbe
 }
 
 const known = new WeakMap<World, KnownLeases>();
+
+type Rival = LeaseRecord | BadEntry;
+
+/** Who was found to claim an address of a lease, and in which world. */
+const rivalries = new WeakMap<LeaseRecord, { readonly world: World; readonly rivals: readonly Rival[] }>();
+
+/** As {@link findRivals}; of a world that is the last one but for a few keys, only those are looked at. */
+function rivalsIn(world: World, lease: LeaseRecord): readonly Rival[] {
+  const last = rivalries.get(lease);
+  if (last?.world === world) return last.rivals;
+  const keys = changedKeys(last?.world, world);
+  const rivals =
+    last === undefined || keys === undefined
+      ? findRivals(lease, knownOf(world))
+      : [...last.rivals.filter(({ key }) => !keys.has(key)), ...findRivals(lease, knownUnder(keys, world))];
+  rivalries.set(lease, { world, rivals });
+  return rivals;
+}
+
+function knownUnder(keys: ReadonlySet<string>, { leases, bad }: World): KnownLeases {
+  return {
+    leases: [...keys].flatMap((key) => leases.get(key) ?? []),
+    bad: [...keys].flatMap((key) => bad.get(key) ?? []),
+  };
+}
 
 function knownOf(world: World): KnownLeases {
   const before = known.get(world);

@@ -2,17 +2,18 @@ import { Alarm } from '../alarm.js';
 import type { Clock } from '../clock.js';
 import { guarded } from '../guard.js';
 import { isSame } from '../ip/same.js';
+import { listDifference } from '../list-difference.js';
 import type { Logger } from '../log.js';
-import { type AdmissionContext, type Quarantined, admit } from './admission.js';
+import type { AdmissionContext, Quarantined } from './admission.js';
 import { areAttributesEqual } from './attributes.js';
-import { CandidateList } from './candidate-list.js';
+import { Candidates } from './candidates.js';
 import type { Lease } from './lease.js';
 import { LeaseComplaints } from './lease-complaints.js';
 import { type PeerChange, PeerLog } from './peer-log.js';
 import type { BadEntry, LeaseRecord } from './record.js';
 import type { Subscription } from './store.js';
 import { formatSubnetKey } from './subnet-key.js';
-import type { World } from './world.js';
+import { type World, changedKeys } from './world.js';
 
 /** What a {@link PeerSet} is made of. */
 export interface PeerSetOptions {
@@ -61,7 +62,7 @@ interface Missing {
  * deleted by mistake takes it again in a fraction of a second, and traffic to it goes on meanwhile. What is missing
  * from another epoch of the store was not given up by anybody: it is kept for some minutes, unless somebody else holds
  * the subnet. An unreadable value leaves what was known, and a store that is away leaves everything. Which leases are
- * believed is {@link admit}'s to say.
+ * believed is {@link Candidates}' to say.
  */
 export class PeerSet {
   readonly #options: PeerSetOptions;
@@ -73,15 +74,16 @@ export class PeerSet {
   readonly #onExpiry: () => void;
   #context: AdmissionContext;
   #world: World | undefined;
-  readonly #candidates = new CandidateList();
+  readonly #candidates: Candidates;
   /** Leases that are known but not, or not readably, in the world, by their keys. */
   readonly #missing = new Map<string, Missing>();
   #peers: readonly LeaseRecord[] = [];
+  #kept: readonly LeaseRecord[] = [];
   /** Whether the peers have changed since the last report, even if they are again what they were then. */
   #isUntold = false;
   #quarantined: readonly Quarantined[] = [];
-  /** What was reported last, by subnet. */
-  #reported: ReadonlyMap<string, LeaseRecord> = new Map();
+  /** What was reported last. */
+  #reported: readonly LeaseRecord[] = [];
   readonly #callbacks = new Set<(peers: readonly Lease[]) => void>();
   readonly #counters = { joined: 0, changed: 0, left: 0, epochs: 0, badEntries: 0, quarantined: 0 };
   #hasReported = false;
@@ -91,6 +93,7 @@ export class PeerSet {
   constructor(options: PeerSetOptions) {
     this.#options = options;
     this.#context = options.context;
+    this.#candidates = new Candidates(options.context);
     this.#debounceMs = options.debounceMs ?? 50;
     this.#leaveGraceMs = options.leaveGraceMs ?? 2000;
     this.#complaints = new LeaseComplaints(options.log, options.clock);
@@ -118,7 +121,7 @@ export class PeerSet {
 
   /** Peers that the store does not have and that are kept for a while. */
   get kept(): readonly Lease[] {
-    return this.#missing.size === 0 ? [] : this.#peers.filter(({ key }) => this.#missing.has(key));
+    return this.#kept;
   }
 
   /** Whether the store has been heard at least once; before that, the peers are those of an earlier run. */
@@ -142,6 +145,7 @@ export class PeerSet {
       const key = formatSubnetKey(lease);
       const record: LeaseRecord = { ...lease, key, etcdLeaseId: undefined };
       this.#missing.set(key, { lease: record, untilMs: Number.POSITIVE_INFINITY });
+      this.#know(key);
     }
     this.#refresh();
     this.#schedule();
@@ -157,8 +161,11 @@ export class PeerSet {
     // What an earlier process knew, and an unbroken history does not, was given up while nobody looked.
     const graceMs = isNewEpoch ? RETENTION_MS : before === undefined ? 0 : this.#leaveGraceMs;
     const untilMs = this.#options.clock.monotonicMs() + graceMs;
-    for (const [key, lease] of before?.leases ?? []) {
-      if (!world.leases.has(key)) this.#missing.set(key, { lease, untilMs });
+    const changed = changedKeys(before, world) ?? new Set([...(before?.leases.keys() ?? []), ...world.leases.keys()]);
+    for (const key of changed) {
+      const lease = before?.leases.get(key);
+      if (lease !== undefined && !world.leases.has(key)) this.#missing.set(key, { lease, untilMs });
+      this.#know(key);
     }
     for (const [key, { lease, untilMs: formerUntilMs }] of this.#missing) {
       if (world.leases.has(key)) this.#missing.delete(key);
@@ -184,6 +191,7 @@ export class PeerSet {
   setContext(context: AdmissionContext): void {
     if (this.#isClosed || context === this.#context) return;
     this.#context = context;
+    this.#candidates.setContext(context);
     this.#refresh();
     this.#schedule();
   }
@@ -197,18 +205,28 @@ export class PeerSet {
     this.#peerLog.close();
   }
 
+  /** Tells the candidates what is known under a key. */
+  #know(key: string): void {
+    const present = this.#world?.leases.get(key);
+    const lease = present ?? this.#missing.get(key)?.lease;
+    if (lease === undefined) this.#candidates.remove(key);
+    else this.#candidates.put(key, lease, present === undefined);
+  }
+
   #refresh(): void {
     const { clock } = this.#options;
     const now = clock.monotonicMs();
     let nextMs = Number.POSITIVE_INFINITY;
     for (const [key, { untilMs }] of this.#missing) {
-      if (untilMs <= now) this.#missing.delete(key);
-      else nextMs = Math.min(nextMs, untilMs);
+      if (untilMs <= now) {
+        this.#missing.delete(key);
+        this.#know(key);
+      } else nextMs = Math.min(nextMs, untilMs);
     }
     this.#cancelExpiry?.();
     this.#cancelExpiry = Number.isFinite(nextMs) ? clock.after(nextMs - now, this.#onExpiry) : undefined;
-    this.#candidates.update(this.#world?.leases ?? new Map(), this.#missing);
-    const { peers, quarantined } = admit(this.#candidates.sorted, this.#context);
+    const { peers, kept, quarantined } = this.#candidates.admission();
+    this.#kept = kept;
     this.#quarantined = quarantined;
     const before = this.#peers;
     if (peers.length === before.length && peers.every((lease, index) => lease === before[index])) return;
@@ -222,16 +240,18 @@ export class PeerSet {
 
   #reportChanges(): void {
     this.#counters.quarantined += this.#complaints.tellQuarantined(this.#quarantined);
-    const before = this.#reported;
-    const after = new Map(this.#peers.map((lease) => [lease.subnet.toString(), lease]));
-    this.#reported = after;
+    const { removed, added } = listDifference(this.#reported, this.#peers);
+    this.#reported = this.#peers;
+    const former = new Map(removed.map((lease) => [lease.subnet.toString(), lease]));
     const news: Record<PeerChange, Lease[]> = { joined: [], changed: [], left: [] };
-    for (const [subnet, lease] of after) {
-      const former = before.get(subnet);
-      if (former === undefined) news.joined.push(lease);
-      else if (!isSamePeer(former, lease)) news.changed.push(lease);
+    for (const lease of added) {
+      const subnet = lease.subnet.toString();
+      const before = former.get(subnet);
+      former.delete(subnet);
+      if (before === undefined) news.joined.push(lease);
+      else if (!isSamePeer(before, lease)) news.changed.push(lease);
     }
-    for (const [subnet, lease] of before) if (!after.has(subnet)) news.left.push(lease);
+    news.left.push(...former.values());
     for (const change of ['joined', 'changed', 'left'] as const) {
       this.#counters[change] += news[change].length;
       this.#peerLog.tell(change, news[change]);
@@ -250,7 +270,7 @@ export function areSamePeers(before: readonly Lease[], after: readonly Lease[]):
     before.length === after.length &&
     after.every((lease, index) => {
       const former = before[index];
-      return former?.subnet.equals(lease.subnet) === true && isSamePeer(former, lease);
+      return former === lease || (former?.subnet.equals(lease.subnet) === true && isSamePeer(former, lease));
     })
   );
 }

@@ -22,6 +22,30 @@ export interface World {
   readonly bad: ReadonlyMap<string, BadEntry>;
 }
 
+/** What a world was made of, and the keys under which leases or bad entries were written or deleted meanwhile. */
+interface Change {
+  /** Weak, as each world would otherwise hold on to all that were before it. */
+  readonly before: WeakRef<World>;
+  readonly keys: ReadonlySet<string>;
+}
+
+const changes = new WeakMap<World, Change>();
+
+/** Says that two worlds have the same leases and bad entries except under these keys. */
+export function noteChange(before: World, after: World, keys: ReadonlySet<string>): void {
+  changes.set(after, { before: new WeakRef(before), keys });
+}
+
+/**
+ * Keys below `<prefix>/subnets/` under which two worlds may differ; undefined if that takes a comparison of both.
+ *
+ * @remarks Among thousands of leases one changes at a time, and whoever follows the world is to look at that one only.
+ */
+export function changedKeys(before: World | undefined, after: World): ReadonlySet<string> | undefined {
+  const change = changes.get(after);
+  return before !== undefined && change?.before.deref() === before ? change.keys : undefined;
+}
+
 /**
  * A point in the store's history by which it is recognised: who wrote what there, when.
  *

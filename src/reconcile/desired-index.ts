@@ -2,7 +2,7 @@ import { type Steps, finish } from '../pace.js';
 import { type DesiredState, EMPTY_STATE, LISTS, type LinkSpec, OBJECT_KINDS, mergeStates } from './desired.js';
 import { linkKey } from './kinds/link.js';
 import { KINDS } from './kinds/table.js';
-import { listDifference } from './list-difference.js';
+import { listDifference } from '../list-difference.js';
 import type { ObjectKey } from './object-key.js';
 import { type DesiredObjects, SpecList } from './spec-list.js';
 

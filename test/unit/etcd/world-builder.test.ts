@@ -3,7 +3,7 @@ import type { IEvent, IKeyValue } from 'etcd3/lib/rpc.js';
 import fc from 'fast-check';
 import { layoutKeys } from '../../../src/etcd/endpoints.js';
 import { applyEvents, buildWorld } from '../../../src/etcd/world-builder.js';
-import type { World } from '../../../src/lease/world.js';
+import { type World, changedKeys } from '../../../src/lease/world.js';
 import { finish } from '../../../src/pace.js';
 
 const KEYS = layoutKeys('/n');
@@ -154,6 +154,14 @@ describe('a world after events', () => {
     assert.equal(world.leases.get('10.5.2.0-24'), before.leases.get('10.5.2.0-24'));
   });
 
+  it('tells where it differs from the world before, and from no other', () => {
+    const world = applyEvents(KEYS, before, [put('config', 'new', 101), put('subnets/10.5.4.0-24', VALUE, 102)]);
+    assert.deepEqual(changedKeys(before, world), new Set(['10.5.4.0-24']));
+    assert.equal(changedKeys({ ...before }, world), undefined);
+    assert.equal(changedKeys(undefined, world), undefined);
+    assert.equal(changedKeys(before, before), undefined);
+  });
+
   // A watch resumes at the last witness: everything after it is heard a second time.
   it('is in the end the same however much of the history is heard again', () => {
     const change = fc.record({
@@ -174,6 +182,13 @@ describe('a world after events', () => {
         const heard = applyEvents(KEYS, before, events.slice(0, cut));
         const again = applyEvents(KEYS, heard, events.slice(backTo % (cut + 1)));
         assert.deepEqual(sorted(again), sorted(applyEvents(KEYS, before, events)));
+        if (again === heard) return;
+        const keys = changedKeys(heard, again);
+        assert.ok(keys !== undefined);
+        for (const key of [...heard.leases.keys(), ...heard.bad.keys(), ...again.leases.keys(), ...again.bad.keys()]) {
+          const isSame = heard.leases.get(key) === again.leases.get(key) && heard.bad.get(key) === again.bad.get(key);
+          assert.ok(isSame || keys.has(key), key);
+        }
       }),
     );
   });

@@ -16,7 +16,7 @@ import {
 } from '../../../src/lease/decide.js';
 import type { LeaseAttributes } from '../../../src/lease/lease.js';
 import type { LeaseRecord, EtcdLeaseId } from '../../../src/lease/record.js';
-import type { World } from '../../../src/lease/world.js';
+import { type World, noteChange } from '../../../src/lease/world.js';
 import { ip, net, network } from '../../support/builders.js';
 import { badEntry, leaseRecord, worldOf } from '../../support/lease-world.js';
 import { attributesOf } from '../../support/store-contract.js';
@@ -264,6 +264,44 @@ describe('decide', () => {
       assert.deepEqual(second.notes, []);
       const third = answer(worldOf([OWN], { revision: 41 }), second.own);
       assert.deepEqual(third.own.holding?.rivals, []);
+    });
+
+    it('knows the same rivals whether or not it is told what has changed', () => {
+      const others = [
+        leaseRecord(2, { subnets: '10.5.0.0-20', revision: 30 }),
+        leaseRecord(2, { subnets: '10.5.0.0-20', revision: 31, host: 1 }),
+        leaseRecord(3, { subnets: '10.5.1.128-25', revision: 32 }),
+        leaseRecord(4, { revision: 33 }),
+        badEntry('10.5.0.0-20', 34),
+        badEntry('10.5.9.0-24', 35),
+      ];
+      const step = fc.record({ index: fc.nat(others.length - 1), isThere: fc.boolean(), isTold: fc.boolean() });
+      fc.assert(
+        fc.property(fc.array(step, { maxLength: 12 }), (steps) => {
+          const own = { ...OWN };
+          let before = worldOf([own]);
+          for (const { index, isThere, isTold } of steps) {
+            const other = others[index];
+            assert.ok(other !== undefined);
+            const leases = new Map(before.leases);
+            const bad = new Map(before.bad);
+            leases.delete(other.key);
+            bad.delete(other.key);
+            if (isThere) {
+              if ('reason' in other) bad.set(other.key, other);
+              else leases.set(other.key, other);
+            }
+            const world = { ...before, leases, bad };
+            if (isTold) noteChange(before, world, new Set([other.key]));
+            const { rivals } = answer(world, held({}, { lease: own })).own.holding ?? {};
+            const afresh = { ...own };
+            const listed = { ...world, leases: new Map(world.leases).set(own.key, afresh) };
+            const expected = answer(listed, held({}, { lease: afresh })).own.holding?.rivals;
+            assert.deepEqual(rivals?.toSorted(), expected?.toSorted());
+            before = world;
+          }
+        }),
+      );
     });
 
     it('knows its key by the address that it had as well', () => {

@@ -4,7 +4,7 @@ import type { EtcdStore } from '../../../src/etcd/store.js';
 import { encodeAttributes } from '../../../src/lease/attributes.js';
 import type { Lease, LeaseAttributes } from '../../../src/lease/lease.js';
 import { PeerSet, type PeerSetOptions, areSamePeers } from '../../../src/lease/peers.js';
-import { type HistoryMark, newestMark } from '../../../src/lease/world.js';
+import { type HistoryMark, newestMark, noteChange } from '../../../src/lease/world.js';
 import { lease } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import type { LeaseRecord } from '../../../src/lease/record.js';
@@ -74,6 +74,44 @@ describe('PeerSet', () => {
     await clock.advance(1000);
     calls.length = 0;
   }
+
+  it('is the same whether or not it is told what has changed', async () => {
+    const step = fc.record({
+      n: fc.integer({ min: 2, max: 5 }),
+      subnets: fc.constantFrom(undefined, '10.5.0.0-21', '10.6.3.0-24'),
+      what: fc.constantFrom('put', 'bad', 'gone'),
+      epoch: fc.constantFrom(1, 1, 1, 2),
+      waitMs: fc.constantFrom(0, 60, 1500, 3000),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 12 }), async (steps) => {
+        const told = make({ leaveGraceMs: 2000 });
+        const untold = make({ leaveGraceMs: 2000 });
+        let before = worldOf([leaseRecord(2), leaseRecord(3)]);
+        for (const [index, { n, subnets, what, epoch, waitMs }] of [...steps.entries()]) {
+          told.observe(before);
+          untold.observe({ ...before });
+          await clock.advance(waitMs);
+          const key = leaseRecord(n).key;
+          const leases = new Map(before.leases);
+          const bad = new Map(before.bad);
+          leases.delete(key);
+          bad.delete(key);
+          const revision = 20 + index;
+          if (what === 'put') leases.set(key, leaseRecord(n, { key, revision, ...(subnets && { subnets }) }));
+          else if (what === 'bad') bad.set(key, badEntry(key, revision));
+          const world = { ...before, epoch: Math.max(before.epoch, epoch), leases, bad };
+          noteChange(before, world, new Set([key]));
+          before = world;
+          assert.deepEqual(told.peers, untold.peers);
+          assert.deepEqual(told.quarantined, untold.quarantined);
+        }
+        assert.deepEqual(told.counters, untold.counters);
+        told.close();
+        untold.close();
+      }),
+    );
+  });
 
   it('has all leases but the own one, in order', async () => {
     for (const n of [3, 1, 2]) put(n);

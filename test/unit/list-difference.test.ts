@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { differingRange, listDifference } from '../../../src/reconcile/list-difference.js';
+import { differingRange, listDifference } from '../../src/list-difference.js';
 
 const list = fc.array(fc.nat(4), { maxLength: 8 });
 

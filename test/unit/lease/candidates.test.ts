@@ -1,18 +1,58 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Prefix } from '../../../src/ip/prefix.js';
-import { type AdmissionContext, OWN_HOST, type QuarantineReason, admit } from '../../../src/lease/admission.js';
+import { type AdmissionContext, OWN_HOST, type QuarantineReason } from '../../../src/lease/admission.js';
+import { type Admission, Candidates } from '../../../src/lease/candidates.js';
 import type { LeaseAttributes } from '../../../src/lease/lease.js';
 import type { LeaseRecord } from '../../../src/lease/record.js';
 import { ip, net } from '../../support/builders.js';
 import { type RecordChanges, admissionContext, leaseRecord } from '../../support/lease-world.js';
 
-const there = (...leases: readonly LeaseRecord[]): { lease: LeaseRecord; isMissing: boolean }[] =>
+interface Known {
+  readonly lease: LeaseRecord;
+  readonly isMissing: boolean;
+}
+
+/** Has a list know these leases instead of those that it knows. */
+const update = (list: Candidates, before: readonly Known[], known: readonly Known[]): void => {
+  const keysNow = new Set(known.map(({ lease }) => lease.key));
+  for (const { lease } of before) if (!keysNow.has(lease.key)) list.remove(lease.key);
+  for (const { lease, isMissing } of known) list.put(lease.key, lease, isMissing);
+};
+
+const admit = (known: readonly Known[], context: AdmissionContext): Admission => {
+  const list = new Candidates(context);
+  update(list, [], known);
+  return list.admission();
+};
+
+const there = (...leases: readonly LeaseRecord[]): readonly Known[] =>
   leases.map((lease) => ({ lease, isMissing: false }));
 
 const isSameHost = (a: LeaseRecord, b: LeaseRecord): boolean => a.attributes.publicIp.equals(b.attributes.publicIp);
 
 const keys = (leases: readonly { readonly key: string }[]): string[] => leases.map(({ key }) => key);
+
+/** Leases of few hosts that overlap each other often. */
+const entry = fc.record({
+  at: fc.integer({ min: 0, max: 255 }),
+  length: fc.integer({ min: 20, max: 26 }),
+  at6: fc.option(fc.integer({ min: 0, max: 15 })),
+  length6: fc.integer({ min: 60, max: 66 }),
+  host: fc.integer({ min: 10, max: 14 }),
+  createdAt: fc.integer({ min: 1, max: 40 }),
+  isMissing: fc.boolean(),
+});
+
+const knownOf = (
+  { at, length, at6, length6, host, createdAt, isMissing }: typeof entry extends fc.Arbitrary<infer T> ? T : never,
+  index: number,
+): Known => {
+  const subnet = Prefix.of(ip('10.5.32.0').add(BigInt(at) * 64n), length);
+  const ipv6Subnet = at6 === null ? undefined : Prefix.of(ip(`fd00:10:5:4${at6.toString(16)}::`), length6);
+  const base = leaseRecord(2, { host, key: `${index}`, revision: createdAt });
+  return { lease: { ...base, subnet, ipv6Subnet }, isMissing };
+};
 
 const CONTEXT = admissionContext({
   guarded: [
@@ -25,7 +65,7 @@ const CONTEXT = admissionContext({
   broadcasts: [ip('192.0.2.255')],
 });
 
-describe('admit', () => {
+describe('Candidates', () => {
   it('takes the leases of other hosts for peers, in order of their subnets', () => {
     const { peers, quarantined } = admit(
       there(leaseRecord(30), leaseRecord(4), leaseRecord(1), leaseRecord(12)),
@@ -152,33 +192,22 @@ describe('admit', () => {
   });
 
   it('leaves no two peers that overlap, and no lease out without cause', () => {
-    const entry = fc.record({
-      at: fc.integer({ min: 0, max: 255 }),
-      length: fc.integer({ min: 20, max: 26 }),
-      at6: fc.option(fc.integer({ min: 0, max: 15 })),
-      length6: fc.integer({ min: 60, max: 66 }),
-      host: fc.integer({ min: 10, max: 14 }),
-      createdAt: fc.integer({ min: 1, max: 40 }),
-      isMissing: fc.boolean(),
-    });
     fc.assert(
       fc.property(fc.array(entry, { maxLength: 12 }), (entries) => {
-        const candidates = entries.map(
-          ({ at: byte, length, at6: byte6, length6, host, createdAt, isMissing }, index) => {
-            const v4 = Prefix.of(ip(`10.5.32.0`).add(BigInt(byte) * 64n), length);
-            const v6 = byte6 === null ? undefined : Prefix.of(ip(`fd00:10:5:4${byte6.toString(16)}::`), length6);
-            const base = leaseRecord(2, { host, key: `${index}`, revision: createdAt });
-            return { lease: { ...base, subnet: v4, ipv6Subnet: v6 }, isMissing };
-          },
-        );
+        const candidates = entries.map(knownOf);
         const context = { ...CONTEXT, guarded: [] };
-        const { peers, quarantined } = admit(candidates, context);
+        const { peers, kept, quarantined } = admit(candidates, context);
         const overlap = (a: LeaseRecord, b: LeaseRecord): boolean =>
           a.subnet.overlaps(b.subnet) || (a.ipv6Subnet !== undefined && b.ipv6Subnet?.overlaps(a.ipv6Subnet) === true);
         /** It is missing from the store, and its host has another lease there. */
         const hasMoved = (lease: LeaseRecord): boolean =>
           candidates.some((each) => each.lease === lease && each.isMissing) &&
           candidates.some((each) => !each.isMissing && isSameHost(each.lease, lease));
+        const missing = candidates.filter(({ isMissing }) => isMissing).map(({ lease }) => lease);
+        assert.deepEqual(
+          kept,
+          peers.filter((lease) => missing.includes(lease)),
+        );
         for (const a of peers) for (const b of peers) assert.ok(a === b || !overlap(a, b), `${a.key} and ${b.key}`);
         for (const { lease } of candidates) {
           if (peers.includes(lease)) continue;
@@ -213,9 +242,38 @@ describe('admit', () => {
   it('takes the key that this host holds for its own although it still names a former address', () => {
     const held = leaseRecord(1, { host: 50, revision: 7 });
     const own = { subnet: held.subnet, ipv6Subnet: undefined, revision: held.revision };
-    assert.deepEqual(admit(there(held), { ...CONTEXT, own }), { peers: [], quarantined: [] });
+    assert.deepEqual(admit(there(held), { ...CONTEXT, own }), { peers: [], kept: [], quarantined: [] });
     const foreign = { ...held, revision: '8' };
     assert.equal(admit(there(foreign), { ...CONTEXT, own }).quarantined[0]?.reason, 'overlaps-own');
+  });
+
+  it('comes to the same, whatever it has known before', () => {
+    // Of each key, what is known of it at one time: nothing, or one of a few leases, here or missing.
+    const data = fc.constantFrom(undefined, { VtepMAC: '02:00:00:00:00:01' }, { VtepMAC: '02:00:00:00:00:02' });
+    const time = fc.array(fc.option(fc.record({ entry, data })), { maxLength: 8 });
+    const contexts = [CONTEXT, { ...CONTEXT, networks: [net('10.5.40.0/21'), net('fd00:10:5::/48')] }];
+    const times = fc.array(fc.record({ time, context: fc.constantFrom(...contexts) }), { maxLength: 6 });
+    fc.assert(
+      fc.property(times, (all) => {
+        const list = new Candidates(CONTEXT);
+        let before: readonly Known[] = [];
+        for (const { time: entries, context } of all) {
+          const known = entries.flatMap((each, index) => {
+            if (each === null) return [];
+            const { lease, isMissing } = knownOf(each.entry, index);
+            const attributes = { ...lease.attributes, backendData: each.data };
+            return [{ lease: { ...lease, attributes }, isMissing }];
+          });
+          list.setContext(context);
+          for (const some of [known, known.slice(1), known]) {
+            update(list, before, some);
+            before = some;
+            assert.deepEqual(list.admission(), admit(some, context));
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
   });
 
   it('looks at each lease once as long as the context is the same', () => {
@@ -231,13 +289,15 @@ describe('admit', () => {
       const subnets = `10.5.${64 + (index >> 6)}.${(index & 63) << 2}-30`;
       return leaseRecord(2, { subnets, attributes: { publicIp: ip('198.18.0.0').add(BigInt(index)) } });
     });
-    assert.equal(admit(there(...candidates), context).peers.length, 5000);
+    const list = new Candidates(context);
+    update(list, [], there(...candidates));
+    assert.equal(list.admission().peers.length, 5000);
     const first = looks;
     assert.ok(first >= 5000 && first <= 10_000, String(first));
-    const changed = leaseRecord(3);
-    assert.equal(admit(there(...candidates, changed), context).peers.length, 5001);
+    update(list, [], there(...candidates, leaseRecord(3)));
+    assert.equal(list.admission().peers.length, 5001);
     assert.equal(looks - first, first / 5000, 'only the one that is new');
-    admit(there(...candidates), { ...context });
-    assert.equal(looks - first, first + first / 5000, 'all of them in another context');
+    list.setContext({ ...context });
+    assert.equal(looks - first, first + (2 * first) / 5000, 'all of them in another context');
   });
 });
