@@ -11,7 +11,7 @@ import ts from 'typescript';
 /** Names in src, from what knows nothing to what knows everything. */
 export const ROWS = [
   ['errors.ts', 'clock.ts', 'json.ts', 'printable.ts', 'log-level.ts', 'process-guard.ts'],
-  ['ip', 'log.ts', 'alarm.ts', 'rate-limited-log.ts', 'deadline.ts', 'gatherer.ts', 'list-difference.ts'],
+  ['ip', 'log.ts', 'alarm.ts', 'rate-limited-log.ts', 'deadline.ts', 'append.ts', 'gatherer.ts', 'list-difference.ts'],
   ['sys', 'coalescing-task.ts', 'guard.ts', 'pace.ts', 'turns.ts'],
   ['netlink', 'config', 'lease', 'etcd'],
   ['dataplane', 'reconcile', 'underlay', 'firewall', 'container', 'extension'],

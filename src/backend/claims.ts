@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import { isSame } from '../ip/same.js';
 import type { NetworkConfig } from '../config/network-config.js';
 import type { Lease } from '../lease/lease.js';
@@ -19,9 +20,9 @@ export class Claims {
 
   add(lease: Lease, claims: readonly Claim[]): void {
     for (const claim of claims) {
-      const others = this.claimants.get(claim.what) ?? [];
-      this.claimants.set(claim.what, [...others, lease]);
-      if (others.length > 0) this.contested.set(claim.what, claim);
+      const others = this.claimants.get(claim.what);
+      this.claimants.set(claim.what, append(others, lease));
+      if (others !== undefined) this.contested.set(claim.what, claim);
     }
   }
 

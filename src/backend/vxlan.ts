@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import { OverlayError } from '../errors.js';
 import type { Family } from '../ip/address.js';
 import { Prefix } from '../ip/prefix.js';
@@ -166,7 +167,7 @@ function entriesFor(
   const sides = peerSides(context, lease);
   if ('reason' in sides) return { state: {}, skipped: sides };
   const states: Partial<DesiredState>[] = [];
-  const claims: Claim[] = [];
+  let claims: readonly Claim[] = [];
   for (const side of sides) {
     const { publicIp } = side;
     if (directRouting && context.host.isOnLink(publicIp)) {
@@ -191,7 +192,7 @@ function entriesFor(
       const mayGiveWay = isAfter(context.own.createdAt, lease.createdAt) && mac !== replacement;
       return { state: {}, skipped, ...(mayGiveWay ? { contested: { device, replacement } } : {}) };
     }
-    claims.push(claim);
+    claims = append(claims, claim);
     states.push({
       neighbours: [{ device, address: side.subnet.address, mac }],
       fdb: [{ device, mac, destination: publicIp }],
@@ -204,6 +205,8 @@ function entriesFor(
       })),
     });
   }
+  const [only, second] = states;
+  if (only !== undefined && second === undefined) return { state: only, claims };
   return {
     state: {
       neighbours: states.flatMap((state) => state.neighbours ?? []),

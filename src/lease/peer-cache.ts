@@ -20,8 +20,13 @@ function encodeCachedLease(peer: Lease): string {
     createdAt: peer.createdAt,
     isReservation: peer.isReservation,
   });
-  encoded.set(peer, text);
+  encoded.set(peer, flat(text));
   return text;
+}
+
+/** The same text in one piece: what `JSON.stringify` gives is a tree of its pieces until somebody reads it, twice as large. */
+function flat(text: string): string {
+  return Buffer.from(text).toString();
 }
 
 /**

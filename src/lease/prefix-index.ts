@@ -1,3 +1,4 @@
+import { append } from '../append.js';
 import type { Prefix } from '../ip/prefix.js';
 
 /** Items by networks of one family, found by what a network has addresses in common with; several may have the same one. */
@@ -9,7 +10,7 @@ export class PrefixIndex<Item> {
     const { start } = prefix.bounds;
     const items = this.#byLength.get(prefix.length) ?? new Map<number | bigint, readonly Item[]>();
     this.#byLength.set(prefix.length, items);
-    items.set(start, [...(items.get(start) ?? []), item]);
+    items.set(start, append(items.get(start), item));
   }
 
   remove(prefix: Prefix, item: Item): void {

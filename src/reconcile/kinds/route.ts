@@ -1,3 +1,4 @@
+import { append } from '../../append.js';
 import { isSame } from '../../ip/same.js';
 import { OverlayError } from '../../errors.js';
 import type { Prefix } from '../../ip/prefix.js';
@@ -126,7 +127,7 @@ function relevantKey(actual: ActualState, route: RouteInfo): ObjectKey | undefin
 function putBehind(actual: ActualState, route: RouteInfo): void {
   const key = relevantKey(actual, route);
   if (key === undefined) return;
-  actual.routes.set(key, [...(actual.routes.get(key) ?? []), route]);
+  actual.routes.set(key, append(actual.routes.get(key), route));
   if (route.nexthopId !== 0) actual.nexthopIds.add(route.nexthopId);
 }
 
@@ -134,7 +135,7 @@ function putBehind(actual: ActualState, route: RouteInfo): void {
 function insert({ routes }: ActualState, key: ObjectKey, route: RouteInfo, isReplacement: boolean): void {
   const known = routes.get(key) ?? [];
   const at = known.findIndex((other) => isSameSlot(other, route));
-  if (at < 0) routes.set(key, [...known, route]);
+  if (at < 0) routes.set(key, append(known, route));
   else routes.set(key, known.toSpliced(at, isReplacement ? 1 : 0, route));
 }
 

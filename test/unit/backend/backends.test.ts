@@ -340,7 +340,7 @@ describe('vxlan backend', () => {
         isOnlink: false,
       },
     ]);
-    assert.deepEqual(direct.fdb, []);
+    assert.deepEqual(direct.fdb ?? [], []);
     const far = { ...context, host: hostFacts({ isOnLink: () => false }) };
     assert.equal(vxlan.desired(far).peer(peer).state.routes?.[0]?.device, 'flannel.1');
   });
