@@ -276,16 +276,16 @@ int receive_before_gro(struct xdp_md* frame) {
   if (bpf_xdp_adjust_meta(frame, -(int)sizeof(__u32)) < 0) return leave(kReceiveRefused, XDP_PASS, 1, inner_length);
   data = (void*)(long)frame->data;
   end = (void*)(long)frame->data_end;
-  if (data + kHeaderBytes > end) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
+  __u32* mark = (void*)(long)frame->data_meta;
+  if ((void*)(mark + 1) > data || data + kHeaderBytes > end) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
+  // Written here, since adjust_head moves it along, and would wait for memory that nobody has touched.
+  *mark = kMark + CONSTANT(tun);
   struct iphdr* inner = data + ETH_HLEN + kOuterBytes;
   const struct TtlWord word = next_hop(inner);
   inner->ttl = word.ttl;
   inner->check = word.checksum;
   __builtin_memcpy(data + kOuterBytes, data, ETH_HLEN);
   if (bpf_xdp_adjust_head(frame, kOuterBytes) < 0) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
-  __u32* mark = (void*)(long)frame->data_meta;
-  if ((void*)(mark + 1) > (void*)(long)frame->data) return leave(kReceiveFailed, XDP_DROP, 1, inner_length);
-  *mark = kMark + CONSTANT(tun);
   count(kReceived, 1, inner_length);
   count_peer(finding.route, 1, 1, inner_length);
   return XDP_PASS;
