@@ -34,6 +34,7 @@ import { Reconciler } from './reconcile/reconciler.js';
 import { History, type HistorySource } from './observe/history.js';
 import { noRefusals } from './observe/refusals.js';
 import type { DaemonStatus, HistoryEntry, StatusSource } from './observe/status.js';
+import { type Steps, finish } from './pace.js';
 
 /**
  * How long the store may take to answer at start before the saved state is used instead: subnet.env is to be there
@@ -267,6 +268,11 @@ export class Daemon implements StatusSource {
 
   /** The daemon's account of itself. */
   status(): DaemonStatus {
+    return finish(this.statusInSteps());
+  }
+
+  /** As {@link status}, peer by peer. */
+  statusInSteps(): Steps<DaemonStatus> {
     const { deviceCounters, firewall, hostName, netlink, pid, store } = this.parts;
     return describeDaemon({
       clock: this.clock,

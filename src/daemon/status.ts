@@ -30,6 +30,7 @@ import {
   type TunnelStatus,
   type UnderlayStatus,
 } from '../observe/status.js';
+import type { Steps } from '../pace.js';
 import { describeAspect } from '../reconcile/aspects.js';
 import type { Reconciler } from '../reconcile/reconciler.js';
 import type { HostNetlink } from '../underlay/host-network.js';
@@ -82,10 +83,11 @@ export interface StatusParts {
   readonly commands: CommandsStatus | null;
 }
 
-/** Puts the daemon's account of itself together; cheap enough for every scrape. */
-export function describeDaemon(parts: StatusParts): DaemonStatus {
+/** Puts the daemon's account of itself together, peer by peer; cheap enough for every scrape. */
+export function* describeDaemon(parts: StatusParts): Steps<DaemonStatus> {
   const { clock, network, overlay, peerSet, firewall } = parts;
   const firewallStatus = firewall.status();
+  const peers = yield* describePeers(parts);
   return {
     statusVersion: STATUS_VERSION,
     version: versionText(),
@@ -100,7 +102,7 @@ export function describeDaemon(parts: StatusParts): DaemonStatus {
     underlay: parts.underlay === undefined ? null : describeUnderlay(parts.underlay),
     mtu: parts.mtu ?? null,
     backends: overlay?.backends ?? [],
-    peers: describePeers(parts),
+    peers,
     peerSet: {
       isSynced: peerSet?.isSynced ?? false,
       badKeys: (peerSet?.badEntries ?? []).slice(0, MAX_LISTED).map(({ key }) => key),
@@ -209,15 +211,19 @@ function describeUnderlay(underlay: Underlay): UnderlayStatus {
 }
 
 /** Peers that share a public address share its counters. */
-function describePeers(parts: StatusParts): PeerStatus[] {
+function* describePeers(parts: StatusParts): Steps<readonly PeerStatus[]> {
   const { peers, overlay, reconciler, prober, clock, hostNames, wireguard } = parts;
   const traffic = new Map<string, TunnelPeerCounters>();
-  for (const tunnel of reconciler.tunnels) for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
+  for (const tunnel of reconciler.tunnels) {
+    for (const [key, value] of tunnel.peerCounters()) traffic.set(key, value);
+    yield;
+  }
   const carrierOf = peerCarriers(reconciler.tunnels, overlay);
   const skipped = new Map(overlay?.skipped.map(({ lease, ...why }) => [lease, why]));
-  return peers
-    .toSorted((a, b) => a.subnet.compare(b.subnet))
-    .map((peer) => ({
+  const described: PeerStatus[] = [];
+  for (const peer of peers.toSorted((a, b) => a.subnet.compare(b.subnet))) {
+    yield;
+    described.push({
       hostName: hostNames.nameOf(peer.attributes.publicIp.toString()) ?? null,
       ...describeSubnets(peer),
       traffic: traffic.get(peer.attributes.publicIp.toString()) ?? null,
@@ -225,7 +231,9 @@ function describePeers(parts: StatusParts): PeerStatus[] {
       wireguard: wireguard.pathsTo(peer),
       skipped: skipped.get(peer) ?? null,
       reachability: describePaths(prober, peer, clock),
-    }));
+    });
+  }
+  return described;
 }
 
 /** Entries of a list that anybody may make as long as they like. */

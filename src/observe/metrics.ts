@@ -1,6 +1,7 @@
 import { Counter, Gauge, type MetricType, Registry, collectDefaultMetrics } from 'prom-client';
 import { type BucketSample, METRIC_FAMILIES, type MetricFamily } from './metric-families.js';
 import type { DaemonStatus, StatusSource } from './status.js';
+import { takeStatus } from './take-status.js';
 
 /** Node's own metrics whose names break the rules: `_total` is for counters, and these are gauges. */
 const MISNAMED = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
@@ -40,7 +41,7 @@ export class Metrics {
   }
 
   private async render(): Promise<string> {
-    const status = this.source.status();
+    const status = await takeStatus(this.source);
     for (const fill of this.fillers) fill(status);
     return this.registry.metrics();
   }

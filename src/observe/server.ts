@@ -12,6 +12,7 @@ import { Metrics } from './metrics.js';
 import { type Page, readPageScript, statusPage } from './page.js';
 import { type Refusals, type RefusalReason, noRefusals } from './refusals.js';
 import type { StatusSource } from './status.js';
+import { takeStatus } from './take-status.js';
 
 /** What {@link ObserveServer.start} needs. */
 export interface ObserveOptions {
@@ -230,14 +231,14 @@ export class ObserveServer {
       case '/healthz':
         return { code: 200, type: TEXT, body: 'flanneld is running' };
       case '/readyz':
-        return source.status().isReady
+        return (await takeStatus(source)).isReady
           ? { code: 200, type: TEXT, body: 'flanneld is ready' }
           : { code: 503, type: TEXT, body: 'flanneld is not ready yet' };
       case '/metrics':
         return { code: 200, type: this.metrics.contentType, body: await this.metrics.text() };
       case '/status':
         source.noteLook?.();
-        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(source.status())}\n` };
+        return { code: 200, type: JSON_TYPE, body: `${JSON.stringify(await takeStatus(source))}\n` };
       case '/history': {
         const since = sinceOf(request);
         const entries = source.history?.().filter(({ at }) => at > since) ?? [];

@@ -8,6 +8,7 @@ import type { PeerCounters } from '../lease/peers.js';
 import type { Family } from '../ip/address.js';
 import type { StoreCounters } from '../lease/store.js';
 import type { LogLevel } from '../log.js';
+import type { Steps } from '../pace.js';
 import type { ObjectKind } from '../reconcile/desired.js';
 import type { OperationVerb } from '../reconcile/operation.js';
 import type { ContainerNetworksStatus } from './container-status.js';
@@ -326,6 +327,8 @@ export interface HistoryEntry {
 /** Where the status comes from; asked once per request, so it has to be cheap. */
 export interface StatusSource {
   status(): DaemonStatus;
+  /** As {@link status}, with rests: of thousands of peers, what comes later may be younger. Absent where it is small. */
+  statusInSteps?(): Steps<DaemonStatus>;
   /** Traffic of the last hour, oldest first; absent where nobody keeps it. */
   history?(): readonly HistoryEntry[];
   /** A person looks: brings up to date, for the next look, what only people need. */

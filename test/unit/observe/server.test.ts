@@ -21,6 +21,7 @@ import { OverlayError } from '../../../src/errors.js';
 import { type LogFields, type Logger, type LogLevel, silentLogger } from '../../../src/log.js';
 import { type ObserveOptions, ObserveServer } from '../../../src/observe/server.js';
 import type { DaemonStatus, HistoryEntry } from '../../../src/observe/status.js';
+import type { Steps } from '../../../src/pace.js';
 import { freePort } from '../../support/free-port.js';
 import { sampleStatus } from '../../support/sample-status.js';
 import { skipBecause } from '../../support/skip.js';
@@ -190,6 +191,17 @@ describe('ObserveServer', () => {
       const after = await get(where, '/readyz?verbose');
       assert.deepEqual([before.code, before.body], [503, 'flanneld is not ready yet']);
       assert.deepEqual([after.code, after.body], [200, 'flanneld is ready']);
+    });
+
+    it('has the status made in steps where it can be', async () => {
+      function* steps(): Steps<DaemonStatus> {
+        yield;
+        return sampleStatus({ hostName: 'in steps' });
+      }
+      const source = { status: () => assert.fail('all at once'), statusInSteps: steps };
+      await start({ port: where.port, source });
+      assert.match((await get(where, '/status')).body, /"in steps"/);
+      assert.equal((await get(where, '/readyz')).code, 200);
     });
 
     it('answers /status with the status as JSON', async () => {

@@ -1,0 +1,8 @@
+import { systemClock } from '../clock.js';
+import { finishInTurns } from '../pace.js';
+import type { DaemonStatus, StatusSource } from './status.js';
+
+/** Has a source tell its status, while others have their turns. */
+export async function takeStatus(source: StatusSource): Promise<DaemonStatus> {
+  return source.statusInSteps === undefined ? source.status() : finishInTurns(source.statusInSteps(), systemClock);
+}
