@@ -3,7 +3,7 @@
 // installation, so that nothing is compiled at its start:
 //
 //   NAME.bundle.js   the program, CommonJS
-//   NAME.cache       a checksum of that file, and V8's code for all of it
+//   NAME.cache       8 bytes with a checksum of that file, and V8's code for all of it
 //
 // V8 refuses code of another version of itself, of other flags and for a text of another length; the checksum tells
 // texts of one length apart. Without code that fits, the program is compiled as it runs.
@@ -20,7 +20,8 @@ const vm = require('node:vm');
 const { crc32 } = require('node:zlib');
 
 const BUNDLE = '.bundle.js';
-const CHECKSUM_BYTES = 4;
+/** As many as keep the code where V8 wants it, at a multiple of a pointer: it would copy it otherwise. */
+const CHECKSUM_BYTES = 8;
 /** The flags, of those that this may be run with, as the programs are run: V8 takes code of the same flags only. */
 const USUAL_FLAGS = ['--lazy', '--random-seed=0', '--hash-seed=0'];
 
@@ -36,7 +37,7 @@ exports.load = (name) => {
 function readProgram(name) {
   const file = path.join(__dirname, `${name}${BUNDLE}`);
   // esbuild writes ASCII, which V8 keeps in one byte for each character.
-  return { file, source: readFileSync(file) };
+  return { file, source: readFileSync(file, 'latin1') };
 }
 
 /** undefined if there is none for this text. */
@@ -50,7 +51,7 @@ function readCode(name, source) {
 }
 
 function scriptOf(file, source, cachedData) {
-  const text = `(function (exports, require, module, __filename, __dirname) {${source.latin1Slice()}\n})`;
+  const text = `(function (exports, require, module, __filename, __dirname) {${source}\n})`;
   return new vm.Script(text, { filename: file, cachedData });
 }
 

@@ -26,7 +26,7 @@ const AS_UNIT = [
   '--bounding-set=-all,+net_bind_service,+net_admin,+net_raw,+sys_nice,+bpf',
 ];
 
-/** Measures the start of a host without peers, everything in turn. */
+/** Measures the start of a host without peers, everything in turn: the programs as npm installs them, by this Node. */
 export async function measureStart(): Promise<{ table: Table; raw: StartResult }> {
   process.stderr.write('start\n');
   const rig = await Rig.create({ hosts: 1 });
@@ -77,7 +77,7 @@ function tableOf(raw: StartResult): Table {
   const timesEmpty = (values: readonly number[]): string =>
     `${((spread(values)?.median ?? Number.NaN) / empty).toFixed(1)} × empty Node`;
   return {
-    title: `start without peers, ${ROUNDS} rounds, median (range)`,
+    title: `start without peers of what npm installs, Node ${process.versions.node}, ${ROUNDS} rounds, median (range)`,
     head: ['', 'measured', ''],
     rows: [
       row('empty Node process, ms', raw.emptyNodeMs),
