@@ -46,7 +46,7 @@ std::array<bpf_insn, 4> PacketCpus::record(size_t worker) const {
   return {{
       instruction(BPF_JMP | BPF_CALL, 0, 0, BPF_FUNC_get_smp_processor_id),
       // Two for one: an address in the map, and the offset.
-      instruction(BPF_LD | BPF_DW | BPF_IMM, kPlace, BPF_PSEUDO_MAP_VALUE, map_.get()),
+      instruction(BPF_LD | BPF_DW, kPlace, BPF_PSEUDO_MAP_VALUE, map_.get()),
       instruction(0, 0, 0, offset),
       instruction(BPF_STX | BPF_MEM | BPF_W, kPlace, kCpu, 0),
   }};
