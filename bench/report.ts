@@ -164,7 +164,8 @@ speed of a link. *Wire-like* means \`tso off gso off tx-udp-segmentation off gro
 this is the model closer to real hosts. Congestion control is cubic.
 
 *auto* is what the \`udp\` backend does without flags: the kernel carries everything but flows that stream, and the native tunnel those, since
-the one answers sooner and the other moves more bytes ([the kernel path](kernel-path.md)).
+the one answers sooner and the other moves more bytes ([the kernel path](kernel-path.md)). Where the processor time goes, and why a target is
+missed, is told in [what a packet costs](packet-path.md).
 
 Cases alternate within a round, each on freshly made namespaces, and every other round runs in reverse. A cell shows the median over the rounds,
 the least and the greatest value, and after × the median of the ratios to kernel VXLAN in the same round. A measurement during which other
