@@ -12,12 +12,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { BUNDLING } from './bundling.mjs';
+import { LARGE_PROGRAMS, SMALL_PROGRAMS } from './programs.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const bin = path.join(root, 'dist/bin');
-const PROGRAMS = ['tsflanneld', 'mk-docker-opts'];
-/** tsflanneld.js may begin again with fewer rights (src/sys/capabilities.ts) before it loads the rest, run-daemon.js. */
-const LARGE_PROGRAMS = ['run-daemon', 'tsflannelctl'];
 
 const HASHBANG = /^#!.*\n/;
 
@@ -34,7 +32,7 @@ await build({
   format: 'cjs',
   charset: 'ascii',
   entryPoints: [
-    ...PROGRAMS.map((name) => ({ in: `src/bin/${name}.ts`, out: name })),
+    ...SMALL_PROGRAMS.map((name) => ({ in: `src/bin/${name}.ts`, out: name })),
     ...LARGE_PROGRAMS.map((name) => ({ in: `src/bin/${name}.ts`, out: `${name}.bundle` })),
   ],
   outdir: 'dist/bin',

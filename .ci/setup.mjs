@@ -6,6 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { FILES_OF_BUNDLES } from './programs.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const OLDEST_NODE = [20, 19];
@@ -144,9 +145,9 @@ function buildTypeScript() {
     const built = statSync(path.join(root, outputOf(file)), { throwIfNoEntry: false });
     return built !== undefined && built.mtimeMs >= statSync(path.join(root, file)).mtimeMs;
   };
-  const expected = new Set(sources.map(outputOf));
+  const expected = new Set([...sources.map(outputOf), ...FILES_OF_BUNDLES]);
   for (const file of filesBelow('dist')) if (!expected.has(file)) rmSync(path.join(root, file));
-  if (sources.every(isFresh)) return;
+  if (sources.every(isFresh) && FILES_OF_BUNDLES.every((file) => existsSync(path.join(root, file)))) return;
   step('compiling TypeScript', process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
   step('compiling the status page', process.execPath, ['.ci/page.mjs']);
   step('bundling the programs', process.execPath, ['.ci/bundle.mjs']);

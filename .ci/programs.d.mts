@@ -1,0 +1,1 @@
+export const FILES_OF_BUNDLES: readonly string[];
