@@ -34,7 +34,7 @@ import { Reconciler } from './reconcile/reconciler.js';
 import { History, type HistorySource } from './observe/history.js';
 import { noRefusals } from './observe/refusals.js';
 import type { DaemonStatus, HistoryEntry, StatusSource } from './observe/status.js';
-import { type Steps, finish } from './pace.js';
+import type { Steps } from './pace.js';
 
 /**
  * How long the store may take to answer at start before the saved state is used instead: subnet.env is to be there
@@ -266,13 +266,8 @@ export class Daemon implements StatusSource {
     service.close();
   }
 
-  /** The daemon's account of itself. */
-  status(): DaemonStatus {
-    return finish(this.statusInSteps());
-  }
-
-  /** As {@link status}, peer by peer. */
-  statusInSteps(): Steps<DaemonStatus> {
+  /** The daemon's account of itself, peer by peer. */
+  status(): Steps<DaemonStatus> {
     const { deviceCounters, firewall, hostName, netlink, pid, store } = this.parts;
     return describeDaemon({
       clock: this.clock,

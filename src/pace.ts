@@ -28,14 +28,6 @@ export class Pace {
 /** Work that may rest wherever it yields. */
 export type Steps<T> = Generator<void, T, void>;
 
-/** Does it all at once. */
-export function finish<T>(steps: Steps<T>): T {
-  for (;;) {
-    const step = steps.next();
-    if (step.done === true) return step.value;
-  }
-}
-
 /** Does it with rests, so that others have their turns. */
 export async function finishInTurns<T>(steps: Steps<T>, clock: Clock): Promise<T> {
   const pace = new Pace(clock);

@@ -4,7 +4,7 @@ import type { Family, IpAddress } from '../ip/address.js';
 import type { Prefix } from '../ip/prefix.js';
 import { type Lease, backendOf } from '../lease/lease.js';
 import { SYSCTL } from '../netlink/sysctl-paths.js';
-import { type Steps, finish } from '../pace.js';
+import type { Steps } from '../pace.js';
 import { type DesiredState, type SysctlSpec, mergeStates } from '../reconcile/desired.js';
 import { differingRange } from '../list-difference.js';
 import type {
@@ -78,12 +78,8 @@ export class OverlayState {
   /** How many peers each backend reaches. */
   private readonly counts = new Map<string, number>();
 
-  compute(input: OverlayInput): OverlayResult {
-    return finish(this.computeInSteps(input));
-  }
-
-  /** As {@link compute}, peer by peer; none other may begin before it has ended. */
-  *computeInSteps(input: OverlayInput): Steps<OverlayResult> {
+  /** Peer by peer; none other may begin before it has ended. */
+  *compute(input: OverlayInput): Steps<OverlayResult> {
     const states = new States(input);
     yield* this.follow(input, states);
     const ownType = input.network.backendType;

@@ -309,7 +309,7 @@ export class Pass {
     const { additional, ownAdditional } = this.reach;
     const lingering = this.lingering.names;
     const input = { network, host, own, peers, additional, ownAdditional, backendFor, lingering };
-    const result = await finishInTurns(this.overlay.computeInSteps(input), this.clock);
+    const result = await finishInTurns(this.overlay.compute(input), this.clock);
     const isFirst = this.current === undefined;
     this.current = result;
     this.lingering.use(result.backends);
@@ -318,7 +318,7 @@ export class Pass {
     containerReach?.note(result.skippedPrefixes);
     for (const each of result.contested) this.giveUpMac(each);
     const probed = { network, host, own, peers, skipped: result.skipped };
-    if (prober !== undefined) await finishInTurns(prober.followInSteps(probed), this.clock);
+    if (prober !== undefined) await finishInTurns(prober.follow(probed), this.clock);
     const blackholes = options.ipBlackholeRoute ? blackholeRoutes(own) : [];
     const { base } = result;
     // Whoever routes for IPv6 containers, Docker as a rule, is about to have the host forward.

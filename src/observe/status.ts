@@ -326,9 +326,8 @@ export interface HistoryEntry {
 
 /** Where the status comes from; asked once per request, so it has to be cheap. */
 export interface StatusSource {
-  status(): DaemonStatus;
-  /** As {@link status}, with rests: of thousands of peers, what comes later may be younger. Absent where it is small. */
-  statusInSteps?(): Steps<DaemonStatus>;
+  /** With rests: of thousands of peers, what comes later may be younger. */
+  status(): Steps<DaemonStatus>;
   /** Traffic of the last hour, oldest first; absent where nobody keeps it. */
   history?(): readonly HistoryEntry[];
   /** A person looks: brings up to date, for the next look, what only people need. */

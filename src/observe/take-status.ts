@@ -4,5 +4,5 @@ import type { DaemonStatus, StatusSource } from './status.js';
 
 /** Has a source tell its status, while others have their turns. */
 export async function takeStatus(source: StatusSource): Promise<DaemonStatus> {
-  return source.statusInSteps === undefined ? source.status() : finishInTurns(source.statusInSteps(), systemClock);
+  return finishInTurns(source.status(), systemClock);
 }

@@ -4,7 +4,7 @@ import { guarded } from '../guard.js';
 import type { Family } from '../ip/address.js';
 import type { Lease } from '../lease/lease.js';
 import type { Logger } from '../log.js';
-import { type Steps, finish } from '../pace.js';
+import type { Steps } from '../pace.js';
 import { errnoName } from '../sys/libc.js';
 import type { EchoPort, EchoReply, OpenEchoPort } from './echo-socket.js';
 import { type PathHealth, type ReachState, UNKNOWN_HEALTH, afterProbe } from './path-health.js';
@@ -148,13 +148,11 @@ export class PeerProber {
     this.onReply = guarded(guard, (reply) => this.takeReply(reply));
   }
 
-  /** Says who the peers are from now on. Paths that stay keep what is known of them. */
-  follow(input: ProbedPeers): void {
-    finish(this.followInSteps(input));
-  }
-
-  /** As {@link follow}, peer by peer; none other may begin before it has ended. */
-  *followInSteps(input: ProbedPeers): Steps<void> {
+  /**
+   * Says who the peers are from now on, peer by peer; none other may begin before it has ended. Paths that stay keep what
+   * is known of them.
+   */
+  *follow(input: ProbedPeers): Steps<void> {
     const former = this.input;
     this.input = input;
     const isSameHost = former?.network === input.network && former.host === input.host && former.own === input.own;

@@ -1,4 +1,4 @@
-import { type Steps, finish } from '../pace.js';
+import type { Steps } from '../pace.js';
 import { type DesiredState, EMPTY_STATE, LISTS, type LinkSpec, OBJECT_KINDS, mergeStates } from './desired.js';
 import { linkKey } from './kinds/link.js';
 import { KINDS } from './kinds/table.js';
@@ -33,17 +33,12 @@ export class DesiredIndex implements DesiredObjects {
   private readonly proxyDevices = new Map<string | undefined, number>();
 
   /**
-   * Takes over a new state.
+   * Takes over a new state, object by object; what is found meanwhile belongs to neither state.
    *
    * @param parts - what belongs to the state besides `base`. Neither they nor their lists may be altered later on.
    * @returns keys of everything that was added, removed or altered.
    */
-  update(base: DesiredState, parts: readonly Partial<DesiredState>[] = []): Set<ObjectKey> {
-    return finish(this.updateInSteps(base, parts));
-  }
-
-  /** As {@link update}, object by object; what is found meanwhile belongs to neither state. */
-  *updateInSteps(base: DesiredState, parts: readonly Partial<DesiredState>[] = []): Steps<Set<ObjectKey>> {
+  *update(base: DesiredState, parts: readonly Partial<DesiredState>[] = []): Steps<Set<ObjectKey>> {
     const difference = listDifference(this.parts, parts);
     const removed = mergeStates([this.base, ...difference.removed]);
     const added = mergeStates([base, ...difference.added]);
@@ -57,7 +52,7 @@ export class DesiredIndex implements DesiredObjects {
     for (const kind of OBJECT_KINDS) {
       const list = LISTS[kind];
       const specs: SpecList<unknown> = this[list];
-      yield* specs.updateInSteps(removed[list], added[list], changed);
+      yield* specs.update(removed[list], added[list], changed);
     }
     return changed;
   }

@@ -1,4 +1,4 @@
-import { type Steps, finish } from '../pace.js';
+import type { Steps } from '../pace.js';
 import type { ActualState } from './actual.js';
 import { LISTS } from './desired.js';
 import { KERNEL_KINDS, KERNEL_OBJECT_KINDS } from './kinds/table.js';
@@ -14,7 +14,8 @@ export interface DiffInput extends PlanInput {
 }
 
 /**
- * What has to be done so that the kernel looks as desired. Pure; linear in the number of objects looked at.
+ * What has to be done so that the kernel looks as desired, object by object. Pure; linear in the number of objects looked
+ * at; what changes meanwhile may or may not be part of the plan.
  *
  * @remarks
  * - A device whose fixed attributes differ is deleted and made again; what lay on it is then made again as well.
@@ -22,12 +23,7 @@ export interface DiffInput extends PlanInput {
  *   flannel's (protocol `boot`) that leads the same way is taken over likewise. One that leads the same way but was made
  *   by an administrator or a routing daemon is as good as ours and left alone. Any other in its place is a conflict.
  */
-export function diff(input: DiffInput): Plan {
-  return finish(diffInSteps(input));
-}
-
-/** As {@link diff}, object by object; what changes meanwhile may or may not be part of the plan. */
-export function* diffInSteps(input: DiffInput): Steps<Plan> {
+export function* diff(input: DiffInput): Steps<Plan> {
   const planner = new Planner(input);
   if (input.keys === undefined) {
     for (const kind of KERNEL_OBJECT_KINDS) yield* planAll(planner, kind);

@@ -11,7 +11,7 @@ import { ActualState } from './actual.js';
 import { readActual } from './actual-reader.js';
 import type { DesiredState } from './desired.js';
 import { DesiredIndex } from './desired-index.js';
-import { diffInSteps } from './diff.js';
+import { diff } from './diff.js';
 import { isIdentical, listsBy } from './equality.js';
 import type { FormerValues } from './former-values.js';
 import type { Kernel, KernelSubscription } from './kernel.js';
@@ -252,7 +252,7 @@ export class Reconciler {
   private async exchange(state: DesiredState, parts: DesiredOptions['parts']): Promise<ReadonlySet<ObjectKey>> {
     this.pending = [];
     try {
-      return await finishInTurns(this.desired.updateInSteps(state, parts), this.options.clock);
+      return await finishInTurns(this.desired.update(state, parts), this.options.clock);
     } finally {
       await this.applyPending();
     }
@@ -306,7 +306,7 @@ export class Reconciler {
 
   private plan(keys: ReadonlySet<ObjectKey> | undefined): Promise<Plan> {
     const { actual, desired, ownership } = this;
-    const steps = diffInSteps({
+    const steps = diff({
       actual,
       desired,
       ownership,

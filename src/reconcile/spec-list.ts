@@ -36,7 +36,7 @@ export class SpecList<Spec> {
    * @param removed - the very objects that were added before.
    * @param changed - gets the keys for which now another specification counts.
    */
-  *updateInSteps(removed: readonly Spec[], added: readonly Spec[], changed: Set<ObjectKey>): Steps<void> {
+  *update(removed: readonly Spec[], added: readonly Spec[], changed: Set<ObjectKey>): Steps<void> {
     const before = new Map<ObjectKey, Spec | undefined>();
     for (const spec of removed) {
       const key = this.kind.keyOf(spec);

@@ -12,6 +12,7 @@ import { freePort } from '../support/free-port.js';
 import { HOSTILE, UNPRINTABLE } from '../support/hostile-text.js';
 import { samplePeer, sampleStatus } from '../support/sample-status.js';
 import { skipBecause } from '../support/skip.js';
+import { inOneStep } from '../support/steps.js';
 
 describe('what Prometheus gets', function () {
   before(function () {
@@ -19,7 +20,7 @@ describe('what Prometheus gets', function () {
   });
 
   it('passes promtool check metrics when everything is in it', async () => {
-    const input = await new Metrics({ status: () => sampleStatus() }).text();
+    const input = await new Metrics({ status: () => inOneStep(sampleStatus()) }).text();
     const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' });
     assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
   });
@@ -35,7 +36,7 @@ describe('what Prometheus gets', function () {
       devices: [],
       tunnels: [],
     };
-    const input = await new Metrics({ status: () => sampleStatus({ ...bare, firewall: null }) }).text();
+    const input = await new Metrics({ status: () => inOneStep(sampleStatus({ ...bare, firewall: null })) }).text();
     const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input, encoding: 'utf8' });
     assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' });
   });
@@ -67,7 +68,7 @@ describe('the status page in a browser', function () {
       port,
       log: silentLogger,
       pageScript: compilePageScript(),
-      source: { status: () => sampleStatus(change(++asked)), history: () => history },
+      source: { status: () => inOneStep(sampleStatus(change(++asked))), history: () => history },
     });
   });
 
@@ -378,7 +379,7 @@ describe('the status page in a browser', function () {
       port,
       log: silentLogger,
       pageScript: compilePageScript(),
-      source: { status: () => sampleStatus({ pid: 4712 }) },
+      source: { status: () => inOneStep(sampleStatus({ pid: 4712 })) },
     });
     await page?.waitUntil(`document.getElementById('away').hidden`);
   });

@@ -5,6 +5,7 @@ import type { SimClock } from '../support/sim-clock.js';
 import type { SimLink } from '../support/sim-etcd/link.js';
 import type { SimFlannel } from '../support/sim-flannel.js';
 import { SUBNET_FILE, TestDaemon } from '../support/test-daemon.js';
+import { finish } from '../support/steps.js';
 
 /** What a {@link SimHost} needs. */
 export interface SimHostOptions {
@@ -67,7 +68,7 @@ export class SimHost {
   /** What the daemon says now. */
   get status(): DaemonStatus {
     const { steps } = this.options.clock;
-    if (this.#status === undefined || steps !== this.#statusStep) this.#status = this.daemon.daemon.status();
+    if (this.#status === undefined || steps !== this.#statusStep) this.#status = finish(this.daemon.daemon.status());
     this.#statusStep = steps;
     return this.#status;
   }

@@ -16,6 +16,7 @@ import type { ObjectKey } from '../../src/reconcile/object-key.js';
 import type { Operation } from '../../src/reconcile/operation.js';
 import { Ownership } from '../../src/reconcile/ownership.js';
 import { ip, mac, net, vxlanLink } from './builders.js';
+import { finish } from './steps.js';
 
 /** A kernel to test. */
 export interface KernelFixture {
@@ -344,11 +345,13 @@ export function describeKernelContract(
     it('reports every change, so that who follows knows what a list would tell', async () => {
       makeDevice();
       const desired = new DesiredIndex();
-      desired.update({
-        ...EMPTY_STATE,
-        links: [spec()],
-        filters: [{ device: NAME, direction: 'ingress', stations: [mac(2)] }],
-      });
+      finish(
+        desired.update({
+          ...EMPTY_STATE,
+          links: [spec()],
+          filters: [{ device: NAME, direction: 'ingress', stations: [mac(2)] }],
+        }),
+      );
       const ownership = new Ownership({ instance: 'a', scope: [net('10.5.0.0/16')], staleDevices: [] }, desired);
       const events: NetlinkEvent[] = [];
       const subscription = kernel.subscribe((event) => events.push(event));

@@ -17,6 +17,7 @@ import { RecordingLogger } from './recorder.js';
 import { ProcessClock } from './sim-clock.js';
 import { simStore } from './sim-etcd/sim-store.js';
 import type { SimFlannel } from './sim-flannel.js';
+import { finish } from './steps.js';
 
 /** Where the daemon of a {@link TestDaemon} writes what Docker reads. */
 export const SUBNET_FILE = '/run/flannel/subnet.env';
@@ -94,11 +95,11 @@ export class TestDaemon {
 
   /** The subnet that it holds or works with, undefined before it has one. */
   get subnet(): string | undefined {
-    return this.daemon.status().lease?.subnet;
+    return finish(this.daemon.status()).lease?.subnet;
   }
 
   get isReady(): boolean {
-    return this.daemon.status().isReady;
+    return finish(this.daemon.status()).isReady;
   }
 
   /** Starts a daemon, a new process on the same host if one ran before; time has to pass for it to get anywhere. */

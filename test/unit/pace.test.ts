@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { Pace, type Steps, finish, finishInTurns } from '../../src/pace.js';
+import { Pace, type Steps, finishInTurns } from '../../src/pace.js';
+import { finish } from '../support/steps.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { TickingClock, countTurns } from '../support/ticking-clock.js';
 

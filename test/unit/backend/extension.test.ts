@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { ConfiguredBackend, PeerState } from '../../../src/backend/backend.js';
-import { OverlayState } from '../../../src/backend/overlay-state.js';
+import { type OverlayResult, OverlayState } from '../../../src/backend/overlay-state.js';
 import { extensionBackend } from '../../../src/backend/extension.js';
 import { OverlayError } from '../../../src/errors.js';
 import type { JsonValue } from '../../../src/json.js';
@@ -13,6 +13,7 @@ import {
   network,
   underlay,
 } from '../../support/builders.js';
+import { finish } from '../../support/steps.js';
 
 const parse = (options: Readonly<Record<string, JsonValue>>): ConfiguredBackend =>
   extensionBackend.parse(backendOptions({ type: 'extension', ...options }));
@@ -120,12 +121,14 @@ describe('extension backend', () => {
     const overlay = new OverlayState();
     const peers = [lease(2, { type: 'extension' }), lease(3, { type: 'host-gw' }), lease(4, { type: 'extension' })];
     const base = { network: network('extension'), host: hostFacts(), own: lease(1), lingering: [] };
-    const compute = (of: typeof peers): ReturnType<OverlayState['compute']>['commands'] =>
-      overlay.compute({
-        ...base,
-        peers: of,
-        backendFor: (type) => (type === 'extension' ? backend : defaultBackend(type)),
-      }).commands;
+    const compute = (of: typeof peers): OverlayResult['commands'] =>
+      finish(
+        overlay.compute({
+          ...base,
+          peers: of,
+          backendFor: (type) => (type === 'extension' ? backend : defaultBackend(type)),
+        }),
+      ).commands;
     const first = compute(peers);
     assert.ok(first);
     assert.deepEqual(

@@ -6,6 +6,7 @@ import type { Prefix } from '../../../src/ip/prefix.js';
 import type { Lease } from '../../../src/lease/lease.js';
 import { type DesiredState, mergeStates } from '../../../src/reconcile/desired.js';
 import { defaultBackend, hostFacts, ip, lease, net, network } from '../../support/builders.js';
+import { finish } from '../../support/steps.js';
 
 const vxlanPeer = (n: number): Lease =>
   lease(n, { type: 'vxlan', data: { VNI: 1, VtepMAC: `02:00:00:00:00:${n.toString(16).padStart(2, '0')}` } });
@@ -30,7 +31,7 @@ interface Computed {
 
 /** The whole state in one piece. */
 function compute(overlay: OverlayState, given: OverlayInput): Computed {
-  const { base, peers, skipped, backends } = overlay.compute(given);
+  const { base, peers, skipped, backends } = finish(overlay.compute(given));
   return {
     state: mergeStates([base, ...peers]),
     skipped: skipped.map((peer) => `${peer.lease.subnet.toString()} ${peer.reason}`).sort(),
@@ -102,7 +103,7 @@ describe('overlay state', () => {
       for (const own of ['vxlan', type]) {
         it(`has ${type} carry them where the network is ${own}`, () => {
           const given = input({ network: network(own), peers: [peer], additional: new Map([[peer, MORE]]) });
-          const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+          const { base, peers, skippedPrefixes } = finish(new OverlayState().compute(given));
           const state = mergeStates([base, ...peers]);
           assert.deepEqual(
             routesTo(state),
@@ -131,7 +132,7 @@ describe('overlay state', () => {
         peers: [peer],
         additional: new Map([[peer, both]]),
       });
-      const { peers } = new OverlayState().compute(given);
+      const { peers } = finish(new OverlayState().compute(given));
       assert.deepEqual(routesTo(mergeStates(peers)), [
         '10.99.0.16/28 eth0 192.0.2.2',
         'fd00:99::40/122 eth0 2001:db8::2',
@@ -153,7 +154,7 @@ describe('overlay state', () => {
         const prefixes = title.includes('family') ? [net('fd00:99::40/122')] : MORE;
         const host = hostFacts({ isOnLink: (address) => !address.equals(ip('203.0.113.9')) });
         const given = input({ network: network(type), host, peers: [peer], additional: new Map([[peer, prefixes]]) });
-        const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+        const { base, peers, skippedPrefixes } = finish(new OverlayState().compute(given));
         assert.deepEqual(routesTo(mergeStates([base, ...peers])), []);
         assert.deepEqual(
           skippedPrefixes.map((each) => [each.lease, each.prefixes, each.cause]),
@@ -169,7 +170,7 @@ describe('overlay state', () => {
       it(`says of ${type} without IPv6 what is lacking, and carries IPv4`, () => {
         const prefixes = [net('10.99.0.16/28'), net('fd00:99::40/122')];
         const given = input({ network: network(type), peers: [peer], additional: new Map([[peer, prefixes]]) });
-        const { base, peers, skippedPrefixes } = new OverlayState().compute(given);
+        const { base, peers, skippedPrefixes } = finish(new OverlayState().compute(given));
         assert.equal(routesTo(mergeStates([base, ...peers])).length, 1);
         assert.deepEqual(
           skippedPrefixes.map((each) => [each.prefixes.map(String), each.reason]),
@@ -181,7 +182,9 @@ describe('overlay state', () => {
 
     it('guards those of this host against others, as many as cost little', () => {
       const ownAdditional = Array.from({ length: 40 }, (_, n) => net(`10.99.${n}.0/${n === 39 ? 26 : 28}`));
-      const { base } = new OverlayState().compute(input({ network: network('udp'), own: lease(1), ownAdditional }));
+      const { base } = finish(
+        new OverlayState().compute(input({ network: network('udp'), own: lease(1), ownAdditional })),
+      );
       const own = base.tunnels[0]?.ownPrefixes.map(String) ?? [];
       assert.deepEqual(own.slice(0, 3), ['10.5.1.0/24', '192.0.2.1/32', '10.99.39.0/26']);
       assert.equal(own.length, 18);
@@ -207,8 +210,8 @@ describe('overlay state', () => {
       const seen = (additional: ReadonlyMap<Lease, readonly Prefix[]>): readonly Lease[] => {
         asked.length = 0;
         const given = input({ peers, backendFor, additional });
-        const result = overlay.compute({ ...given, ...FIXED });
-        const fresh = new OverlayState().compute({ ...given, ...FIXED, backendFor: defaultBackend });
+        const result = finish(overlay.compute({ ...given, ...FIXED }));
+        const fresh = finish(new OverlayState().compute({ ...given, ...FIXED, backendFor: defaultBackend }));
         assert.deepEqual(mergeStates(result.peers), mergeStates(fresh.peers));
         return [...asked];
       };
@@ -241,7 +244,7 @@ describe('overlay state', () => {
 
   it('names the devices that only linger: links and tunnels, and none that a peer still asks for', () => {
     const devices = (changes: Partial<OverlayInput>): readonly string[] =>
-      new OverlayState().compute(input(changes)).lingeringDevices;
+      finish(new OverlayState().compute(input(changes))).lingeringDevices;
     assert.deepEqual(devices({ lingering: ['udp'] }), ['flannel0']);
     assert.deepEqual(devices({ network: network('udp'), own: lease(1), lingering: ['vxlan'] }), ['flannel.1']);
     assert.deepEqual(devices({ lingering: ['udp'], peers: [lease(2)] }), []);
@@ -253,17 +256,17 @@ describe('overlay state', () => {
     const taken = { VNI: 1, VtepMAC: '02:00:00:00:00:09' }; // of hostFacts()
     const twin = (n: number): Lease => lease(n, { type: 'vxlan', data: taken });
     const fixed = input({ own: { ...vxlanPeer(1), createdAt: '1000' } });
-    const found = overlay.compute({ ...fixed, peers: [twin(2), twin(3)] });
+    const found = finish(overlay.compute({ ...fixed, peers: [twin(2), twin(3)] }));
     assert.deepEqual(
       found.contested.map(({ device }) => device),
       ['flannel.1'],
     );
     assert.equal(found.skipped.length, 2);
-    const { contested, skipped } = overlay.compute({ ...fixed, peers: [vxlanPeer(2), vxlanPeer(3)] });
+    const { contested, skipped } = finish(overlay.compute({ ...fixed, peers: [vxlanPeer(2), vxlanPeer(3)] }));
     assert.deepEqual([contested, skipped], [[], []]);
-    overlay.compute({ ...fixed, peers: [twin(2)] });
+    finish(overlay.compute({ ...fixed, peers: [twin(2)] }));
     const after = { ...fixed, host: hostFacts({ contested: new Set(['flannel.1']) }), peers: [twin(2)] };
-    assert.deepEqual(overlay.compute(after).contested, [], 'the device has another address by now');
+    assert.deepEqual(finish(overlay.compute(after)).contested, [], 'the device has another address by now');
   });
 
   it('asks each backend once, however many peers name it', () => {
@@ -280,7 +283,7 @@ describe('overlay state', () => {
         }
       );
     };
-    new OverlayState().compute(input({ backendFor, peers: [vxlanPeer(2), vxlanPeer(3), lease(4)] }));
+    finish(new OverlayState().compute(input({ backendFor, peers: [vxlanPeer(2), vxlanPeer(3), lease(4)] })));
     assert.equal(asked, 2);
   });
 
@@ -288,11 +291,11 @@ describe('overlay state', () => {
     const overlay = new OverlayState();
     const fixed = input();
     const [early, late] = [vxlanPeer(2), vxlanPeer(4)];
-    const first = overlay.compute({ ...fixed, peers: [early, vxlanPeer(3), late, vxlanPeer(5)] });
-    const second = overlay.compute({ ...fixed, peers: [early, late, vxlanPeer(6)] });
+    const first = finish(overlay.compute({ ...fixed, peers: [early, vxlanPeer(3), late, vxlanPeer(5)] }));
+    const second = finish(overlay.compute({ ...fixed, peers: [early, late, vxlanPeer(6)] }));
     assert.equal(second.peers[0], first.peers[0]);
     assert.equal(second.peers[1], first.peers[2]);
-    const other = overlay.compute({ ...fixed, host: hostFacts(), peers: [early, late] });
+    const other = finish(overlay.compute({ ...fixed, host: hostFacts(), peers: [early, late] }));
     assert.notEqual(other.peers[0], first.peers[0]);
   });
 
@@ -362,7 +365,7 @@ describe('overlay state', () => {
       const [younger, older] = [twin(2, '1000'), twin(3, '999')];
       assert.deepEqual(routed([younger, older]), ['10.5.3.0/24']);
       assert.deepEqual(routed([older, younger]), ['10.5.3.0/24']);
-      const { peers, skipped } = new OverlayState().compute(input({ peers: [younger, older] }));
+      const { peers, skipped } = finish(new OverlayState().compute(input({ peers: [younger, older] })));
       assert.deepEqual(peers[0], {});
       assert.deepEqual(
         skipped.map(({ lease: { subnet }, cause, reason }) => [subnet.toString(), cause, reason]),
@@ -419,7 +422,7 @@ describe('overlay state', () => {
 
   it('may rest at each of many peers that are new, and at one where one has changed', () => {
     const overlay = new OverlayState();
-    const count = (given: OverlayInput): number => [...overlay.computeInSteps(given)].length;
+    const count = (given: OverlayInput): number => [...overlay.compute(given)].length;
     const fixed = input();
     const peers = Array.from({ length: 50 }, (_, n) => vxlanPeer(n + 2));
     assert.equal(count({ ...fixed, peers }), 100, 'made, and entered');
@@ -438,7 +441,7 @@ describe('overlay state', () => {
       const backend = defaultBackend(type);
       return backend?.type === 'ipip' ? { ...backend, desired: () => ({ base: {}, peer: fail }) } : backend;
     };
-    assert.throws(() => overlay.compute({ ...fixed, peers, backendFor }), /a defect/);
+    assert.throws(() => finish(overlay.compute({ ...fixed, peers, backendFor })), /a defect/);
     assert.deepEqual(compute(overlay, { ...fixed, peers }), compute(new OverlayState(), { ...fixed, peers }));
     assert.deepEqual(compute(overlay, { ...fixed, peers: [] }).backends, ['vxlan']);
   });

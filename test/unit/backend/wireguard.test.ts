@@ -16,6 +16,7 @@ import {
   network,
   underlay,
 } from '../../support/builders.js';
+import { finish } from '../../support/steps.js';
 
 type Options = Readonly<Record<string, JsonValue>>;
 
@@ -241,11 +242,13 @@ describe('wireguard backend', () => {
     it('with the key of a peer that had it first', () => {
       const first = { ...peerLease(3), createdAt: '5' };
       const copy = { ...peerLease(2, { data: data(3) }), createdAt: '9' };
-      const { peers, skipped } = new OverlayState().compute({
-        ...contextOf({ peers: [copy, first] }),
-        backendFor: defaultBackend,
-        lingering: [],
-      });
+      const { peers, skipped } = finish(
+        new OverlayState().compute({
+          ...contextOf({ peers: [copy, first] }),
+          backendFor: defaultBackend,
+          lingering: [],
+        }),
+      );
       assert.deepEqual(
         peers.map(({ wireguardPeers = [] }) => wireguardPeers.map(({ allowedIps }) => allowedIps.map(String).join())),
         [[], ['10.5.3.0/24']],

@@ -7,6 +7,7 @@ import { type LogLevel, silentLogger } from '../../../src/log.js';
 import { ObserveServer } from '../../../src/observe/server.js';
 import { ctl } from '../../support/ctl.js';
 import { sampleStatus } from '../../support/sample-status.js';
+import { inOneStep } from '../../support/steps.js';
 
 describe('log-level', () => {
   let directory: string;
@@ -29,7 +30,7 @@ describe('log-level', () => {
     ctl(['log-level', ...words, `--status-socket=${socket}`]);
 
   it('shows the level of the daemon, and changes it', async () => {
-    const source = { status: () => sampleStatus() };
+    const source = { status: () => inOneStep(sampleStatus()) };
     server = await ObserveServer.start({ ip: '', port: 0, statusSocket: socket, source, log: silentLogger, leveled });
     assert.deepEqual([(await run()).stdout, leveled.level], ['info\n', 'info']);
     assert.deepEqual([(await run('debug')).stdout, leveled.level], ['debug\n', 'debug']);

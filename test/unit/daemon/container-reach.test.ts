@@ -7,6 +7,7 @@ import { ip, mac, net } from '../../support/builders.js';
 import type { SimFlannel } from '../../support/sim-flannel.js';
 import { TestCluster, networkOf } from '../../support/test-cluster.js';
 import type { TestDaemon } from '../../support/test-daemon.js';
+import { finish } from '../../support/steps.js';
 
 const WEB = { name: 'web', subnet: net('10.99.0.0/24') };
 
@@ -78,7 +79,7 @@ describe('Daemon with containers on other hosts', () => {
       const expected = [device, gateway(b)].filter(Boolean).join(' ');
       assert.deepEqual([wayTo(a, address), wayTo(c, address)], [expected, expected]);
       assert.equal(wayTo(b, address), 'nowhere', 'the container is not there yet');
-      assert.deepEqual(a.daemon.status().notReadyBecause, []);
+      assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
     });
   }
 
@@ -242,7 +243,7 @@ describe('Daemon with containers on other hosts', () => {
     await give(b, await join(b, { type: 'overlay' }, v6), 1);
     await rest();
     assert.equal(a.log.find(/containers of other hosts cannot be reached/, 'warn').length, 1);
-    assert.equal(a.daemon.status().containerReach?.skipped.length, 1);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.equal(finish(a.daemon.status()).containerReach?.skipped.length, 1);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
   });
 });

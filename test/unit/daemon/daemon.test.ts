@@ -8,6 +8,7 @@ import { canReach, obstacle } from '../../support/reach.js';
 import type { SimFlannel } from '../../support/sim-flannel.js';
 import { TestCluster, assertReach, networkOf } from '../../support/test-cluster.js';
 import { SUBNET_FILE, type TestDaemon } from '../../support/test-daemon.js';
+import { finish } from '../../support/steps.js';
 
 const BACKENDS = ['udp', 'vxlan', 'host-gw'] as const;
 
@@ -40,7 +41,7 @@ describe('Daemon', () => {
     a.daemon.noteLook();
     await clock.advance(1000);
     assert.deepEqual(
-      a.daemon.status().peers.map(({ hostName }) => hostName),
+      finish(a.daemon.status()).peers.map(({ hostName }) => hostName),
       ['host2'],
     );
   });
@@ -57,7 +58,7 @@ describe('Daemon', () => {
       a.daemon.history().some(({ etcdMs }) => etcdMs !== null),
       true,
     );
-    assert.equal(a.daemon.status().requests.refused.host, 7);
+    assert.equal(finish(a.daemon.status()).requests.refused.host, 7);
     await stop(a);
     await clock.advance(60_000);
     assert.equal(a.daemon.history().length, 12, 'none after the end');
@@ -93,7 +94,7 @@ describe('Daemon', () => {
       it('gets ready: lease, subnet file, rules and kernel state', async () => {
         const a = host(1);
         await start(a);
-        assert.deepEqual(a.daemon.status().notReadyBecause, []);
+        assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
         assert.equal(a.log.find(/^ready$/).length, 1);
         assert.equal(published(a).publicIp.toString(), '192.0.2.2');
         const subnet = a.subnet?.replace('.0/24', '.1/24') ?? '';
@@ -112,7 +113,7 @@ describe('Daemon', () => {
         cluster.deleteLease(key);
         await clock.advance(3000);
         assert.equal(canReach(a.host, b.host), false);
-        assert.equal(a.daemon.status().peers.length, 0);
+        assert.equal(finish(a.daemon.status()).peers.length, 0);
       });
 
       it('publishes its lease anew when the address of the host changes, and is reached there', async () => {
@@ -153,7 +154,7 @@ describe('Daemon', () => {
         assert.equal(a.log.find(/etcd does not answer, going on with the saved/).length, 1);
         cluster.setDown(false);
         await clock.advance(60_000);
-        assert.deepEqual(a.daemon.status().notReadyBecause, []);
+        assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
       });
     });
   }
@@ -165,21 +166,21 @@ describe('Daemon', () => {
       await start(a, b);
       await clock.advance(30_000);
       const states = (): readonly string[] =>
-        a.daemon.status().peers.flatMap(({ reachability }) => reachability.map(({ state }) => state));
+        finish(a.daemon.status()).peers.flatMap(({ reachability }) => reachability.map(({ state }) => state));
       assert.deepEqual(states(), ['reachable']);
-      const since = Date.parse(a.daemon.status().peers[0]?.reachability[0]?.since ?? '');
+      const since = Date.parse(finish(a.daemon.status()).peers[0]?.reachability[0]?.since ?? '');
       assert.ok(since > clock.wallMs() - 30_000 && since < clock.wallMs());
       a.host.echo.answers = () => false;
       await clock.advance(150_000);
       assert.deepEqual(states(), ['unreachable']);
-      assert.equal(a.daemon.status().reachability?.peers.unreachable, 1);
+      assert.equal(finish(a.daemon.status()).reachability?.peers.unreachable, 1);
       assert.equal(a.isReady, true, 'others are not what this host waits for');
       assert.equal(b.host.echo.openPorts, 1);
       await stop(b);
       assert.equal(b.host.echo.openPorts, 0);
       cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
       await clock.advance(3000);
-      assert.equal(a.daemon.status().reachability?.peers.unreachable, 0);
+      assert.equal(finish(a.daemon.status()).reachability?.peers.unreachable, 0);
     });
   }
 
@@ -205,8 +206,8 @@ describe('Daemon', () => {
     await clock.advance(120_000);
     assert.deepEqual(a.host.echo.sent, []);
     assert.equal(a.host.echo.openPorts, 0);
-    assert.equal(a.daemon.status().reachability, null);
-    assert.deepEqual(a.daemon.status().peers[0]?.reachability, []);
+    assert.equal(finish(a.daemon.status()).reachability, null);
+    assert.deepEqual(finish(a.daemon.status()).peers[0]?.reachability, []);
   });
 
   for (const [from, to] of [
@@ -222,7 +223,7 @@ describe('Daemon', () => {
       configure(networkOf(to));
       await clock.advance(3000);
       assertReach(a, b);
-      assert.deepEqual(a.daemon.status().backends, [to]);
+      assert.deepEqual(finish(a.daemon.status()).backends, [to]);
       assert.equal(published(a).backendType, to === 'udp' ? '' : to);
       assert.equal(a.subnet, subnet);
     });
@@ -239,14 +240,14 @@ describe('Daemon', () => {
     await stop(b);
     cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
     await clock.advance(3000);
-    assert.equal(a.daemon.status().peers.length, 0);
+    assert.equal(finish(a.daemon.status()).peers.length, 0);
     cluster.etcd.wipe();
     configure(networkOf('vxlan'));
     await clock.advance(5000);
     assert.equal(revision(), before);
     a.kill();
     await start(a);
-    assert.equal(a.daemon.status().peers.length, 0, 'b was given up before that history began');
+    assert.equal(finish(a.daemon.status()).peers.length, 0, 'b was given up before that history began');
   });
 
   it('takes another VTEP MAC if the lease that had it first is not known as its own any more', async () => {
@@ -290,7 +291,7 @@ describe('Daemon', () => {
     assert.equal(a.host.files.texts.size, 0);
     cluster.setDown(false);
     await clock.advance(3000);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
   });
 
   it('goes on without rules that cannot be written, and says so', async () => {
@@ -310,7 +311,7 @@ describe('Daemon', () => {
     assert.equal(a.isReady, false);
     a.host.files.writeErrno = undefined;
     await clock.advance(3000);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
   });
 
   it('takes the subnet of its subnet file again when its lease is gone', async () => {

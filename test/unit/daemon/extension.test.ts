@@ -5,6 +5,7 @@ import { obstacle } from '../../support/reach.js';
 import type { SimFlannel } from '../../support/sim-flannel.js';
 import { TestCluster, networkOf } from '../../support/test-cluster.js';
 import type { TestDaemon } from '../../support/test-daemon.js';
+import { finish } from '../../support/steps.js';
 
 const COMMANDS = {
   PreStartupCommand: 'pre',
@@ -46,7 +47,7 @@ describe('Daemon with backend extension', () => {
     assert.deepEqual([published(a).backendType, published(a).backendData], ['extension', 'key 1']);
     assert.deepEqual(ran(a), ['pre', `post ${a.subnet} 192.0.2.2`, `add ${b.subnet} 192.0.2.3 < key 2`]);
     assert.equal(a.isReady, true);
-    assert.equal(a.daemon.status().commands?.peersDone, 1);
+    assert.equal(finish(a.daemon.status()).commands?.peersDone, 1);
     cluster.deleteLease(b.subnet?.replace('/', '-') ?? '');
     await stop(b);
     assert.deepEqual(ran(b).at(-1), `shutdown ${b.subnet}`);
@@ -106,7 +107,7 @@ describe('Daemon with backend extension', () => {
     assert.deepEqual(ran(a), []);
     assert.equal(a.isReady, false);
     assert.match(
-      a.daemon.status().notReadyBecause.join(),
+      finish(a.daemon.status()).notReadyBecause.join(),
       /^no valid network configuration: cannot run backend extension: its commands come from etcd.*; start the daemon with --allow-extension-commands if everybody who may write \/coreos\.com\/network\/config may do anything on this host/,
     );
     assert.equal(a.log.find(/network configuration not valid/, 'error')[0]?.fields.error instanceof Error, true);
@@ -121,7 +122,7 @@ describe('Daemon with backend extension', () => {
     assert.deepEqual([...ran(a), ...ran(b)], []);
     assert.equal(obstacle(a.host, b.host), undefined);
     assert.equal(published(a).backendType, 'vxlan');
-    assert.match(a.daemon.status().network?.rejected ?? '', /--allow-extension-commands/);
+    assert.match(finish(a.daemon.status()).network?.rejected ?? '', /--allow-extension-commands/);
   });
 
   for (const other of ['udp', 'vxlan', 'host-gw']) {
@@ -131,7 +132,7 @@ describe('Daemon with backend extension', () => {
       await start(a, b);
       cluster.configure(networkOf('extension', COMMANDS));
       await clock.advance(60_000);
-      assert.deepEqual(a.daemon.status().backends, ['extension']);
+      assert.deepEqual(finish(a.daemon.status()).backends, ['extension']);
       assert.equal(published(a).backendData, 'key 1');
       assert.deepEqual(ran(a), ['pre', `post ${a.subnet} 192.0.2.2`, `add ${b.subnet} 192.0.2.3 < key 2`]);
       cluster.configure(networkOf(other));
@@ -139,9 +140,9 @@ describe('Daemon with backend extension', () => {
       assert.equal(obstacle(a.host, b.host), undefined);
       await clock.advance(60_000);
       assert.deepEqual(ran(a), [`remove ${b.subnet} 192.0.2.3 < key 2`, `shutdown ${a.subnet}`]);
-      assert.equal(a.daemon.status().commands, null);
+      assert.equal(finish(a.daemon.status()).commands, null);
       assert.equal(published(a).backendData === undefined, other !== 'vxlan');
-      assert.deepEqual(a.daemon.status().backends, [other]);
+      assert.deepEqual(finish(a.daemon.status()).backends, [other]);
     });
   }
 
@@ -152,7 +153,7 @@ describe('Daemon with backend extension', () => {
     await start(a);
     assert.deepEqual(ran(a), ['pre', `post ${a.subnet} 192.0.2.2`]);
     assert.ok([...a.host.kernel.routes.keys()].length > 0);
-    assert.deepEqual(a.daemon.status().backends, ['extension', 'host-gw']);
+    assert.deepEqual(finish(a.daemon.status()).backends, ['extension', 'host-gw']);
   });
 
   it('tells peers and Docker nothing of a backend whose PostStartupCommand has not succeeded', async () => {
@@ -166,7 +167,7 @@ describe('Daemon with backend extension', () => {
     await clock.advance(60_000);
     assert.equal(published(a).backendType, 'vxlan');
     assert.equal(obstacle(a.host, b.host), undefined, 'packets go the former way');
-    assert.deepEqual(a.daemon.status().notReadyBecause, ['PostStartupCommand fails: exit status 1: no']);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, ['PostStartupCommand fails: exit status 1: no']);
     for (const { host: each } of [a, b]) each.programs.answer = () => ({});
     await clock.advance(40_000);
     assert.equal(published(a).backendType, 'extension');

@@ -3,6 +3,7 @@ import { OverlayState } from '../../../src/backend/overlay-state.js';
 import { type ReadinessParts, isReadyForOthers, reasonsNotReady } from '../../../src/daemon/readiness.js';
 import type { ObjectKey } from '../../../src/reconcile/object-key.js';
 import { defaultBackend, hostFacts, lease, network } from '../../support/builders.js';
+import { finish } from '../../support/steps.js';
 
 /** Failures of these objects on a device. */
 const failingOn = (device: string | undefined, ...keys: readonly ObjectKey[]): ReadinessParts['kernel'] => ({
@@ -82,14 +83,16 @@ describe('readiness', () => {
     ] as const;
     // The backend was changed from udp to vxlan a moment ago; then a peer still names the former one.
     const lingeringDevices = (peers: readonly ReturnType<typeof lease>[]): readonly string[] =>
-      new OverlayState().compute({
-        network: network('vxlan'),
-        host: hostFacts(),
-        own: lease(1, { type: 'vxlan' }),
-        peers,
-        backendFor: defaultBackend,
-        lingering: ['udp', 'vxlan'],
-      }).lingeringDevices;
+      finish(
+        new OverlayState().compute({
+          network: network('vxlan'),
+          host: hostFacts(),
+          own: lease(1, { type: 'vxlan' }),
+          peers,
+          backendFor: defaultBackend,
+          lingering: ['udp', 'vxlan'],
+        }),
+      ).lingeringDevices;
     assert.deepEqual(reasons({ kernel: failingOn('flannel0', ...keys), lingeringDevices: lingeringDevices([]) }), []);
     assert.deepEqual(
       reasons({ kernel: failingOn('flannel.1', 'link flannel.1'), lingeringDevices: lingeringDevices([]) }),

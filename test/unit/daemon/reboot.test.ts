@@ -7,6 +7,7 @@ import { canReach, obstacle } from '../../support/reach.js';
 import type { SimFlannel } from '../../support/sim-flannel.js';
 import { TestCluster } from '../../support/test-cluster.js';
 import { SUBNET_FILE, type TestDaemon } from '../../support/test-daemon.js';
+import { finish } from '../../support/steps.js';
 
 const CONFIG = '{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}';
 const HOUR = 3_600_000;
@@ -40,7 +41,7 @@ describe('a daemon after a reboot', function () {
   const subnetOf = ({ host: { files } }: TestDaemon): string | undefined =>
     /^FLANNEL_SUBNET=(.*)\.1\/24$/m.exec(files.texts.get(SUBNET_FILE) ?? '')?.[1]?.concat('.0/24');
 
-  const savedState = ({ daemon }: TestDaemon): DaemonStatus['savedState'] => daemon.status().savedState;
+  const savedState = ({ daemon }: TestDaemon): DaemonStatus['savedState'] => finish(daemon.status()).savedState;
 
   /** A host with a lease in a cluster of two, its state on disk. */
   const settled = async (...all: readonly TestDaemon[]): Promise<void> => {
@@ -67,10 +68,12 @@ describe('a daemon after a reboot', function () {
     assert.equal(obstacle(b.host, a.host), undefined);
     assert.equal(a.log.find(/etcd does not answer, going on with the saved state/, 'warn').length, 1);
     assert.equal(savedState(a)?.subnet, subnet);
-    assert.deepEqual(a.daemon.status().notReadyBecause, ['the lease is the saved one, etcd has not confirmed it']);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, [
+      'the lease is the saved one, etcd has not confirmed it',
+    ]);
     cluster.setDown(false);
     await clock.advance(60_000);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
     assert.equal(savedState(a), null);
     assert.equal(a.subnet, subnet);
     assert.equal(a.log.find(/etcd has confirmed the saved lease/).length, 1);
@@ -124,7 +127,7 @@ describe('a daemon after a reboot', function () {
     await reboot(a);
     await start(a);
     assert.equal(a.subnet, subnet);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
     assert.equal(a.log.find(/saved (state|lease)/, 'warn').length, 0);
   });
 
@@ -151,8 +154,8 @@ describe('a daemon after a reboot', function () {
     await clock.advance(5000);
     assert.notEqual(a.subnet, subnet);
     assert.equal(subnetOf(a), a.subnet);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
-    assert.match(a.daemon.status().dockerHint ?? '', /systemctl restart docker/);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
+    assert.match(finish(a.daemon.status()).dockerHint ?? '', /systemctl restart docker/);
     assert.equal(a.log.find(/saved lease was given away meanwhile/, 'error').length, 1);
     const addresses = [...a.host.kernel.addresses.values()].map(({ address }) => address.toString());
     assert.ok(!addresses.includes(subnet?.replace('/24', '') ?? ''), addresses.join());
@@ -227,7 +230,7 @@ describe('a daemon after a reboot', function () {
 
     it('lets Docker have its subnet and sends nothing to other hosts', () => {
       assert.equal(subnetOf(a), subnet);
-      assert.deepEqual(a.daemon.status().peers, []);
+      assert.deepEqual(finish(a.daemon.status()).peers, []);
       assert.equal(canReach(a.host, b.host), false);
       assert.equal(canReach(b.host, a.host), false);
       assert.equal(a.host.kernel.getLink('flannel.1'), undefined);
@@ -287,7 +290,7 @@ describe('a daemon after a reboot', function () {
       assert.equal(copy.log.find(/no saved state to go on with/).length, 1);
       cluster.setDown(false);
       await clock.advance(60_000);
-      assert.deepEqual(copy.daemon.status().notReadyBecause, []);
+      assert.deepEqual(finish(copy.daemon.status()).notReadyBecause, []);
       assert.notEqual(copy.subnet, a.subnet);
       assert.equal(a.log.find(/own (subnet|lease)/, 'error').length, 0);
     });
@@ -335,7 +338,7 @@ describe('a daemon after a reboot', function () {
     await reboot(a);
     cluster.setDown(true);
     await start(a);
-    const { peers, peerSet } = a.daemon.status();
+    const { peers, peerSet } = finish(a.daemon.status());
     assert.deepEqual(
       peers.map(({ subnet }) => subnet),
       [b.subnet],
@@ -353,7 +356,7 @@ describe('a daemon after a reboot', function () {
     await start(a);
     assert.equal(subnetOf(a), undefined);
     assert.equal(a.host.routeTo(ip('192.0.2.250'))?.gateway, undefined);
-    assert.equal(a.daemon.status().network, null);
+    assert.equal(finish(a.daemon.status()).network, null);
   });
 
   it('tells the service manager that it waits, and that it is ready with the saved state', async () => {

@@ -8,6 +8,7 @@ import type { SimFlannel } from '../../support/sim-flannel.js';
 import { TestCluster, assertReach, networkOf } from '../../support/test-cluster.js';
 import type { TestDaemon } from '../../support/test-daemon.js';
 import { secretOf } from '../../support/wireguard-contract.js';
+import { finish } from '../../support/steps.js';
 
 const KEY_FILE = '/run/flannel/wgkey';
 
@@ -36,8 +37,8 @@ describe('Daemon with wireguard', () => {
     cluster.configure(networkOf('wireguard'));
     const [a, b] = [host(1), host(2)];
     await start(a, b);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
-    const key = a.daemon.status().wireguard?.publicKey ?? assert.fail('no key');
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
+    const key = finish(a.daemon.status()).wireguard?.publicKey ?? assert.fail('no key');
     assert.equal(
       hosts.leaseOf(a),
       `{"PublicIP":"192.0.2.2","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"${key}","Port":51820}}`,
@@ -82,18 +83,18 @@ describe('Daemon with wireguard', () => {
       assert.equal(a.host.secretFiles.texts.size, 0, 'no key before one is needed');
       cluster.configure(networkOf('wireguard'));
       await clock.advance(5000);
-      assert.deepEqual(a.daemon.status().notReadyBecause, []);
+      assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
       assertReach(a, b);
       assert.equal(decodeAttributes(hosts.leaseOf(a)).backendType, 'wireguard');
       await clock.advance(20_000);
-      assert.equal(a.daemon.status().peers[0]?.wireguard.length, 1);
+      assert.equal(finish(a.daemon.status()).peers[0]?.wireguard.length, 1);
       cluster.configure(networkOf(other));
       await clock.advance(60_000);
       assertReach(a, b);
       assert.equal(a.host.kernel.getLink('flannel-wg'), undefined, 'the device goes with the last that may use it');
-      assert.deepEqual(a.daemon.status().wireguard, null);
+      assert.deepEqual(finish(a.daemon.status()).wireguard, null);
       assert.deepEqual(
-        a.daemon.status().peers.map(({ wireguard }) => wireguard),
+        finish(a.daemon.status()).peers.map(({ wireguard }) => wireguard),
         [[]],
       );
     });
@@ -120,15 +121,15 @@ describe('Daemon with wireguard', () => {
     a.host.secretFiles.texts.set(KEY_FILE, 'spoilt');
     cluster.configure(networkOf('wireguard'));
     await clock.advance(5000);
-    assert.match(a.daemon.status().notReadyBecause.join(), /wgkey: it does not hold a private key/);
+    assert.match(finish(a.daemon.status()).notReadyBecause.join(), /wgkey: it does not hold a private key/);
     assert.equal(a.host.secretFiles.texts.get(KEY_FILE), 'spoilt');
     assert.equal(decodeAttributes(hosts.leaseOf(a)).backendType, 'vxlan');
     assert.ok(canReach(b.host, a.host), 'others reach it the way that its lease names');
-    const skipped = b.daemon.status().peers[0]?.skipped;
+    const skipped = finish(b.daemon.status()).peers[0]?.skipped;
     assert.equal(skipped, null);
     a.host.secretFiles.texts.delete(KEY_FILE);
     await clock.advance(120_000);
-    assert.deepEqual(a.daemon.status().notReadyBecause, []);
+    assert.deepEqual(finish(a.daemon.status()).notReadyBecause, []);
     assertReach(a, b);
   });
 
@@ -142,15 +143,17 @@ describe('Daemon with wireguard', () => {
     kernel.touchWireguardPeer(peer.index, peer.publicKey, { txBytes: 148 });
     await clock.advance(11_000);
     const { publicKey } = peer;
-    const found = (): unknown => a.daemon.status().peers[0]?.wireguard;
+    const found = (): unknown => finish(a.daemon.status()).peers[0]?.wireguard;
     const common = { device: 'flannel-wg', publicKey, endpoint: '192.0.2.3:51820' };
     assert.deepEqual(found(), [{ ...common, lastHandshakeAt: null, rxBytes: 0, txBytes: 148 }]);
     kernel.touchWireguardPeer(peer.index, publicKey, { lastHandshakeMs: 1_700_000_000_000, rxBytes: 92, txBytes: 300 });
     await clock.advance(11_000);
     const lastHandshakeAt = '2023-11-14T22:13:20.000Z';
     assert.deepEqual(found(), [{ ...common, lastHandshakeAt, rxBytes: 92, txBytes: 300 }]);
-    assert.deepEqual(a.daemon.status().wireguard?.devices, [{ name: 'flannel-wg', listenPort: 51820, peers: 1 }]);
-    assert.equal(a.daemon.status().wireguard?.keyFile, KEY_FILE);
+    assert.deepEqual(finish(a.daemon.status()).wireguard?.devices, [
+      { name: 'flannel-wg', listenPort: 51820, peers: 1 },
+    ]);
+    assert.equal(finish(a.daemon.status()).wireguard?.keyFile, KEY_FILE);
   });
 
   it('writes neither key to the log nor to the status nor to the saved state', async () => {
@@ -159,7 +162,7 @@ describe('Daemon with wireguard', () => {
     a.host.secretFiles.texts.set(KEY_FILE, secretOf(5).toBase64());
     await start(a, b);
     await clock.advance(31_000);
-    const told = JSON.stringify([a.log.lines, a.daemon.status()]);
+    const told = JSON.stringify([a.log.lines, finish(a.daemon.status())]);
     assert.ok(!told.includes(secretOf(5).toBase64()) && !told.includes(secretOf(9).toBase64()));
     const saved = [...a.host.files.texts].filter(([, text]) => text.includes(secretOf(5).toBase64()));
     assert.deepEqual(saved, []);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { layoutKeys } from '../../../src/etcd/endpoints.js';
 import { applyEvents, buildWorld } from '../../../src/etcd/world-builder.js';
 import { type World, changedKeys } from '../../../src/lease/world.js';
-import { finish } from '../../../src/pace.js';
+import { finish } from '../../support/steps.js';
 
 const KEYS = layoutKeys('/n');
 const LISTING = { epoch: 1, revision: '100', clusterId: '7' };

@@ -4,8 +4,9 @@ import { METRIC_FAMILIES } from '../../../src/observe/metric-families.js';
 import { Metrics } from '../../../src/observe/metrics.js';
 import type { DaemonStatus } from '../../../src/observe/status.js';
 import { sampleStatus, sampleTunnelCounters } from '../../support/sample-status.js';
+import { inOneStep } from '../../support/steps.js';
 
-const textOf = (status: DaemonStatus): Promise<string> => new Metrics({ status: () => status }).text();
+const textOf = (status: DaemonStatus): Promise<string> => new Metrics({ status: () => inOneStep(status) }).text();
 
 describe('Metrics', () => {
   it('shows a sample of every family when nothing in the status is empty', async () => {
@@ -75,7 +76,7 @@ describe('Metrics', () => {
 
   it('forgets what is gone: each scrape is one snapshot', async () => {
     let status = sampleStatus();
-    const metrics = new Metrics({ status: () => status });
+    const metrics = new Metrics({ status: () => inOneStep(status) });
     assert.match(await metrics.text(), /flannel0/);
     status = sampleStatus({ tunnels: [], devices: [], lease: null, peers: [], backends: [] });
     const text = await metrics.text();
@@ -88,7 +89,7 @@ describe('Metrics', () => {
     const [tunnel] = sampleStatus().tunnels;
     assert.ok(tunnel !== undefined);
     const metrics = new Metrics({
-      status: () => sampleStatus({ tunnels: [{ ...tunnel, counters: sampleTunnelCounters(scale) }] }),
+      status: () => inOneStep(sampleStatus({ tunnels: [{ ...tunnel, counters: sampleTunnelCounters(scale) }] })),
     });
     const packets = async (): Promise<number> =>
       Number(/^tsflannel_tunnel_transmit_packets_total\{.*\} (\d+)$/m.exec(await metrics.text())?.[1]);
@@ -104,7 +105,7 @@ describe('Metrics', () => {
     const metrics = new Metrics({
       status: () => {
         asked++;
-        return sampleStatus();
+        return inOneStep(sampleStatus());
       },
     });
     const [first, second] = await Promise.all([metrics.text(), metrics.text()]);
@@ -143,7 +144,9 @@ describe('docs/metrics.md', () => {
   });
 
   it('lists the metrics of process and runtime, and no others', () => {
-    const others = new Metrics({ status: () => sampleStatus() }).names.filter((name) => !name.startsWith('tsflannel_'));
+    const others = new Metrics({ status: () => inOneStep(sampleStatus()) }).names.filter(
+      (name) => !name.startsWith('tsflannel_'),
+    );
     const listed = [...page.matchAll(/`((?:process|nodejs)_[a-z_0-9]+)`/g)].map((match) => match[1]);
     assert.deepEqual([...new Set(listed)].sort(), [...others].sort());
   });
@@ -178,7 +181,7 @@ describe('docs/grafana.json', () => {
   const targets = dashboard.panels.flatMap((panel) => panel.targets);
 
   it('asks only for metrics and labels that exist', () => {
-    const names = new Metrics({ status: () => sampleStatus() }).names;
+    const names = new Metrics({ status: () => inOneStep(sampleStatus()) }).names;
     const queries = [...targets.map(({ expr }) => expr), ...dashboard.templating.list.map(({ query }) => query)];
     const used = queries.flatMap((query) =>
       [...query.matchAll(/\b(?:tsflannel|process|nodejs)_[a-z_]+/g)].map(([name]) => name),

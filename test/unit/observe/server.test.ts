@@ -25,6 +25,7 @@ import type { Steps } from '../../../src/pace.js';
 import { freePort } from '../../support/free-port.js';
 import { sampleStatus } from '../../support/sample-status.js';
 import { skipBecause } from '../../support/skip.js';
+import { inOneStep } from '../../support/steps.js';
 
 interface Answer {
   readonly code: number | undefined;
@@ -51,7 +52,7 @@ describe('ObserveServer', () => {
     const server = await ObserveServer.start({
       ip: '127.0.0.1',
       port: 0,
-      source: { status: () => sampleStatus() },
+      source: { status: () => inOneStep(sampleStatus()) },
       log: silentLogger,
       pageScript: compilePageScript(),
       ...options,
@@ -82,7 +83,7 @@ describe('ObserveServer', () => {
     });
 
     it('answers /healthz as flannel does, whatever the state and the name that was asked for', async () => {
-      await start({ port: where.port, source: { status: () => sampleStatus({ isReady: false }) } });
+      await start({ port: where.port, source: { status: () => inOneStep(sampleStatus({ isReady: false })) } });
       for (const host of ['127.0.0.1', 'balancer.example.org']) {
         const { code, body } = await get({ ...where, headers: { host } }, '/healthz');
         assert.deepEqual([code, body], [200, 'flanneld is running'], host);
@@ -159,7 +160,7 @@ describe('ObserveServer', () => {
         return { at, txPps: 1, rxPps: 2, txBps: 3, rxBps: 4, drops: {}, etcdMs: null };
       };
       const history = (): HistoryEntry[] => [entry(1000), entry(2000), entry(3000)];
-      await start({ port: where.port, source: { status: () => sampleStatus(), history } });
+      await start({ port: where.port, source: { status: () => inOneStep(sampleStatus()), history } });
       const instants = async (page: string): Promise<number[]> => {
         const { entries } = JSON.parse((await get(where, page)).body) as { entries: HistoryEntry[] };
         return entries.map(({ at }) => at);
@@ -171,7 +172,7 @@ describe('ObserveServer', () => {
 
     it('says to the daemon that somebody looks at the status, and not at every scrape', async () => {
       let looks = 0;
-      await start({ port: where.port, source: { status: () => sampleStatus(), noteLook: () => looks++ } });
+      await start({ port: where.port, source: { status: () => inOneStep(sampleStatus()), noteLook: () => looks++ } });
       for (const page of ['/metrics', '/readyz', '/healthz']) await get(where, page);
       assert.equal(looks, 0);
       await get(where, '/status');
@@ -185,23 +186,12 @@ describe('ObserveServer', () => {
 
     it('answers /readyz with 503 until the daemon is ready', async () => {
       let isReady = false;
-      await start({ port: where.port, source: { status: () => sampleStatus({ isReady }) } });
+      await start({ port: where.port, source: { status: () => inOneStep(sampleStatus({ isReady })) } });
       const before = await get(where, '/readyz');
       isReady = true;
       const after = await get(where, '/readyz?verbose');
       assert.deepEqual([before.code, before.body], [503, 'flanneld is not ready yet']);
       assert.deepEqual([after.code, after.body], [200, 'flanneld is ready']);
-    });
-
-    it('has the status made in steps where it can be', async () => {
-      function* steps(): Steps<DaemonStatus> {
-        yield;
-        return sampleStatus({ hostName: 'in steps' });
-      }
-      const source = { status: () => assert.fail('all at once'), statusInSteps: steps };
-      await start({ port: where.port, source });
-      assert.match((await get(where, '/status')).body, /"in steps"/);
-      assert.equal((await get(where, '/readyz')).code, 200);
     });
 
     it('answers /status with the status as JSON', async () => {
@@ -236,10 +226,11 @@ describe('ObserveServer', () => {
     it('answers 500 and logs once when the status cannot be told, and goes on', async () => {
       const log = new RecordingLog();
       let isBroken = true;
-      const status = (): DaemonStatus => {
+      function* status(): Steps<DaemonStatus> {
+        yield;
         if (isBroken) throw new Error('no tunnel');
         return sampleStatus();
-      };
+      }
       await start({ port: where.port, source: { status }, log });
       assert.deepEqual([(await get(where, '/status')).code, (await get(where, '/metrics')).code], [500, 500]);
       assert.equal(log.lines.filter((line) => line.message === 'a status request failed').length, 1);
@@ -494,7 +485,10 @@ describe('ObserveServer', () => {
     });
 
     it('leaves the socket of a living daemon alone and says so', async () => {
-      await start({ statusSocket: socketPath, source: { status: () => sampleStatus({ hostName: 'first' }) } });
+      await start({
+        statusSocket: socketPath,
+        source: { status: () => inOneStep(sampleStatus({ hostName: 'first' })) },
+      });
       const log = new RecordingLog();
       const second = await start({ statusSocket: socketPath, log, clock: impatientClock(60_000) });
       assert.deepEqual(second.addresses, []);

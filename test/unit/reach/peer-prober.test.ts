@@ -7,6 +7,7 @@ import { backendContext, ip, lease, network } from '../../support/builders.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeEcho } from '../../support/fake-echo.js';
 import { RecordingLogger } from '../../support/recorder.js';
+import { finish } from '../../support/steps.js';
 
 const INTERVAL_MS = 30_000;
 const VXLAN = backendContext({ network: network('vxlan') });
@@ -38,7 +39,7 @@ describe('PeerProber', () => {
   afterEach(() => prober.close());
 
   const follow = (all: readonly Lease[], context: Omit<ProbedPeers, 'peers' | 'skipped'> = VXLAN): void =>
-    prober.follow({ ...context, peers: all, skipped: [] });
+    finish(prober.follow({ ...context, peers: all, skipped: [] }));
 
   const stateOf = (peer: Lease): string | undefined => prober.reportsOf(peer)[0]?.health.state;
 
@@ -56,7 +57,7 @@ describe('PeerProber', () => {
   });
 
   it('may rest at each peer', () => {
-    assert.equal([...prober.followInSteps({ ...VXLAN, peers: peers(20), skipped: [] })].length, 20);
+    assert.equal([...prober.follow({ ...VXLAN, peers: peers(20), skipped: [] })].length, 20);
   });
 
   it('lets the time between two probes of a peer vary by up to a quarter', async () => {
@@ -272,7 +273,7 @@ describe('PeerProber', () => {
 
   it('does not ask peers that are skipped', async () => {
     const [a, b] = [vxlanLease(2), vxlanLease(3)];
-    prober.follow({ ...VXLAN, peers: [a, b], skipped: [{ lease: a }] });
+    finish(prober.follow({ ...VXLAN, peers: [a, b], skipped: [{ lease: a }] }));
     await clock.advance(2 * INTERVAL_MS);
     assert.deepEqual([...new Set(echo.sent)], ['10.5.3.0', '10.5.3.1']);
     assert.deepEqual(prober.reportsOf(a), []);

@@ -15,25 +15,28 @@ import type { Operation } from '../../../src/reconcile/operation.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
 import { ip, net, vxlanLink } from '../../support/builders.js';
 import { FakeKernel, routeInfo } from '../../support/fake-kernel.js';
+import { finish } from '../../support/steps.js';
 
 const MARK = 'tsflannel:a';
 const mac = (n: number): MacAddress => parseMac(`02:00:00:00:00:0${n}`);
 
 const desired = new DesiredIndex();
-desired.update({
-  ...EMPTY_STATE,
-  routes: [
-    {
-      destination: net('10.5.9.0/24'),
-      type: 'unicast',
-      device: 'eth0',
-      gateway: ip('192.0.2.9'),
-      isOnlink: false,
-    },
-  ],
-  links: [vxlanLink()],
-  filters: [{ device: 'flannel.1', direction: 'ingress', stations: [] }],
-});
+finish(
+  desired.update({
+    ...EMPTY_STATE,
+    routes: [
+      {
+        destination: net('10.5.9.0/24'),
+        type: 'unicast',
+        device: 'eth0',
+        gateway: ip('192.0.2.9'),
+        isOnlink: false,
+      },
+    ],
+    links: [vxlanLink()],
+    filters: [{ device: 'flannel.1', direction: 'ingress', stations: [] }],
+  }),
+);
 const ownership = new Ownership({ instance: 'a', scope: [net('10.5.0.0/16')], staleDevices: [] }, desired);
 
 const dump = (kernel: FakeKernel): Promise<ActualState> => readActual(kernel, desired, ownership);

@@ -9,7 +9,7 @@ import {
   type ObjectKind,
   type RouteSpec,
 } from '../../../src/reconcile/desired.js';
-import { finish } from '../../../src/pace.js';
+import { finish } from '../../support/steps.js';
 import { DesiredIndex } from '../../../src/reconcile/desired-index.js';
 import { fieldsBy, isIdentical } from '../../../src/reconcile/equality.js';
 import { routeKey } from '../../../src/reconcile/kinds/route.js';
@@ -53,7 +53,7 @@ describe('SpecList', () => {
         let previous: readonly Spec[] = [];
         for (const next of lists) {
           const changed = new Set<ObjectKey>();
-          finish(list.updateInSteps(previous, next, changed));
+          finish(list.update(previous, next, changed));
           previous = next;
           const after = new Map(next.map((spec) => [keyOf(spec), spec.value]));
           const keys = [...new Set([...before.keys(), ...after.keys()])];
@@ -73,7 +73,7 @@ describe('SpecList', () => {
         for (const next of lists) {
           const before = new Map(list.entries());
           const changed = new Set<ObjectKey>();
-          finish(list.updateInSteps(previous, next, changed));
+          finish(list.update(previous, next, changed));
           previous = next;
           assert.equal(list.size, new Set(next.map(keyOf)).size);
           for (const [key, spec] of list.entries())
@@ -109,7 +109,7 @@ describe('DesiredIndex', () => {
           const chosen = picks.flatMap((pick) => parts[pick] ?? []);
           const own = routes(...(base === 0 ? [] : [route(base, 'flannel0')]));
           const all = [own, ...chosen].flatMap((each) => each.routes);
-          const changed = inParts.update(own, chosen);
+          const changed = finish(inParts.update(own, chosen));
           const nowRoutes = new Map(inParts.routes.entries());
           assert.deepEqual(
             [...nowRoutes.keys()].sort(),
@@ -142,10 +142,10 @@ describe('DesiredIndex', () => {
 
   it('compares by value, not by identity', () => {
     const index = new DesiredIndex();
-    assert.deepEqual([...index.update(routes(route(2), route(3)))], ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
-    assert.deepEqual([...index.update(routes(route(3), route(2)))], []);
-    assert.deepEqual([...index.update(routes(route(3, 'eth1'), route(2)))], ['route 10.5.3.0/24']);
-    assert.deepEqual([...index.update(EMPTY_STATE)].sort(), ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
+    assert.deepEqual([...finish(index.update(routes(route(2), route(3))))], ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
+    assert.deepEqual([...finish(index.update(routes(route(3), route(2))))], []);
+    assert.deepEqual([...finish(index.update(routes(route(3, 'eth1'), route(2))))], ['route 10.5.3.0/24']);
+    assert.deepEqual([...finish(index.update(EMPTY_STATE))].sort(), ['route 10.5.2.0/24', 'route 10.5.3.0/24']);
   });
 
   const device = 'flannel.1';
@@ -271,9 +271,9 @@ describe('DesiredIndex', () => {
         for (const [field, values] of Object.entries(fields) as [string, readonly unknown[]][]) {
           for (const value of values) {
             const index = new DesiredIndex();
-            index.update(stateOf(object));
-            assert.equal(index.update(stateOf({ ...object })).size, 0);
-            const changed = index.update(stateOf({ ...object, [field]: value }));
+            finish(index.update(stateOf(object)));
+            assert.equal(finish(index.update(stateOf({ ...object }))).size, 0);
+            const changed = finish(index.update(stateOf({ ...object, [field]: value })));
             assert.ok(changed.size > 0, `${field} of ${JSON.stringify(object)}`);
           }
         }
@@ -283,12 +283,14 @@ describe('DesiredIndex', () => {
 
   it('knows which devices matter', () => {
     const index = new DesiredIndex();
-    index.update({ ...routes(route(2)), links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 }] });
+    finish(
+      index.update({ ...routes(route(2)), links: [{ kind: 'tun', name: 'flannel0', mtu: 1472, txQueueLength: 500 }] }),
+    );
     assert.deepEqual(
       ['eth0', 'flannel0', 'eth1'].map((name) => index.refersTo(name)),
       [true, true, false],
     );
-    index.update(EMPTY_STATE);
+    finish(index.update(EMPTY_STATE));
     assert.equal(index.refersTo('eth0'), false);
   });
 });

@@ -27,6 +27,7 @@ import { Ownership } from '../../../src/reconcile/ownership.js';
 import type { Plan } from '../../../src/reconcile/planner.js';
 import { ip, mac, net, vxlanLink } from '../../support/builders.js';
 import { FakeKernel, detailsOf, routeInfo } from '../../support/fake-kernel.js';
+import { finish } from '../../support/steps.js';
 
 const MARK = 'tsflannel:a';
 const NETWORK = net('10.5.0.0/16');
@@ -48,7 +49,7 @@ class Host {
   }
 
   async plan(state?: DesiredState, keys?: Iterable<ObjectKey>): Promise<Plan> {
-    if (state !== undefined) this.desired.update(state);
+    if (state !== undefined) finish(this.desired.update(state));
     const isHeld = (key: ObjectKey, aspect: Aspect): boolean => this.held.has(describeAspect(key, aspect));
     const { desired, tunnelDevices } = this;
     const ownership = this.ownership();
@@ -59,7 +60,7 @@ class Host {
       isHeld,
       tunnelDevices,
     };
-    return diff(keys === undefined ? input : { ...input, keys });
+    return finish(diff(keys === undefined ? input : { ...input, keys }));
   }
 
   /** Carries out a plan as the reconciler does; the kernel throws on operations that make no sense. */

@@ -9,6 +9,7 @@ import { readSysctls, sysctlKind } from '../../../src/reconcile/kinds/sysctl.js'
 import type { Operation } from '../../../src/reconcile/operation.js';
 import { Ownership } from '../../../src/reconcile/ownership.js';
 import { FakeKernel } from '../../support/fake-kernel.js';
+import { finish } from '../../support/steps.js';
 
 const PATH = 'net/ipv4/conf/eth0/rp_filter';
 const OTHER = 'net/ipv4/conf/eth0/accept_local';
@@ -29,12 +30,14 @@ describe('kernel parameters', () => {
 
   /** What is to be done for these parameters, and which of them have to wait. */
   async function plan(...sysctls: readonly SysctlSpec[]): Promise<readonly string[]> {
-    desired.update({ ...EMPTY_STATE, sysctls } satisfies DesiredState);
+    finish(desired.update({ ...EMPTY_STATE, sysctls } satisfies DesiredState));
     const actual = await readActual(kernel, desired, ownership, newActual());
-    const { operations, blocked } = diff({
-      ...{ actual, desired, ownership },
-      ...{ isHeld: () => false, tunnelDevices: new Set<string>() },
-    });
+    const { operations, blocked } = finish(
+      diff({
+        ...{ actual, desired, ownership },
+        ...{ isHeld: () => false, tunnelDevices: new Set<string>() },
+      }),
+    );
     const steps = operations.flatMap((op) =>
       op.kind === 'sysctl' ? [`${op.path}=${op.value} ${op.reason} of ${String(op.device)}`] : [],
     );
@@ -45,7 +48,7 @@ describe('kernel parameters', () => {
 
   /** What is known of the kernel, once these were read. */
   function known(...sysctls: readonly SysctlSpec[]): ActualState {
-    desired.update({ ...EMPTY_STATE, sysctls });
+    finish(desired.update({ ...EMPTY_STATE, sysctls }));
     const actual = newActual();
     readSysctls(kernel, actual);
     return actual;

@@ -11,6 +11,7 @@ import { FakeClock } from '../../support/fake-clock.js';
 import { FakeKernel } from '../../support/fake-kernel.js';
 import { RecordingLogger } from '../../support/recorder.js';
 import { secretOf } from '../../support/wireguard-contract.js';
+import { finish } from '../../support/steps.js';
 
 const DEVICE = 'flannel-wg';
 const SCOPE = { scope: [net('10.5.0.0/16')] };
@@ -224,7 +225,7 @@ describe('WireGuard devices of the reconciler', () => {
   it('remembers where it had the kernel look for peers as long as their device is there', async () => {
     kernel.addLink({ name: DEVICE, kind: 'wireguard' });
     const desired = new DesiredIndex();
-    desired.update(overlay([peer(2)]));
+    finish(desired.update(overlay([peer(2)])));
     const ownership = new Ownership({ instance: 'a', scope: [], staleDevices: [] }, desired);
     const { endpoint, publicKey } = peer(2);
     const former = await readActual(kernel, desired, ownership);
