@@ -26,10 +26,6 @@ constexpr uint8_t kLane = BPF_REG_8;
 // The fractional part of the golden ratio: spreads consecutive addresses and ports over the upper bits.
 constexpr int32_t kMultiplier = static_cast<int32_t>(0x9e3779b1);
 
-constexpr bpf_insn instruction(int code, uint8_t to, uint8_t from, int32_t value) {
-  return {static_cast<uint8_t>(code), static_cast<uint8_t>(to & 0xf), static_cast<uint8_t>(from & 0xf), 0, value};
-}
-
 constexpr bpf_insn copy(uint8_t to, uint8_t from) {
   return instruction(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0);
 }
@@ -91,13 +87,7 @@ std::array<bpf_insn, 20> program_for(unsigned workers) {
 
 Result<void> steer_flows(Kernel& kernel, int queue, unsigned workers) {
   const auto instructions = program_for(workers);
-  bpf_attr attributes{};
-  attributes.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-  attributes.insns = reinterpret_cast<uint64_t>(instructions.data());
-  attributes.insn_cnt = instructions.size();
-  // The program calls no helper, so no licence is asked for; the field must not be empty.
-  attributes.license = reinterpret_cast<uint64_t>("Apache-2.0");
-  const int loaded = load_program(kernel, attributes);
+  const int loaded = load_socket_filter(kernel, instructions);
   if (loaded < 0) return Error{"BPF_PROG_LOAD", -loaded, ""};
   UniqueFd program(loaded);
   int number = program.get();
