@@ -22,10 +22,6 @@ export class PrefixIndex<Item> {
     if (items?.size === 0) this.#byLength.delete(prefix.length);
   }
 
-  clear(): void {
-    this.#byLength.clear();
-  }
-
   /**
    * Items of networks that overlap this one.
    *
