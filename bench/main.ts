@@ -44,7 +44,9 @@ async function main(args: string[]): Promise<void> {
     return;
   }
   const command = ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' ');
-  const record = await measurePaths(options, command);
+  const record = await measurePaths(options, command, (soFar) => {
+    if (options.hasFiles) writeRecord(soFar);
+  });
   process.stdout.write(options.isJson ? `${JSON.stringify(record, null, 2)}\n` : terminalReport(record));
   if (options.hasFiles) await writeReport(record, options);
   if (record.samples.length === 0 || record.failures.length > 0) process.exitCode = 1;
@@ -52,15 +54,21 @@ async function main(args: string[]): Promise<void> {
 
 /** Raw record, report and charts in a directory of their own; a complete run also becomes the page in the manual. */
 async function writeReport(record: RunRecord, options: PathOptions): Promise<void> {
-  const name = `${record.startedAt.slice(0, 16).replace(':', '')}-${record.machine.kernel}`;
-  const directory = path.join(root, 'bench/results', name);
+  const directory = writeRecord(record);
   const charts = await drawCharts(record);
-  mkdirSync(directory, { recursive: true });
-  writeFileSync(path.join(directory, 'record.json'), `${JSON.stringify(record)}\n`);
   writeFileSync(path.join(directory, 'report.md'), markdownReport(record, charts));
   for (const { file, svg } of charts) writeFileSync(path.join(directory, file), svg);
   process.stderr.write(`report, charts and raw record: ${path.relative(process.cwd(), directory)}\n`);
   if (isComplete(record, options)) writeManualPage(record, charts);
+}
+
+/** Writes what was measured where `npm run bench -- report` finds it, and gives the directory. */
+function writeRecord(record: RunRecord): string {
+  const name = `${record.startedAt.slice(0, 16).replace(':', '')}-${record.machine.kernel}`;
+  const directory = path.join(root, 'bench/results', name);
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(path.join(directory, 'record.json'), `${JSON.stringify(record)}\n`);
+  return directory;
 }
 
 function writeManualPage(record: RunRecord, charts: readonly Chart[]): void {

@@ -1,6 +1,6 @@
 import { makeBed } from './bed.js';
 import { watchCpu } from './cpu.js';
-import { measureMicro } from './micro.js';
+import { measureMicro, type MicroResult } from './micro.js';
 import type { PathOptions } from './options.js';
 import { EFFORTS, probesFor } from './probes.js';
 import { Progress } from './progress.js';
@@ -11,9 +11,14 @@ import { buildPacketGenerator } from './tools.js';
 /**
  * Measures every case on every link model in every round.
  *
+ * @param keep - gets the record after every case, so that a run that is ended early has measured something.
  * @remarks A case that fails is recorded and the run goes on: one variant that cannot run here must not cost an hour.
  */
-export async function measurePaths(options: PathOptions, command: string): Promise<RunRecord> {
+export async function measurePaths(
+  options: PathOptions,
+  command: string,
+  keep: (record: RunRecord) => void,
+): Promise<RunRecord> {
   const startedAt = new Date();
   const { cases, links, rounds, isQuick } = options;
   const generator = await buildPacketGenerator();
@@ -22,6 +27,19 @@ export async function measurePaths(options: PathOptions, command: string): Promi
   const progress = new Progress(cells.length);
   const samples: Sample[] = [];
   const failures: Failure[] = [];
+  const recordWith = (micro: readonly MicroResult[]): RunRecord => ({
+    startedAt: startedAt.toISOString(),
+    seconds: (Date.now() - startedAt.getTime()) / 1000,
+    command,
+    isQuick,
+    rounds,
+    links,
+    machine,
+    cases: cases.map(({ name, title }) => ({ name, title })),
+    samples,
+    failures,
+    micro,
+  });
   for (const cell of cells) {
     const place = { round: cell.round, link: cell.link, case: cell.case.name };
     const title = `round ${cell.round}, ${cell.link}, ${cell.case.title}`;
@@ -38,22 +56,10 @@ export async function measurePaths(options: PathOptions, command: string): Promi
       failures.push({ ...place, probe, message: error instanceof Error ? error.message : String(error) });
     }
     progress.finish();
+    keep(recordWith([]));
   }
   progress.close();
-  const micro = options.hasMicro ? await measureMicro() : [];
-  return {
-    startedAt: startedAt.toISOString(),
-    seconds: (Date.now() - startedAt.getTime()) / 1000,
-    command,
-    isQuick,
-    rounds,
-    links,
-    machine,
-    cases: cases.map(({ name, title }) => ({ name, title })),
-    samples,
-    failures,
-    micro,
-  };
+  return recordWith(options.hasMicro ? await measureMicro() : []);
 }
 
 async function* measureCell(
