@@ -58,6 +58,14 @@ export async function makeBed(entry: Case, link: LinkModel): Promise<Bed> {
 
 /** @throws Error if the kernel path is refused: the case would measure the native tunnel once more. */
 async function expectKernelPath(daemon: Daemon): Promise<void> {
-  const [tunnel] = (await daemon.status()).tunnels;
-  if (tunnel?.kernelPath?.isActive !== true) throw new Error(`no kernel path: ${JSON.stringify(tunnel?.kernelPath)}`);
+  const kernelPath = async () => (await daemon.status()).tunnels[0]?.kernelPath;
+  await waitFor(
+    async () => {
+      const path = await kernelPath();
+      return path?.isActive === true || path?.refused !== null;
+    },
+    { what: 'the kernel path, or why there is none' },
+  );
+  const path = await kernelPath();
+  if (path?.isActive !== true) throw new Error(`no kernel path: ${JSON.stringify(path)}`);
 }

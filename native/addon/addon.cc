@@ -9,7 +9,7 @@ namespace tsflannel {
 namespace {
 
 /// Changes whenever src/dataplane/native.ts and this addon must change together.
-constexpr uint32_t kInterfaceVersion = 4;
+constexpr uint32_t kInterfaceVersion = 5;
 
 /// Ends the threads of tunnels that nobody closed, before the environment they report to is gone.
 void close_all(AddonData* data) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -22,11 +23,78 @@ std::vector<UniqueFd> duplicates(const std::vector<int>& numbers) {
   return copies;
 }
 
-template <typename T>
-bool expect(Napi::Env env, const Result<T>& result) {
-  if (result) return true;
-  to_js(env, result.error()).ThrowAsJavaScriptException();
-  return false;
+void expect(Napi::Env env, const Result<void>& result) {
+  if (!result) to_js(env, result.error()).ThrowAsJavaScriptException();
+}
+
+class OpenWork final : public Napi::AsyncWorker {
+ public:
+  OpenWork(const Napi::Object& handle, KernelOptions options)
+      : Napi::AsyncWorker(handle.Env(), "tsflannel open"),
+        handle_(Napi::Persistent(handle)),
+        options_(std::move(options)),
+        // At once: the caller may close its own when it likes.
+        remains_{.maps = duplicates(options_.inherited_maps), .links = duplicates(options_.inherited_links)},
+        deferred_(handle.Env()) {}
+
+  [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override { opened_ = open(); }
+
+  void OnOK() override {
+    if (!*opened_) return deferred_.Reject(to_js(Env(), opened_->error()).Value());
+    KernelHandle::Unwrap(handle_.Value())->take(std::move(*opened_).value());
+    deferred_.Resolve(Env().Undefined());
+  }
+
+ private:
+  Result<KernelCarrier> open() {
+    const Result<ProgramObject> object = ProgramObject::parse(std::move(options_.programs));
+    if (!object) return object.error();
+    return KernelCarrier::open(host_kernel(), object.value(), options_.config, options_.receiver, options_.routes,
+                               std::move(remains_));
+  }
+
+  const Napi::ObjectReference handle_;
+  KernelOptions options_;
+  KernelCarrierRemains remains_;
+  std::optional<Result<KernelCarrier>> opened_;
+  const Napi::Promise::Deferred deferred_;
+};
+
+class DetachWork final : public Napi::AsyncWorker {
+ public:
+  DetachWork(Napi::Env env, std::optional<KernelCarrier> carrier)
+      : Napi::AsyncWorker(env, "tsflannel detach"), carrier_(std::move(carrier)), deferred_(env) {}
+
+  [[nodiscard]] Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    if (carrier_) detached_ = carrier_->detach();
+    carrier_.reset();
+  }
+
+  void OnOK() override {
+    if (detached_)
+      deferred_.Resolve(Env().Undefined());
+    else
+      deferred_.Reject(to_js(Env(), detached_.error()).Value());
+  }
+
+ private:
+  std::optional<KernelCarrier> carrier_;
+  Result<void> detached_;
+  const Napi::Promise::Deferred deferred_;
+};
+
+/// @param work deletes itself when it is done
+template <typename Work>
+Napi::Value begin(Work* work) {
+  const Napi::Promise promise = work->promise();
+  work->Queue();
+  return promise;
 }
 
 }  // namespace
@@ -34,6 +102,7 @@ bool expect(Napi::Env env, const Result<T>& result) {
 Napi::Function KernelHandle::define(Napi::Env env) {
   return DefineClass(env, "KernelPath",
                      {
+                         InstanceMethod<&KernelHandle::open>("open"),
                          InstanceMethod<&KernelHandle::set_routes>("setRoutes"),
                          InstanceMethod<&KernelHandle::leave_bulk>("leaveBulk"),
                          InstanceMethod<&KernelHandle::counters>("counters"),
@@ -46,21 +115,15 @@ Napi::Function KernelHandle::define(Napi::Env env) {
                      });
 }
 
-KernelHandle::KernelHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<KernelHandle>(info) {
+Napi::Value KernelHandle::open(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 1 || !info[0].IsObject()) {
-    Napi::TypeError::New(env, "KernelPath needs options").ThrowAsJavaScriptException();
-    return;
+    Napi::TypeError::New(env, "open needs options").ThrowAsJavaScriptException();
+    return env.Undefined();
   }
   KernelOptions options;
-  if (!read_kernel_options(info[0].As<Napi::Object>(), options)) return;
-  const Result<ProgramObject> object = ProgramObject::parse(std::move(options.programs));
-  if (!expect(env, object)) return;
-  KernelCarrierRemains remains{.maps = duplicates(options.inherited_maps),
-                               .links = duplicates(options.inherited_links)};
-  Result<KernelCarrier> carrier = KernelCarrier::open(host_kernel(), object.value(), options.config, options.receiver,
-                                                      options.routes, std::move(remains));
-  if (expect(env, carrier)) carrier_ = std::move(carrier).value();
+  if (!read_kernel_options(info[0].As<Napi::Object>(), options)) return env.Undefined();
+  return begin(new OpenWork(info.This().As<Napi::Object>(), std::move(options)));
 }
 
 Napi::Value KernelHandle::set_routes(const Napi::CallbackInfo& info) {
@@ -71,7 +134,7 @@ Napi::Value KernelHandle::set_routes(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   if (!read_kernel_routes(info[0].As<Napi::Object>(), routes) || !carrier_) return env.Undefined();
-  (void)expect(env, carrier_->set_routes(routes));
+  expect(env, carrier_->set_routes(routes));
   return env.Undefined();
 }
 
@@ -82,22 +145,16 @@ Napi::Value KernelHandle::leave_bulk(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   const std::chrono::milliseconds duration(info[0].As<Napi::Number>().Uint32Value());
-  if (carrier_) (void)expect(env, carrier_->leave_bulk(duration));
+  if (carrier_) expect(env, carrier_->leave_bulk(duration));
   return env.Undefined();
 }
 
 Napi::Value KernelHandle::counters(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const auto counters = carrier_ ? carrier_->counters() : std::array<KernelTraffic, kKernelCounterCount>{};
-  if (!expect(env, counters)) return env.Undefined();
-  return to_js(env, counters.value());
+  return to_js(info.Env(), carrier_ ? carrier_->counters() : std::array<KernelTraffic, kKernelCounterCount>{});
 }
 
 Napi::Value KernelHandle::peer_counters(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const auto peers = carrier_ ? carrier_->peer_counters() : std::vector<KernelCarrierPeer>{};
-  if (!expect(env, peers)) return env.Undefined();
-  return to_js(env, peers.value());
+  return to_js(info.Env(), carrier_ ? carrier_->peer_counters() : std::vector<KernelCarrierPeer>{});
 }
 
 Napi::Value KernelHandle::map_descriptors(const Napi::CallbackInfo& info) {
@@ -113,12 +170,7 @@ Napi::Value KernelHandle::is_in_place(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value KernelHandle::detach(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  if (!carrier_) return env.Undefined();
-  const Result<void> detached = carrier_->detach();
-  carrier_.reset();
-  (void)expect(env, detached);
-  return env.Undefined();
+  return begin(new DetachWork(info.Env(), std::exchange(carrier_, std::nullopt)));
 }
 
 Napi::Value KernelHandle::close(const Napi::CallbackInfo& info) {

@@ -21,6 +21,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "compile with -target 
 #define NTOHS(value) HTONS(value)
 
 static void* (*const bpf_map_lookup_elem)(struct Map*, const void*) = (void*)BPF_FUNC_map_lookup_elem;
+static __u32 (*const bpf_get_smp_processor_id)(void) = (void*)BPF_FUNC_get_smp_processor_id;
 static __u64 (*const bpf_ktime_get_coarse_ns)(void) = (void*)BPF_FUNC_ktime_get_coarse_ns;
 static long (*const bpf_skb_load_bytes)(const void*, __u32, void*, __u32) = (void*)BPF_FUNC_skb_load_bytes;
 static long (*const bpf_skb_store_bytes)(void*, __u32, const void*, __u32, __u64) = (void*)BPF_FUNC_skb_store_bytes;

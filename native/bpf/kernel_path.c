@@ -78,7 +78,8 @@ INLINE void add_traffic(struct KernelTraffic* traffic, __u64 packets, __u64 byte
 }
 
 INLINE void count(__u32 counter, __u64 packets, __u64 bytes) {
-  struct KernelTraffic* traffic = bpf_map_lookup_elem(&counters, &counter);
+  const __u32 place = bpf_get_smp_processor_id() * kKernelCounters + counter;
+  struct KernelTraffic* traffic = bpf_map_lookup_elem(&counters, &place);
   if (traffic) add_traffic(traffic, packets, bytes);
 }
 
@@ -115,7 +116,8 @@ INLINE const struct KernelRoute* route_of(__u32 address) {
 }
 
 INLINE void count_peer(const struct KernelRoute* route, int is_received, __u64 packets, __u64 bytes) {
-  struct KernelPeerTraffic* peer = bpf_map_lookup_elem(&peer_counters, &route->slot);
+  const __u32 place = bpf_get_smp_processor_id() * kKernelPeers + route->slot;
+  struct KernelPeerTraffic* peer = bpf_map_lookup_elem(&peer_counters, &place);
   if (peer) add_traffic(is_received ? &peer->received : &peer->sent, packets, bytes);
 }
 

@@ -199,7 +199,8 @@ function carrierNote(carrier: PeerCarrier | null | undefined): readonly string[]
 /** @param status - undefined from a daemon of an earlier release. */
 function kernelPathLines(status: KernelPathStatus | null | undefined): (readonly [string, string])[] {
   if (!status) return [];
-  const { counters, receiver, refused } = status;
+  const { counters, isActive, receiver, refused } = status;
+  if (refused === null && !isActive) return [['kernel path', 'not attached yet']];
   if (refused !== null) return [['kernel path', `NO (${refused.reason}): ${refused.detail}; ${refused.hint}`]];
   const { sent, received } = counters ?? {};
   return [

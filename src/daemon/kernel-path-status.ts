@@ -10,6 +10,7 @@ export function describeKernelPath(path: KernelPath | undefined): KernelPathStat
   if (path === undefined) return null;
   const { state } = path;
   const counters = path.counters() ?? null;
+  if (state === undefined) return { isActive: false, receiver: null, refused: null, counters };
   if (state.isActive) return { isActive: true, receiver: state.receiver, refused: null, counters };
   const { isActive, ...refused } = state;
   return { isActive, receiver: null, refused, counters };
@@ -22,7 +23,7 @@ export function peerCarriers(
 ): (peer: Lease) => PeerCarrier | null {
   const paths = tunnels.flatMap(({ kernelPath }) => kernelPath ?? []);
   if (paths.length === 0) return () => null;
-  const isActive = paths.some(({ state }) => state.isActive);
+  const isActive = paths.some(({ state }) => state?.isActive);
   const sent = new Set(
     (overlay?.base.tunnels ?? []).flatMap(({ peers }) =>
       peers.flatMap(({ publicIp, isKernelPeer = false }) => (isKernelPeer ? [publicIp.toString()] : [])),

@@ -249,10 +249,10 @@ export class Pass {
    */
   private isKernelReceiving(): boolean {
     const { facts, reconciler } = this.context;
-    const paths = reconciler.tunnels.flatMap(({ kernelPath }) => kernelPath ?? []);
+    const states = reconciler.tunnels.flatMap(({ kernelPath }) => kernelPath?.state ?? []);
     const { published } = facts;
-    if (paths.length === 0) return published !== undefined && announcesKernelPath(published);
-    return paths.some(({ state }) => state.isActive);
+    if (states.length === 0) return published !== undefined && announcesKernelPath(published);
+    return states.some(({ isActive }) => isActive);
   }
 
   private admissionContext(

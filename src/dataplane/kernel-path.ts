@@ -84,7 +84,8 @@ export type KernelPathState =
 
 /** The kernel path of a tunnel, as it is now. */
 export interface KernelPath {
-  readonly state: KernelPathState;
+  /** Undefined until it is known. */
+  readonly state: KernelPathState | undefined;
   /** Since the programs were attached, by whichever process; undefined while they are not. */
   counters(): KernelCounters | undefined;
   /** Descriptors for the service manager's store; another object whenever they are others. */

@@ -4,6 +4,7 @@ import type { Clock } from '../clock.js';
 import { describeError } from '../errors.js';
 import { readGro, setGro } from '../sys/gro.js';
 import { close, duplicate, errnoName } from '../sys/libc.js';
+import { Turns } from '../turns.js';
 import {
   KERNEL_COUNTERS,
   KERNEL_RECEIVERS,
@@ -59,15 +60,6 @@ const PLAIN_KINDS: ReadonlySet<string> = new Set(['', 'veth']);
  */
 const RECEIVERS_WITHOUT_BULK: readonly KernelReceiver[] = ['tc'];
 
-/** Before the constructor has told the first one. */
-const UNTRIED: KernelPathState = {
-  isActive: false,
-  isDemanded: false,
-  reason: 'kernel',
-  detail: 'not tried yet',
-  hint: 'wait a moment',
-};
-
 const NOTHING: KernelPathDescriptors = { maps: [], links: [] };
 
 /** What is known of a device. */
@@ -96,7 +88,7 @@ export interface KernelPathHost {
   /** Whether flows that stream are left to the tunnel, or everything is taken that can be. */
   readonly leavesBulk: boolean;
   /** For tests. */
-  readonly open?: (options: KernelPathOptions) => KernelPathHandle;
+  readonly open?: (options: KernelPathOptions) => Promise<KernelPathHandle>;
   /** For tests: the object file of the programs. */
   readonly programsFile?: string;
   /** For tests. */
@@ -112,15 +104,19 @@ export interface Gro {
 const KERNEL_GRO: Gro = { read: readGro, set: setGro };
 
 /**
- * Opens native tunnels with the kernel path in front of them.
+ * Opens native tunnels with the kernel path in front of them, which begins a moment later; unless another process has
+ * left it at work, since what has been counted would be missing until then.
  *
  * @param openNative - opens the tunnel that carries what the kernel leaves.
  * @throws {@link OverlayError} those of the native tunnel; that the kernel carries nothing is no error.
  */
 export function kernelTunnels(host: KernelPathHost, openNative: OpenTunnel): OpenTunnel {
   return async (options) => {
-    const native = await openNative(options);
-    return new KernelTunnel(native, host, options);
+    const tunnel = new KernelTunnel(await openNative(options), host, options);
+    const inherited = options.inherited?.kernelPath ?? NOTHING;
+    const begun = tunnel.begin(inherited);
+    if (inherited.maps.length > 0) await begun;
+    return tunnel;
   };
 }
 
@@ -128,16 +124,23 @@ export function kernelTunnels(host: KernelPathHost, openNative: OpenTunnel): Ope
  * A native tunnel, and programs in the kernel that carry what is plain past it; see docs/kernel-path.md.
  *
  * API, Errors: see {@link Tunnel}; that the programs cannot be used is told as an event, and tried again every minute.
- * Threads: everything here runs on the event loop. Counters: packets and bytes are those of both ways.
+ * Threads: everything here runs on the event loop but attaching and detaching, which take the kernel tens of
+ * milliseconds, one after the other. Counters: packets and bytes are those of both ways.
  * Limits: the programs are at one uplink; peers behind other devices and behind routers are the native tunnel's.
  */
 class KernelTunnel implements Tunnel {
   readonly kind = 'native';
   private handle: KernelPathHandle | undefined;
-  private state = UNTRIED;
+  /** Where the programs of {@link handle} are. */
+  private place: TunnelUplink | undefined;
+  /** What had been counted when the programs left one place for another; while none are attached. */
+  private counted: Counted | undefined;
+  private state: KernelPathState | undefined;
   private descriptorsOfPath = NOTHING;
   private spec: TunnelSpec;
   private readonly onEvent: (event: TunnelEvent) => void;
+  private readonly turns = new Turns();
+  private isClosed = false;
   /** Of what comes next, a check or another try. */
   private cancelTimer: (() => void) | undefined;
   private cancelRefresh: (() => void) | undefined;
@@ -145,13 +148,15 @@ class KernelTunnel implements Tunnel {
   constructor(
     private readonly native: Tunnel,
     private readonly host: KernelPathHost,
-    { spec, inherited, onEvent }: TunnelOptions,
+    { spec, onEvent }: TunnelOptions,
   ) {
     this.spec = spec;
     this.onEvent = onEvent;
-    const { maps, links } = inherited?.kernelPath ?? NOTHING;
-    this.attach({ maps, links });
-    // The addon has duplicates of what it uses.
+  }
+
+  /** @param inherited - is closed here. @returns when the programs are attached, or are known not to be. */
+  async begin({ maps, links }: KernelPathDescriptors): Promise<void> {
+    await this.inTurn(() => this.attach({ maps, links }));
     for (const fd of [...maps, ...links]) close(fd);
   }
 
@@ -172,35 +177,24 @@ class KernelTunnel implements Tunnel {
   }
 
   get kernelPath(): KernelPath {
-    const { handle, descriptorsOfPath: descriptors } = this;
-    return {
-      state: this.state,
-      counters: () => (handle === undefined ? undefined : countersOf(handle.counters())),
-      descriptors,
-    };
+    const { state, descriptorsOfPath: descriptors } = this;
+    return { state, counters: () => this.count()?.total, descriptors };
   }
 
   update(spec: TunnelSpec): boolean {
     if (!this.native.update(spec)) return false;
     const { uplink } = this.spec;
     this.spec = spec;
-    if (uplink?.device !== spec.uplink?.device || uplink?.index !== spec.uplink?.index) {
-      this.attachAgain(uplink);
-    } else if (this.handle !== undefined) {
-      try {
-        this.handle.setRoutes({ routes: routesOf(spec) });
-      } catch (error) {
-        this.giveUp(error);
-      }
-    }
+    if (uplink?.device !== spec.uplink?.device || uplink?.index !== spec.uplink?.index) this.attachAgain();
+    else this.setRoutes();
     return true;
   }
 
   counters(): TunnelCounters {
     const own = this.native.counters();
-    const counters = this.kernelPath.counters();
-    if (counters === undefined) return own;
-    const { sent, received } = counters;
+    const counted = this.count();
+    if (counted === undefined) return own;
+    const { sent, received } = counted.total;
     return {
       ...own,
       txPackets: own.txPackets + sent.packets,
@@ -212,9 +206,10 @@ class KernelTunnel implements Tunnel {
 
   peerCounters(): ReadonlyMap<string, TunnelPeerCounters> {
     const own = this.native.peerCounters();
-    if (this.handle === undefined) return own;
+    const counted = this.count();
+    if (counted === undefined) return own;
     const sums = new Map(own);
-    for (const [peer, more] of peersOf(this.handle.peerCounters())) {
+    for (const [peer, more] of counted.peers()) {
       const before = sums.get(peer);
       sums.set(peer, before === undefined ? more : sumOf(before, more));
     }
@@ -226,38 +221,69 @@ class KernelTunnel implements Tunnel {
   }
 
   async close(isProcessEnding = false): Promise<void> {
-    this.cancelTimer?.();
-    if (isProcessEnding && this.host.keepsDescriptors) this.handOver();
-    else this.detach(this.spec.uplink);
-    this.handle = undefined;
-    this.descriptorsOfPath = NOTHING;
+    this.isClosed = true;
+    await this.turns.take(async () => {
+      this.cancelTimer?.();
+      if (isProcessEnding && this.host.keepsDescriptors) this.handOver();
+      else await this.detach();
+    });
     await this.native.close(isProcessEnding);
   }
 
-  private attach(inherited: KernelPathDescriptors): void {
-    const outcome = this.tryToAttach(inherited);
-    if ('reason' in outcome) {
-      this.refuse(outcome);
-    } else {
-      this.become({ isActive: true, receiver: outcome.receiver });
-      this.later(CHECK_MS, () => this.check());
-      this.leaveBulk();
-    }
+  /** Unless the tunnel is closed by then. */
+  private inTurn(action: () => Promise<void>): Promise<void> {
+    return this.turns.take(async () => {
+      if (!this.isClosed) await action();
+    });
   }
 
-  /** With what has been counted so far. @param former - where the programs have been. */
-  private attachAgain(former: TunnelUplink | undefined): void {
-    const maps = this.descriptorsOfPath.maps.map(duplicate);
-    this.detach(former);
-    this.attach({ maps, links: [] });
-    for (const fd of maps) close(fd);
+  private async attach(inherited: KernelPathDescriptors): Promise<void> {
+    if (this.handle !== undefined) return; // a try that was due, and another uplink has been found since
+    const { spec } = this;
+    const outcome = await this.tryToAttach(inherited).catch(refusalOf);
+    this.counted = undefined;
+    if ('reason' in outcome) {
+      this.refuse(outcome);
+      return;
+    }
+    this.become({ isActive: true, receiver: outcome.receiver });
+    this.later(CHECK_MS, () => this.check());
+    this.leaveBulk();
+    if (this.spec !== spec) this.setRoutes();
+  }
+
+  /** With what has been counted so far. */
+  private attachAgain(): void {
+    void this.inTurn(async () => {
+      const maps = this.descriptorsOfPath.maps.map(duplicate);
+      const counted = this.count();
+      const peers = counted?.peers();
+      this.counted = counted && peers && { total: counted.total, peers: () => peers };
+      await this.detach();
+      await this.attach({ maps, links: [] });
+      for (const fd of maps) close(fd);
+    });
+  }
+
+  private count(): Counted | undefined {
+    const { handle } = this;
+    if (handle === undefined) return this.counted;
+    return { total: countersOf(handle.counters()), peers: () => peersOf(handle.peerCounters()) };
+  }
+
+  private setRoutes(): void {
+    try {
+      this.handle?.setRoutes({ routes: routesOf(this.spec) });
+    } catch (error) {
+      this.giveUp(error);
+    }
   }
 
   /** While the uplink is gone there is nothing to do: an update tells of the next one. */
   private check(): void {
     const { uplink } = this.spec;
     const isThere = uplink !== undefined && this.host.linkOf(uplink.device)?.index === uplink.index;
-    if (isThere && this.handle?.isInPlace() === false) this.attachAgain(uplink);
+    if (isThere && this.handle?.isInPlace() === false) this.attachAgain();
     else this.later(CHECK_MS, () => this.check());
   }
 
@@ -266,7 +292,9 @@ class KernelTunnel implements Tunnel {
     this.cancelTimer = this.host.clock.after(delayMs, action);
   }
 
-  private tryToAttach(inherited: KernelPathDescriptors): KernelPathRefusal | { readonly receiver: KernelReceiver } {
+  private async tryToAttach(
+    inherited: KernelPathDescriptors,
+  ): Promise<KernelPathRefusal | { readonly receiver: KernelReceiver }> {
     const { host } = this;
     const { open = openKernelPath, leavesBulk, linkOf, programsFile = KERNEL_PROGRAMS_FILE } = host;
     const { bindAddress, port, uplink } = this.spec;
@@ -291,17 +319,18 @@ class KernelTunnel implements Tunnel {
     let refused = refusal('driver', `${uplink.device} takes no program`);
     for (const receiver of leavesBulk ? RECEIVERS_WITHOUT_BULK : KERNEL_RECEIVERS) {
       try {
-        this.handle = open({ ...options, receiver: KERNEL_RECEIVERS.indexOf(receiver) });
+        this.handle = await open({ ...options, receiver: KERNEL_RECEIVERS.indexOf(receiver) });
       } catch (error) {
         if (!isNativeFailure(error)) throw error;
         refused = refusalOf(error);
         if (isOfPlace(error)) continue;
         return refused;
       }
+      this.place = uplink;
       if (receiver !== 'xdp') restoreGro(host.former, host.gro, uplink.device);
       const groFault = receiver === 'xdp' ? this.switchGroOn(uplink.device) : undefined;
       if (groFault !== undefined) {
-        this.detach(uplink);
+        await this.detach();
         return refusal('gro', `${uplink.device}: ${groFault}`);
       }
       this.descriptorsOfPath = { maps: this.handle.mapDescriptors(), links: this.handle.linkDescriptors() };
@@ -327,15 +356,18 @@ class KernelTunnel implements Tunnel {
     this.cancelRefresh?.();
     this.handle?.leaveBulk(0);
     this.handle?.close();
-  }
-
-  private detach(uplink: TunnelUplink | undefined): void {
-    const { handle, host } = this;
-    this.cancelRefresh?.();
     this.handle = undefined;
     this.descriptorsOfPath = NOTHING;
+  }
+
+  private async detach(): Promise<void> {
+    const { handle, host, place: uplink = this.spec.uplink } = this;
+    this.cancelRefresh?.();
+    this.handle = undefined;
+    this.place = undefined;
+    this.descriptorsOfPath = NOTHING;
     try {
-      handle?.detach();
+      await handle?.detach();
     } catch (error) {
       if (!isNativeFailure(error)) throw error; // else it went with its device
     }
@@ -362,14 +394,15 @@ class KernelTunnel implements Tunnel {
 
   /** What the programs know is not what they should: better nothing. */
   private giveUp(error: unknown): void {
-    if (!isNativeFailure(error)) throw error;
-    this.detach(this.spec.uplink);
-    this.refuse(refusalOf(error));
+    void this.inTurn(async () => {
+      await this.detach();
+      this.refuse(refusalOf(error));
+    });
   }
 
   private refuse(why: KernelPathRefusal): void {
     this.become({ isActive: false, isDemanded: !this.host.leavesBulk, ...why });
-    this.later(RETRY_MS, () => this.attach(NOTHING));
+    this.later(RETRY_MS, () => void this.inTurn(() => this.attach(NOTHING)));
   }
 
   private become(state: KernelPathState): void {
@@ -377,6 +410,12 @@ class KernelTunnel implements Tunnel {
     this.state = state;
     if (state.isActive || isNew) this.onEvent({ type: 'kernel-path', state });
   }
+}
+
+/** What the programs have counted. */
+interface Counted {
+  readonly total: KernelCounters;
+  readonly peers: () => ReadonlyMap<string, TunnelPeerCounters>;
 }
 
 /** Puts back what receive offload was, unless somebody has changed it since. @param device - default all. */
@@ -446,7 +485,9 @@ function isDeniedErrno(errno: number): boolean {
   return ['EPERM', 'EACCES'].includes(errnoName(errno));
 }
 
-function refusalOf({ operation, errno, detail }: NativeFailure): KernelPathRefusal {
+function refusalOf(error: unknown): KernelPathRefusal {
+  if (!isNativeFailure(error)) return refusal('kernel', describeError(error));
+  const { operation, errno, detail } = error;
   const text = `${operation}: ${errnoName(errno)}${detail === '' ? '' : ` (${detail})`}`;
   // The verifier, too, says EACCES; to who is not permitted the kernel says EPERM before it looks.
   if (errnoName(errno) === 'EPERM') return refusal('not-permitted', text);

@@ -24,7 +24,7 @@ import type { TunnelPeer, TunnelSpec, VerifySource } from './tunnel-spec.js';
  *
  * @internal A test compares this and what follows with the C++ side.
  */
-export const INTERFACE_VERSION = 4;
+export const INTERFACE_VERSION = 5;
 
 /**
  * The numbers of the source checks (`VerifySource` in `native/core/worker/forwarding_state.h`).
@@ -86,7 +86,7 @@ interface NativeHandle {
   close(): Promise<void>;
 }
 
-/** What the addon's constructor of a kernel path takes; addresses are numbers. */
+/** What the addon attaches the kernel path with; addresses are numbers. */
 export interface KernelPathOptions {
   /** The object file of the programs. */
   readonly programs: Uint8Array;
@@ -104,7 +104,7 @@ export interface KernelPathOptions {
   readonly inheritedLinks: readonly number[];
 }
 
-/** The kernel path as the addon has it; constructor and `setRoutes` throw errors with the fields of {@link NativeFailure}. */
+/** The kernel path as the addon has it; errors have the fields of {@link NativeFailure}. */
 export interface KernelPathHandle {
   setRoutes(table: { readonly routes: Uint32Array }): void;
   /** Leaves flows that stream to the tunnel, for so long if it is not called again. */
@@ -117,8 +117,8 @@ export interface KernelPathHandle {
   linkDescriptors(): number[];
   /** Whether every program is still at its device, so far as the kernel tells. */
   isInPlace(): boolean;
-  /** Removes the programs, whoever has their descriptors. */
-  detach(): void;
+  /** Removes the programs, whoever has their descriptors; from the call on, nothing is here any more. */
+  detach(): Promise<void>;
   /** Lets the descriptors go. */
   close(): void;
 }
@@ -133,7 +133,7 @@ export interface NativeFailure {
 interface Addon {
   readonly interfaceVersion: number;
   readonly Tunnel: new (options: NativeOptions, onEvent: (event: NativeEvent) => void) => NativeHandle;
-  readonly KernelPath: new (options: KernelPathOptions) => KernelPathHandle;
+  readonly KernelPath: new () => KernelPathHandle & { open(options: KernelPathOptions): Promise<void> };
 }
 
 const NATIVE_DIRECTORY = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../native');
@@ -192,9 +192,15 @@ export const openNativeTunnel: OpenTunnel = async (options) => {
   return new NativeTunnel(spec, handle);
 };
 
-/** Attaches the programs of the kernel path. @throws what {@link isNativeFailure} knows. */
-export function openKernelPath(options: KernelPathOptions): KernelPathHandle {
-  return new (loaded ??= loadAddon(ADDON_FILES)).KernelPath(options);
+/**
+ * Attaches the programs of the kernel path, on a thread. Descriptors are duplicated before this returns.
+ *
+ * @throws what {@link isNativeFailure} knows.
+ */
+export async function openKernelPath(options: KernelPathOptions): Promise<KernelPathHandle> {
+  const handle = new (loaded ??= loadAddon(ADDON_FILES)).KernelPath();
+  await handle.open(options);
+  return handle;
 }
 
 /**

@@ -5,7 +5,7 @@ export interface KernelPathStatus {
   readonly isActive: boolean;
   /** What takes datagrams off the uplink; null while nothing does. */
   readonly receiver: KernelReceiver | null;
-  /** Why the kernel carries nothing, and whether `--datapath=kernel` asked it to; null where it does. */
+  /** Why the kernel carries nothing, and whether `--datapath=kernel` asked it to; null where it does, and before it is known. */
   readonly refused: {
     readonly isDemanded: boolean;
     readonly reason: KernelPathReason;
@@ -19,7 +19,7 @@ export interface KernelPathStatus {
 /**
  * Why packets for a peer leave through the tunnel:
  *
- * - `refused`: the kernel of this host carries nothing; its tunnel's status says why
+ * - `refused`: the kernel of this host carries nothing, or not yet; its tunnel's status says why
  * - `not-announced`: the peer does not say that its kernel takes datagrams apart
  * - `off-link`: it is not on the link of the uplink: behind a router, or another device; or its route has a smaller MTU
  */

@@ -1,9 +1,5 @@
 #include "packet_cpus.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <utility>
 
 #include "bpf.h"
@@ -13,30 +9,21 @@ namespace {
 
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t) && std::atomic<uint32_t>::is_always_lock_free);
 
-constexpr size_t kBytes = PacketCpus::kMaxWorkers * sizeof(uint32_t);
-
 }  // namespace
 
 Result<PacketCpus> PacketCpus::create(Kernel& kernel) {
   bpf_attr attributes{};
   attributes.map_type = BPF_MAP_TYPE_ARRAY;
   attributes.key_size = sizeof(uint32_t);
-  attributes.value_size = kBytes;
+  attributes.value_size = kMaxWorkers * sizeof(uint32_t);
   attributes.max_entries = 1;
   attributes.map_flags = BPF_F_MMAPABLE;
   const int created = kernel.bpf(BPF_MAP_CREATE, &attributes, sizeof attributes);
   if (created < 0) return Error{"BPF_MAP_CREATE", -created, ""};
   UniqueFd map(created);
-  void* values = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, map.get(), 0);
-  if (values == MAP_FAILED) return Error{"mmap", errno, ""};
-  return PacketCpus(std::move(map), static_cast<std::atomic<uint32_t>*>(values));
-}
-
-PacketCpus::PacketCpus(PacketCpus&& other) noexcept
-    : map_(std::move(other.map_)), values_(std::exchange(other.values_, nullptr)) {}
-
-PacketCpus::~PacketCpus() {
-  if (values_ != nullptr) ::munmap(values_, kBytes);
+  Result<Memory> memory = Memory::of(map, kMaxWorkers);
+  if (!memory) return memory.error();
+  return PacketCpus(std::move(map), std::move(memory).value());
 }
 
 std::array<bpf_insn, 4> PacketCpus::record(size_t worker) const {

@@ -7,8 +7,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "kernel.h"
+#include "map_memory.h"
 #include "result.h"
 #include "unique_fd.h"
 
@@ -25,22 +27,22 @@ class PacketCpus {
   static constexpr size_t kMaxWorkers = 64;
 
   [[nodiscard]] static Result<PacketCpus> create(Kernel& kernel);
-  PacketCpus(PacketCpus&& other) noexcept;
-  PacketCpus(const PacketCpus&) = delete;
-  PacketCpus& operator=(const PacketCpus&) = delete;
-  ~PacketCpus();
 
   /// The CPU of the latest packet that a program recorded for a worker; 0 before the first.
-  [[nodiscard]] unsigned latest(size_t worker) const { return values_[worker].load(std::memory_order_relaxed); }
+  [[nodiscard]] unsigned latest(size_t worker) const {
+    return memory_.values()[worker].load(std::memory_order_relaxed);
+  }
 
   /// Instructions that record the CPU they run on for a worker, below kMaxWorkers.
   [[nodiscard]] std::array<bpf_insn, 4> record(size_t worker) const;
 
  private:
-  PacketCpus(UniqueFd map, std::atomic<uint32_t>* values) : map_(std::move(map)), values_(values) {}
+  using Memory = MapMemory<std::atomic<uint32_t>>;
+
+  PacketCpus(UniqueFd map, Memory memory) : map_(std::move(map)), memory_(std::move(memory)) {}
 
   UniqueFd map_;  // programs refer to it as long as they are loaded
-  std::atomic<uint32_t>* values_;
+  Memory memory_;
 };
 
 }  // namespace tsflannel

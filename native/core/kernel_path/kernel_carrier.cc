@@ -38,10 +38,10 @@ std::vector<Attachment> adopt_links(Kernel& kernel, std::vector<UniqueFd> links)
 /// The descriptors of the maps are gone if they do not fit.
 Result<KernelPathMaps> open_maps(Kernel& kernel, std::vector<UniqueFd> former) {
   if (!former.empty()) {
-    Result<KernelPathMaps> adopted = KernelPathMaps::adopt(kernel, std::move(former), kKernelPeers);
+    Result<KernelPathMaps> adopted = KernelPathMaps::adopt(kernel, std::move(former));
     if (adopted) return adopted;
   }
-  return KernelPathMaps::create(kernel, kKernelRoutes, kKernelPeers);
+  return KernelPathMaps::create(kernel, kKernelRoutes);
 }
 
 }  // namespace
@@ -83,7 +83,7 @@ Result<void> KernelCarrier::attach(const ProgramObject& object, std::vector<Atta
   return {};
 }
 
-Result<void> KernelCarrier::assign_slots(std::span<const KernelCarrierRoute> routes) {
+void KernelCarrier::assign_slots(std::span<const KernelCarrierRoute> routes) {
   std::set<uint32_t> present;
   for (const KernelCarrierRoute& each : routes) {
     if (each.outer != 0) present.insert(each.outer);
@@ -96,16 +96,13 @@ Result<void> KernelCarrier::assign_slots(std::span<const KernelCarrierRoute> rou
     if (slots_.contains(outer)) continue;
     while (next + 1 < kKernelPeers && is_used[next]) next++;
     is_used[next] = true;
-    const Result<void> reset = maps_.reset_peer_counters(next);
-    if (!reset) return reset.error();
+    maps_.reset_peer_counters(next);
     slots_[outer] = next;
   }
-  return {};
 }
 
 Result<void> KernelCarrier::set_routes(std::span<const KernelCarrierRoute> routes) {
-  const Result<void> assigned = assign_slots(routes);
-  if (!assigned) return assigned.error();
+  assign_slots(routes);
   std::vector<KernelPathRoute> wanted;
   wanted.reserve(routes.size());
   for (const auto& [prefix, length, outer, mtu] : routes) {
@@ -121,14 +118,10 @@ Result<void> KernelCarrier::leave_bulk(std::chrono::milliseconds duration) const
   return maps_.leave_bulk_until(static_cast<uint64_t>(std::chrono::nanoseconds(until).count()));
 }
 
-Result<std::vector<KernelCarrierPeer>> KernelCarrier::peer_counters() const {
+std::vector<KernelCarrierPeer> KernelCarrier::peer_counters() const {
   std::vector<KernelCarrierPeer> peers;
   peers.reserve(slots_.size());
-  for (const auto& [outer, slot] : slots_) {
-    const Result<KernelPeerTraffic> traffic = maps_.peer_counters(slot);
-    if (!traffic) return traffic.error();
-    peers.push_back({outer, traffic.value()});
-  }
+  for (const auto& [outer, slot] : slots_) peers.push_back({outer, maps_.peer_counters(slot)});
   return peers;
 }
 

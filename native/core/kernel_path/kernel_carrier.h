@@ -64,9 +64,9 @@ class KernelCarrier {
   /// hangs or ends must not keep them. 0: they take these flows, too, as they do until they are told otherwise.
   [[nodiscard]] Result<void> leave_bulk(std::chrono::milliseconds duration) const;
 
-  [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const { return maps_.counters(); }
+  [[nodiscard]] std::array<KernelTraffic, kKernelCounterCount> counters() const { return maps_.counters(); }
   /// Of the peers in the latest table.
-  [[nodiscard]] Result<std::vector<KernelCarrierPeer>> peer_counters() const;
+  [[nodiscard]] std::vector<KernelCarrierPeer> peer_counters() const;
 
   /// Numbers of descriptors, which stay owned by this object.
   [[nodiscard]] std::vector<int> map_descriptors() const;
@@ -83,7 +83,7 @@ class KernelCarrier {
       : kernel_(&kernel), config_(config), receiver_(receiver), maps_(std::move(maps)), slots_(maps_.slots()) {}
 
   [[nodiscard]] Result<void> attach(const ProgramObject& object, std::vector<Attachment> former);
-  [[nodiscard]] Result<void> assign_slots(std::span<const KernelCarrierRoute> routes);
+  void assign_slots(std::span<const KernelCarrierRoute> routes);
 
   Kernel* kernel_;
   KernelPathConfig config_;
@@ -94,6 +94,5 @@ class KernelCarrier {
 };
 
 inline constexpr uint32_t kKernelRoutes = 65'536;
-inline constexpr uint32_t kKernelPeers = 8192;
 
 }  // namespace tsflannel

@@ -4,6 +4,7 @@
 #include <linux/bpf.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string_view>
@@ -54,8 +55,9 @@ constexpr std::array<MapKind, kKernelMapCount> kMapKinds = {{
      BPF_F_NO_PREALLOC},
     {"flows_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelFlow), 0},
     {"tunnel_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelTunnelState), 0},
-    {"counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic), 0},
-    {"peer_counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic), 0},
+    {"counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelTraffic), BPF_F_MMAPABLE},
+    {"peer_counters_" KERNEL_PATH_LAYOUT, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(KernelPeerTraffic),
+     BPF_F_MMAPABLE},
 }};
 
 Result<UniqueFd> create_map(Kernel& kernel, const MapKind& kind, uint32_t entries) {
@@ -88,7 +90,7 @@ bool is_of(const bpf_map_info& info, const MapKind& kind) {
          std::strncmp(static_cast<const char*>(info.name), kind.name, kNameBytes) == 0;
 }
 
-/// Places that a value of a per-CPU map has: one for each CPU that there can ever be, numbered from 0.
+/// One more than the highest number that a CPU can ever have.
 Result<size_t> possible_cpus(Kernel& kernel) {
   constexpr const char* path = "/sys/devices/system/cpu/possible";
   const UniqueFd file(kernel.open(path, O_RDONLY | O_CLOEXEC));
@@ -119,6 +121,19 @@ bool same(const KernelRoute& a, const KernelRoute& b) {
   return a.outer == b.outer && a.slot == b.slot && a.mtu == b.mtu;
 }
 
+static_assert(size_t{kKernelCounterCount} <= size_t{kKernelCounters});
+
+/// @param counted by programs, at the same time
+void add(KernelTraffic& sum, KernelTraffic& counted) {
+  sum.packets += std::atomic_ref(counted.packets).load(std::memory_order_relaxed);
+  sum.bytes += std::atomic_ref(counted.bytes).load(std::memory_order_relaxed);
+}
+
+void reset(KernelTraffic& counted) {
+  std::atomic_ref(counted.packets).store(0, std::memory_order_relaxed);
+  std::atomic_ref(counted.bytes).store(0, std::memory_order_relaxed);
+}
+
 /// What the verifier said last, without its statistics, on one line.
 std::string end_of_log(std::string_view log) {
   if (const size_t statistics = log.rfind("\nprocessed "); statistics != std::string_view::npos) {
@@ -132,27 +147,27 @@ std::string end_of_log(std::string_view log) {
 
 }  // namespace
 
-Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes, uint32_t peers) {
+Result<KernelPathMaps> KernelPathMaps::create(Kernel& kernel, uint32_t routes) {
   KernelPathMaps maps(kernel);
-  maps.peers_ = peers;
-  const Result<size_t> cpus = possible_cpus(kernel);
-  if (!cpus) return cpus.error();
-  maps.cpus_ = cpus.value();
-  const std::array<uint32_t, kKernelMapCount> entries = {routes, kKernelFlows, 1, kKernelCounterCount, peers};
+  const Result<size_t> possible = possible_cpus(kernel);
+  if (!possible) return possible.error();
+  const auto cpus = static_cast<uint32_t>(possible.value());
+  const std::array<uint32_t, kKernelMapCount> entries = {routes, kKernelFlows, 1, cpus * kKernelCounters,
+                                                         cpus * kKernelPeers};
   for (size_t i = 0; i < entries.size(); i++) {
     Result<UniqueFd> created = create_map(kernel, kMapKinds.at(i), entries.at(i));
     if (!created) return created.error();
     *maps.places().at(i) = std::move(created).value();
   }
+  const Result<void> mapped = maps.map_counters(cpus);
+  if (!mapped) return mapped.error();
   return maps;
 }
 
-Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, std::vector<UniqueFd> descriptors, uint32_t peers) {
+Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, std::vector<UniqueFd> descriptors) {
   KernelPathMaps maps(kernel);
-  maps.peers_ = peers;
   const Result<size_t> cpus = possible_cpus(kernel);
   if (!cpus) return cpus.error();
-  maps.cpus_ = cpus.value();
   for (UniqueFd& each : descriptors) {
     const bpf_map_info info = info_of(kernel, each);
     size_t kind = 0;
@@ -162,10 +177,21 @@ Result<KernelPathMaps> KernelPathMaps::adopt(Kernel& kernel, std::vector<UniqueF
   for (const UniqueFd* map : maps.places()) {
     if (!map->valid()) return Error{"adopt maps", ENOENT, std::to_string(descriptors.size()) + " descriptors"};
   }
-  if (info_of(kernel, maps.peer_counters_).max_entries != peers) return Error{"adopt maps", ENOENT, "another size"};
+  const Result<void> mapped = maps.map_counters(cpus.value());
+  if (!mapped) return mapped.error();
   const Result<void> read = maps.read_routes();
   if (!read) return read.error();
   return maps;
+}
+
+Result<void> KernelPathMaps::map_counters(size_t cpus) {
+  Result<MapMemory<KernelTraffic>> counters = MapMemory<KernelTraffic>::of(counters_, cpus * kKernelCounters);
+  if (!counters) return counters.error();
+  Result<MapMemory<KernelPeerTraffic>> peers = MapMemory<KernelPeerTraffic>::of(peer_counters_, cpus * kKernelPeers);
+  if (!peers) return peers.error();
+  counter_values_ = std::move(counters).value();
+  peer_counter_values_ = std::move(peers).value();
+  return {};
 }
 
 /// Takes what is in the map for what this process put there.
@@ -197,7 +223,7 @@ Result<void> KernelPathMaps::set_routes(std::span<const KernelPathRoute> routes)
     if (each.length > 32 || (each.prefix & ~mask) != 0) {
       return Error{"set kernel routes", EINVAL, show(each.prefix, each.length) + ": not a prefix"};
     }
-    if (each.outer != 0 && each.slot >= peers_) {
+    if (each.outer != 0 && each.slot >= kKernelPeers) {
       return Error{"set kernel routes", E2BIG, show(each.prefix, each.length) + ": counters of peers are full"};
     }
     wanted[{each.prefix, each.length}] = {swap_be32(each.outer), each.slot, each.mtu};
@@ -231,17 +257,6 @@ Result<void> KernelPathMaps::set_routes(std::span<const KernelPathRoute> routes)
   return {};
 }
 
-Result<std::vector<uint64_t>> KernelPathMaps::read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const {
-  std::vector<uint64_t> values(cpus_ * value_bytes / sizeof(uint64_t));
-  bpf_attr attributes{};
-  attributes.map_fd = static_cast<uint32_t>(map.get());
-  attributes.key = pointer(&key);
-  attributes.value = pointer(values.data());
-  const int failed = kernel_->bpf(BPF_MAP_LOOKUP_ELEM, &attributes, sizeof attributes);
-  if (failed < 0) return Error{"BPF_MAP_LOOKUP_ELEM", -failed, "counter " + std::to_string(key)};
-  return values;
-}
-
 Result<void> KernelPathMaps::leave_bulk_until(uint64_t nanoseconds) const {
   constexpr uint32_t only = 0;
   const KernelTunnelState value{.bulk_until = nanoseconds};
@@ -254,41 +269,31 @@ Result<void> KernelPathMaps::leave_bulk_until(uint64_t nanoseconds) const {
   return {};
 }
 
-Result<std::array<KernelTraffic, kKernelCounterCount>> KernelPathMaps::counters() const {
+std::array<KernelTraffic, kKernelCounterCount> KernelPathMaps::counters() const {
   std::array<KernelTraffic, kKernelCounterCount> sums{};
-  for (uint32_t key = 0; key < kKernelCounterCount; key++) {
-    const auto values = read_entry(counters_, key, sizeof(KernelTraffic));
-    if (!values) return values.error();
-    for (size_t at = 0; at < values.value().size(); at += 2) {
-      sums.at(key).packets += values.value()[at];
-      sums.at(key).bytes += values.value()[at + 1];
-    }
+  const std::span<KernelTraffic> values = counter_values_.values();
+  for (size_t at = 0; at < values.size(); at += kKernelCounters) {
+    for (size_t counter = 0; counter < sums.size(); counter++) add(sums.at(counter), values[at + counter]);
   }
   return sums;
 }
 
-Result<KernelPeerTraffic> KernelPathMaps::peer_counters(uint32_t slot) const {
-  const auto values = read_entry(peer_counters_, slot, sizeof(KernelPeerTraffic));
-  if (!values) return values.error();
+KernelPeerTraffic KernelPathMaps::peer_counters(uint32_t slot) const {
   KernelPeerTraffic sum{};
-  for (size_t at = 0; at < values.value().size(); at += 4) {
-    sum.sent.packets += values.value()[at];
-    sum.sent.bytes += values.value()[at + 1];
-    sum.received.packets += values.value()[at + 2];
-    sum.received.bytes += values.value()[at + 3];
+  const std::span<KernelPeerTraffic> values = peer_counter_values_.values();
+  for (size_t at = slot; at < values.size(); at += kKernelPeers) {
+    add(sum.sent, values[at].sent);
+    add(sum.received, values[at].received);
   }
   return sum;
 }
 
-Result<void> KernelPathMaps::reset_peer_counters(uint32_t slot) const {
-  const std::vector<KernelPeerTraffic> nothing(cpus_);
-  bpf_attr attributes{};
-  attributes.map_fd = static_cast<uint32_t>(peer_counters_.get());
-  attributes.key = pointer(&slot);
-  attributes.value = pointer(nothing.data());
-  const int failed = kernel_->bpf(BPF_MAP_UPDATE_ELEM, &attributes, sizeof attributes);
-  if (failed < 0) return Error{"BPF_MAP_UPDATE_ELEM", -failed, "counter " + std::to_string(slot)};
-  return {};
+void KernelPathMaps::reset_peer_counters(uint32_t slot) const {
+  const std::span<KernelPeerTraffic> values = peer_counter_values_.values();
+  for (size_t at = slot; at < values.size(); at += kKernelPeers) {
+    reset(values[at].sent);
+    reset(values[at].received);
+  }
 }
 
 std::map<uint32_t, uint32_t> KernelPathMaps::slots() const {

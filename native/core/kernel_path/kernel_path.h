@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../base/kernel.h"
+#include "../base/map_memory.h"
 #include "../base/result.h"
 #include "../base/unique_fd.h"
 #include "layout.h"
@@ -43,15 +44,13 @@ struct KernelPathRoute {
 
 /// The maps that the programs of one tunnel share. They live until the last of their programs and descriptors is gone.
 ///
-/// Threads: one. Limits: as many routes and peers as create() was told; ENOSPC and E2BIG beyond.
+/// Threads: one. Limits: as many routes as create() was told, ENOSPC beyond; slots below kKernelPeers, else E2BIG.
 class KernelPathMaps {
  public:
-  /// @param peers slots for counters of peers; each takes 32 bytes per CPU at once
-  [[nodiscard]] static Result<KernelPathMaps> create(Kernel& kernel, uint32_t routes, uint32_t peers);
+  [[nodiscard]] static Result<KernelPathMaps> create(Kernel& kernel, uint32_t routes);
 
   /// Those that another process left, with their routes and counts. ENOENT if they are none of this layout.
-  /// @param peers as they were created with
-  [[nodiscard]] static Result<KernelPathMaps> adopt(Kernel& kernel, std::vector<UniqueFd> descriptors, uint32_t peers);
+  [[nodiscard]] static Result<KernelPathMaps> adopt(Kernel& kernel, std::vector<UniqueFd> descriptors);
 
   /// Makes the routes what is given: of equal prefixes, the last one counts. What changes is exchanged entry by entry,
   /// each at once; what is new or different goes first, so that a narrower subnet is not uncovered meanwhile. After an
@@ -62,10 +61,11 @@ class KernelPathMaps {
   [[nodiscard]] Result<void> leave_bulk_until(uint64_t nanoseconds) const;
 
   /// By KernelCounter, the sums of all CPUs.
-  [[nodiscard]] Result<std::array<KernelTraffic, kKernelCounterCount>> counters() const;
-  [[nodiscard]] Result<KernelPeerTraffic> peer_counters(uint32_t slot) const;
+  [[nodiscard]] std::array<KernelTraffic, kKernelCounterCount> counters() const;
+  /// @param slot below kKernelPeers
+  [[nodiscard]] KernelPeerTraffic peer_counters(uint32_t slot) const;
   /// Begins at 0 again.
-  [[nodiscard]] Result<void> reset_peer_counters(uint32_t slot) const;
+  void reset_peer_counters(uint32_t slot) const;
 
   /// By public address: the slots that the routes in the kernel name.
   [[nodiscard]] std::map<uint32_t, uint32_t> slots() const;
@@ -80,8 +80,8 @@ class KernelPathMaps {
     return {&routes_, &flows_, &tunnel_, &counters_, &peer_counters_};
   }
   [[nodiscard]] Result<void> read_routes();
-  /// Values of an entry for each CPU, at intervals of value_bytes.
-  [[nodiscard]] Result<std::vector<uint64_t>> read_entry(const UniqueFd& map, uint32_t key, size_t value_bytes) const;
+  /// Makes what is counted on so many CPUs readable.
+  [[nodiscard]] Result<void> map_counters(size_t cpus);
 
   Kernel* kernel_;
   UniqueFd routes_;
@@ -89,8 +89,8 @@ class KernelPathMaps {
   UniqueFd tunnel_;
   UniqueFd counters_;
   UniqueFd peer_counters_;
-  size_t cpus_ = 0;
-  uint32_t peers_ = 0;
+  MapMemory<KernelTraffic> counter_values_;
+  MapMemory<KernelPeerTraffic> peer_counter_values_;
   std::map<std::pair<uint32_t, uint8_t>, KernelRoute> in_kernel_;  // by prefix and length
 };
 

@@ -5,7 +5,7 @@
 #include <linux/types.h>
 
 /// Ends the names of the maps, and goes up with every change of what follows: maps of another version are left alone.
-#define KERNEL_PATH_LAYOUT "2"
+#define KERNEL_PATH_LAYOUT "3"
 
 /// Key of the map `routes` (BPF_MAP_TYPE_LPM_TRIE): a subnet.
 struct KernelRouteKey {
@@ -66,8 +66,12 @@ enum KernelCounter {
   kKernelCounterCount,
 };
 
-/// Value of the maps `counters` and `peer_counters` for each CPU. Inner packets and their bytes; a super-packet counts
-/// as those it stands for.
+/// Entries of the maps `counters` and `peer_counters` for each CPU, so that no two write the same line of memory: the one
+/// of a counter, or a slot, is behind so many for each CPU of a lower number. Not maps of the per-CPU kind, which the
+/// kernel allocates entry by entry, and which are read by a call for each.
+enum { kKernelCounters = 32, kKernelPeers = 8192 };
+
+/// Value of the map `counters`. Inner packets and their bytes; a super-packet counts as those it stands for.
 struct KernelTraffic {
   __u64 packets;
   __u64 bytes;

@@ -202,12 +202,12 @@ class Comparison {
   /// Both kinds of outcome were there, and each that was taken has been counted once, for its peer.
   void check_counters() {
     CHECK_NOTE(taken_ > left_ / 10 && left_ > taken_ / 10, show(taken_) + " taken, " + show(left_) + " left");
-    const auto counters = kernel_path_.maps().counters().value();
+    const auto counters = kernel_path_.maps().counters();
     CHECK_EQ(counters.at(kReceived).packets, taken_);
     CHECK_EQ(counters.at(kReceived).bytes, bytes_);
     uint64_t by_peer = 0;
     for (unsigned n = 0; n < PathRig::kPeers; n++) {
-      by_peer += kernel_path_.maps().peer_counters(n).value().received.packets;
+      by_peer += kernel_path_.maps().peer_counters(n).received.packets;
     }
     CHECK_EQ(by_peer, taken_);
     for (const KernelCounter each : {kReceiveNotPlain, kReceiveLength, kReceiveSource, kReceiveTtl, kReceiveTunnel}) {

@@ -413,14 +413,47 @@ TEST("peers have counters of their own") {
   for (const auto program : {KernelProgram::kReceiveXdp, KernelProgram::kReceiveTc}) {
     kernel_path->run(program, framed(encapsulated(outer_of(2), kOwnUnderlay, in)));
   }
-  const KernelPeerTraffic sent = kernel_path->maps().peer_counters(1).value();
+  const KernelPeerTraffic sent = kernel_path->maps().peer_counters(1);
   CHECK_EQ(sent.sent.packets, 1);
   CHECK_EQ(sent.sent.bytes, out.size());
   CHECK_EQ(sent.received.packets, 0);
-  const KernelPeerTraffic received = kernel_path->maps().peer_counters(2).value();
+  const KernelPeerTraffic received = kernel_path->maps().peer_counters(2);
   CHECK_EQ(received.sent.packets, 0);
   CHECK_EQ(received.received.packets, 2);
   CHECK_EQ(received.received.bytes, 2 * in.size());
+}
+
+TEST("what is counted on any CPU and in any slot is in its sum, until that slot begins anew") {
+  cpu_set_t before{};
+  CHECK_EQ(host_kernel().get_affinity(before), 0);
+  const auto kernel_path = load();
+  if (kernel_path == nullptr) return;
+  std::vector<KernelPathRoute> last = routes();
+  for (KernelPathRoute& each : last) {
+    if (each.outer != 0) each.slot = kKernelPeers - 1 - each.slot;
+  }
+  CHECK(kernel_path->maps().set_routes(last).ok());
+  uint64_t cpus = 0;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (!CPU_ISSET(cpu, &before)) continue;
+    cpu_set_t one{};
+    CPU_SET(cpu, &one);
+    CHECK_EQ(host_kernel().set_affinity(one), 0);
+    cpus++;
+    for (const unsigned peer : {0U, 1U, 1U}) {
+      const Bytes out = make_tcp({.source = kTestSource, .destination = inner_of(peer)}, {}, {});
+      CHECK_EQ(kernel_path->run_unwatched(KernelProgram::kSend, out).verdict, TC_ACT_REDIRECT);
+    }
+  }
+  CHECK_EQ(host_kernel().set_affinity(before), 0);
+  CHECK_EQ(kernel_path->maps().counters().at(kSent).packets, 3 * cpus);
+  const auto sent = [&kernel_path](uint32_t slot) { return kernel_path->maps().peer_counters(slot).sent.packets; };
+  CHECK_EQ(sent(kKernelPeers - 1), cpus);
+  CHECK_EQ(sent(kKernelPeers - 2), 2 * cpus);
+  CHECK_EQ(sent(0), 0);
+  kernel_path->maps().reset_peer_counters(kKernelPeers - 1);
+  CHECK_EQ(sent(kKernelPeers - 1), 0);
+  CHECK_EQ(sent(kKernelPeers - 2), 2 * cpus);
 }
 
 TEST("routes are what they were last set to, and the narrowest counts") {
@@ -451,7 +484,7 @@ TEST("a full table and a full set of counters say so, and what was there stays")
   const auto kernel_path = load();
   if (kernel_path == nullptr) return;
   const Result<void> slots = kernel_path->maps().set_routes(std::vector<KernelPathRoute>{
-      {.prefix = inner_of(0) & 0xffffff00, .length = 24, .outer = outer_of(0), .slot = 16}});
+      {.prefix = inner_of(0) & 0xffffff00, .length = 24, .outer = outer_of(0), .slot = kKernelPeers}});
   CHECK(!slots.ok());
   CHECK_EQ(slots.error().code, E2BIG);
   std::vector<KernelPathRoute> many = routes();

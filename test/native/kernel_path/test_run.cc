@@ -23,7 +23,7 @@ std::unique_ptr<LoadedKernelPath> LoadedKernelPath::load(const KernelPathConfig&
                                                          const std::vector<KernelPathRoute>& routes) {
   const Result<ProgramObject> object = ProgramObject::parse(kernel_path_file());
   if (!object) return refused(object.error());
-  Result<KernelPathMaps> maps = KernelPathMaps::create(host_kernel(), 1024, 16);
+  Result<KernelPathMaps> maps = KernelPathMaps::create(host_kernel(), 1024);
   if (!maps) return refused(maps.error());
   std::unique_ptr<LoadedKernelPath> loaded(new LoadedKernelPath(std::move(maps).value()));
   const Result<void> set = loaded->maps_.set_routes(routes);
@@ -38,7 +38,7 @@ std::unique_ptr<LoadedKernelPath> LoadedKernelPath::load(const KernelPathConfig&
 }
 
 Outcome LoadedKernelPath::run(KernelProgram program, const Bytes& packet, const std::optional<SuperPacket>& super) {
-  before_ = maps_.counters().value();
+  before_ = maps_.counters();
   return run_unwatched(program, packet, super);
 }
 
@@ -67,7 +67,7 @@ Outcome LoadedKernelPath::run_unwatched(KernelProgram program, const Bytes& pack
 }
 
 KernelCounter LoadedKernelPath::moved(KernelTraffic* by) {
-  const auto now = maps_.counters().value();
+  const auto now = maps_.counters();
   auto found = kKernelCounterCount;
   for (size_t i = 0; i < kKernelCounterCount; i++) {
     if (now.at(i).packets == before_.at(i).packets) continue;

@@ -1,15 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { fstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { KERNEL_COUNTERS, type KernelPathState } from '../../../src/dataplane/kernel-path.js';
 import { type UplinkLink, kernelTunnels, restoreGro } from '../../../src/dataplane/kernel-tunnel.js';
 import type { KernelPathOptions } from '../../../src/dataplane/native.js';
-import type { Tunnel } from '../../../src/dataplane/tunnel.js';
+import type { InheritedTunnel, Tunnel } from '../../../src/dataplane/tunnel.js';
 import type { TunnelSpec } from '../../../src/dataplane/tunnel-spec.js';
+import { duplicate } from '../../../src/sys/libc.js';
 import { FormerValuesInMemory } from '../../../src/reconcile/former-values.js';
 import { ip, net, tunnelSpec } from '../../support/builders.js';
-import { FakeClock } from '../../support/fake-clock.js';
+import { FakeClock, settle } from '../../support/fake-clock.js';
 import { FakeKernel } from '../../support/fake-kernel.js';
 import { FakeTunnel } from '../../support/fake-tunnel.js';
 
@@ -83,8 +84,9 @@ class FakePath {
     return this.inPlace;
   }
 
-  detach(): void {
+  detach(): Promise<void> {
     this.calls.push('detach');
+    return Promise.resolve();
   }
 
   close(): void {
@@ -105,6 +107,8 @@ describe('the tunnel with the kernel path', () => {
   let refusals: (Error | undefined)[];
   let keepsDescriptors: boolean;
   let leavesBulk: boolean;
+  /** What happens before the kernel has attached the programs. */
+  let whileOpening: (() => Promise<void>) | undefined;
 
   before(() => {
     directory = mkdtempSync(path.join(os.tmpdir(), 'tsflannel-kernel-tunnel-'));
@@ -129,6 +133,7 @@ describe('the tunnel with the kernel path', () => {
     refusals = [];
     keepsDescriptors = false;
     leavesBulk = false;
+    whileOpening = undefined;
   });
 
   const fakeGro = {
@@ -140,7 +145,13 @@ describe('the tunnel with the kernel path', () => {
     },
   };
 
-  const open = async (spec: TunnelSpec = SPEC): Promise<Tunnel> => {
+  /** @returns as soon as the kernel path has begun, or was refused. */
+  const open = async (spec?: TunnelSpec): Promise<Tunnel> => {
+    const tunnel = await begin(spec);
+    await settle();
+    return tunnel;
+  };
+  const begin = async (spec: TunnelSpec = SPEC, inherited?: InheritedTunnel): Promise<Tunnel> => {
     const host = {
       clock,
       linkOf: (name: string) => links.get(name),
@@ -149,7 +160,8 @@ describe('the tunnel with the kernel path', () => {
       leavesBulk,
       programsFile,
       gro: fakeGro,
-      open: (options: KernelPathOptions) => {
+      open: async (options: KernelPathOptions) => {
+        await whileOpening?.();
         const refused = refusals[options.receiver];
         if (refused !== undefined) throw refused;
         paths.push(new FakePath(options));
@@ -162,7 +174,10 @@ describe('the tunnel with the kernel path', () => {
     };
     const native = (options: ConstructorParameters<typeof FakeTunnel>[0]): Promise<Tunnel> =>
       Promise.resolve(FakeTunnel.open(options, kernel));
-    return kernelTunnels(host, native)({ spec, workers: 1, disabledOffloads: [], onEvent });
+    return kernelTunnels(
+      host,
+      native,
+    )({ spec, workers: 1, disabledOffloads: [], onEvent, ...(inherited && { inherited }) });
   };
 
   const refusal = async (): Promise<string | undefined> => {
@@ -171,7 +186,7 @@ describe('the tunnel with the kernel path', () => {
       states.map(({ isActive }) => isActive),
       [false],
     );
-    return kernelPath?.state.isActive === false ? kernelPath.state.reason : undefined;
+    return kernelPath?.state?.isActive === false ? kernelPath.state.reason : undefined;
   };
 
   it('attaches before GRO where the driver can, and tells so once', async () => {
@@ -244,6 +259,7 @@ describe('the tunnel with the kernel path', () => {
     assert.equal(states.length, 1);
     refusals = [];
     await clock.advance(60_000);
+    await settle();
     assert.deepEqual(tunnel.kernelPath?.state, { isActive: true, receiver: 'xdp' });
     assert.equal(states.length, 2);
   });
@@ -253,6 +269,7 @@ describe('the tunnel with the kernel path', () => {
     const tunnel = await open();
     refusals = [];
     assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
     await clock.advance(300_000);
     assert.equal(paths.length, 1);
     await tunnel.close();
@@ -267,6 +284,7 @@ describe('the tunnel with the kernel path', () => {
     assert.equal(paths.length, 1);
     first.inPlace = false;
     await clock.advance(5000);
+    await settle();
     assert.deepEqual(first.calls, ['detach']);
     assert.equal(paths[1]?.options.inheritedMaps.length, 1);
     assert.deepEqual(states, [
@@ -291,7 +309,78 @@ describe('the tunnel with the kernel path', () => {
     assert.deepEqual([first.calls, states.length], [[], 1]);
     links.set('eth0', uplink);
     await clock.advance(5000);
+    await settle();
     assert.equal(paths.length, 2);
+  });
+
+  it('says nothing of itself until it is known, and takes over at once what another process has left', async () => {
+    const counters: unknown[] = [];
+    whileOpening = () => new Promise((resolve) => setTimeout(resolve, 5));
+    const tunnel = await begin();
+    counters.push(tunnel.kernelPath?.state, tunnel.kernelPath?.counters());
+    assert.deepEqual([counters, states], [[undefined, undefined], []]);
+    await tunnel.close();
+    assert.deepEqual(paths[0]?.calls, ['detach']);
+    const kernelPath = { maps: [duplicate(FILE)], links: [duplicate(FILE)] };
+    const successor = await begin(SPEC, { tun: [], socket: [], kernelPath });
+    assert.equal(successor.kernelPath?.state?.isActive, true);
+    assert.deepEqual(
+      [paths[1]?.options.inheritedMaps, paths[1]?.options.inheritedLinks],
+      [kernelPath.maps, kernelPath.links],
+    );
+    for (const fd of [...kernelPath.maps, ...kernelPath.links]) assert.throws(() => fstatSync(fd), /EBADF/);
+    await successor.close();
+  });
+
+  it('knows the peers that came while the programs were attached', async () => {
+    let finish = (): void => {};
+    whileOpening = () => new Promise((resolve) => (finish = resolve));
+    const tunnel = await open();
+    assert.ok(tunnel.update({ ...SPEC, peers: [] }));
+    finish();
+    await settle();
+    assert.equal(paths[0]?.routes.length, 8);
+  });
+
+  it('is attached once only, and where the uplink is at the end, however often it moves meanwhile', async () => {
+    const tunnel = await begin();
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    assert.ok(tunnel.update({ ...SPEC, uplink: UPLINK }));
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
+    const left = paths.filter(({ calls }) => !calls.includes('detach'));
+    assert.deepEqual(
+      left.map(({ options }) => options.uplink),
+      [3],
+    );
+    await tunnel.close();
+    assert.ok(paths.every(({ calls }) => calls.includes('detach')));
+    assert.equal(clock.pending, 0);
+  });
+
+  it('leaves nothing behind when it is closed while the programs are attached', async () => {
+    whileOpening = settle;
+    const tunnel = await begin();
+    await tunnel.close();
+    assert.deepEqual(
+      paths.map(({ calls }) => calls),
+      [['detach']],
+    );
+    assert.equal(clock.pending, 0);
+  });
+
+  it('goes on showing what was counted while the programs move', async () => {
+    const tunnel = await open();
+    paths[0]?.numbers.set([5, 500], 2 * KERNEL_COUNTERS.indexOf('sent'));
+    const seen: (number | undefined)[] = [];
+    whileOpening = () => {
+      seen.push(tunnel.counters().txPackets, tunnel.peerCounters().get('192.0.2.3')?.txPackets);
+      return Promise.resolve();
+    };
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
+    assert.deepEqual([seen, paths.length], [[5, 1], 2]);
+    assert.equal(tunnel.counters().txPackets, 0);
   });
 
   it('counts both ways together, by peer too', async () => {
@@ -309,6 +398,7 @@ describe('the tunnel with the kernel path', () => {
     assert.ok(tunnel.update({ ...SPEC, peers: [] }));
     assert.equal(paths[0]?.routes.length, 8);
     assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
     assert.deepEqual(paths[0].calls, ['detach']);
     assert.equal(paths[1]?.options.uplink, 3);
   });
@@ -319,8 +409,9 @@ describe('the tunnel with the kernel path', () => {
     assert.ok(first !== undefined);
     first.failNext = failure('BPF_MAP_UPDATE_ELEM', ENOSPC);
     assert.ok(tunnel.update({ ...SPEC, mtu: 1400 }));
+    await settle();
     assert.deepEqual(first.calls, ['detach']);
-    assert.equal(tunnel.kernelPath?.state.isActive, false);
+    assert.equal(tunnel.kernelPath?.state?.isActive, false);
   });
 
   it('switches GRO on where it is off, and back when it goes', async () => {
@@ -363,6 +454,7 @@ describe('the tunnel with the kernel path', () => {
     leavesBulk = true;
     const tunnel = await open();
     assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
     await clock.advance(1000);
     assert.deepEqual(
       paths.map(({ bulkMs }) => bulkMs.length),
