@@ -325,10 +325,12 @@ int receive_after_gro(struct __sk_buff* skb) {
   const struct iphdr* inner = data + ETH_HLEN + kOuterBytes;
   if ((const void*)(inner + 1) > end) return kNext;
   const struct TtlWord word = next_hop(inner);
+  // A number, as bytes one by one would be what Linux 6.1 refuses; see send_to_uplink().
+  const volatile __u32 bytes = word.ttl | (__u32)word.protocol << 8 | (__u32)word.checksum << 16;
   if (bpf_skb_adjust_room(skb, -(int)kOuterBytes, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) < 0) {
     return leave(kReceiveRefused, kNext, packets, inner_length);
   }
-  if (bpf_skb_store_bytes(skb, ETH_HLEN + kTtlAt, &word, sizeof word, 0) < 0) {
+  if (bpf_skb_store_bytes(skb, ETH_HLEN + kTtlAt, (const void*)&bytes, sizeof bytes, 0) < 0) {
     return leave(kReceiveFailed, TC_ACT_SHOT, packets, inner_length);
   }
   count(kReceived, packets, inner_length);
