@@ -41,6 +41,9 @@ const GROUPS: Readonly<Record<NetlinkTopic, readonly number[]>> = {
 /** Came with next hop objects in 5.3; an older kernel, which knows no such group, has nothing to report either. */
 const OPTIONAL_GROUPS: ReadonlySet<number> = new Set([RTNLGRP.NEXTHOP]);
 
+/** Messages of the kernel, most of which hold one event, that are taken before others have a turn, or the time is looked at. */
+export const MESSAGES_PER_TURN = 64;
+
 /** `NLM_F_REPLACE` in a route event: it took the place of the first route with its destination, tos and metric. */
 const REPLACED = 0x100;
 
@@ -77,9 +80,9 @@ export class NetlinkMonitor {
         const isUnknown = libc.errnoName(result) === 'EINVAL' && OPTIONAL_GROUPS.has(group);
         if (result < 0 && !isUnknown) throw socketError(`subscribe to netlink group ${group}`, result);
       }
-      // A bounded share per turn of the loop; the poller calls again while there is more.
+      // The poller calls again while there is more.
       this.poller = pollFd(this.fd, () => {
-        this.receive(256);
+        this.receive(MESSAGES_PER_TURN);
       });
     } catch (error) {
       libc.close(this.fd);

@@ -4,7 +4,7 @@ import { OverlayError } from '../errors.js';
 import { guarded } from '../guard.js';
 import type { Prefix } from '../ip/prefix.js';
 import type { Logger } from '../log.js';
-import type { NetlinkEvent } from '../netlink/monitor.js';
+import { MESSAGES_PER_TURN, type NetlinkEvent } from '../netlink/monitor.js';
 import { netlinkErrno } from '../netlink/socket.js';
 import { Pace, finishInTurns } from '../pace.js';
 import { ActualState } from './actual.js';
@@ -30,9 +30,6 @@ import type { TunnelSettings } from './tunnels.js';
 
 /** Events that may wait while everything is listed; beyond that it is listed once more. */
 const MAX_PENDING_EVENTS = 100_000;
-
-/** Messages of the kernel that are taken between two looks at the time; most hold one event. */
-const MESSAGES_PER_STEP = 64;
 
 /** What is fixed for the life of a {@link Reconciler}. */
 export interface ReconcilerOptions {
@@ -223,7 +220,7 @@ export class Reconciler {
   /** Takes what the kernel has reported. */
   private async drain(): Promise<void> {
     const pace = new Pace(this.options.clock);
-    while (this.subscription?.drain(MESSAGES_PER_STEP) === true) if (pace.isOver) await pace.rest();
+    while (this.subscription?.drain(MESSAGES_PER_TURN) === true) if (pace.isOver) await pace.rest();
   }
 
   private async adopt(): Promise<void> {

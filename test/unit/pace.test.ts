@@ -26,6 +26,16 @@ describe('Pace', () => {
     assert.equal(finish(count(80)), 80);
   });
 
+  it('shares a turn with what was done before in the same one', async () => {
+    const clock = new TickingClock();
+    const turns = countTurns();
+    for (let piece = 0; piece < 10; piece++) await finishInTurns(count(4), clock);
+    const shared = turns.end();
+    assert.ok(shared >= 4, `${shared} turns for ten pieces of half a turn each`);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(new Pace(clock).isOver, false, 'another event got what was left of an earlier turn');
+  });
+
   it('begins another turn when it has rested', async () => {
     const pace = new Pace(new TickingClock());
     while (!pace.isOver);
