@@ -13,5 +13,5 @@ export const LARGE_PROGRAMS = ['run-daemon', 'tsflannelctl'];
 export const FILES_OF_BUNDLES = [
   'package.json',
   'load-program.js',
-  ...LARGE_PROGRAMS.flatMap((name) => [`${name}.bundle.js`, `${name}.cache`]),
+  ...LARGE_PROGRAMS.flatMap((name) => [`${name}.bundle.js`, `${name}.cache`, `${name}.unit.cache`]),
 ].map((file) => path.join('dist/bin', file));

@@ -2,6 +2,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Daemon } from '../test/support/daemon.js';
 import { waitFor } from '../test/support/wait.js';
+import { UNIT_NODE_OPTIONS } from './unit.js';
 
 /** Tells how long the event loop of a daemon was held at most, from one question to the next. */
 export class LoopProbe {
@@ -15,7 +16,7 @@ export class LoopProbe {
   /** What the daemon is to be started with. */
   get env(): Readonly<Record<string, string>> {
     const script = fileURLToPath(new URL('loop-probe.mjs', import.meta.url));
-    return { NODE_OPTIONS: `--import=${script}`, LOOP_PROBE_FILE: this.#file };
+    return { NODE_OPTIONS: `${UNIT_NODE_OPTIONS} --import=${script}`, LOOP_PROBE_FILE: this.#file };
   }
 
   /** Milliseconds since the last question, or since the start. */

@@ -3,6 +3,7 @@ import { ctlFile } from '../test/support/daemon.js';
 import { Rig } from '../test/support/rig.js';
 import type { Table } from './report.js';
 import { spread } from './stats.js';
+import { UNIT_NODE_OPTIONS } from './unit.js';
 
 /** What a start costs, one value for each round. */
 export interface StartResult {
@@ -19,7 +20,7 @@ export interface StartResult {
 
 const ROUNDS = 9;
 const REST_MS = 2000;
-/** Root with the rights that the unit grants. */
+/** Root with the rights that the unit grants, and with its environment. */
 const AS_UNIT = [
   'setpriv',
   '--inh-caps=-all',
@@ -44,11 +45,11 @@ export async function measureStart(): Promise<{ table: Table; raw: StartResult }
     await first.stop();
     for (let round = 0; round < ROUNDS; round++) {
       raw.emptyNodeMs.push(await timed(() => host.netns.run([process.execPath, '--eval', '0'])));
-      for (const [within, times] of [
-        [AS_UNIT, raw.subnetEnvMs],
-        [[], raw.subnetEnvAsRootMs],
+      for (const [within, env, times] of [
+        [AS_UNIT, { NODE_OPTIONS: UNIT_NODE_OPTIONS }, raw.subnetEnvMs],
+        [[], {}, raw.subnetEnvAsRootMs],
       ] as const) {
-        const daemon = host.makeDaemon({ within });
+        const daemon = host.makeDaemon({ within, env });
         const startedAtMs = Date.now();
         await daemon.startAndWait();
         times.push(statSync(daemon.subnetFile).mtimeMs - startedAtMs);

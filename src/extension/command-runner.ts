@@ -40,7 +40,7 @@ const LAST_LINE_CHARACTERS = 400;
 const SYSTEM_PATH = '/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin';
 
 /** Variables that tell the daemon, and nobody else, what to do. */
-const DAEMON_VARIABLES = /^(?:TS)?FLANNELD_|^(?:NOTIFY_SOCKET|WATCHDOG_|LISTEN_)/;
+const DAEMON_VARIABLES = /^(?:TS)?FLANNELD_|^(?:NOTIFY_SOCKET|NODE_OPTIONS|WATCHDOG_|LISTEN_)/;
 
 interface Told extends LogFields {
   readonly kind: CommandKey;

@@ -36,7 +36,10 @@ describe('load-program', function () {
   }
 
   /** Loads the program and tells what it exports and whether V8 took the byte code (undefined: it was offered none). */
-  async function load(flags: readonly string[] = []): Promise<{
+  async function load(
+    flags: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<{
     readonly answer: string;
     readonly place: string;
     readonly directory: string;
@@ -53,7 +56,7 @@ describe('load-program', function () {
       };
       const { answer, place, directory } = require(${JSON.stringify(path.join(directory, 'load-program.js'))}).load('program');
       console.log(JSON.stringify({ answer: answer(), place: place(), directory, isTaken }));`;
-    const { stdout } = await run([process.execPath, ...flags, '--eval', script]);
+    const { stdout } = await run([process.execPath, ...flags, '--eval', script], { env });
     return JSON.parse(stdout) as Awaited<ReturnType<typeof load>>;
   }
 
@@ -64,6 +67,17 @@ describe('load-program', function () {
     assert.equal(loaded.answer, 'first');
     assert.equal(loaded.directory, directory);
     assert.ok(loaded.place.includes(`${bundle()}:4:`), loaded.place);
+  });
+
+  it('has byte code for the flag of the unit, too', async () => {
+    await make();
+    const unit = readFileSync(path.resolve(import.meta.dirname, '../../../systemd/tsflanneld.service'), 'utf8');
+    const flag = /^Environment=NODE_OPTIONS=(\S+)$/m.exec(unit)?.[1] ?? 'none';
+    assert.equal((await load([flag])).isTaken, true);
+    assert.equal((await load([], { NODE_OPTIONS: flag })).isTaken, true);
+    rmSync(path.join(directory, 'program.unit.cache'));
+    assert.equal((await load([flag])).isTaken, undefined);
+    assert.equal((await load()).isTaken, true);
   });
 
   it('runs the program without byte code', async () => {

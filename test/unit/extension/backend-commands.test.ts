@@ -43,7 +43,13 @@ describe('BackendCommands', () => {
     programs = new FakeProgramGroups();
     log = new RecordingLogger();
     changes = 0;
-    const environment = { PATH: '/opt/bin', PLACE: 'here', FLANNELD_ETCD_PASSWORD: 'secret', NOTIFY_SOCKET: '/run/n' };
+    const environment = {
+      PATH: '/opt/bin',
+      PLACE: 'here',
+      FLANNELD_ETCD_PASSWORD: 'secret',
+      NOTIFY_SOCKET: '/run/n',
+      NODE_OPTIONS: '-r x',
+    };
     const { run } = programs;
     commands = new BackendCommands({ run, environment, clock, log, onChange: () => changes++ });
   });
