@@ -238,7 +238,6 @@ class KernelTunnel implements Tunnel {
   }
 
   private async attach(inherited: KernelPathDescriptors): Promise<void> {
-    if (this.handle !== undefined) return; // a try that was due, and another uplink has been found since
     const { spec } = this;
     const outcome = await this.tryToAttach(inherited).catch(refusalOf);
     this.counted = undefined;
@@ -252,16 +251,24 @@ class KernelTunnel implements Tunnel {
     if (this.spec !== spec) this.setRoutes();
   }
 
+  /** What nobody waits for. What goes wrong with it is a refusal like others: it shows, and is tried again. */
+  private inBackground(action: () => Promise<void>): void {
+    this.inTurn(action).catch((error: unknown) => this.refuse(refusalOf(error)));
+  }
+
   /** With what has been counted so far. */
   private attachAgain(): void {
-    void this.inTurn(async () => {
+    this.inBackground(async () => {
       const maps = this.descriptorsOfPath.maps.map(duplicate);
       const counted = this.count();
       const peers = counted?.peers();
       this.counted = counted && peers && { total: counted.total, peers: () => peers };
-      await this.detach();
-      await this.attach({ maps, links: [] });
-      for (const fd of maps) close(fd);
+      try {
+        await this.detach();
+        await this.attach({ maps, links: [] });
+      } finally {
+        for (const fd of maps) close(fd);
+      }
     });
   }
 
@@ -394,7 +401,7 @@ class KernelTunnel implements Tunnel {
 
   /** What the programs know is not what they should: better nothing. */
   private giveUp(error: unknown): void {
-    void this.inTurn(async () => {
+    this.inBackground(async () => {
       await this.detach();
       this.refuse(refusalOf(error));
     });
@@ -402,7 +409,7 @@ class KernelTunnel implements Tunnel {
 
   private refuse(why: KernelPathRefusal): void {
     this.become({ isActive: false, isDemanded: !this.host.leavesBulk, ...why });
-    this.later(RETRY_MS, () => void this.inTurn(() => this.attach(NOTHING)));
+    this.later(RETRY_MS, () => this.attachAgain());
   }
 
   private become(state: KernelPathState): void {

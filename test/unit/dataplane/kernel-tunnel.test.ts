@@ -107,6 +107,8 @@ describe('the tunnel with the kernel path', () => {
   let refusals: (Error | undefined)[];
   let keepsDescriptors: boolean;
   let leavesBulk: boolean;
+  /** Whether the kernel tells of devices. */
+  let canAsk: boolean;
   /** What happens before the kernel has attached the programs. */
   let whileOpening: (() => Promise<void>) | undefined;
 
@@ -134,6 +136,7 @@ describe('the tunnel with the kernel path', () => {
     keepsDescriptors = false;
     leavesBulk = false;
     whileOpening = undefined;
+    canAsk = true;
   });
 
   const fakeGro = {
@@ -154,7 +157,10 @@ describe('the tunnel with the kernel path', () => {
   const begin = async (spec: TunnelSpec = SPEC, inherited?: InheritedTunnel): Promise<Tunnel> => {
     const host = {
       clock,
-      linkOf: (name: string) => links.get(name),
+      linkOf: (name: string) => {
+        if (!canAsk) throw new Error('no buffers');
+        return links.get(name);
+      },
       former,
       keepsDescriptors,
       leavesBulk,
@@ -511,6 +517,26 @@ describe('the tunnel with the kernel path', () => {
     };
     assert.equal(await refusal(), 'gro');
     assert.deepEqual([paths[0]?.calls, gro.get('eth0')], [['detach'], 0]);
+  });
+
+  it('outlives what cannot be asked of the kernel, and tries again', async () => {
+    const tunnel = await open();
+    canAsk = false;
+    assert.ok(tunnel.update({ ...SPEC, uplink: { device: 'eth1', index: 3 } }));
+    await settle();
+    assert.deepEqual(states.at(-1)?.isActive, false);
+    canAsk = true;
+    await clock.advance(60_000);
+    assert.equal(tunnel.kernelPath?.state?.isActive, true);
+    assert.deepEqual(
+      paths.map(({ options, calls }) => [options.uplink, calls]),
+      [
+        [2, ['detach']],
+        [3, []],
+      ],
+    );
+    await tunnel.close();
+    assert.equal(clock.pending, 0);
   });
 
   it('goes when it is closed, and stays at the end of a process that somebody keeps the descriptors of', async () => {
