@@ -77,10 +77,8 @@ class DetachWork final : public Napi::AsyncWorker {
   }
 
   void OnOK() override {
-    if (detached_)
-      deferred_.Resolve(Env().Undefined());
-    else
-      deferred_.Reject(to_js(Env(), detached_.error()).Value());
+    if (!detached_) return deferred_.Reject(to_js(Env(), detached_.error()).Value());
+    deferred_.Resolve(Env().Undefined());
   }
 
  private:
