@@ -327,7 +327,8 @@ export class Firewall implements RuleKeeper {
   }
 
   private updateWatch(): void {
-    if (this.spec === undefined || (this.spec.mode === 'iptables' && !this.isReported)) {
+    const { isClosed, isReported, spec } = this;
+    if (isClosed || spec === undefined || (spec.mode === 'iptables' && !isReported)) {
       this.stopWatching?.();
       this.stopWatching = undefined;
       return;

@@ -346,6 +346,14 @@ describe('Firewall', () => {
       assert.equal(notify, undefined);
     });
 
+    it('does not begin to watch when it is closed while leftovers go', async () => {
+      await firewall.apply(IPTABLES);
+      assert.equal(notify, undefined, 'watched already');
+      await firewall.close();
+      await settle();
+      assert.equal(notify, undefined);
+    });
+
     it('forgets a change it was told of when it closes', async () => {
       await apply(NFTABLES);
       change('flannel-ipv4');
