@@ -123,16 +123,14 @@ export class Firewall implements RuleKeeper {
   }
 
   /**
-   * Makes the packet filter what it should be.
+   * Makes the packet filter what it should be. What a former mode, network or release left behind is removed after the
+   * new rules are in place.
    *
-   * @returns when the rules are in place. What a former mode, network or release left behind is removed after that, and
-   * before anything else is done; a failure to do so is only logged.
    * @throws {@link OverlayError} `ERR_FIREWALL`, `ERR_PROGRAM` if wanted rules could not be written; it is tried again at every look.
+   * A failure to remove leftovers is only logged.
    */
   async apply(spec: FirewallSpec): Promise<void> {
-    let onPlace = (): void => {};
-    const inPlace = new Promise<void>((resolve) => (onPlace = resolve));
-    const whole = this.enqueue(async () => {
+    await this.enqueue(async () => {
       if (this.isClosed) return;
       const before = this.spec?.mode;
       if (before !== undefined && before !== spec.mode) {
@@ -143,14 +141,13 @@ export class Firewall implements RuleKeeper {
       if (!isSame) this.installed = undefined;
       this.scheduleLook();
       try {
-        await this.look(spec, onPlace);
+        await this.look(spec);
         this.journal.noteSuccess();
       } catch (error) {
         this.journal.noteError(error);
         throw error;
       }
     });
-    await Promise.race([inPlace, whole]);
   }
 
   /**
@@ -222,67 +219,59 @@ export class Firewall implements RuleKeeper {
     return removed;
   }
 
-  /** @param onPlace - the rules are in place, and what is left over goes. */
-  private async look(spec: FirewallSpec, onPlace = (): void => {}): Promise<readonly Deviation[]> {
+  private async look(spec: FirewallSpec): Promise<readonly Deviation[]> {
     this.mayHaveChanged = false;
     this.lastLookMs = this.clock.monotonicMs();
-    if (this.installed !== undefined) return this.repair(this.installed);
-    return this.install(spec, (rules) => {
-      this.installed = rules;
-      onPlace();
-    });
+    return this.installed === undefined ? this.install(spec) : this.repair(this.installed);
   }
 
-  private async install(spec: FirewallSpec, onPlace: OnPlace): Promise<readonly Deviation[]> {
+  private async install(spec: FirewallSpec): Promise<readonly Deviation[]> {
     const networks = [...spec.networks.map(({ network }) => network), ...spec.previousNetworks];
     const stale = (family: Family): StaleRules => ({
       directRulesOf: ofFamily(uniquePrefixes(networks), family),
       allCommentedDirectRules: false,
     });
-    if (spec.mode === 'iptables') return this.installIptables(spec, stale, onPlace);
-    await this.installNftables(spec, stale, onPlace);
-    return [];
+    const { rules, deviations } =
+      spec.mode === 'nftables' ? await this.installNftables(spec, stale) : await this.installIptables(spec, stale);
+    this.installed = rules;
+    return deviations;
   }
 
-  private async installNftables(spec: FirewallSpec, stale: StaleRulesOf, onPlace: OnPlace): Promise<void> {
+  private async installNftables(spec: FirewallSpec, stale: StaleRulesOf): Promise<Installation> {
     const rules = firewallRules(spec);
     this.isReported = true;
     this.updateWatch();
     if (rules.some(hasRules)) await this.nftables.put(rules);
-    onPlace(rules);
     const unused = rules.filter((family) => !hasRules(family)).map(({ family }) => family);
     await this.removeLeftovers(() => this.nftables.remove(unused));
     for (const family of FAMILIES) {
       await this.removeLeftovers(() => this.iptables.remove(family, { direct: stale(family) }));
     }
+    return { rules, deviations: [] };
   }
 
-  private async installIptables(
-    spec: FirewallSpec,
-    stale: StaleRulesOf,
-    onPlace: OnPlace,
-  ): Promise<readonly Deviation[]> {
+  private async installIptables(spec: FirewallSpec, stale: StaleRulesOf): Promise<Installation> {
     const installed: FamilyRules[] = [];
     const deviations: Deviation[] = [];
     const kept = new Map<Family, IptablesVariant>();
     this.mayHaveChanged = true; // the watch begins when everything is in place
-    for (const { family } of firewallRules(spec).filter(hasRules)) {
+    for (const family of FAMILIES) {
       const features = await this.iptables.features(family);
       const isFullyRandom = spec.isFullyRandom && features?.isModern === true;
-      for (const wanted of firewallRules({ ...spec, isFullyRandom }).filter((rules) => rules.family === family)) {
+      const rules = firewallRules({ ...spec, isFullyRandom }).filter((candidate) => candidate.family === family);
+      for (const wanted of rules.filter(hasRules)) {
         deviations.push(...(await this.iptables.put(wanted, stale(family).directRulesOf)));
         installed.push(wanted);
         if (features !== undefined) kept.set(family, features.variant);
       }
     }
-    onPlace(installed);
     for (const family of FAMILIES) {
       await this.removeLeftovers(() => this.iptables.remove(family, { direct: stale(family), keep: kept.get(family) }));
     }
     await this.removeLeftovers(() => this.nftables.remove(FAMILIES));
     this.isReported = [...kept.values()].every((variant) => variant === 'nf_tables');
     this.updateWatch();
-    return deviations;
+    return { rules: installed, deviations };
   }
 
   private async removeLeftovers(remove: () => Promise<readonly string[]>): Promise<void> {
@@ -327,8 +316,7 @@ export class Firewall implements RuleKeeper {
   }
 
   private updateWatch(): void {
-    const { isClosed, isReported, spec } = this;
-    if (isClosed || spec === undefined || (spec.mode === 'iptables' && !isReported)) {
+    if (this.spec === undefined || (this.spec.mode === 'iptables' && !this.isReported)) {
       this.stopWatching?.();
       this.stopWatching = undefined;
       return;
@@ -361,7 +349,11 @@ export class Firewall implements RuleKeeper {
 
 type StaleRules = Omit<RemovalScope, 'unwantedChains'>;
 type StaleRulesOf = (family: Family) => StaleRules;
-type OnPlace = (rules: readonly FamilyRules[]) => void;
+
+interface Installation {
+  readonly rules: readonly FamilyRules[];
+  readonly deviations: readonly Deviation[];
+}
 
 const OWN_TABLE_NAMES: readonly string[] = Object.values(NFT_TABLES).map((table) => table.split(' ')[1] ?? '');
 

@@ -44,11 +44,6 @@ describe('Firewall', () => {
   });
   afterEach(() => firewall.close());
 
-  /** Until nothing is left over, either. */
-  const apply = async (spec: FirewallSpec): Promise<void> => {
-    await firewall.apply(spec);
-    await settle();
-  };
   const chain = (name: string, base = 'iptables'): readonly string[] =>
     programs.rules(base, name === 'FLANNEL-FWD' || name === 'FORWARD' ? 'filter' : 'nat', name) ?? [];
   const breakChain = (): void => {
@@ -57,7 +52,7 @@ describe('Firewall', () => {
   };
 
   it('installs the rules of both families', async () => {
-    await apply({ ...IPTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...IPTABLES, networks: [V4, V6] });
     assert.equal(chain('FLANNEL-POSTRTG').length, 6);
     assert.equal(chain('FLANNEL-POSTRTG', 'ip6tables').length, 6);
     assert.deepEqual(firewall.status(), {
@@ -76,7 +71,7 @@ describe('Firewall', () => {
   });
 
   it('looks after the rules at every resync, and counts and logs what it repairs', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     breakChain();
     await clock.advance(4999);
     assert.equal(chain('FLANNEL-POSTRTG').length, 0);
@@ -88,14 +83,14 @@ describe('Firewall', () => {
   });
 
   it('only reads at a resync that finds everything in place', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     const before = programs.writes().length;
     await clock.advance(20_000);
     assert.equal(programs.writes().length, before);
   });
 
   it('looks at rules of iptables-nft only after a change in its tables, and once a minute', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     await clock.advance(5000);
     const lists = (): number => programs.calls.filter((call) => call.startsWith('iptables')).length;
     let before = lists();
@@ -113,14 +108,14 @@ describe('Firewall', () => {
 
   it('looks at rules of iptables-legacy at every resync, as the kernel reports no change of them', async () => {
     programs.version = 'iptables v1.8.9 (legacy)';
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     breakChain();
     await clock.advance(5000);
     assert.equal(firewall.status().repaired['chain-changed'], 1);
   });
 
   it('reads no rules of others while its own are in place', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     programs.calls.length = 0;
     assert.deepEqual(await firewall.check(), []);
     assert.deepEqual(programs.calls, [
@@ -133,7 +128,7 @@ describe('Firewall', () => {
   });
 
   it('logs a quarrel with another program once a minute', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     for (let round = 0; round < 24; round++) {
       breakChain();
       await clock.advance(5000);
@@ -145,16 +140,16 @@ describe('Firewall', () => {
   });
 
   it('does not write again when the same is asked for', async () => {
-    await apply(NFTABLES);
+    await firewall.apply(NFTABLES);
     const before = programs.writes().length;
-    await apply({ ...NFTABLES });
+    await firewall.apply({ ...NFTABLES });
     assert.equal(programs.writes().length, before);
   });
 
   it('moves from iptables to nftables and back, with the new rules in place before the old ones go', async () => {
-    await apply({ ...IPTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...IPTABLES, networks: [V4, V6] });
     programs.calls.length = 0;
-    await apply({ ...NFTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...NFTABLES, networks: [V4, V6] });
     assert.deepEqual([...programs.nft.keys()], ['ip flannel-ipv4', 'ip6 flannel-ipv6']);
     assert.doesNotMatch(programs.save('iptables') + programs.save('ip6tables'), /FLANNEL/);
     const writes = programs.writes();
@@ -162,52 +157,41 @@ describe('Firewall', () => {
     assert.match(writes[1] ?? '', /^iptables-restore/);
 
     programs.calls.length = 0;
-    await apply({ ...IPTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...IPTABLES, networks: [V4, V6] });
     assert.equal(programs.nft.size, 0);
     assert.match(programs.writes().at(-1) ?? '', /^nft -f/);
     assert.equal(log.find(/mode changes/).length, 2);
   });
 
-  it('is in place before what is left over goes, which nothing overtakes', async () => {
-    await apply(IPTABLES);
-    await firewall.apply(NFTABLES);
-    assert.equal(firewall.status().isInPlace, true);
-    assert.deepEqual([...programs.nft.keys()], ['ip flannel-ipv4']);
-    assert.match(programs.save('iptables'), /FLANNEL/);
-    await apply(IPTABLES);
-    assert.equal(programs.nft.size, 0);
-    assert.equal(chain('FLANNEL-POSTRTG').length, 6);
-  });
-
   it('removes what is no longer wanted: a family, the masquerading, everything', async () => {
-    await apply({ ...IPTABLES, networks: [V4, V6] });
-    await apply(IPTABLES);
+    await firewall.apply({ ...IPTABLES, networks: [V4, V6] });
+    await firewall.apply(IPTABLES);
     assert.doesNotMatch(programs.save('ip6tables'), /FLANNEL/);
-    await apply({ ...IPTABLES, ipMasq: false });
+    await firewall.apply({ ...IPTABLES, ipMasq: false });
     assert.doesNotMatch(programs.save('iptables'), /POSTRTG/);
     assert.equal(chain('FLANNEL-FWD').length, 2);
-    await apply({ ...IPTABLES, ipMasq: false, forwardRules: false });
+    await firewall.apply({ ...IPTABLES, ipMasq: false, forwardRules: false });
     assert.doesNotMatch(programs.save('iptables'), /FLANNEL/);
-    await apply({ ...NFTABLES, networks: [V4, V6] });
-    await apply(NFTABLES);
+    await firewall.apply({ ...NFTABLES, networks: [V4, V6] });
+    await firewall.apply(NFTABLES);
     assert.deepEqual([...programs.nft.keys()], ['ip flannel-ipv4']);
-    await apply({ ...NFTABLES, ipMasq: false, forwardRules: false });
+    await firewall.apply({ ...NFTABLES, ipMasq: false, forwardRules: false });
     assert.equal(programs.nft.size, 0);
   });
 
   it('removes rules that old flannel wrote for the network of the old subnet file', async () => {
     const rule = '-s 10.9.0.0/16 -d 10.9.0.0/16 -m comment --comment "flanneld masq" -j RETURN';
     programs.load('iptables', `*nat\n-A POSTROUTING ${rule}\nCOMMIT\n`);
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     assert(chain('POSTROUTING').includes(rule));
-    await apply({ ...NFTABLES, previousNetworks: [net('10.9.0.0/16')] });
+    await firewall.apply({ ...NFTABLES, previousNetworks: [net('10.9.0.0/16')] });
     assert.deepEqual(chain('POSTROUTING'), []);
   });
 
   it('removes our chains from the tables of the other variant of iptables', async () => {
     programs.installed.add('iptables-legacy');
     programs.load('iptables-legacy', '*filter\n:FLANNEL-FWD - [0:0]\nCOMMIT\n');
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     assert.doesNotMatch(programs.save('iptables-legacy'), /FLANNEL/);
     assert.equal(chain('FLANNEL-FWD').length, 2);
   });
@@ -215,13 +199,13 @@ describe('Firewall', () => {
   it('needs no iptables in nftables mode and no nft in iptables mode', async () => {
     programs.installed.delete('iptables');
     programs.installed.delete('ip6tables');
-    await apply({ ...NFTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...NFTABLES, networks: [V4, V6] });
     assert.equal(firewall.status().isInPlace, true);
     assert.deepEqual(log.find(/./, 'warn'), []);
 
     programs.installed.add('iptables');
     programs.installed.delete('nft');
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     assert.equal(chain('FLANNEL-FWD').length, 2);
     assert.deepEqual(log.find(/./, 'warn'), []);
   });
@@ -246,7 +230,7 @@ describe('Firewall', () => {
   });
 
   it('tells of a failure at once if there was none since the last one it told of', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     for (const failures of [1, 2]) {
       programs.installed.delete('iptables');
       breakChain();
@@ -259,7 +243,7 @@ describe('Firewall', () => {
   });
 
   it('counts every object that it repaired in one look', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     breakChain();
     programs.load('iptables', '*filter\n-F FLANNEL-FWD\nCOMMIT\n');
     await clock.advance(5000);
@@ -268,21 +252,21 @@ describe('Firewall', () => {
 
   it('accepts a host without any program when no rules are wanted', async () => {
     programs.installed.clear();
-    await apply({ ...IPTABLES, ipMasq: false, forwardRules: false });
+    await firewall.apply({ ...IPTABLES, ipMasq: false, forwardRules: false });
     assert.equal(firewall.status().isInPlace, true);
     assert.deepEqual(log.find(/./, 'warn'), []);
   });
 
   it('keeps the wanted rules and warns when leftovers cannot be removed', async () => {
     programs.failures.set('nft', 'Error: Operation not supported');
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     assert.equal(firewall.status().isInPlace, true);
     assert.match(String(log.find(/no longer wanted stay/, 'warn')[0]?.fields.error), /Operation not supported/);
   });
 
   it('asks for random ports and for the lock only from an iptables that has both', async () => {
     programs.version = 'iptables v1.6.1';
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     assert(chain('FLANNEL-POSTRTG').every((rule) => !rule.includes('--random-fully')));
     assert(programs.calls.includes('iptables-restore --noflush'));
     await firewall.close();
@@ -304,7 +288,7 @@ describe('Firewall', () => {
     const change = (...tables: string[]): void => notify?.(new Set(tables));
 
     it('repairs shortly after somebody changed our table', async () => {
-      await apply(NFTABLES);
+      await firewall.apply(NFTABLES);
       programs.nft.delete('ip flannel-ipv4');
       change('flannel-ipv4');
       await clock.advance(200);
@@ -313,7 +297,7 @@ describe('Firewall', () => {
     });
 
     it('looks when notifications were lost, and not when tables of others change', async () => {
-      await apply(NFTABLES);
+      await firewall.apply(NFTABLES);
       const before = programs.calls.length;
       change('nat', 'kube-proxy');
       await clock.advance(1000);
@@ -324,7 +308,7 @@ describe('Firewall', () => {
     });
 
     it('does not let a quarrel keep it busy', async () => {
-      await apply(NFTABLES);
+      await firewall.apply(NFTABLES);
       for (let round = 0; round < 100; round++) {
         programs.nft.delete('ip flannel-ipv4');
         change('flannel-ipv4');
@@ -338,24 +322,16 @@ describe('Firewall', () => {
 
     it('watches where the kernel reports changes, and not after close', async () => {
       programs.version = 'iptables v1.8.9 (legacy)';
-      await apply(IPTABLES);
+      await firewall.apply(IPTABLES);
       assert.equal(notify, undefined);
-      await apply(NFTABLES);
+      await firewall.apply(NFTABLES);
       assert.notEqual(notify, undefined);
       await firewall.close();
       assert.equal(notify, undefined);
     });
 
-    it('does not begin to watch when it is closed while leftovers go', async () => {
-      await firewall.apply(IPTABLES);
-      assert.equal(notify, undefined, 'watched already');
-      await firewall.close();
-      await settle();
-      assert.equal(notify, undefined);
-    });
-
     it('forgets a change it was told of when it closes', async () => {
-      await apply(NFTABLES);
+      await firewall.apply(NFTABLES);
       change('flannel-ipv4');
       await firewall.close();
       assert.equal(clock.pending, 0);
@@ -376,7 +352,7 @@ describe('Firewall', () => {
   });
 
   it('leaves the rules in place when it closes, and no timer', async () => {
-    await apply(IPTABLES);
+    await firewall.apply(IPTABLES);
     const before = programs.save('iptables');
     await firewall.close();
     await firewall.close();
@@ -389,7 +365,7 @@ describe('Firewall', () => {
   });
 
   it('cleans up both modes, whichever flannel left behind, and tells what it removed', async () => {
-    await apply({ ...NFTABLES, networks: [V4, V6] });
+    await firewall.apply({ ...NFTABLES, networks: [V4, V6] });
     programs.load(
       'iptables',
       [
@@ -414,7 +390,7 @@ describe('Firewall', () => {
   });
 
   it('tries everything before it reports that something could not be removed', async () => {
-    await apply(NFTABLES);
+    await firewall.apply(NFTABLES);
     programs.failures.set('iptables-save', 'iptables-save: Permission denied');
     await assert.rejects(firewall.cleanup(), /cannot list the rules of iptables: .*Permission denied/);
     assert.equal(programs.nft.size, 0);
